@@ -1,0 +1,51 @@
+# Everything runs from .venv, made from the pinned requirements.txt with uv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+CONFIG ?= configs/digits.yaml
+ARGS ?=
+
+.PHONY: help setup train test lint types contracts format lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## make .venv with the pinned requirements
+
+# torch and torchvision must match: a mismatch shows at import only, so it is tried here.
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zskt-dist needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -c 'import torch, torchvision; print("torch", torch.__version__, "torchvision", torchvision.__version__)'
+	touch $@
+
+train: setup  ## the main job: CONFIG=configs/digits.yaml ARGS='dotted.key=value …'
+	$(BIN)/python -m zskt_dist.train --config $(CONFIG) $(ARGS)
+
+test: lint types contracts  ## everything CI checks
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## mypy, strict
+	$(BIN)/mypy
+
+contracts: setup  ## who may import whom
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## pin the requirements anew (no index address in the file)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --extra deepspeed \
+		--no-emit-index-url --custom-compile-command "make lock" -o requirements.txt pyproject.toml
+
+clean:  ## remove the environment and caches (runs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,28 @@
+"""`zskt VERB …` is `python -m zskt_dist.VERB …`."""
+
+import importlib
+import sys
+
+VERBS = {
+    "train": "a student from a teacher, without data",
+    "pretrain": "a teacher on real images",
+    "replay": "upload a run to MLflow",
+}
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print("usage: zskt VERB …\n")
+        print("\n".join(f"  {verb:10} {what}" for verb, what in VERBS.items()))
+        print("\nzskt VERB --help tells more.")
+        return 0
+    verb = sys.argv[1]
+    if verb not in VERBS:
+        print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    code: int = importlib.import_module(f"zskt_dist.{verb}").main(sys.argv[2:])
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

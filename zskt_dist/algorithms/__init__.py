@@ -1,0 +1,1 @@
+"""The algorithms of the paper; they know nothing of distribution, tracking or storage."""

@@ -1,0 +1,93 @@
+"""What the command lines share. Arguments are parsed before anything heavy is imported."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from zskt_dist.errors import Interrupted, UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
+
+
+def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
+    """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser(command, description).parse_intermixed_args(arguments)
+    return guarded(lambda: _train(command, options, arguments))
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Runs a command; errors meant for people become one line on stderr. Returns the exit code."""
+    try:
+        run()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m zskt_dist.{command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The same command again continues an interrupted run and shows the result of a finished one.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML configuration; without it all keys have their defaults")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example loss.beta=0")
+    parser.add_argument("--fresh", action="store_true", help="start over; an earlier run is kept under another name")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan, train nothing")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML and stop")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
+    return parser
+
+
+def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> None:
+    from zskt_dist.config import dump_yaml, load_config
+
+    config = load_config(options.config, [*options.overrides, *_torchrun_overrides()])
+    if options.print_config:
+        print(dump_yaml(config), end="")
+        return
+
+    from rich.console import Console
+
+    from zskt_dist.runtime.directory import run_directory
+
+    console = Console()
+    directory = run_directory(config, command)
+    if options.dry_run:
+        from zskt_dist.launch.plan import print_plan
+
+        print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
+        return
+
+    directory.check(config, fresh=options.fresh)
+    result = None if options.fresh else directory.finished()
+    if result is None:
+        from zskt_dist.launch.driver import execute
+
+        result = execute(command, config, fresh=options.fresh, console=console)
+    if result:
+        from zskt_dist.files import write_json
+        from zskt_dist.report.summary import print_summary
+
+        if options.json:
+            write_json(options.json, result)
+        print_summary(result, directory.path, console)
+
+
+def _torchrun_overrides() -> list[str]:
+    """Where torchrun started this process, its ranks are the workers."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return ["launch.kind=local", f"launch.workers={os.environ['WORLD_SIZE']}"]
+    return []

@@ -1,0 +1,18 @@
+"""Configuration: a frozen, strict schema, read from YAML and `dotted.key=value` overrides.
+
+This package imports pydantic and PyYAML and nothing heavier: no torch, ray, mlflow or deepspeed.
+"""
+
+from zskt_dist.config.load import config_hash, differing_keys, dump_yaml, load_config, parse_config, teacher_hash
+from zskt_dist.config.schema import Config, flatten
+
+__all__ = [
+    "Config",
+    "config_hash",
+    "differing_keys",
+    "dump_yaml",
+    "flatten",
+    "load_config",
+    "parse_config",
+    "teacher_hash",
+]

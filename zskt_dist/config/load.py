@@ -1,0 +1,128 @@
+"""Reading, printing and hashing configurations."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from zskt_dist.config.explain import did_you_mean, explain
+from zskt_dist.config.schema import Config, flatten
+from zskt_dist.errors import ConfigError, UserError
+
+Tree = dict[str, Any]
+
+# Where a run's files and records go does not change what it computes.
+PLACEMENT_KEYS = ("name", "runs_dir", "tracking", "checkpoint", "launch.max_failures", "data.download")
+# What may differ when a run that was given a name is continued: also where and on how many workers.
+CONTINUATION_KEYS = (*PLACEMENT_KEYS, "launch")
+# What makes a teacher: with which data and recipe it was trained, and not what it is used for.
+TEACHER_KEYS = ("teacher.arch", "data.name", "data.root", "data.mean", "data.std", "data.augment", "supervised", "seed", "engine")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-3` as a string; numbers are read as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` (None: all defaults), apply `dotted.key=value` overrides, validate.
+
+    Raises:
+        UserError: the file is missing or not YAML, or an override is not `key=value`.
+        ConfigError: a key is unknown, or its value has the wrong type or range.
+    """
+    tree = {} if path is None else _read_yaml(Path(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r}: expected dotted.key=value, for example loss.beta=0")
+        _assign(tree, key.strip(), _parse_value(key, text))
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """Validate a nested mapping; raises ConfigError for the first problem, with the count of the others."""
+    try:
+        # JSON's types are YAML's, and in strict mode only JSON arrays may become tuples.
+        return Config.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise explain(error) from None
+
+
+def dump_yaml(config: Config) -> str:
+    """The whole configuration, every default written out; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def config_hash(config: Config) -> str:
+    """Identity of a run: eight hex digits over everything that can change its result."""
+    return _digest({key: value for key, value in flatten(config) if not _under(key, PLACEMENT_KEYS)})
+
+
+def teacher_hash(config: Config) -> str:
+    """Identity of a pretrained teacher: eight hex digits over what made it."""
+    leaves = {key: value for key, value in flatten(config) if _under(key, TEACHER_KEYS)}
+    return _digest(leaves | {"supervised.iterations": config.supervised_iterations})
+
+
+def _digest(leaves: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:
+    """Dotted keys, other than `exclude`, whose values differ."""
+    old, new = dict(flatten(before)), dict(flatten(after))
+    return [key for key in new if old.get(key) != new[key] and not _under(key, exclude)]
+
+
+def _under(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(f"--config {path}: no such file{_did_you_mean_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"--config {path}: expected a mapping of keys, got {type(tree).__name__}")
+    return tree
+
+
+def _did_you_mean_file(path: Path) -> str:
+    siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    return did_you_mean(path.name, siblings)
+
+
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader) if text else None
+    except yaml.YAMLError:
+        raise ConfigError(key, text, "not valid YAML; quote it if it is meant as text") from None
+
+
+def _assign(tree: Tree, key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for depth, section in enumerate(sections):
+        branch = tree.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(key, value, f"{'.'.join(sections[: depth + 1])} is a value, not a section")
+        tree = branch
+    tree[leaf] = value

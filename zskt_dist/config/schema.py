@@ -1,0 +1,222 @@
+"""The schema of a run. Every default of the algorithm is the authors' code (docs/fidelity.md).
+
+Units are in the descriptions; `python -m zskt_dist.train --print-config` shows all keys with their values.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+# An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
+Layers = tuple[NonNegative, ...] | None
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Teacher(Section):
+    arch: str = "wrn-16-2"
+    """Registry name of the teacher's network."""
+    checkpoint: str | None = None
+    """Weights: safetensors, or a state dict `torch.load(weights_only=True)` reads. null: pretrain and cache."""
+
+
+class Student(Section):
+    arch: str = "wrn-10-1"
+    """Registry name of the student's network."""
+
+
+class Generator(Section):
+    z_dim: Positive = 100
+    """Dimensions of the noise z."""
+    channels: tuple[Positive, Positive] = (128, 64)
+    """Channels of the two hidden stages (paper: 128, 64)."""
+
+
+class Data(Section):
+    name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet"] = "digits"
+    """Real images, for training the teacher and for evaluation; the transfer never reads them."""
+    root: str = "data"
+    """Folder with the data set (unused by digits)."""
+    download: bool = False
+    """Let torchvision download what is missing."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one (parquet: measured on the train split)."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Per-channel standard deviation, as `mean`."""
+    augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
+    """Augmentation in supervised training; auto: crop_flip on CIFAR-10, crop on the small gray ones, none on SVHN."""
+
+
+class Transfer(Section):
+    """Algorithm 1 (paper, section 3.1)."""
+
+    generator_steps: Positive = 1
+    """n_G, generator steps per iteration."""
+    student_steps: Positive = 10
+    """n_S, student steps per iteration."""
+    pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update"
+    """Images the student learns from: of the updated generator, of the one before, or a new z for every step."""
+    generator_step_statistics: Literal["update", "keep"] = "update"
+    """Whether the student's running batch-norm statistics also move in the generator step (authors: update)."""
+
+
+class Loss(Section):
+    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
+    """Belief gap; forward_kl is KL(teacher || student)."""
+    temperature: PositiveFloat = 1.0
+    """Softmax temperature of both networks in the belief gap."""
+    reduction: Literal["mean", "batchmean"] = "mean"
+    """mean: over batch and classes (authors: KL / C, goes with beta 250); batchmean: the true KL (beta 250 * C)."""
+    beta: NonNegativeFloat = 250.0
+    """Weight of the attention term (Eq. 1); 0 switches it off."""
+    attention: Literal["squared_mean", "l2"] = "squared_mean"
+    """Distance of attention maps: mean squared difference (authors' code) or 2-norm (Eq. 1)."""
+    attention_layers: Layers = None
+    """Positions of the block outputs compared; null: all of them."""
+
+
+class Optimizer(Section):
+    """Adam with cosine decay to zero, one decay per iteration."""
+
+    generator_lr: PositiveFloat = 1e-3
+    student_lr: PositiveFloat = 2e-3
+    clip_norm: NonNegativeFloat = 5.0
+    """Largest total gradient norm of each network; 0: no clipping."""
+
+
+class Supervised(Section):
+    """SGD recipe of the paper's baselines (section 4.1), used to pretrain a teacher."""
+
+    iterations: Positive | None = None
+    """SGD steps; null: the run's `iterations` (the paper trains students as long as teachers)."""
+    batch_size: Positive = 128
+    """Images per step over all workers."""
+    learning_rate: PositiveFloat = 0.1
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    milestones: tuple[Fraction, ...] = (0.3, 0.6, 0.8)
+    """Fractions of the run after which the learning rate is multiplied by `decay`."""
+    decay: PositiveFloat = 0.2
+
+
+class Evaluation(Section):
+    every: NonNegative = 1000
+    """Iterations between evaluations on the test images; 0: only at the end."""
+    batch_size: Positive = 512
+    """Test images per forward pass and worker."""
+
+
+class Checkpoint(Section):
+    every: NonNegative = 500
+    """Iterations between checkpoints; 0: only when stopped and at the end."""
+    keep: Positive = 2
+    """Newest checkpoints kept."""
+
+
+class Tracking(Section):
+    uri: str | None = None
+    """MLflow tracking URI; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; 'none': no MLflow."""
+    log_every: Positive = 50
+    """Iterations between metric rows, each of which costs one synchronisation with the device."""
+    images: NonNegative = 64
+    """Pseudo-images in each grid of Figure 3; 0: no grids."""
+
+
+class Launch(Section):
+    kind: Literal["local", "ray"] = "local"
+    """local: this process, or the ranks torchrun started; ray: workers of Ray Train."""
+    workers: Positive = 1
+    """Data-parallel workers."""
+    cpus_per_worker: Positive | None = None
+    """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
+    max_failures: NonNegative = 3
+    """Ray: how often a failed group of workers is started again from the last checkpoint."""
+
+
+class Engine(Section):
+    kind: Literal["ddp"] = "ddp"
+    """What trains a network: DistributedDataParallel (the plain module with one worker)."""
+    batch_norm: Literal["local", "sync"] = "local"
+    """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
+
+
+def _clash(key: str, value: object, problem: str) -> PydanticCustomError:
+    """Values that are fine each by itself and cannot work together; `config.explain` reads the context."""
+    return PydanticCustomError("clash", "{problem}", {"key": key, "value": value, "problem": problem})
+
+
+def _number_as_name(value: object) -> object:
+    """`name=7` is a fine name although YAML reads a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Config(Section):
+    experiment: Annotated[Identifier, BeforeValidator(_number_as_name)] = "digits"
+    """Groups runs: a folder under `runs_dir` and an MLflow experiment."""
+    name: Annotated[Identifier, BeforeValidator(_number_as_name)] | None = None
+    """Run name; null: experiment and a short hash of the configuration."""
+    seed: NonNegative = 0
+    iterations: Positive = 1000
+    """N, pseudo-batches."""
+    batch_size: Positive = 128
+    """Pseudo-images per batch over all workers."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    runs_dir: str = "runs"
+    teacher: Teacher = Teacher()
+    student: Student = Student()
+    generator: Generator = Generator()
+    data: Data = Data()
+    transfer: Transfer = Transfer()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    supervised: Supervised = Supervised()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    tracking: Tracking = Tracking()
+    launch: Launch = Launch()
+    engine: Engine = Engine()
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        for key, size in (("batch_size", self.batch_size), ("supervised.batch_size", self.supervised.batch_size)):
+            if size % self.launch.workers:
+                lower = size // self.launch.workers * self.launch.workers
+                nearest = " or ".join(str(n) for n in (lower, lower + self.launch.workers) if n)
+                raise _clash(key, size, f"must be a multiple of launch.workers={self.launch.workers}: {nearest}")
+        if self.engine.batch_norm == "sync" and self.device == "cpu":
+            raise _clash("engine.batch_norm", "sync", "needs CUDA; with device=cpu use engine.batch_norm=local")
+        if len(self.data.mean or ()) != len(self.data.std or ()):
+            raise _clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
+        if self.data.name == "parquet" and "root" not in self.data.model_fields_set:
+            raise _clash("data.root", None, "data.name=parquet needs a folder with train-*.parquet and test-*.parquet")
+        return self
+
+    @property
+    def supervised_iterations(self) -> int:
+        """SGD steps of a teacher: `supervised.iterations`, by default as many as `iterations` (paper, section 4.1)."""
+        return self.supervised.iterations or self.iterations
+
+
+def flatten(config: Config) -> Iterator[tuple[str, Any]]:
+    """Yields `(dotted key, JSON value)` for every leaf."""
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return walk(config.model_dump(mode="json"), "")

@@ -1,0 +1,71 @@
+"""Training batches that do not depend on the number of workers.
+
+Shapes: B images of this worker, G of the global batch, C, H, W of one image.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zskt_dist.data.images import ImageDataset
+from zskt_dist.streams import Purpose, stream
+
+
+class TrainingBatches:
+    """Shuffled, augmented, normalised batches of a data set's train split.
+
+    The global batch of an iteration is G consecutive places in an endless sequence of shuffled
+    epochs; order and augmentation come from `(seed, epoch)` and `(seed, iteration)`.
+
+    Args:
+        dataset: Its train split is held on `device`.
+        batch_size: G, images per batch over all workers.
+        seed: Of order and augmentation.
+        part: This worker's slice of the global batch.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, batch_size: int, seed: int, device: torch.device, part: slice = slice(None)
+    ) -> None:
+        self._split = dataset.train.to(device)
+        self._standardise = dataset.standardise(device)
+        self._augmentation = dataset.augmentation
+        self._batch_size, self._seed, self._device, self._part = batch_size, seed, device, part
+        self._epoch_order = lru_cache(maxsize=2)(self._shuffle)
+
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """This worker's images [B, C, H, W] and labels [B]."""
+        index = torch.from_numpy(self._indices(iteration)[self._part]).to(self._device)
+        images = self._split.images[index]
+        if self._augmentation != "none":
+            images = self._augment(images, iteration)
+        return self._standardise(images), self._split.labels[index]
+
+    def _indices(self, iteration: int) -> np.ndarray:
+        """Positions [G] in the train split."""
+        epochs, places = np.divmod(
+            np.arange(iteration * self._batch_size, (iteration + 1) * self._batch_size), len(self._split.labels)
+        )
+        return np.concatenate([self._epoch_order(int(e))[places[epochs == e]] for e in np.unique(epochs)])
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return stream(self._seed, Purpose.ORDER, epoch).permutation(len(self._split.labels))
+
+    def _augment(self, images: Tensor, iteration: int) -> Tensor:
+        rng = stream(self._seed, Purpose.AUGMENTATION, iteration)
+        height, width = images.shape[-2:]
+        margin = max(height, width) // 8  # 4 pixels for 32x32, as in the WRN literature
+        shifts = rng.integers(0, 2 * margin + 1, size=(2, self._batch_size))[:, self._part]
+        flips = rng.random(self._batch_size)[self._part] < 0.5
+        top, left = torch.from_numpy(shifts).to(self._device)
+        rows = top[:, None] + torch.arange(height, device=self._device)  # [B, H]
+        columns = left[:, None] + torch.arange(width, device=self._device)  # [B, W]
+        if self._augmentation == "crop_flip":
+            mirrored = torch.from_numpy(flips).to(self._device)[:, None]
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = functional.pad(images, (margin, margin, margin, margin))  # black, before normalising
+        batch = torch.arange(len(images), device=self._device)[:, None, None]
+        return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

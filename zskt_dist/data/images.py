@@ -1,0 +1,98 @@
+"""Images in memory: unsigned bytes, brought to the networks' input space when a batch is taken.
+
+Shapes: N images of a split, B of a batch, C channels, H and W spatial size.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zskt_dist.models import ImageShape
+
+SplitName = Literal["train", "test"]
+
+
+class Split(NamedTuple):
+    """Images and labels, on one device."""
+
+    images: Tensor
+    """uint8 [N, C, H, W]"""
+    labels: Tensor
+    """int64 [N]"""
+
+    def to(self, device: torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def shard(self, rank: int, size: int) -> "Split":
+        """Every size-th image; the shards of all ranks together are the split."""
+        return Split(self.images[rank::size], self.labels[rank::size])
+
+    def batches(self, batch_size: int) -> Iterator["Split"]:
+        """In order; the last batch may be smaller."""
+        for start in range(0, len(self.labels), batch_size):
+            yield Split(self.images[start : start + batch_size], self.labels[start : start + batch_size])
+
+
+class Standardise:
+    """Bytes to the normalised input space: (pixel / 255 - mean) / std for each channel."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        # One multiplication and one addition: scale * pixel + shift.
+        self.scale = (1 / (255 * torch.tensor(std, device=device))).view(1, -1, 1, 1)
+        self.shift = (-torch.tensor(mean, device=device) / torch.tensor(std, device=device)).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> float32 [B, C, H, W]."""
+        return images * self.scale + self.shift
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A data set whose splits are read only when they are asked for.
+
+    Attributes:
+        name: For messages and tags.
+        image_shape: (C, H, W).
+        num_classes: Labels are 0 … num_classes - 1.
+        read: Reads a split into memory.
+        statistics: Per-channel mean and standard deviation of pixels in [0, 1]; None: measured
+            on the train split.
+        augmentation: `none`, `crop` (random translation by up to H/8 pixels) or `crop_flip`.
+    """
+
+    name: str
+    image_shape: ImageShape
+    num_classes: int
+    read: Callable[[SplitName], Split]
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    augmentation: Literal["none", "crop", "crop_flip"] = "none"
+
+    @cached_property
+    def train(self) -> Split:
+        return self.read("train")
+
+    @cached_property
+    def test(self) -> Split:
+        return self.read("test")
+
+    @cached_property
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Per-channel mean and standard deviation of pixels in [0, 1]."""
+        if self.statistics:
+            return self.statistics
+        # From the histogram of each channel: exact in integers, and no float copy of the images.
+        means, stds = [], []
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        for channel in self.train.images.unbind(dim=1):
+            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+            mean = (share * levels).sum()
+            means.append(round(mean.item(), 4))
+            stds.append(round((share * (levels - mean).square()).sum().sqrt().item(), 4))
+        return tuple(means), tuple(stds)
+
+    def standardise(self, device: torch.device) -> Standardise:
+        return Standardise(*self.mean_std, device)

@@ -1,0 +1,101 @@
+"""The Hugging Face image layout: `train-*.parquet` and `test-*.parquet` with encoded images and labels.
+
+Columns: `image` or `img`, struct<bytes: binary, path: string> or plain binary, each an encoded
+image (PNG, JPEG, …); `label`, integers. Class names are read from the schema's metadata where present.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from zskt_dist.data.images import Split, SplitName
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.models import ImageShape
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+class ParquetImages:
+    """A folder of Parquet shards.
+
+    Raises:
+        ConfigError: the folder, a split or a column is missing.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise ConfigError("data.root", str(root), "no such folder")
+        self._files = {split: self._find(split) for split in ("train", "test")}
+        schema = pq.read_schema(self._files["test"][0])
+        self._image = self._column(schema, IMAGE_COLUMNS)
+        self._label = self._column(schema, LABEL_COLUMNS)
+        self.num_classes = self._class_count(schema)
+        first = next(pq.ParquetFile(self._files["test"][0]).iter_batches(1, columns=[self._image]))
+        height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
+        self.image_shape = ImageShape(channels, height, width)
+
+    def read(self, split: SplitName) -> Split:
+        """All images of a split, in the order of file names and rows."""
+        table = pa.concat_tables(
+            pq.read_table(path, columns=[self._image, self._label]) for path in self._files[split]
+        )
+        channels, height, width = self.image_shape
+        images = np.empty((len(table), height, width, channels), dtype=np.uint8)
+        row = 0
+        for chunk in table[self._image].chunks:
+            for encoded in _encoded(chunk):
+                image = self._decode(encoded.as_py(), f"image {row} of {split}")
+                if image.shape != images.shape[1:]:
+                    raise UserError(
+                        f"{self.root}: image {row} of {split} is {image.shape}, the others are {images.shape[1:]}; "
+                        "resize the images to one size first"
+                    )
+                images[row] = image
+                row += 1
+        labels = torch.from_numpy(table[self._label].to_numpy().astype(np.int64))
+        return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
+
+    def _find(self, split: str) -> list[Path]:
+        files = sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))
+        if not files:
+            raise ConfigError("data.root", str(self.root), f"has no {split}-*.parquet or {split}.parquet")
+        return files
+
+    def _column(self, schema: pa.Schema, names: tuple[str, ...]) -> str:
+        for name in names:
+            if name in schema.names:
+                return name
+        raise ConfigError(
+            "data.root", str(self.root), f"no column named {' or '.join(names)}; there are: {', '.join(schema.names)}"
+        )
+
+    def _class_count(self, schema: pa.Schema) -> int:
+        """From the Hugging Face metadata, else from the largest label of all shards."""
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        feature = metadata.get("info", {}).get("features", {}).get(self._label, {})
+        if names := feature.get("names"):
+            return len(names)
+        files = self._files["train"] + self._files["test"]
+        return 1 + max(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py() for path in files)
+
+    def _decode(self, encoded: bytes, which: str) -> np.ndarray:
+        """[H, W, C] unsigned bytes; C is 1 for gray images and 3 otherwise."""
+        try:
+            image = Image.open(io.BytesIO(encoded))
+            pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(f"{self.root}: {which} cannot be decoded: {error}") from None
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _encoded(column: pa.Array) -> pa.Array:
+    return column.field("bytes") if pa.types.is_struct(column.type) else column

@@ -1,0 +1,134 @@
+"""Where each named data set comes from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zskt_dist.config import Config
+from zskt_dist.data.images import ImageDataset, Split, SplitName
+from zskt_dist.data.parquet import ParquetImages
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.models import ImageShape
+
+Augmentation = Literal["none", "crop", "crop_flip"]
+
+
+class Facts(NamedTuple):
+    """What is known of a data set without reading it."""
+
+    image_shape: ImageShape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation
+    expected: str
+    """What `data.root` has to contain."""
+
+
+# Means and standard deviations: facts, section 1; the gray ones were measured on the train splits.
+KNOWN = {
+    "digits": Facts(ImageShape(1, 8, 8), (0.3053,), (0.3762,), "crop", "nothing, it comes with scikit-learn"),
+    "cifar10": Facts(
+        ImageShape(3, 32, 32), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", "cifar-10-batches-py/"
+    ),
+    "svhn": Facts(
+        ImageShape(3, 32, 32),
+        (0.4377, 0.4438, 0.4728),
+        (0.1980, 0.2010, 0.1970),
+        "none",
+        "train_32x32.mat and test_32x32.mat",
+    ),
+    "mnist": Facts(ImageShape(1, 28, 28), (0.1307,), (0.3081,), "crop", "MNIST/raw/"),
+    "fashion_mnist": Facts(ImageShape(1, 28, 28), (0.2860,), (0.3530,), "crop_flip", "FashionMNIST/raw/"),
+}
+
+
+def open_dataset(config: Config) -> ImageDataset:
+    """The data set of `config.data`; its images are read on first use.
+
+    Raises:
+        ConfigError: it is not where `data.root` says, or its channels do not fit `data.mean`.
+    """
+    data = config.data
+    given = (data.mean, data.std) if data.mean and data.std else None
+    if data.name == "parquet":
+        parquet = ParquetImages(data.root)
+        shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
+        statistics, augmentation = given, "crop"
+    else:
+        facts = KNOWN[data.name]
+        shape, num_classes, augmentation = facts.image_shape, 10, facts.augmentation
+        statistics = given or (facts.mean, facts.std)
+        read = _read_digits if data.name == "digits" else _torchvision_reader(config)
+    if given and len(given[0]) != shape.channels:
+        raise ConfigError("data.mean", given[0], f"the images of {data.name} have {shape.channels} channels")
+    return ImageDataset(
+        name=data.name if data.name != "parquet" else Path(data.root).name,
+        image_shape=shape,
+        num_classes=num_classes,
+        read=read,
+        statistics=statistics,
+        augmentation=augmentation if data.augment == "auto" else data.augment,
+    )
+
+
+def missing_files(config: Config) -> str | None:
+    """A sentence on what `data.root` lacks, or None; reads no images."""
+    try:
+        dataset = open_dataset(config)
+        if config.data.name not in ("digits", "parquet") and not config.data.download:
+            dataset.read("test")
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _read_digits(split: SplitName) -> Split:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed fifth, 36 of each class, are the test images."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    train, test = train_test_split(
+        np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target
+    )
+    chosen = np.sort(test if split == "test" else train)
+    images = np.round(bunch.images[chosen] * (255 / 16)).astype(np.uint8)
+    return Split(torch.from_numpy(images)[:, None], torch.from_numpy(bunch.target[chosen].astype(np.int64)))
+
+
+def _torchvision_reader(config: Config) -> Callable[[SplitName], Split]:
+    def read(split: SplitName) -> Split:
+        from torchvision import datasets
+
+        name, root, download = config.data.name, config.data.root, config.data.download
+        train = split == "train"
+        try:
+            if name == "cifar10":
+                cifar = datasets.CIFAR10(root, train=train, download=download)
+                return _split(torch.from_numpy(cifar.data).permute(0, 3, 1, 2), torch.tensor(cifar.targets))
+            if name == "svhn":
+                svhn = datasets.SVHN(root, split=split, download=download)
+                return _split(torch.from_numpy(svhn.data), torch.from_numpy(svhn.labels))
+            family = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
+            gray = family(root, train=train, download=download)
+            return _split(gray.data[:, None], gray.targets)
+        except URLError as error:
+            raise ConfigError("data.download", True, f"{name} cannot be downloaded: {error.reason}") from None
+        except (RuntimeError, FileNotFoundError):
+            raise ConfigError(
+                "data.root",
+                root,
+                f"{name} is not there: put {KNOWN[name].expected} into it, set data.download=true, "
+                "or use data.name=parquet with a folder of train-*.parquet and test-*.parquet",
+            ) from None
+
+    return read
+
+
+def _split(images: Tensor, labels: Tensor) -> Split:
+    return Split(images.to(torch.uint8).contiguous(), labels.to(torch.int64))

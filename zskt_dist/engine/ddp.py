@@ -1,0 +1,93 @@
+"""The plain engine: a module, its optimizer and its schedule, under DDP where there are several workers."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+State = dict[str, Any]
+
+# Buffers stay local: DDP's broadcast would overwrite the batch-norm statistics of all workers with
+# rank 0's, and forbids two forward passes before a backward one. torch 2.15 has renamed the switch.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_LOCAL_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+
+# Strides of a 1x1 kernel are ambiguous, so its gradient may carry others than its bucket; nothing is slower for it.
+warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+
+
+class DDPEngine:
+    """Trains `network` with `optimizer`; gradients are averaged over the workers of the default group.
+
+    Args:
+        network: On its device already, equal on all workers.
+        optimizer: Over the parameters of `network`.
+        schedule: Learning-rate factor of an iteration; 1 keeps the optimizer's own rate.
+        clip_norm: Largest total norm of the averaged gradient; 0 does not clip.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: Optimizer, schedule: Callable[[int], float], *, clip_norm: float = 0.0
+    ) -> None:
+        self.raw = network
+        self.optimizer = optimizer
+        self.scheduler = LambdaLR(optimizer, schedule)
+        self.clip_norm = clip_norm or float("inf")
+        self._parameters = list(network.parameters())
+        self._forward: nn.Module = network
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self._forward = DistributedDataParallel(network, gradient_as_bucket_view=True, **_LOCAL_BUFFERS)
+
+    def __call__(self, x: Tensor) -> Any:
+        return self._forward(x)
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @contextmanager
+    def frozen(self, *, statistics: bool = True) -> Iterator[nn.Module]:
+        """The raw network; its parameters take no gradient and nothing is synchronised."""
+        norms = [] if statistics else [m for m in self.raw.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        tracked = [norm.track_running_stats for norm in norms]
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+        for norm in norms:
+            norm.track_running_stats = False  # in training mode: normalise by the batch, record nothing
+        try:
+            yield self.raw
+        finally:
+            for parameter in self._parameters:
+                parameter.requires_grad_(True)
+            for norm, was in zip(norms, tracked, strict=True):
+                norm.track_running_stats = was
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Backward, clip, update; returns the norm of the averaged gradient before clipping."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        return norm
+
+    def decay(self) -> None:
+        self.scheduler.step()
+
+    def state_dict(self) -> State:
+        return {
+            "network": self.raw.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.raw.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])

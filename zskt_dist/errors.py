@@ -1,0 +1,27 @@
+"""Errors meant for the person who started the command: one clear line, exit code 2, no traceback."""
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done; the message says what would work."""
+
+
+class ConfigError(UserError):
+    """A configuration key has a value that cannot work.
+
+    Args:
+        key: Dotted key, as written on the command line (`loss.beta`).
+        value: The value it got.
+        problem: What is wrong with it and what would work.
+    """
+
+    def __init__(self, key: str, value: object, problem: str) -> None:
+        self.key, self.value, self.problem = key, value, problem
+        super().__init__(f"{key}={value!r}: {problem}")
+
+
+class Interrupted(UserError):
+    """The run was asked to stop (SIGTERM, Ctrl-C); everything up to `iteration` is saved."""
+
+    def __init__(self, iteration: int, iterations: int) -> None:
+        self.iteration, self.iterations = iteration, iterations
+        super().__init__(f"stopped at iteration {iteration} of {iterations}; the same command continues from there")

@@ -1,0 +1,1 @@
+"""Starting workers: in this process, in local processes, or on Ray."""

@@ -1,0 +1,74 @@
+"""From a configuration to a result: what happens around the workers, once per command."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from zskt_dist.config import Config
+from zskt_dist.errors import Interrupted
+from zskt_dist.launch import local
+from zskt_dist.launch.plan import problems
+from zskt_dist.launch.progress import watching
+from zskt_dist.launch.record import close_record, open_record
+from zskt_dist.report.figures import draw_run
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+
+
+def execute(command: str, config: Config, *, fresh: bool, console: Console) -> dict[str, Any]:
+    """Runs a command to its end, or continues it, and returns its result; {} on torchrun's other ranks.
+
+    Raises:
+        UserError: something the user asked for cannot be done.
+        Interrupted: asked to stop; the same command continues.
+    """
+    job = Job.plan(command, config)
+    directory = RunDirectory(Path(job.directory))
+    if local.is_follower():
+        local.launch(job)
+        return {}
+    if fresh and (aside := directory.move_aside()):
+        console.print(f"The earlier run is kept as {aside}")
+    directory.write_config(config)
+    for problem in problems(job):
+        raise problem
+    _run(open_record(replace(job, git_commit=_git_commit())), directory, console)
+    result = directory.finished()
+    assert result, "a launcher that returns has finished the run"
+    return result
+
+
+def _run(job: Job, directory: RunDirectory, console: Console) -> None:
+    directory.clear_requests()
+    status = "FAILED"
+    try:
+        with watching(directory.progress, console):
+            if job.config.launch.kind == "ray":
+                from zskt_dist.launch import ray
+
+                ray.launch(job)
+            else:
+                local.launch(job)
+        status = "FINISHED"
+    except Interrupted:
+        status = "KILLED"
+        raise
+    finally:
+        directory.clear_requests()
+        draw_run(directory)
+        close_record(job, status)
+
+
+def _git_commit() -> str | None:
+    """Of the code that runs; None where it is not run from a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,100 @@
+"""Launching on this machine: this process, several local ones, or the ranks torchrun started."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+
+from zskt_dist.errors import UserError
+from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.launch.devices import threads_per_worker, worker_device
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.worker import Worker
+from zskt_dist.runtime.world import World
+from zskt_dist.launch.record import live_tracker
+
+def torchrun_rank() -> tuple[int, int] | None:
+    """(rank, number of ranks) where torchrun, or a scheduler with the same variables, started this process."""
+    try:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return None
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process as another rank than 0, which drives."""
+    rank = torchrun_rank()
+    return rank is not None and rank[0] > 0
+
+
+def launch(job: Job) -> None:
+    """Runs the job to its end; raises what a worker raises for the user. Under torchrun every rank calls this."""
+    if torchrun_rank():
+        with _group(job, "env://", int(os.environ.get("LOCAL_RANK", "0"))) as worker:
+            worker.run()
+    elif job.config.launch.workers == 1:
+        with _single(job, worker_device(job.config, local_rank=0)) as worker:
+            worker.run()
+    else:
+        _spawn(job)
+
+
+def _spawn(job: Job) -> None:
+    """One process per worker; when one fails the others are ended."""
+    directory = RunDirectory(Path(job.directory))
+    with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
+        workers = multiprocessing.start_processes(
+            _child,
+            (job.config.launch.workers, f"file://{folder}/rendezvous", job.to_dict()),
+            nprocs=job.config.launch.workers,
+            join=False,
+            start_method="spawn",
+        )
+        try:
+            while not workers.join(timeout=1):
+                pass
+        except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
+            directory.raise_told()
+            raise UserError(f"a worker ended unexpectedly: {str(error).strip()}") from None
+    directory.raise_told()
+
+
+def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any]) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
+    with _group(Job.from_dict(values), rendezvous, rank) as worker:
+        worker.run_for_driver()
+
+
+@contextmanager
+def _group(job: Job, rendezvous: str, local_rank: int) -> Iterator[Worker]:
+    """A worker of a process group; rank and size are in the environment."""
+    device = worker_device(job.config, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=rendezvous,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+    try:
+        with _single(job, device) as worker:
+            yield worker
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _single(job: Job, device: torch.device) -> Iterator[Worker]:
+    torch.set_num_threads(threads_per_worker(job.config))
+    world = World.current(device)
+    with live_tracker(job, world) as tracker:
+        yield Worker(job, world, tracker=tracker)

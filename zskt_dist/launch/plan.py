@@ -1,0 +1,145 @@
+"""What a command is going to do: checked, and shown, before anything is trained."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from zskt_dist.config import Config, dump_yaml
+from zskt_dist.data import ImageDataset, open_dataset
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.launch.devices import usable_cores, worker_device
+from zskt_dist.models import Generator, count_parameters
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.tasks import new_network, tap_pair
+
+Lines = list[tuple[str, str]]
+
+
+def problems(job: Job) -> Iterator[UserError]:
+    """Everything that would stop the job, cheapest check first: nothing is trained, no training image is read."""
+    config = job.config
+    checkpoint = config.teacher.checkpoint
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        yield ConfigError("teacher.checkpoint", checkpoint, "no such file; null trains a teacher first")
+    try:
+        _check_devices(config)
+    except UserError as error:
+        yield error
+    try:
+        dataset = open_dataset(config)
+        _check_networks(config, dataset, job.command)
+        if config.data.name != "digits":
+            dataset.read("test")  # downloads, where that is allowed, before several workers would
+    except UserError as error:
+        yield error
+
+
+def describe(job: Job) -> Lines:
+    """The plan in words, one line per topic."""
+    config = job.config
+    transfer, launch = config.transfer, config.launch
+    lines = [("run directory", job.directory)]
+    try:
+        dataset = open_dataset(config)
+    except UserError:
+        lines.append(("data", f"{config.data.name} at {config.data.root}"))
+    else:
+        sizes = _parameter_counts(config, dataset)
+        shape = "x".join(str(size) for size in dataset.image_shape)
+        lines += [
+            ("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes (evaluation and pretraining only)"),
+            ("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"),
+        ]
+        if job.command == "train":
+            lines += [
+                ("student", f"{config.student.arch}, {sizes['student']:,} parameters"),
+                ("generator", f"{sizes['generator']:,} parameters, z of {config.generator.z_dim}"),
+            ]
+    if job.command == "train":
+        lines += [
+            (
+                "transfer",
+                f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
+                f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
+            ),
+            (
+                "loss",
+                f"{config.loss.divergence} at T = {config.loss.temperature:g} ({config.loss.reduction}), "
+                f"beta = {config.loss.beta:g} ({config.loss.attention})",
+            ),
+            (
+                "optimizer",
+                f"Adam, cosine to 0, generator {config.optimizer.generator_lr:g}, "
+                f"student {config.optimizer.student_lr:g}, clipped at {config.optimizer.clip_norm:g}",
+            ),
+        ]
+    lines.append(("launch", f"{launch.kind}, {launch.workers} worker{'s' * (launch.workers > 1)}, {config.engine.kind}"))
+    return lines
+
+
+def job_submit_line(command: str, arguments: list[str]) -> str:
+    """The same command as a Ray job; the working directory travels to the cluster."""
+    return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}".rstrip()
+
+
+def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
+    """`--dry-run`: the whole configuration, the plan, what is missing, and the matching Ray job."""
+    job = Job.plan(command, config)
+    console.print(dump_yaml(config), highlight=False)
+    table = Table(title=f"Plan of {command}", title_justify="left", show_header=False)
+    for topic, text in describe(job):
+        table.add_row(topic, text)
+    console.print(table)
+    found = list(problems(job))
+    for problem in found:
+        console.print(f"missing: {problem}", style="yellow", soft_wrap=True, highlight=False)
+    if not found:
+        console.print("ready: configuration, files and resources are in order")
+    console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
+
+
+def _check_devices(config: Config) -> None:
+    launch = config.launch
+    if launch.kind == "local":
+        for local_rank in range(launch.workers):
+            worker_device(config, local_rank)
+    elif "RAY_ADDRESS" not in os.environ:
+        cores, each = usable_cores(), launch.cpus_per_worker or 1
+        if launch.workers * each > cores:
+            raise ConfigError(
+                "launch.workers",
+                launch.workers,
+                f"needs {launch.workers * each} CPUs, this machine has {cores}; "
+                f"use launch.workers={max(1, cores // each)}, or set RAY_ADDRESS to a cluster that has them",
+            )
+
+
+def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
+    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
+    with torch.device("meta"):
+        teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
+        if command == "train":
+            student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
+            tap_pair(config, teacher, student, dataset.image_shape)
+
+
+def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
+    with torch.device("meta"):
+        networks = {
+            role: new_network(config, role, dataset.image_shape, dataset.num_classes) for role in ("teacher", "student")
+        }
+        networks["generator"] = Generator(config.generator.z_dim, dataset.image_shape, config.generator.channels)
+        return {role: count_parameters(network) for role, network in networks.items()}
+
+
+def _teacher_source(job: Job) -> str:
+    config = job.config
+    if config.teacher.checkpoint is not None:
+        return f"from {config.teacher.checkpoint}"
+    steps = config.supervised_iterations
+    return f"trained for {steps:,} iterations, cached in {job.teacher_directory}"

@@ -1,0 +1,133 @@
+"""Launching on Ray Train V2: a TorchTrainer whose workers run the same `Worker` as everywhere.
+
+Ray starts the processes and their group, and starts them again when one fails. What a run is and
+how far it got lives in its run directory, so Ray's own storage holds nothing that could be lost.
+"""
+
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from zskt_dist.config import Config
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.worker import Worker
+from zskt_dist.runtime.world import World
+from zskt_dist.tracking.base import Row
+from zskt_dist.launch.record import live_tracker
+
+
+def launch(job: Job) -> None:
+    """Runs the job on the cluster of RAY_ADDRESS, or on a local one started for it.
+
+    Raises:
+        UserError: the cluster cannot hold the workers, or they failed more often than allowed.
+    """
+    _connect()
+    config = job.config
+    use_gpu = _check_resources(config, ray.cluster_resources())
+    directory = RunDirectory(Path(job.directory))
+    storage = tempfile.mkdtemp(prefix="zskt-ray-")
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config=job.to_dict(),
+        scaling_config=ScalingConfig(
+            num_workers=config.launch.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": cpus_per_worker(config)} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=directory.path.name,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=config.launch.max_failures),
+        ),
+    )
+    try:
+        _fit(trainer, directory)
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+        ray.shutdown()
+
+
+def cpus_per_worker(config: Config) -> int:
+    return config.launch.cpus_per_worker or 1
+
+
+def _connect() -> None:
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, include_dashboard=False, logging_level="warning")
+
+
+def _check_resources(config: Config, cluster: dict[str, float]) -> bool:
+    """Whether workers get a GPU each.
+
+    Raises:
+        ConfigError: the cluster is too small; Ray would wait for ever.
+    """
+    workers = config.launch.workers
+    gpus = int(cluster.get("GPU", 0))
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= workers)
+    if use_gpu and gpus < workers:
+        raise ConfigError("launch.workers", workers, f"needs {workers} GPUs, the Ray cluster has {gpus}")
+    needed, cpus = workers * cpus_per_worker(config), int(cluster.get("CPU", 0))
+    if cpus < needed:
+        possible = cpus // cpus_per_worker(config)
+        raise ConfigError(
+            "launch.workers",
+            workers,
+            f"needs {needed} CPUs ({cpus_per_worker(config)} each), the Ray cluster has {cpus}; "
+            + (f"at most launch.workers={possible} fit" if possible else "lower launch.cpus_per_worker"),
+        )
+    return use_gpu
+
+
+def _fit(trainer: TorchTrainer, directory: RunDirectory) -> None:
+    """`trainer.fit()` in a thread, so that this one can pass signals on to the workers."""
+    failures: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # handed to the main thread, whatever it is
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    with stop_file_on_signal(directory.stop):
+        thread.start()
+        while thread.is_alive():
+            thread.join(timeout=0.2)
+    directory.raise_told()
+    if failures:
+        raise UserError(f"Ray Train gave up: {_last_line(failures[0])}") from failures[0]
+
+
+def _worker(values: dict[str, Any]) -> None:
+    """One rank; Ray has set up the process group."""
+    job = Job.from_dict(values)
+    torch.set_num_threads(cpus_per_worker(job.config))
+    device = ray.train.torch.get_device()
+    assert isinstance(device, torch.device)
+    world = World.current(device)
+    with live_tracker(job, world) as tracker:
+        Worker(job, world, report=_report, tracker=tracker).run_for_driver()
+
+
+def _report(row: Row) -> None:
+    """Tells Ray, and through it Tune; without a checkpoint, which the run directory holds."""
+    ray.train.report(dict(row))
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

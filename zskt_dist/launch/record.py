@@ -1,0 +1,183 @@
+"""The MLflow run of a job: opened by the driver, fed by rank 0, completed from the run directory."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zskt_dist.config import Config, flatten
+from zskt_dist.errors import UserError
+from zskt_dist.files import read_json, write_json
+from zskt_dist.models import ImageShape
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.tasks import new_network
+from zskt_dist.runtime.weights import load_into, read_about, read_weights
+from zskt_dist.runtime.world import World
+from zskt_dist.tracking.base import Tracker, Trackers
+from zskt_dist.tracking.local import read_history
+from zskt_dist.tracking.mlflow import IMAGE_KEY, MlflowStream, RunAddress, log_student, open_run, tracking_uri, upload
+
+log = logging.getLogger(__name__)
+
+
+def open_record(job: Job) -> Job:
+    """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
+    uri = tracking_uri(job.config.tracking.uri)
+    if uri is None:
+        return job
+    directory = RunDirectory(Path(job.directory))
+    try:
+        address = _open(directory, uri, job.config, _tags(job))
+    except Exception as error:
+        log.warning("%s", _unreachable(uri, error, directory))
+        return job
+    return replace(job, tracking=address._asdict())
+
+
+@contextmanager
+def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
+    """What rank 0 reports to while training; nothing on other ranks and where there is no MLflow run."""
+    if job.tracking is None or not world.is_main:
+        yield Trackers()
+        return
+    stream = MlflowStream(RunAddress(**job.tracking))
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def close_record(job: Job, status: str) -> None:
+    """Sends what MLflow lacks of the run, and of the teacher trained for it; warns where it cannot be reached."""
+    uri = tracking_uri(job.config.tracking.uri)
+    if uri is None:
+        return
+    directories = [RunDirectory(Path(job.directory))]
+    teacher = RunDirectory(Path(job.teacher_directory))
+    if teacher.path != directories[0].path and teacher.finished() and not teacher.tracking.exists():
+        directories.append(teacher)
+    for directory in directories:
+        try:
+            replay(directory, uri, status=status if directory is directories[0] else "FINISHED")
+        except Exception as error:
+            log.warning("%s", _unreachable(uri, error, directory))
+            return
+
+
+def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> int:
+    """Uploads everything of a run directory that the store at `uri` lacks; returns the number of missing rows.
+
+    Args:
+        status: MLflow's word for how the run ended; None: from the result.
+
+    Raises:
+        UserError: the directory holds no run.
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    config = directory.read_config()
+    if config is None:
+        raise UserError(f"{directory.path} is no run directory: it has no config.yaml")
+    result = directory.finished()
+    address = _open(directory, uri, config, _result_tags(result) if result else {})
+    if result and result["mlflow"] != address._asdict():
+        result = result | {"mlflow": address._asdict()}
+        directory.finish(result)
+    figures = sorted(directory.figures.glob("*.png")) if directory.figures.is_dir() else []
+    stepped = {int(p.stem.rsplit("_", 1)[1]): p for p in figures if p.stem.rsplit("_", 1)[0] == IMAGE_KEY}
+    role = "student" if directory.weights("student").exists() else "teacher"
+    files = [directory.config, directory.result, directory.history, directory.weights(role)]
+    files += [path for path in figures if path not in stepped.values()]
+    return upload(
+        address,
+        rows=read_history(directory.history),
+        images=stepped,
+        files=[path for path in files if path.exists()],
+        tags=_result_tags(result) if result else {},
+        log_model=(lambda: _log_model(directory, config, role)) if result else None,
+        status=status or ("FINISHED" if result else "KILLED"),
+    )
+
+
+def replay_command(path: Path, uri: str | None) -> str:
+    """`python -m zskt_dist.replay`; returns what to tell the user.
+
+    Raises:
+        UserError: no run directory, or the store cannot be reached.
+    """
+    directory = RunDirectory(path.absolute())
+    known = read_json(directory.tracking)
+    target = tracking_uri(uri or (known and known["tracking_uri"]))
+    if target is None:
+        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    try:
+        missing = replay(directory, target)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
+    return f"{missing} rows were missing; the run is complete at {target}"
+
+
+def _open(directory: RunDirectory, uri: str, config: Config, tags: dict[str, str]) -> RunAddress:
+    known = read_json(directory.tracking)
+    address = open_run(
+        uri,
+        directory.path.parent.name,
+        directory.path.name,
+        params=dict(flatten(config)),
+        tags=tags,
+        known=RunAddress(**known) if known else None,
+    )
+    write_json(directory.tracking, address._asdict())
+    return address
+
+
+def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
+    network, shape = load_network(directory, config, role)
+    return log_student(network, shape, name=role)
+
+
+def load_network(directory: RunDirectory, config: Config, role: str) -> tuple[nn.Module, ImageShape]:
+    """The trained network of a finished run, in eval mode, and the shape of its images."""
+    path = directory.weights(role)
+    about: dict[str, Any] = read_about(path)
+    shape = ImageShape(*about["image_shape"])
+    network = new_network(config, role, shape, about["num_classes"])
+    load_into(network, read_weights(path, f"{role} weights"), f"{role} weights", path)
+    return network.eval(), shape
+
+
+def _tags(job: Job) -> dict[str, str]:
+    """Tags that are known before training."""
+    config = job.config
+    return {
+        "command": job.command,
+        "pair": f"{config.teacher.arch} -> {config.student.arch}",
+        "dataset": config.data.name,
+        "config_hash": job.config_hash,
+        "launcher": job.launcher,
+        "run_directory": job.directory,
+        **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
+    }
+
+
+def _result_tags(result: dict[str, Any]) -> dict[str, str]:
+    teacher, student = result["teacher"], result["student"]
+    pair = teacher["arch"] + (f" -> {student['arch']}" if student else "")
+    tags = {key: str(result[key]) for key in ("command", "config_hash", "launcher", "world_size", "git_commit")}
+    return tags | {"pair": pair} | ({"student_sha256": student["sha256"]} if student else {})
+
+
+def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:
+    if isinstance(error, ImportError):
+        return "MLflow is not installed: the numbers are in the run directory only (tracking.uri=none silences this)"
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return (
+        f"MLflow at {uri} cannot be reached ({type(error).__name__}: {line}). Nothing is lost: "
+        f"`python -m zskt_dist.replay {directory.path}` uploads the run later"
+    )

@@ -1,0 +1,71 @@
+"""Checkpoints: written whole or not at all, verified when read, the newest good one wins.
+
+A file's name carries the SHA-256 of its content (`000500-3f2a….pt`), so a checkpoint proves itself
+and there is no separate index to lose.
+"""
+
+import hashlib
+import io
+import logging
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from zskt_dist.files import write_atomic
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Any]
+_NAME = re.compile(r"(?P<iteration>\d+)-(?P<digest>[0-9a-f]{64})\.pt")
+
+
+class Saved(NamedTuple):
+    iteration: int
+    state: State
+
+
+class CheckpointStore:
+    """The last `keep` checkpoints in a folder."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def save(self, iteration: int, state: State) -> Path:
+        """`state`: tensors, numbers, strings and containers of these, as `torch.load(weights_only=True)` reads."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        path = self.folder / f"{iteration:08d}-{hashlib.sha256(content).hexdigest()}.pt"
+        write_atomic(path, content)
+        for old in self._newest_first()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self) -> Path | None:
+        """The newest undamaged checkpoint; warns about each damaged one it passes over."""
+        for path in self._newest_first():
+            try:
+                if hashlib.sha256(path.read_bytes()).hexdigest() == _parse(path)["digest"]:
+                    return path
+                problem = "is damaged"
+            except OSError as error:
+                problem = f"cannot be read ({error})"
+            log.warning("checkpoint %s %s; trying the one before", path, problem)
+        return None
+
+    @staticmethod
+    def read(path: Path) -> Saved:
+        """A checkpoint that `newest` has found, with its tensors on the CPU."""
+        return Saved(int(_parse(path)["iteration"]), torch.load(path, map_location="cpu", weights_only=True))
+
+    def _newest_first(self) -> list[Path]:
+        found = [path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def _parse(path: Path) -> re.Match[str]:
+    match = _NAME.fullmatch(path.name)
+    assert match
+    return match

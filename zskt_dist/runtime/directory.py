@@ -1,0 +1,115 @@
+"""The run directory: `runs/<experiment>/<name>/`, where everything about a run is found again."""
+
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from zskt_dist.config import Config, config_hash, differing_keys, dump_yaml, parse_config, teacher_hash
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.files import read_json, try_lock, write_atomic, write_json
+
+Result = dict[str, Any]
+
+
+class RunDirectory:
+    """Paths and small files of one run; knows nothing of what is in them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.result = path / "result.json"
+        self.history = path / "history.parquet"
+        self.checkpoints = path / "checkpoints"
+        self.figures = path / "figures"
+        self.progress = path / "progress.json"
+        self.tracking = path / "mlflow.json"
+        self.stop = path / "stop"
+        """Its existence asks the workers to save and stop."""
+        self.failure = path / "failure.json"
+        """What a worker has to tell the user, for the driver to say."""
+
+    def weights(self, role: str) -> Path:
+        """`student.safetensors` or `teacher.safetensors`."""
+        return self.path / f"{role}.safetensors"
+
+    def finished(self) -> Result | None:
+        """The result of a finished run."""
+        result = read_json(self.result)
+        return result if isinstance(result, dict) and result.get("status") == "finished" else None
+
+    def check(self, config: Config, *, fresh: bool = False) -> None:
+        """Whether `config` may continue what is here.
+
+        Raises:
+            UserError: the directory belongs to a run with another configuration.
+        """
+        if fresh:
+            return
+        if (before := self.read_config()) and (keys := differing_keys(before, config)):
+            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise UserError(
+                f"name={config.name}: {self.path} holds a run with other settings ({shown}). "
+                "Choose another name, or start over with --fresh"
+            )
+    def write_config(self, config: Config) -> None:
+        write_atomic(self.config, dump_yaml(config))
+
+    def read_config(self) -> Config | None:
+        """The configuration the run was started with."""
+        if not self.config.exists():
+            return None
+        try:
+            return parse_config(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except (UserError, yaml.YAMLError) as error:
+            raise UserError(f"{self.config} cannot be read ({error}); start over with --fresh") from None
+
+    def move_aside(self) -> Path | None:
+        """Renames an existing directory, so that the run starts over and nothing is lost."""
+        if not self.path.exists():
+            return None
+        aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+        self.path.rename(aside)
+        return aside
+
+    def finish(self, result: Result) -> None:
+        write_json(self.result, result)
+
+    def tell(self, error: UserError) -> None:
+        """Leaves an error of a worker for the driver, which is another process."""
+        interrupted = [error.iteration, error.iterations] if isinstance(error, Interrupted) else None
+        write_json(self.failure, {"message": str(error), "interrupted": interrupted})
+
+    def raise_told(self) -> None:
+        """Raises what a worker has told, if anything."""
+        told = read_json(self.failure)
+        if told and told["interrupted"]:
+            raise Interrupted(*told["interrupted"])
+        if told:
+            raise UserError(told["message"])
+
+    def clear_requests(self) -> None:
+        """Forgets an earlier stop request and failure; the driver does this before it starts workers."""
+        self.stop.unlink(missing_ok=True)
+        self.failure.unlink(missing_ok=True)
+
+    def try_lock(self) -> IO[str] | None:
+        """An open file: one process at a time writes here, until it closes the file or ends."""
+        return try_lock(self.path / ".lock")
+
+
+def run_directory(config: Config, command: str) -> RunDirectory:
+    """Where a command's run lives: the user's `name`, or one made of the configuration's hash."""
+    if command == "pretrain":
+        return teacher_directory(config) if config.name is None else _in(config, "teachers", config.name)
+    return _in(config, config.experiment, config.name or f"{config.experiment}-{config_hash(config)}")
+
+
+def teacher_directory(config: Config) -> RunDirectory:
+    """Where the teacher of a configuration is cached: found by what made it, so runs that need the same one share it."""
+    return _in(config, "teachers", f"{config.teacher.arch}-{config.data.name}-{teacher_hash(config)}")
+
+
+def _in(config: Config, experiment: str, name: str) -> RunDirectory:
+    return RunDirectory(Path(config.runs_dir) / experiment / name)

@@ -1,0 +1,59 @@
+"""Accuracy and agreement on real test images, shared out over the workers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.data import ImageDataset
+from zskt_dist.runtime.statistics import averaged_statistics
+from zskt_dist.runtime.world import World
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Fractions of the test images."""
+
+    accuracy: float
+    agreement: float | None
+    """Same predicted class as the teacher; None without a teacher."""
+
+
+class Evaluator:
+    """Evaluates networks of logits on the test split of `dataset`.
+
+    Args:
+        teacher: Its predictions are computed once.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, world: World, *, batch_size: int = 512, teacher: nn.Module | None = None
+    ) -> None:
+        self._world, self._batch_size = world, batch_size
+        self._total = len(dataset.test.labels)
+        self._split = dataset.test.shard(world.rank, world.size).to(world.device)
+        self._standardise = dataset.standardise(world.device)
+        self._teacher_classes = None if teacher is None else self._classes(teacher)
+
+    def teacher_accuracy(self) -> float | None:
+        if self._teacher_classes is None:
+            return None
+        return self._share(self._teacher_classes == self._split.labels)
+
+    def __call__(self, network: nn.Module) -> Scores:
+        """Scores of `network` in eval mode, with the workers' average batch-norm statistics."""
+        with averaged_statistics(network, self._world):
+            classes = self._classes(network)
+        accuracy = self._share(classes == self._split.labels)
+        agreement = None if self._teacher_classes is None else self._share(classes == self._teacher_classes)
+        return Scores(accuracy, agreement)
+
+    @torch.no_grad()
+    def _classes(self, network: nn.Module) -> Tensor:
+        """Predicted class of every image of this worker's shard."""
+        batches = self._split.batches(self._batch_size)
+        predicted = [network(self._standardise(batch.images)).argmax(dim=1) for batch in batches]
+        return torch.cat(predicted) if predicted else self._split.labels
+
+    def _share(self, hits: Tensor) -> float:
+        return self._world.sum(hits.sum().double()).item() / self._total

@@ -1,0 +1,62 @@
+"""What a launcher hands to every worker: the order, in plain values that travel between machines."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zskt_dist.config import Config, config_hash, parse_config
+from zskt_dist.runtime.directory import run_directory, teacher_directory
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command's run.
+
+    Attributes:
+        command: `train` or `pretrain`.
+        config: With absolute paths: workers may start in other folders than the driver.
+        config_hash: Of the configuration as the user wrote it.
+        directory: The run directory, absolute, on storage all workers see.
+        teacher_directory: Likewise, of the teacher that is trained where no checkpoint is given.
+        launcher: `local` or `ray`, for the record.
+        tracking: `{tracking_uri, experiment_id, run_id}` of the MLflow run; None: not tracked live.
+        git_commit: Of the code that runs, where it is known.
+    """
+
+    command: str
+    config: Config
+    config_hash: str
+    directory: str
+    teacher_directory: str
+    launcher: str
+    tracking: dict[str, str] | None = None
+    git_commit: str | None = None
+
+    @classmethod
+    def plan(cls, command: str, config: Config) -> "Job":
+        """The job of a command, started in the current folder."""
+        return cls(
+            command=command,
+            config=absolute_paths(config),
+            config_hash=config_hash(config),
+            directory=str(run_directory(config, command).path.absolute()),
+            teacher_directory=str(teacher_directory(config).path.absolute()),
+            launcher=config.launch.kind,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"config": self.config.model_dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Job":
+        return cls(**values | {"config": parse_config(values["config"])})
+
+
+def absolute_paths(config: Config) -> Config:
+    """The configuration with every path made absolute."""
+    teacher, data = config.teacher, config.data
+    if teacher.checkpoint is not None:
+        teacher = teacher.model_copy(update={"checkpoint": str(Path(teacher.checkpoint).absolute())})
+    data = data.model_copy(update={"root": str(Path(data.root).absolute())})
+    runs_dir = str(Path(config.runs_dir).absolute())
+    return config.model_copy(update={"teacher": teacher, "data": data, "runs_dir": runs_dir})

@@ -1,0 +1,239 @@
+"""The training loop of one rank: step, report, evaluate, save; resume and stop.
+
+It knows neither the algorithm nor the launcher: a task says what one iteration is.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.config import Config
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.runtime.checkpoint import CheckpointStore, State
+from zskt_dist.runtime.evaluation import Scores
+from zskt_dist.runtime.statistics import load_statistics, running_statistics
+from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.world import World
+from zskt_dist.tracking.base import Row, Tracker
+from zskt_dist.tracking.local import History, ProgressFile
+
+
+class Engine(Protocol):
+    """A trained network as the loop sees it: state to save and restore."""
+
+    @property
+    def raw(self) -> nn.Module: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Task(Protocol):
+    """What one iteration is, and which networks it trains."""
+
+    phase: str
+    """For people: what is going on."""
+    iterations: int
+    network: nn.Module
+    """The trained network, [B, C, H, W] to logits: what is evaluated and taken home."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]: ...
+
+    def step(self, iteration: int) -> Metrics: ...
+
+    def picture(self, path: Path) -> bool:
+        """Writes a picture of the current state as PNG; False where there is nothing to show."""
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Iterations between reports, evaluations and checkpoints; 0: only at the end."""
+
+    log: int
+    evaluation: int
+    checkpoint: int
+
+    @classmethod
+    def of(cls, config: Config) -> "Cadence":
+        return cls(config.tracking.log_every, config.evaluation.every, config.checkpoint.every)
+
+    @staticmethod
+    def due(every: int, done: int, total: int) -> bool:
+        return done == total or (every > 0 and done % every == 0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the loop has to say after the last iteration."""
+
+    scores: Scores
+    accuracy_best: float
+    resumed_from: int | None
+    seconds: float
+    """Training, evaluation and saving, summed over resumed runs."""
+    iterations_per_second: float
+
+
+class Loop:
+    """Runs `task` to its last iteration.
+
+    Args:
+        evaluate: Scores a network; all ranks call it together.
+        history: Rows so far; part of every checkpoint.
+        tracker: Further records, told of new rows only; on rank 0 alone.
+        on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
+        figures: Folder for the task's pictures.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        world: World,
+        store: CheckpointStore,
+        cadence: Cadence,
+        *,
+        evaluate: Callable[[nn.Module], Scores],
+        history: History,
+        tracker: Tracker,
+        stop: StopVote,
+        progress: ProgressFile,
+        figures: Path,
+        on_report: Callable[[Row], None] | None = None,
+    ) -> None:
+        self.task, self.world, self.store, self.cadence = task, world, store, cadence
+        self.evaluate, self.history, self.tracker = evaluate, history, tracker
+        self.stop, self.progress, self.figures, self.on_report = stop, progress, figures, on_report
+        self.seconds = 0.0
+        self._clock = time.perf_counter()
+        self._window = (0, self._clock)
+
+    def run(self) -> Outcome:
+        """All iterations from the newest checkpoint, or from the start.
+
+        Raises:
+            Interrupted: asked to stop; a checkpoint holds everything up to there.
+            UserError: the loss is no longer finite.
+        """
+        resumed_from = self._resume()
+        start, total = resumed_from or 0, self.task.iterations
+        self._clock = time.perf_counter()
+        self._window = (start, self._clock)
+        for iteration in range(start, total):
+            metrics = self.task.step(iteration)
+            done = iteration + 1
+            stopping = self.stop.agreed() and done < total
+            if Cadence.due(self.cadence.log, done, total):
+                self._report(done, self._numbers(metrics, done))
+            if Cadence.due(self.cadence.evaluation, done, total):
+                self._evaluate(done)
+            if Cadence.due(self.cadence.checkpoint, done, total) or stopping:
+                self._numbers(metrics, done)  # refuses to save a diverged state
+                self._save(done)
+            if stopping:
+                self.stop.close()
+                raise Interrupted(done, total)
+            self.progress.tick(self.task.phase, done, total)
+        self.stop.close()
+        return self._outcome(resumed_from)
+
+    def _report(self, done: int, values: Mapping[str, float]) -> None:
+        row: Row = {"iteration": done, "time": round(time.time() * 1000), **values}
+        self.history.log(row)
+        self.tracker.log(row)
+        self.progress.show(row)
+
+    def _numbers(self, metrics: Metrics, done: int) -> Row:
+        """The metrics of the global batch, rates and speed; the one place that waits for the device."""
+        means = self.world.mean(metrics)
+        row = dict(_scalars(means))
+        broken = [name for name, value in row.items() if not math.isfinite(value)]
+        if broken:
+            raise UserError(
+                f"{self.task.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}. Lower the learning "
+                "rate or the loss weights; the last checkpoint is from before"
+            )
+        row |= {f"{name}_learning_rate": engine.learning_rate for name, engine in self.task.engines.items()}
+        now = time.perf_counter()
+        if done > self._window[0]:
+            row["iterations_per_second"] = (done - self._window[0]) / (now - self._window[1])
+        self._window = (done, now)
+        return row
+
+    def _evaluate(self, done: int) -> None:
+        scores = self.evaluate(self.task.network)
+        values = {"accuracy": scores.accuracy}
+        if scores.agreement is not None:
+            values["agreement"] = scores.agreement
+        self._report(done, values)
+        if self.world.is_main:
+            path = self.figures / f"pseudo_images_{done:08d}.png"
+            if self.task.picture(path):
+                self.tracker.image(self.history.rows[-1], path)
+        if self.on_report:
+            self.on_report({"iteration": done, **values})
+
+    def _save(self, done: int) -> None:
+        engines = self.task.engines
+        statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
+        if self.world.is_main:
+            self.history.write()
+            state: State = {
+                "engines": {name: engine.state_dict() for name, engine in engines.items()},
+                "statistics": statistics,
+                "history": self.history.rows,
+                "seconds": self._elapsed(),
+            }
+            self.store.save(done, state)
+
+    def _resume(self) -> int | None:
+        """The iteration of the newest good checkpoint, restored into the task; None at the start."""
+        path = self.world.broadcast(self.store.newest() if self.world.is_main else None)
+        if path is None:
+            return None
+        iteration, state = self.store.read(path)
+        for name, engine in self.task.engines.items():
+            engine.load_state_dict(state["engines"][name])
+            load_statistics(engine.raw, [statistics[name] for statistics in state["statistics"]], self.world)
+        self.history.rows = list(state["history"])
+        self.seconds = state["seconds"]
+        return iteration
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self._clock
+
+    def _outcome(self, resumed_from: int | None) -> Outcome:
+        evaluated = [row for row in self.history.rows if "accuracy" in row]
+        last, seconds = evaluated[-1], self._elapsed()
+        return Outcome(
+            scores=Scores(last["accuracy"], last.get("agreement")),
+            accuracy_best=max(row["accuracy"] for row in evaluated),
+            resumed_from=resumed_from,
+            seconds=seconds,
+            iterations_per_second=self.task.iterations / seconds,
+        )
+
+
+def _scalars(means: Mapping[str, list[float]]) -> Mapping[str, float]:
+    """Vectors of class frequencies become their entropy in nats (section 4.3: close to log C)."""
+    scalars: dict[str, Any] = {}
+    for name, values in means.items():
+        if name.endswith("_classes"):
+            scalars[name.removesuffix("es") + "_entropy"] = -sum(p * math.log(p) for p in values if p > 0)
+        else:
+            (scalars[name],) = values
+    return scalars
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

@@ -1,0 +1,77 @@
+"""Being asked to stop: all workers leave the loop after the same iteration."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from zskt_dist.runtime.world import World
+
+_FILE_POLL_SECONDS = 0.2
+
+
+class StopVote:
+    """Agreement of all workers on when to stop.
+
+    A worker wants to stop once it gets SIGTERM or SIGINT, or once `stop_file` exists (that is how
+    a launcher on another machine asks). Each iteration's vote is sent while the next one computes,
+    so it costs no waiting.
+    """
+
+    def __init__(self, world: World, stop_file: Path | None = None) -> None:
+        self._world, self._file = world, stop_file
+        self._wanted = False
+        self._next_poll = 0.0
+        self._vote: tuple[torch.Tensor, dist.Work] | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator["StopVote"]:
+        """Catches the signals, where this thread may (the main one)."""
+        previous = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                previous[number] = signal.signal(number, self._on_signal)
+        except ValueError:
+            pass  # not the main thread: Ray's workers are stopped through the file
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Completes the vote under way; every worker calls this after its last iteration."""
+        if self._vote is not None:
+            self._vote[1].wait()
+            self._vote = None
+
+    def agreed(self) -> bool:
+        """Whether all leave now; every worker calls this once an iteration."""
+        wanted = self._wanted or self._file_exists()
+        if self._world.size == 1:
+            return wanted
+        last = self._vote
+        ballot = torch.tensor(float(wanted))
+        work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True)
+        assert work is not None
+        self._vote = (ballot, work)
+        if last is None:
+            return False
+        last[1].wait()
+        return bool(last[0].item())
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._wanted and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: at once, from the last checkpoint
+        self._wanted = True
+
+    def _file_exists(self) -> bool:
+        if self._file is None or not self._world.is_main or time.monotonic() < self._next_poll:
+            return False
+        self._next_poll = time.monotonic() + _FILE_POLL_SECONDS
+        return self._file.exists()

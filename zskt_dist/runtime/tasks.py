@@ -1,0 +1,201 @@
+"""The two kinds of training, put together from configuration, networks, engines and algorithms."""
+
+import copy
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.losses import belief_gap
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.algorithms.supervised import SupervisedTraining, step_decay
+from zskt_dist.algorithms.transfer import ZeroShotTransfer
+from zskt_dist.config import Config
+from zskt_dist.data import ImageDataset, TrainingBatches
+from zskt_dist.engine import DDPEngine
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import Generator, ImageShape, TappedNetwork, build_network
+from zskt_dist.runtime.pictures import save_grid
+from zskt_dist.runtime.world import World
+from zskt_dist.streams import Purpose, normal, stream
+
+
+class SupervisedTask:
+    """A network trained on real labelled images: how teachers are made."""
+
+    phase = "teacher"
+
+    def __init__(self, config: Config, dataset: ImageDataset, world: World) -> None:
+        recipe = config.supervised
+        self.iterations = config.supervised_iterations
+        self.network = new_network(config, "teacher", dataset.image_shape, dataset.num_classes).to(world.device)
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        schedule = partial(
+            step_decay, iterations=self.iterations, milestones=recipe.milestones, decay=recipe.decay
+        )
+        engine = DDPEngine(_synchronised(TappedNetwork(self.network), config, world), optimizer, schedule)
+        self.engines: Mapping[str, DDPEngine] = {"teacher": engine}
+        self.batches = TrainingBatches(
+            dataset, recipe.batch_size, config.seed, world.device, world.part(recipe.batch_size)
+        )
+        self.training = SupervisedTraining(engine)
+
+    def step(self, iteration: int) -> Metrics:
+        return self.training.step(*self.batches(iteration))
+
+    def picture(self, path: Path) -> bool:
+        return False
+
+
+class ZeroShotTask:
+    """Algorithm 1: needs a teacher and the shape of its images, and never a real image.
+
+    Raises:
+        ConfigError: the attention maps of teacher and student do not pair.
+    """
+
+    phase = "student"
+
+    def __init__(
+        self, config: Config, teacher: nn.Module, image_shape: ImageShape, num_classes: int, world: World
+    ) -> None:
+        self._config, self._world = config, world
+        self.iterations = config.iterations
+        self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
+        _seed(config.seed, "generator")
+        generator = Generator(config.generator.z_dim, image_shape, config.generator.channels).to(world.device)
+        tapped_teacher, tapped_student = tap_pair(config, teacher, self.network, image_shape)
+        cosine = partial(cosine_decay, iterations=self.iterations)
+        settings = config.optimizer
+        self.engines = {
+            name: DDPEngine(
+                network := _synchronised(module, config, world),
+                torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
+                cosine,
+                clip_norm=settings.clip_norm,
+            )
+            for name, module, learning_rate in (
+                ("generator", generator, settings.generator_lr),
+                ("student", tapped_student, settings.student_lr),
+            )
+        }
+        self.transfer = ZeroShotTransfer(
+            self.engines["generator"],
+            self.engines["student"],
+            tapped_teacher,
+            gap=belief_gap(
+                config.loss.divergence, temperature=config.loss.temperature, reduction=config.loss.reduction
+            ),
+            beta=config.loss.beta,
+            attention=config.loss.attention,
+            generator_steps=config.transfer.generator_steps,
+            student_steps=config.transfer.student_steps,
+            pseudo_batch=config.transfer.pseudo_batch,
+            generator_step_statistics=config.transfer.generator_step_statistics == "update",
+        )
+
+    def step(self, iteration: int) -> Metrics:
+        return self.transfer.step(lambda draw: self.noise(iteration, draw))
+
+    def noise(self, iteration: int, draw: int) -> Tensor:
+        """This worker's slice [B, z_dim] of the global noise of `(seed, iteration, draw)`."""
+        size = self._config.batch_size
+        rng = stream(self._config.seed, Purpose.NOISE, iteration, draw)
+        z = normal(rng, size, self._config.generator.z_dim)[self._world.part(size)]
+        return torch.from_numpy(z).to(self._world.device)
+
+    def picture(self, path: Path) -> bool:
+        """Figure 3: the same noise through the generator as it is now."""
+        count = self._config.tracking.images
+        if count == 0:
+            return False
+        rng = stream(self._config.seed, Purpose.FIGURES)
+        z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
+        # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
+        with torch.no_grad():
+            save_grid(copy.deepcopy(self.engines["generator"].raw)(z), path)
+        return True
+
+
+def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """The network of `config.teacher` or `config.student`, initialised from the seed.
+
+    Raises:
+        ConfigError: the architecture is unknown or cannot take these images.
+    """
+    arch: str = getattr(config, role).arch
+    _seed(config.seed, role)
+    try:
+        return build_network(arch, image_shape, num_classes)
+    except ValueError as error:
+        raise ConfigError(f"{role}.arch", arch, str(error)) from None
+
+
+def tap_pair(
+    config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape
+) -> tuple[TappedNetwork, TappedNetwork]:
+    """Teacher and student with taps on the layers whose attention maps are compared (none with beta = 0).
+
+    Raises:
+        ConfigError: a position is out of range, or paired maps differ in size.
+    """
+    if not config.loss.beta:
+        return TappedNetwork(teacher), TappedNetwork(student)
+    layers = {}
+    for role, network in (("teacher", teacher), ("student", student)):
+        names: tuple[str, ...] = getattr(network, "attention_layers", ())
+        chosen = range(len(names)) if config.loss.attention_layers is None else config.loss.attention_layers
+        if any(position >= len(names) for position in chosen):
+            raise ConfigError(
+                "loss.attention_layers", list(chosen), f"{role} has {len(names)} block outputs, numbered from 0"
+            )
+        layers[role] = [names[position] for position in chosen]
+    pair = TappedNetwork(teacher, layers["teacher"]), TappedNetwork(student, layers["student"])
+    device = next(student.parameters()).device
+    sizes = [_map_sizes(network, torch.zeros(1, *image_shape, device=device)) for network in pair]
+    if sizes[0] != sizes[1]:
+        shown = " and ".join(
+            f"{role}'s " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(layers[role], size, strict=True))
+            for role, size in zip(layers, sizes, strict=True)
+        )
+        raise ConfigError("loss.beta", config.loss.beta, f"attention maps do not pair: {shown}; use loss.beta=0")
+    return pair
+
+
+def cosine_decay(iteration: int, iterations: int) -> float:
+    """Learning-rate factor from 1 to 0 over the run (section 4.1)."""
+    return (1 + math.cos(math.pi * iteration / iterations)) / 2
+
+
+def _map_sizes(network: TappedNetwork, x: Tensor) -> list[tuple[int, int]]:
+    """(H, W) of each tapped activation."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        activations = network(x).activations
+    network.train(was_training)
+    return [(activation.shape[2], activation.shape[3]) for activation in activations]
+
+
+def _seed(seed: int, role: str) -> None:
+    """Initialisations of different networks are independent, and equal on all workers."""
+    number = ("teacher", "student", "generator").index(role)
+    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
+
+
+def _synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
+    """With `batch_norm: sync`, statistics of the global batch; it works on CUDA only."""
+    if config.engine.batch_norm == "local" or world.size == 1:
+        return network
+    if world.device.type != "cuda":
+        raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)

@@ -1,0 +1,196 @@
+"""What every worker does for a command, whoever launched it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch.distributed as dist
+from torch import nn
+
+from zskt_dist.config import Config
+from zskt_dist.data import ImageDataset, open_dataset
+from zskt_dist.errors import UserError
+from zskt_dist.runtime.checkpoint import CheckpointStore
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.evaluation import Evaluator
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
+from zskt_dist.runtime.results import build_result, student_entry, teacher_entry
+from zskt_dist.runtime.statistics import averaged_statistics
+from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask, new_network
+from zskt_dist.runtime.weights import load_into, read_weights, save_weights
+from zskt_dist.runtime.world import World
+from zskt_dist.tracking.base import Row, Tracker, Trackers
+from zskt_dist.tracking.local import History, ProgressFile
+
+# A killed job's workers may still write for a moment; a teacher may take another run hours to train.
+_RUN_PATIENCE_SECONDS = 90.0
+_TEACHER_PATIENCE_SECONDS = 24 * 3600.0
+
+Report = Callable[[Row], None]
+
+
+@dataclass
+class Worker:
+    """One rank of a job.
+
+    Attributes:
+        report: Told of every evaluation, on every rank (Ray Train's report).
+        tracker: Further records of the main run; used on rank 0 only.
+    """
+
+    job: Job
+    world: World
+    report: Report | None = None
+    tracker: Tracker = Trackers()
+
+    def __post_init__(self) -> None:
+        self.directory = RunDirectory(Path(self.job.directory))
+        self.stop = StopVote(self.world, self.directory.stop)
+
+    def run(self) -> None:
+        """Runs the job's command to its end; the result is in the run directory.
+
+        Raises:
+            Interrupted: asked to stop, everything is saved.
+            UserError: something the user asked for cannot be done.
+        """
+        config = self.job.config
+        _check_batches(config, self.world)
+        dataset = open_dataset(config)
+        with self.stop.listening(), _Lock(self.directory, self.world, _RUN_PATIENCE_SECONDS):
+            if self.job.command == "pretrain":
+                self._pretrain(self.directory, dataset, self.tracker)
+            else:
+                self._train(dataset)
+
+    def run_for_driver(self) -> None:
+        """As `run`, where the driver is another process: what is meant for the user is left in the run directory."""
+        try:
+            self.run()
+        except UserError as error:
+            self.directory.tell(error)
+            if self.world.size > 1 and not isinstance(error, Interrupted):
+                dist.destroy_process_group()  # the others may wait for this worker, and now find it gone
+        except RuntimeError:
+            if not self.directory.failure.exists():  # else: another worker has told why it left
+                raise
+
+    def _train(self, dataset: ImageDataset) -> None:
+        config = self.job.config
+        teacher, checkpoint = self._teacher(dataset)
+        task = ZeroShotTask(config, teacher, dataset.image_shape, dataset.num_classes, self.world)
+        evaluator = Evaluator(dataset, self.world, batch_size=config.evaluation.batch_size, teacher=teacher)
+        outcome = self._loop(self.directory, task, evaluator, self.tracker)
+        sha256 = self._export(self.directory, "student", task, dataset)
+        accuracy = evaluator.teacher_accuracy()
+        if self.world.is_main:
+            self.directory.finish(
+                build_result(
+                    self.job,
+                    self.world,
+                    outcome,
+                    task.iterations,
+                    teacher=teacher_entry(config, teacher, accuracy, checkpoint),
+                    student=student_entry(config, task.network, outcome, sha256),
+                )
+            )
+
+    def _pretrain(self, directory: RunDirectory, dataset: ImageDataset, tracker: Tracker) -> None:
+        """Trains the teacher in a run directory of its own, unless it is finished."""
+        config = self.job.config
+        if self.world.broadcast(directory.finished() if self.world.is_main else None):
+            return
+        if self.world.is_main:
+            directory.write_config(config)
+        task = SupervisedTask(config, dataset, self.world)
+        evaluator = Evaluator(dataset, self.world, batch_size=config.evaluation.batch_size)
+        outcome = self._loop(directory, task, evaluator, tracker)
+        self._export(directory, "teacher", task, dataset)
+        if self.world.is_main:
+            job = replace(self.job, command="pretrain", directory=str(directory.path))
+            if directory.path != self.directory.path:
+                job = replace(job, tracking=None)
+            entry = teacher_entry(config, task.network, outcome.scores.accuracy, directory.weights("teacher"))
+            directory.finish(build_result(job, self.world, outcome, task.iterations, teacher=entry, student=None))
+
+    def _teacher(self, dataset: ImageDataset) -> tuple[nn.Module, Path]:
+        """The frozen teacher and the file it came from: the user's checkpoint, or trained now and cached."""
+        config = self.job.config
+        key = "teacher.checkpoint"
+        if config.teacher.checkpoint is None:
+            directory = RunDirectory(Path(self.job.teacher_directory))
+            with _Lock(directory, self.world, _TEACHER_PATIENCE_SECONDS):
+                self._pretrain(directory, dataset, Trackers())
+            self.world.barrier()  # rank 0 has written the file
+            path = directory.weights("teacher")
+        else:
+            path = Path(config.teacher.checkpoint)
+        network = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
+        load_into(network, read_weights(path, key), key, path)
+        return network.to(self.world.device).eval().requires_grad_(False), path
+
+    def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator, tracker: Tracker) -> Outcome:
+        config = self.job.config
+        history = History(directory.history)
+        loop = Loop(
+            task,
+            self.world,
+            CheckpointStore(directory.checkpoints, config.checkpoint.keep),
+            Cadence.of(config),
+            evaluate=evaluator,
+            history=history,
+            tracker=tracker if self.world.is_main else Trackers(),
+            stop=self.stop,
+            progress=ProgressFile(self.directory.progress if self.world.is_main else None),
+            figures=directory.figures,
+            on_report=self.report,
+        )
+        return loop.run()
+
+    def _export(self, directory: RunDirectory, role: str, task: Task, dataset: ImageDataset) -> str:
+        """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
+        config = self.job.config
+        mean, std = dataset.mean_std
+        about = {
+            "arch": getattr(config, role).arch,
+            "image_shape": list(dataset.image_shape),
+            "num_classes": dataset.num_classes,
+            "mean": mean,
+            "std": std,
+        }
+        with averaged_statistics(task.network, self.world) as network:
+            if not self.world.is_main:
+                return ""
+            return save_weights(directory.weights(role), network, about)
+
+
+class _Lock:
+    """A run directory's lock, held by rank 0 for all; the others wait until it has it."""
+
+    def __init__(self, directory: RunDirectory, world: World, patience: float) -> None:
+        self._directory, self._world, self._patience = directory, world, patience
+
+    def __enter__(self) -> None:
+        started = time.monotonic()
+        while True:
+            self._held = self._directory.try_lock() if self._world.is_main else None
+            waited = time.monotonic() - started
+            state = self._world.broadcast((self._held is not None, waited > self._patience))
+            if state[0]:
+                return
+            if state[1]:
+                raise UserError(f"{self._directory.path}: another process is working on this run")
+            time.sleep(0.5)
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+def _check_batches(config: Config, world: World) -> None:
+    for key, size in (("batch_size", config.batch_size), ("supervised.batch_size", config.supervised.batch_size)):
+        if size % world.size:
+            raise UserError(f"{key}={size}: cannot be shared evenly by the {world.size} workers that were started")

@@ -1,0 +1,77 @@
+"""Who this process is among the workers, and the few collectives the runtime needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank and size of the group of workers; a group of one needs no process group.
+
+    Attributes:
+        control: Group for small CPU messages that must not wait for the device (gloo); None: the default group.
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    control: dist.ProcessGroup | None = None
+
+    @classmethod
+    def current(cls, device: torch.device) -> "World":
+        """From the process group the launcher has initialised, if any."""
+        if not dist.is_initialized():
+            return cls(device)
+        control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        return cls(device, dist.get_rank(), dist.get_world_size(), control)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this worker writes files and reports."""
+        return self.rank == 0
+
+    def part(self, batch_size: int) -> slice:
+        """This worker's slice of a global batch."""
+        each = batch_size // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over the workers, in place, of a tensor on the device."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def mean(self, metrics: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        """Means over the workers, as numbers: one collective and one synchronisation with the device."""
+        flat = torch.cat([value.detach().reshape(-1).double() for value in metrics.values()])
+        numbers = (self.sum(flat) / self.size).tolist()
+        means, start = {}, 0
+        for name, value in metrics.items():
+            means[name] = numbers[start : start + value.numel()]
+            start += value.numel()
+        return means
+
+    def gather(self, item: Any) -> list[Any]:
+        """`item` of every worker, in the order of ranks, on every worker."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        dist.all_gather_object(items, item, group=self.control)
+        return items
+
+    def broadcast(self, item: Any) -> Any:
+        """Rank 0's `item`."""
+        if self.size == 1:
+            return item
+        box = [item]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]

@@ -1,0 +1,76 @@
+"""The run's own record: `history.parquet`, and `progress.json` for whoever watches."""
+
+import io
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zskt_dist.files import write_atomic, write_json
+from zskt_dist.tracking.base import Row
+
+
+class History:
+    """Metric rows in the order of iterations; what is reported for one iteration shares a row."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+
+    def log(self, row: Row) -> None:
+        if self.rows and self.rows[-1]["iteration"] == row["iteration"]:
+            self.rows[-1] = row | self.rows[-1]
+        else:
+            self.rows.append(dict(row))
+
+    def write(self) -> None:
+        """Replaces the Parquet file: one column per metric, null where an iteration has none."""
+        write_atomic(self.path, _parquet(self.rows))
+
+
+def read_history(path: Path) -> list[Row]:
+    """The rows of a `history.parquet`, without the nulls; none where there is no file."""
+    if not path.exists():
+        return []
+    rows = pq.read_table(path).to_pylist()
+    return [{key: value for key, value in row.items() if value is not None} for row in rows]
+
+
+def _parquet(rows: list[Row]) -> bytes:
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {
+        name: pa.array([row.get(name) for row in rows], pa.int64() if name in ("iteration", "time") else pa.float64())
+        for name in names
+    }
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+class ProgressFile:
+    """How far a run is, a few times a second at most, for a progress bar in another process."""
+
+    SECONDS = 0.3
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._next = 0.0
+        self._metrics: Row = {}
+        self._evaluated = 0
+
+    def tick(self, phase: str, iteration: int, iterations: int) -> None:
+        """Called every iteration; nearly always free."""
+        now = time.monotonic()
+        if self._path is None or (now < self._next and iteration < iterations):
+            return
+        self._next = now + self.SECONDS
+        state = {"phase": phase, "iteration": iteration, "iterations": iterations}
+        state |= {"metrics": self._metrics, "evaluated": self._evaluated}
+        write_json(self._path, state, durable=False)
+
+    def show(self, row: Row) -> None:
+        """Metrics to be shown from now on."""
+        self._metrics = self._metrics | row
+        if "accuracy" in row:
+            self._evaluated = int(row["iteration"])

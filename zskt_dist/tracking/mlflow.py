@@ -1,0 +1,274 @@
+"""MLflow as the record of runs; the only file that imports it.
+
+A run directory holds everything that MLflow gets: metric rows, pictures, weights, result. While a
+run trains, a thread streams its rows; at the end, or whenever asked to (`zskt_dist.replay`),
+`upload` compares the directory with the server and sends what is missing. So an unreachable server
+costs a warning and nothing else.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zskt_dist.tracking.base import Row
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+IMAGE_KEY = "pseudo_images"
+_DOWN_SECONDS = 30.0
+"""How long a server that failed is left alone."""
+_CLOSE_SECONDS = 15.0
+"""How long the end of a run waits for the last rows to be sent."""
+_BATCH = 1000
+"""Most metrics MLflow takes in one request."""
+
+
+class RunAddress(NamedTuple):
+    """Where a run is recorded; plain strings that travel to workers and into `result.json`."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_id: str
+
+
+def tracking_uri(configured: str | None) -> str | None:
+    """The store to write to, with an absolute path: workers start in other folders; None: do not track."""
+    if configured == "none":
+        return None
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return uri
+
+
+def open_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    *,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    known: RunAddress | None = None,
+) -> RunAddress:
+    """Creates a run, or reopens the `known` one where it still exists in this store.
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    client = _client(uri)
+    if known is not None and known.tracking_uri == uri and (run := _find(client, known.run_id)):
+        client.update_run(known.run_id, status="RUNNING")
+        address = known
+        present = run.data.params
+    else:
+        found = client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else _create_experiment(client, uri, experiment)
+        run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        address, present = RunAddress(uri, experiment_id, run.info.run_id), {}
+    _log_params(client, address.run_id, {k: v for k, v in params.items() if k not in present})
+    return address
+
+
+class MlflowStream:
+    """A tracker that sends rows from a thread of its own; calls return at once, whatever the server does."""
+
+    def __init__(self, address: RunAddress) -> None:
+        self._address = address
+        self._events: queue.SimpleQueue[Callable[[_Run], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send_all, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def log(self, row: Row) -> None:
+        self._events.put(lambda run: run.send_rows([row]))
+
+    def image(self, row: Row, path: Path) -> None:
+        self._events.put(lambda run: run.send_image(row, path))
+
+    def close(self) -> None:
+        self._events.put(None)
+        self._thread.join(timeout=_CLOSE_SECONDS)
+
+    def _send_all(self) -> None:
+        run: _Run | None = None
+        down_until = 0.0
+        while (send := self._events.get()) is not None:
+            if time.monotonic() < down_until:
+                continue  # the row is in the run directory, and is sent with the rest at the end
+            try:
+                run = run or _Run(self._address)
+                send(run)
+            except Exception as error:
+                down_until = time.monotonic() + _DOWN_SECONDS
+                run = None
+                log.warning("MLflow at %s: %s; training goes on", self._address.tracking_uri, _brief(error))
+
+
+def upload(
+    address: RunAddress,
+    *,
+    rows: Sequence[Row],
+    images: Mapping[int, Path],
+    files: Sequence[Path],
+    tags: Mapping[str, str],
+    log_model: Callable[[], str] | None,
+    status: str,
+) -> int:
+    """Brings a run on the server up to what its directory holds; safe to repeat. Returns the rows that were missing.
+
+    Args:
+        images: PNG files by iteration.
+        files: Logged as artifacts, replacing older ones of the same name.
+        log_model: Called inside the active run where it has no model yet; returns the model's URI.
+        status: FINISHED, FAILED or KILLED (stopped, to be continued).
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    import mlflow
+
+    run = _Run(address)
+    missing = run.send_rows(rows)
+    for iteration, path in images.items():
+        run.send_image({"iteration": iteration}, path)
+    for path in files:
+        run.client.log_artifact(address.run_id, str(path))
+    for key, value in tags.items():
+        run.client.set_tag(address.run_id, key, value)
+    if log_model and "model_uri" not in run.client.get_run(address.run_id).data.tags:
+        mlflow.set_tracking_uri(address.tracking_uri)
+        with mlflow.start_run(run_id=address.run_id):
+            run.client.set_tag(address.run_id, "model_uri", log_model())
+    run.client.set_terminated(address.run_id, status)
+    return missing
+
+
+class _Run:
+    """A run on the server, and what it has already: sending the same row twice leaves one."""
+
+    def __init__(self, address: RunAddress) -> None:
+        self.client = _client(address.tracking_uri)
+        self.run_id = address.run_id
+        self._steps: dict[str, set[int]] = {}
+        self._images: set[int] | None = None
+
+    def send_rows(self, rows: Sequence[Row]) -> int:
+        """Sends what is missing of `rows`; returns how many of them had something missing."""
+        from mlflow.entities import Metric
+
+        metrics, touched = [], 0
+        for row in rows:
+            step, moment = int(row["iteration"]), int(row["time"])
+            new = [
+                Metric(name, value, moment, step)
+                for name, value in row.items()
+                if name not in ("iteration", "time") and step not in self._known(name)
+            ]
+            touched += bool(new)
+            metrics += new
+        for batch in _batches(metrics, _BATCH):
+            self.client.log_batch(self.run_id, metrics=batch)
+            for metric in batch:
+                self._known(metric.key).add(metric.step)
+        return touched
+
+    def send_image(self, row: Row, path: Path) -> None:
+        from PIL import Image
+
+        step = int(row["iteration"])
+        if self._images is None:
+            # MLflow's own naming of stepped images: KEY%step%N%timestamp%…
+            names = [Path(item.path).name for item in self.client.list_artifacts(self.run_id, "images")]
+            self._images = {int(name.split("%")[2]) for name in names if name.startswith(f"{IMAGE_KEY}%step%")}
+        if step not in self._images:
+            self.client.log_image(self.run_id, Image.open(path), key=IMAGE_KEY, step=step, synchronous=True)
+            self._images.add(step)
+
+    def _known(self, name: str) -> set[int]:
+        if name not in self._steps:
+            self._steps[name] = {metric.step for metric in self.client.get_metric_history(self.run_id, name)}
+        return self._steps[name]
+
+
+def log_student(network: Any, image_shape: Sequence[int], *, name: str) -> str:
+    """Logs `network` ([B, C, H, W] normalised images to logits) in the active run; returns the model's URI.
+
+    The format is torch.export's: it loads without this package and runs no pickled code. The
+    example has two images, for with one the batch size would be fixed at one.
+    """
+    import mlflow
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    example = np.zeros((2, *image_shape), dtype=np.float32)
+    with torch.no_grad():
+        classes = network(torch.from_numpy(example)).shape[1]
+    info = mlflow.pytorch.log_model(
+        network,
+        name=name,
+        serialization_format="pt2",
+        input_example=example,
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *image_shape))]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]),
+        ),
+        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],  # spares MLflow an inference in a new process
+    )
+    return str(info.model_uri)
+
+
+def _client(uri: str) -> "MlflowClient":
+    # MLflow's own patience is minutes; a record is not worth that. What the user has set wins.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # says at length that it creates its tables
+    return MlflowClient(tracking_uri=uri)
+
+
+def _find(client: "MlflowClient", run_id: str) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _create_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """Artifacts of an SQLite store lie beside it, wherever a later command is started."""
+    location = None
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
+        location = folder.as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    entries = [Param(key, str(value)) for key, value in params.items()]
+    for batch in _batches(entries, 100):
+        client.log_batch(run_id, params=batch)
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
