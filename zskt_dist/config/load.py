@@ -21,7 +21,17 @@ PLACEMENT_KEYS = ("name", "runs_dir", "tracking", "checkpoint", "launch.max_fail
 # What may differ when a run that was given a name is continued: also where and on how many workers.
 CONTINUATION_KEYS = (*PLACEMENT_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
-TEACHER_KEYS = ("teacher.arch", "data.name", "data.root", "data.mean", "data.std", "data.augment", "supervised", "seed", "engine")
+TEACHER_KEYS = (
+    "teacher.arch",
+    "data.name",
+    "data.root",
+    "data.mean",
+    "data.std",
+    "data.augment",
+    "supervised",
+    "seed",
+    "engine",
+)
 
 
 class _Loader(yaml.SafeLoader):

@@ -45,9 +45,7 @@ class ParquetImages:
 
     def read(self, split: SplitName) -> Split:
         """All images of a split, in the order of file names and rows."""
-        table = pa.concat_tables(
-            pq.read_table(path, columns=[self._image, self._label]) for path in self._files[split]
-        )
+        table = pa.concat_tables(pq.read_table(path, columns=[self._image, self._label]) for path in self._files[split])
         channels, height, width = self.image_shape
         images = np.empty((len(table), height, width, channels), dtype=np.uint8)
         row = 0
@@ -85,7 +83,7 @@ class ParquetImages:
         if names := feature.get("names"):
             return len(names)
         files = self._files["train"] + self._files["test"]
-        return 1 + max(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py() for path in files)
+        return 1 + max(int(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py()) for path in files)
 
     def _decode(self, encoded: bytes, which: str) -> np.ndarray:
         """[H, W, C] unsigned bytes; C is 1 for gray images and 3 otherwise."""

@@ -54,6 +54,8 @@ def open_dataset(config: Config) -> ImageDataset:
         ConfigError: it is not where `data.root` says, or its channels do not fit `data.mean`.
     """
     data = config.data
+    read: Callable[[SplitName], Split]
+    augmentation: Augmentation
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
         parquet = ParquetImages(data.root)
@@ -93,9 +95,7 @@ def _read_digits(split: SplitName) -> Split:
     from sklearn.model_selection import train_test_split
 
     bunch = load_digits()
-    train, test = train_test_split(
-        np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target
-    )
+    train, test = train_test_split(np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target)
     chosen = np.sort(test if split == "test" else train)
     images = np.round(bunch.images[chosen] * (255 / 16)).astype(np.uint8)
     return Split(torch.from_numpy(images)[:, None], torch.from_numpy(bunch.target[chosen].astype(np.int64)))

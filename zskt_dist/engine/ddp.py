@@ -71,7 +71,7 @@ class DDPEngine:
 
     def step(self, loss: Tensor) -> Tensor:
         """Backward, clip, update; returns the norm of the averaged gradient before clipping."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)

@@ -19,7 +19,9 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if available <= local_rank:
         raise ConfigError(
-            "device", "cuda", f"this machine has {available} usable GPUs, worker {local_rank} finds none; use cpu or auto"
+            "device",
+            "cuda",
+            f"this machine has {available} usable GPUs, worker {local_rank} finds none; use cpu or auto",
         )
     return torch.device("cuda", local_rank)
 

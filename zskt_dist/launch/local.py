@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from zskt_dist.errors import UserError
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.devices import threads_per_worker, worker_device
+from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
-from zskt_dist.launch.record import live_tracker
+
 
 def torchrun_rank() -> tuple[int, int] | None:
     """(rank, number of ranks) where torchrun, or a scheduler with the same variables, started this process."""
@@ -50,7 +51,7 @@ def _spawn(job: Job) -> None:
     """One process per worker; when one fails the others are ended."""
     directory = RunDirectory(Path(job.directory))
     with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
-        workers = multiprocessing.start_processes(
+        workers = start_processes(
             _child,
             (job.config.launch.workers, f"file://{folder}/rendezvous", job.to_dict()),
             nprocs=job.config.launch.workers,
@@ -60,7 +61,7 @@ def _spawn(job: Job) -> None:
         try:
             while not workers.join(timeout=1):
                 pass
-        except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
+        except (ProcessExitedException, ProcessRaisedException) as error:
             directory.raise_told()
             raise UserError(f"a worker ended unexpectedly: {str(error).strip()}") from None
     directory.raise_told()

@@ -78,7 +78,9 @@ def describe(job: Job) -> Lines:
                 f"student {config.optimizer.student_lr:g}, clipped at {config.optimizer.clip_norm:g}",
             ),
         ]
-    lines.append(("launch", f"{launch.kind}, {launch.workers} worker{'s' * (launch.workers > 1)}, {config.engine.kind}"))
+    lines.append(
+        ("launch", f"{launch.kind}, {launch.workers} worker{'s' * (launch.workers > 1)}, {config.engine.kind}")
+    )
     return lines
 
 

@@ -67,5 +67,11 @@ def _watch(path: Path, console: Console, ended: threading.Event) -> None:
 
 
 def _note(metrics: dict[str, float]) -> str:
-    shown = (("accuracy", ".4f"), ("agreement", ".4f"), ("kl", ".3g"), ("loss", ".3g"), ("iterations_per_second", ".3g"))
+    shown = (
+        ("accuracy", ".4f"),
+        ("agreement", ".4f"),
+        ("kl", ".3g"),
+        ("loss", ".3g"),
+        ("iterations_per_second", ".3g"),
+    )
     return "  ".join(f"{name} {metrics[name]:{form}}" for name, form in shown if name in metrics)

@@ -20,12 +20,12 @@ from ray.train.torch import TorchTrainer
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
-from zskt_dist.launch.record import live_tracker
 
 
 def launch(job: Job) -> None:
@@ -66,7 +66,7 @@ def cpus_per_worker(config: Config) -> int:
 
 def _connect() -> None:
     if not ray.is_initialized():
-        ray.init(log_to_driver=True, include_dashboard=False, logging_level="warning")
+        ray.init(logging_level="warning")
 
 
 def _check_resources(config: Config, cluster: dict[str, float]) -> bool:

@@ -42,7 +42,7 @@ def _training_curves(rows: list[Row]) -> Figure:
         if axes.lines:
             axes.legend()
     scores.set_ylabel("fraction")
-    if any(line.get_ydata().min() > 0 for line in losses.lines):  # type: ignore[union-attr]
+    if any(line.get_ydata().min() > 0 for line in losses.lines):
         losses.set_yscale("log")
     losses.set_ylabel("loss")
     return figure

@@ -53,6 +53,7 @@ class RunDirectory:
                 f"name={config.name}: {self.path} holds a run with other settings ({shown}). "
                 "Choose another name, or start over with --fresh"
             )
+
     def write_config(self, config: Config) -> None:
         write_atomic(self.config, dump_yaml(config))
 
@@ -107,7 +108,7 @@ def run_directory(config: Config, command: str) -> RunDirectory:
 
 
 def teacher_directory(config: Config) -> RunDirectory:
-    """Where the teacher of a configuration is cached: found by what made it, so runs that need the same one share it."""
+    """Where the teacher of a configuration is cached: by what made it, so that runs that need the same one share it."""
     return _in(config, "teachers", f"{config.teacher.arch}-{config.data.name}-{teacher_hash(config)}")
 
 

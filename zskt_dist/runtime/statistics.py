@@ -26,7 +26,7 @@ def averaged_statistics(network: nn.Module, world: World) -> Iterator[nn.Module]
     was_training = network.training
     if world.size > 1 and buffers:
         flat = world.sum(torch.cat([buffer.flatten() for buffer in buffers])) / world.size
-        for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+        for buffer, mean in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))
     network.eval()
     try:

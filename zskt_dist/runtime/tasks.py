@@ -39,9 +39,7 @@ class SupervisedTask:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        schedule = partial(
-            step_decay, iterations=self.iterations, milestones=recipe.milestones, decay=recipe.decay
-        )
+        schedule = partial(step_decay, iterations=self.iterations, milestones=recipe.milestones, decay=recipe.decay)
         engine = DDPEngine(_synchronised(TappedNetwork(self.network), config, world), optimizer, schedule)
         self.engines: Mapping[str, DDPEngine] = {"teacher": engine}
         self.batches = TrainingBatches(

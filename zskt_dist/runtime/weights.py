@@ -92,7 +92,7 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], key: str, path:
 def _read_safetensors(path: Path, key: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ConfigError(key, str(path), f"damaged or not safetensors: {_first_line(error)}") from None
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch.distributed as dist
@@ -10,7 +10,7 @@ from torch import nn
 
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset, open_dataset
-from zskt_dist.errors import UserError
+from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.evaluation import Evaluator
@@ -44,7 +44,7 @@ class Worker:
     job: Job
     world: World
     report: Report | None = None
-    tracker: Tracker = Trackers()
+    tracker: Tracker = field(default_factory=Trackers)
 
     def __post_init__(self) -> None:
         self.directory = RunDirectory(Path(self.job.directory))

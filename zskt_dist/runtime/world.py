@@ -28,6 +28,7 @@ class World:
         if not dist.is_initialized():
             return cls(device)
         control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        assert not isinstance(control, int)  # torch answers -100 to ranks outside the new group; here all are in it
         return cls(device, dist.get_rank(), dist.get_world_size(), control)
 
     @property

@@ -82,7 +82,7 @@ class MlflowStream:
 
     def __init__(self, address: RunAddress) -> None:
         self._address = address
-        self._events: queue.SimpleQueue[Callable[[_Run], None] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Callable[[_Run], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._send_all, name="mlflow", daemon=True)
         self._thread.start()
 
