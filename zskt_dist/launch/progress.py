@@ -63,7 +63,7 @@ def _watch(path: Path, console: Console, ended: threading.Event) -> None:
             evaluation = (phase, state["evaluated"])
             if state["evaluated"] and evaluation not in said and not console.is_terminal:
                 said.add(evaluation)
-                console.print(f"{phase} {state['evaluated']}/{iterations}: {note}")
+                console.print(f"{phase} {state['evaluated']}/{iterations}: {note}", soft_wrap=True, highlight=False)
 
 
 def _note(metrics: dict[str, float]) -> str:

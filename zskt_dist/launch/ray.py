@@ -4,6 +4,7 @@ Ray starts the processes and their group, and starts them again when one fails. 
 how far it got lives in its run directory, so Ray's own storage holds nothing that could be lost.
 """
 
+import os
 import shutil
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError, UserError
@@ -50,6 +52,8 @@ def launch(job: Job) -> None:
         run_config=RunConfig(
             name=directory.path.name,
             storage_path=storage,
+            # Ray's own notes are in its log files; the progress of the run is said by the driver.
+            logging_config=LoggingConfig(log_level="ERROR"),
             failure_config=FailureConfig(max_failures=config.launch.max_failures),
         ),
     )
@@ -65,8 +69,15 @@ def cpus_per_worker(config: Config) -> int:
 
 
 def _connect() -> None:
-    if not ray.is_initialized():
-        ray.init(logging_level="warning")
+    """To the cluster of RAY_ADDRESS or of `ray start`, else to a local one that ends with this process."""
+    if ray.is_initialized():
+        return
+    # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    if "RAY_ADDRESS" not in os.environ:  # on one machine nobody reads the metrics, and no node is taken away
+        os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    ray.init(logging_level="error")
 
 
 def _check_resources(config: Config, cluster: dict[str, float]) -> bool:

@@ -1,0 +1,30 @@
+"""Fixtures of all tests."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.support.distributed import Ranks
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's tracking or cluster reaches a test."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Iterator[Ranks]:
+    """Two gloo processes for `two_ranks.run(function, …)`."""
+    ranks = Ranks(2)
+    yield ranks
+    ranks.close()

@@ -1,0 +1,82 @@
+"""One worker and several do the same training: the noise is global, gradients and norms are of the global batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.configs import tiny_config
+from tests.support.distributed import Ranks
+from zskt_dist.data import open_dataset
+from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask, new_network
+from zskt_dist.runtime.world import World
+
+ITERATIONS = 4
+ALONE = World(torch.device("cpu"))
+
+State = dict[str, Tensor]
+
+
+class _Identity(torch.nn.Module):
+    """In place of the generator's batch norm, whose statistics are of each worker's slice."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _transfer(world: World, folder: Path, mode: str) -> State:
+    """Parameters of student and generator after a few float64 iterations, and the gradient norms on the way."""
+    config = tiny_config(folder, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
+    dataset = open_dataset(config)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("zskt_dist.models.generator.nn.BatchNorm2d", _Identity)
+            teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes).eval()
+            task = ZeroShotTask(config, teacher.requires_grad_(False), dataset.image_shape, dataset.num_classes, world)
+            norms = [task.transfer.step(lambda draw, i=i: task.noise(i, draw).double()) for i in range(ITERATIONS)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    state = {f"{name}.{key}": value for name, e in task.engines.items() for key, value in e.raw.state_dict().items()}
+    return state | {"norms": torch.stack([metrics["student_gradient_norm"] for metrics in norms])}
+
+
+def _supervised(world: World, folder: Path) -> State:
+    config = tiny_config(folder)
+    torch.set_default_dtype(torch.float64)
+    try:
+        task = SupervisedTask(config, open_dataset(config), world)
+        for iteration in range(ITERATIONS):
+            x, label = task.batches(iteration)
+            task.training.step(x.double(), label)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return task.network.state_dict()
+
+
+def _assert_equal(alone: State, of_ranks: list[State]) -> None:
+    for of_rank in of_ranks:
+        assert alone.keys() == of_rank.keys()
+        for name, expected in alone.items():
+            torch.testing.assert_close(of_rank[name], expected, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("mode", ["post_update", "pre_update", "fresh"])
+def test_transfer_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_path: Path, mode: str) -> None:
+    _assert_equal(_transfer(ALONE, tmp_path, mode), two_ranks.run(_transfer, tmp_path, mode))
+
+
+def test_supervised_training_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_path: Path) -> None:
+    _assert_equal(_supervised(ALONE, tmp_path), two_ranks.run(_supervised, tmp_path))
+
+
+def test_learning_moves_the_parameters(tmp_path: Path) -> None:
+    """Equality between worlds would also hold if nothing were trained."""
+    config = tiny_config(tmp_path)
+    before = new_network(config, "student", open_dataset(config).image_shape, 10).state_dict()
+    after = _transfer(ALONE, tmp_path, "post_update")
+    assert (after["student.network.conv1.weight"] - before["conv1.weight"]).abs().max() > 1e-3
