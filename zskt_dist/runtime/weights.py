@@ -20,7 +20,8 @@ from zskt_dist.files import write_atomic
 def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) -> str:
     """Writes a safetensors file with `about` as metadata; returns the SHA-256 of the file, hex."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    content = save(tensors, {"format": "pt", "zskt_dist": json.dumps(about, sort_keys=True)})
+    # One key only: safetensors writes several in random order, and equal weights would differ as files.
+    content = save(tensors, {"zskt_dist": json.dumps(about, sort_keys=True)})
     write_atomic(path, content)
     return hashlib.sha256(content).hexdigest()
 

@@ -1,0 +1,135 @@
+"""Interrupted = uninterrupted, bit for bit, on the CPU with a fixed number of workers."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.configs import tiny_config
+from tests.support.distributed import Ranks
+from zskt_dist.errors import Interrupted
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.loop import Loop
+from zskt_dist.runtime.worker import Worker
+from zskt_dist.runtime.world import World
+
+ALONE = World(torch.device("cpu"))
+# Networks with batch norm: each rank's own statistics have to come back too.
+NETWORKS = ("student.arch=wrn-10-1", "teacher.arch=wrn-10-1", "iterations=7", "supervised.iterations=6")
+
+
+class Killed(RuntimeError):
+    """Stands for SIGKILL: nothing is saved on the way out."""
+
+
+def _train(world: World, folder: Path, name: str, overrides: tuple[str, ...] = ()) -> dict[str, object] | None:
+    job = Job.plan("train", tiny_config(folder, *NETWORKS, f"name={name}", *overrides))
+    Worker(job, world).run()
+    return RunDirectory(Path(job.directory)).finished()
+
+
+def _killed_at(world: World, folder: Path, name: str, phase: str, iteration: int) -> None:
+    """As `_train`, dying before `iteration` of `phase` is finished."""
+    with pytest.MonkeyPatch.context() as patch:
+        numbers = Loop._report
+
+        def report(loop: Loop, done: int, values: dict[str, float]) -> None:
+            if loop.task.phase == phase and done >= iteration:
+                raise Killed
+            numbers(loop, done, values)
+
+        patch.setattr(Loop, "_report", report)
+        with pytest.raises(Killed):
+            _train(world, folder, name, ("tracking.log_every=1",))
+
+
+def _stopped(world: World, folder: Path, name: str) -> int:
+    """As `_train`, asked to stop through the file from the start; where it stopped."""
+    job = Job.plan("train", tiny_config(folder, *NETWORKS, f"name={name}"))
+    directory = RunDirectory(Path(job.directory))
+    if world.is_main:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.stop.touch()
+    world.barrier()
+    with pytest.raises(Interrupted) as stopped:
+        Worker(job, world).run()
+    world.barrier()
+    if world.is_main:
+        directory.stop.unlink(missing_ok=True)
+    return stopped.value.iteration
+
+
+def _sha256(result: object) -> str:
+    assert isinstance(result, dict)
+    return str(result["student"]["sha256"])
+
+
+@pytest.mark.parametrize(("phase", "iteration"), [("teacher", 5), ("student", 2), ("student", 5)])
+def test_one_worker_killed_and_continued_ends_with_the_same_bits(tmp_path: Path, phase: str, iteration: int) -> None:
+    expected = _train(ALONE, tmp_path / "whole", "run")
+    _killed_at(ALONE, tmp_path / "killed", "run", phase, iteration)
+    result = _train(ALONE, tmp_path / "killed", "run")
+    assert _sha256(result) == _sha256(expected)
+    assert result is not None
+    assert result["resumed_from"] == (3 if (phase, iteration) == ("student", 5) else None)
+
+
+def test_two_workers_stopped_again_and_again_end_with_the_same_bits(two_ranks: Ranks, tmp_path: Path) -> None:
+    expected, _ = two_ranks.run(_train, tmp_path / "whole", "run")
+    stops = [two_ranks.run(_stopped, tmp_path / "stopped", "run") for _ in range(4)]
+    assert all(a == b for a, b in stops), "the ranks left after different iterations"
+    result, _ = two_ranks.run(_train, tmp_path / "stopped", "run")
+    assert _sha256(result) == _sha256(expected)
+    assert result["resumed_from"] == stops[-1][0]
+
+
+def test_neither_evaluating_nor_saving_changes_the_training(two_ranks: Ranks, tmp_path: Path) -> None:
+    often, _ = two_ranks.run(_train, tmp_path, "often", ("evaluation.every=1", "checkpoint.every=1"))
+    never, _ = two_ranks.run(_train, tmp_path, "never", ("evaluation.every=0", "checkpoint.every=0"))
+    assert _sha256(often) == _sha256(never)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = _train(ALONE, tmp_path / "whole", "run")
+    _killed_at(ALONE, tmp_path / "killed", "run", "student", 7)
+    directory = RunDirectory(tmp_path / "killed" / "runs" / "digits" / "run")
+    older, newest = sorted(directory.checkpoints.glob("*.pt"))
+    content = bytearray(newest.read_bytes())
+    content[random.Random(0).randrange(len(content))] ^= 1
+    newest.write_bytes(content)
+    result = _train(ALONE, tmp_path / "killed", "run")
+    assert _sha256(result) == _sha256(expected)
+    assert result is not None
+    assert result["resumed_from"] == int(older.name.split("-")[0])
+    assert str(newest) in caplog.text
+
+
+def test_one_worker_can_continue_what_two_began(two_ranks: Ranks, tmp_path: Path) -> None:
+    two_ranks.run(_stopped, tmp_path, "run")
+    result = _train(ALONE, tmp_path, "run")
+    assert result is not None
+    assert result["world_size"] == 1
+    assert result["status"] == "finished"
+
+
+def test_the_transfer_never_reads_a_real_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the data set replaced by noise once the teacher exists, the student comes out the same, to the bit."""
+    checkpoint = tmp_path / "runs" / "teachers"
+    expected = _train(ALONE, tmp_path, "real")
+    (weights,) = checkpoint.glob("*/teacher.safetensors")
+
+    from zskt_dist.data import sources
+    from zskt_dist.data.images import Split
+
+    def noise(split: str) -> Split:
+        assert split == "test", "the transfer asked for training images"
+        return Split(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 10, (50,)))
+
+    monkeypatch.setattr(sources, "_read_digits", noise)
+    result = _train(ALONE, tmp_path, "noise", (f"teacher.checkpoint={weights}",))
+    assert result is not None
+    assert _sha256(result) == _sha256(expected)
+    assert expected is not None
+    assert result["teacher"] != expected["teacher"], "the evaluation was to see the other images"
