@@ -9,6 +9,7 @@ costs a warning and nothing else.
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_KEY = "pseudo_images"
+_IMAGE_NAME = re.compile(rf"{IMAGE_KEY}[+%]step[+%](\d+)[+%]")
+"""MLflow's own naming of stepped images: KEY+step+N+timestamp+…, with % in older releases."""
 _DOWN_SECONDS = 30.0
 """How long a server that failed is left alone."""
 _CLOSE_SECONDS = 15.0
@@ -184,9 +187,8 @@ class _Run:
 
         step = int(row["iteration"])
         if self._images is None:
-            # MLflow's own naming of stepped images: KEY%step%N%timestamp%…
             names = [Path(item.path).name for item in self.client.list_artifacts(self.run_id, "images")]
-            self._images = {int(name.split("%")[2]) for name in names if name.startswith(f"{IMAGE_KEY}%step%")}
+            self._images = {int(match[1]) for name in names if (match := _IMAGE_NAME.match(name))}
         if step not in self._images:
             self.client.log_image(self.run_id, Image.open(path), key=IMAGE_KEY, step=step, synchronous=True)
             self._images.add(step)

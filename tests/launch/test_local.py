@@ -1,0 +1,78 @@
+"""Runs as users start them on one machine: killed, stopped, on two processes, without the optional packages."""
+
+import random
+import signal
+from pathlib import Path
+
+from tests.support.commands import command, finish, kill_group, read_result, run, wait_for_iteration
+from tests.support.configs import TINY
+
+# Long enough to be caught in the middle, with checkpoints off the beat of evaluations.
+RUN = [*TINY, "iterations=120", "evaluation.every=50", "checkpoint.every=20", "name=run", "student.arch=wrn-10-1"]
+RUN += ["loss.beta=0"]
+
+
+def test_killed_at_random_and_repeated_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    folder.mkdir()
+    code, output = run("train", *RUN, folder=whole)
+    assert code == 0, output
+    expected = read_result(whole)
+    for at in sorted(random.Random().sample(range(1, 100), 2)):
+        process = command("train", *RUN, folder=folder)
+        wait_for_iteration(process, folder / "runs/digits/run/progress.json", "student", at)
+        kill_group(process)
+        process.wait()
+    code, output = run("train", *RUN, folder=folder)
+    assert code == 0, output
+    result = read_result(folder)
+    assert result["student"]["sha256"] == expected["student"]["sha256"]
+    assert result["resumed_from"] is None or result["resumed_from"] % 20 == 0
+    assert result["student"]["accuracy_last"] == expected["student"]["accuracy_last"]
+
+
+def test_sigterm_saves_and_the_same_command_continues_on_two_processes(tmp_path: Path) -> None:
+    arguments = [*RUN, "launch.workers=2"]
+    process = command("train", *arguments, folder=tmp_path)
+    wait_for_iteration(process, tmp_path / "runs/digits/run/progress.json", "student", 25)
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code == 143, output
+    assert "the same command continues" in output
+    assert "Traceback" not in output
+    stopped_at = int(output.split("stopped at iteration ")[1].split()[0])
+    code, output = run("train", *arguments, folder=tmp_path)
+    assert code == 0, output
+    result = read_result(tmp_path)
+    assert result["resumed_from"] == stopped_at
+    assert result["world_size"] == 2
+    assert result["launcher"] == "local"
+
+
+def test_the_core_runs_where_ray_mlflow_and_deepspeed_are_not_installed(tmp_path: Path) -> None:
+    for package in ("ray", "mlflow", "deepspeed"):
+        (tmp_path / "absent" / package).mkdir(parents=True)
+        (tmp_path / "absent" / package / "__init__.py").write_text(f"raise ImportError('no {package} here')\n")
+    environment = {"PYTHONPATH": str(tmp_path / "absent")}
+    arguments = [argument for argument in TINY if not argument.startswith("tracking.uri")]
+    code, output = run("train", *arguments, "iterations=2", folder=tmp_path, environment=environment)
+    assert code == 0, output
+    assert "MLflow is not installed" in output
+    assert read_result(tmp_path)["status"] == "finished"
+
+
+def test_a_finished_run_answers_from_its_result_and_fresh_keeps_the_old_one(tmp_path: Path) -> None:
+    arguments = [*TINY, "iterations=2", "name=run"]
+    assert run("train", *arguments, folder=tmp_path)[0] == 0
+    first = (tmp_path / "runs/digits/run/result.json").stat()
+    code, _ = run("train", *arguments, "--json", "again.json", folder=tmp_path)
+    assert code == 0
+    assert (tmp_path / "runs/digits/run/result.json").stat() == first
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "runs/digits/run/result.json").read_text()
+    code, output = run("train", *arguments, "loss.beta=1", folder=tmp_path)
+    assert code == 2
+    assert "loss.beta" in output
+    assert "--fresh" in output
+    assert run("train", *arguments, "--fresh", folder=tmp_path)[0] == 0
+    assert len(list((tmp_path / "runs/digits").glob("run*/result.json"))) == 2

@@ -1,0 +1,130 @@
+"""MLflow gets every row once, and an absent or silent server costs the training nothing."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zskt_dist.models import WideResNet
+from zskt_dist.tracking.base import Row
+from zskt_dist.tracking.mlflow import MlflowStream, RunAddress, log_student, open_run, tracking_uri, upload
+
+ROWS: list[Row] = [{"iteration": i, "time": 1000.0 + i, "kl": 1.0 / i} for i in range(1, 6)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def _open(store: str, name: str) -> RunAddress:
+    return open_run(store, "digits", name, params={"loss.beta": 250.0}, tags={"pair": "a -> b"})
+
+
+def _points(address: RunAddress, key: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    history = MlflowClient(tracking_uri=address.tracking_uri).get_metric_history(address.run_id, key)
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_path: Path) -> None:
+    address = _open(store, "stream")
+    picture = tmp_path / "pseudo_images_00000002.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    stream = MlflowStream(address)
+    for row in ROWS[:2]:
+        stream.log(row)
+    stream.image(ROWS[1], picture)
+    stream.close()
+    assert _points(address, "kl") == [(1, 1.0), (2, 0.5)]
+
+    sent = [
+        upload(address, rows=ROWS, images={2: picture}, files=[], tags={"a": "b"}, log_model=None, status="FINISHED")
+        for _ in range(2)
+    ]
+    assert sent == [3, 0]
+    assert _points(address, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    assert len([f for f in client.list_artifacts(address.run_id, "images") if f.path.endswith(".png")]) == 1
+    run = client.get_run(address.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"loss.beta": "250.0"}
+    assert run.data.tags["pair"] == "a -> b"
+
+
+def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
+    first = _open(store, "again")
+    upload(first, rows=ROWS, images={}, files=[], tags={}, log_model=None, status="KILLED")
+    second = open_run(store, "digits", "again", params={"loss.beta": 250.0, "new": 1}, tags={}, known=first)
+    assert second == first
+    stream = MlflowStream(second)
+    stream.log({"iteration": 3, "time": 9999.0, "kl": 1.0 / 3})  # executed again after the kill, later in time
+    stream.close()
+    assert _points(first, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
+
+
+def test_the_logged_student_loads_back_and_takes_any_batch_size(store: str) -> None:
+    import mlflow
+
+    torch.manual_seed(0)
+    network = WideResNet(10, 1, in_channels=1, num_classes=7).eval()
+    address = _open(store, "model")
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_run(run_id=address.run_id):
+        uri = log_student(network, (1, 8, 8), name="student")
+    x = torch.randn(5, 1, 8, 8)
+    loaded = mlflow.pytorch.load_model(uri)
+    torch.testing.assert_close(loaded(x), network(x), rtol=0, atol=1e-5)
+    served = mlflow.pyfunc.load_model(uri).predict(x.numpy())
+    np.testing.assert_allclose(served, network(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.fixture(params=["closed", "silent"])
+def dead_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URI of a port where nobody listens, or where connections are taken and never answered."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            server.listen(50)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_dead_server_neither_blocks_nor_raises(dead_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zskt_dist.tracking.mlflow._CLOSE_SECONDS", 1.0)
+    stream = MlflowStream(RunAddress(dead_server, "1", "a" * 32))
+    started = time.monotonic()
+    for row in ROWS * 1000:
+        stream.log(row)
+    assert time.monotonic() - started < 0.5
+    stream.close()
+    assert time.monotonic() - started < 2.5
+
+
+@pytest.mark.parametrize(
+    ("configured", "environment", "expected"),
+    [
+        ("none", "http://a", None),
+        ("http://b", "http://a", "http://b"),
+        (None, "http://a", "http://a"),
+        ("sqlite:////x/y.db", None, "sqlite:////x/y.db"),
+    ],
+)
+def test_tracking_uri(
+    configured: str | None, environment: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if environment:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", environment)
+    assert tracking_uri(configured) == expected
+
+
+def test_the_default_store_is_a_file_in_this_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
