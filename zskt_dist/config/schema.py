@@ -168,12 +168,15 @@ class Config(Section):
     name: Annotated[Identifier, BeforeValidator(_number_as_name)] | None = None
     """Run name; null: experiment and a short hash of the configuration."""
     seed: NonNegative = 0
+    """Of initialisation, noise, order and augmentation."""
     iterations: Positive = 1000
     """N, pseudo-batches."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where every worker finds a GPU of its own."""
     runs_dir: str = "runs"
+    """Folder of all run directories; with several machines, on storage they share."""
     teacher: Teacher = Teacher()
     student: Student = Student()
     generator: Generator = Generator()

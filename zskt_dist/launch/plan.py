@@ -92,8 +92,10 @@ def job_submit_line(command: str, arguments: list[str]) -> str:
 def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
     """`--dry-run`: the whole configuration, the plan, what is missing, and the matching Ray job."""
     job = Job.plan(command, config)
-    console.print(dump_yaml(config), highlight=False)
+    print(dump_yaml(config))
     table = Table(title=f"Plan of {command}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for topic, text in describe(job):
         table.add_row(topic, text)
     console.print(table)

@@ -1,0 +1,1 @@
+"""Sweeps over configuration keys with Ray Tune will live here; so far there are none."""
