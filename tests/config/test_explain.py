@@ -1,0 +1,188 @@
+"""What people get wrong, and the one line they get back: dotted key, value, and what would work."""
+
+from pathlib import Path
+
+import pytest
+
+from zskt_dist.config import load_config
+from zskt_dist.config.explain import did_you_mean
+from zskt_dist.errors import ConfigError, UserError
+
+# overrides, dotted key, its value as Python shows it, words of the hint
+BAD_VALUES = {
+    "misspelt key": (["loss.betta=3"], "loss.betta", "3", ["no such key", "did you mean 'beta'?"]),
+    "misspelt section": (["optimiser.clip_norm=3"], "optimiser", "{'clip_norm': 3}", ["did you mean 'optimizer'?"]),
+    "misspelt top-level key": (["iteration=3"], "iteration", "3", ["did you mean 'iterations'?"]),
+    "key in the wrong section": (["optimizer.beta=3"], "optimizer.beta", "3", ["did you mean loss.beta?"]),
+    "key without its section": (["student_steps=5"], "student_steps", "5", ["did you mean transfer.student_steps?"]),
+    "top-level key in a section": (["loss.seed=4"], "loss.seed", "4", ["did you mean seed?"]),
+    "key of two other sections": (["loss.kind=ray"], "loss.kind", "'ray'", ["launch.kind or engine.kind"]),
+    "unknown key": (["loss.frobnicate=1"], "loss.frobnicate", "1", ["loss has divergence", "beta", "temperature"]),
+    "unknown top-level key": (["frobnicate=1"], "frobnicate", "1", ["the top level has experiment", "loss"]),
+    "text for a number": (["loss.beta=much"], "loss.beta", "'much'", ["expected a valid number"]),
+    "fraction for a count": (["iterations=1.5"], "iterations", "1.5", ["expected a valid integer"]),
+    "truth for a count": (["iterations=true"], "iterations", "True", ["expected a valid integer"]),
+    "number for text": (["data.root=12"], "data.root", "12", ["expected a valid string"]),
+    "number for truth": (["data.download=1"], "data.download", "1", ["expected a valid boolean"]),
+    "number for a list": (["generator.channels=3"], "generator.channels", "3", ["expected a valid array"]),
+    "list too short": (["generator.channels=[1]"], "generator.channels.1", "[1]", ["field required"]),
+    "list too long": (["generator.channels=[1,2,3]"], "generator.channels", "[1, 2, 3]", ["at most 2"]),
+    "nothing where a value is needed": (["runs_dir="], "runs_dir", "None", ["expected a valid string"]),
+    "zero": (["iterations=0"], "iterations", "0", ["greater than 0"]),
+    "negative": (["loss.beta=-1"], "loss.beta", "-1", ["greater than or equal to 0"]),
+    "not a number": (["loss.beta=.nan"], "loss.beta", "nan", ["finite"]),
+    "infinite": (["supervised.decay=.inf"], "supervised.decay", "inf", ["finite"]),
+    "out of range inside a list": (
+        ["supervised.milestones=[0.5,1.5]"],
+        "supervised.milestones.1",
+        "1.5",
+        ["less than 1"],
+    ),
+    "unknown choice": (
+        ["data.name=cifar"],
+        "data.name",
+        "'cifar'",
+        ["expected one of digits, cifar10", "did you mean 'cifar10'?"],
+    ),
+    "choice with a typing error": (
+        ["loss.divergence=forwardkl"],
+        "loss.divergence",
+        "'forwardkl'",
+        ["forward_kl, reverse_kl, jensen_shannon", "did you mean 'forward_kl'?"],
+    ),
+    "name that is a path": (["name=a/b"], "name", "'a/b'", ["letters, digits"]),
+    "name that climbs": (["experiment=../up"], "experiment", "'../up'", ["letters, digits"]),
+    "hidden name": (["name=.hidden"], "name", "'.hidden'", ["starting with a letter or digit"]),
+    "a section given a value": (["student=wrn-10-1"], "student", "'wrn-10-1'", ["is a section", "keys: arch"]),
+    "a section given nothing": (["loss="], "loss", "None", ["is a section", "beta"]),
+    "a section given a list": (["data=[1]"], "data", "[1]", ["is a section", "root"]),
+    "a value used as a section": (["loss=3", "loss.beta=1"], "loss.beta", "1", ["loss is a value, not a section"]),
+    "broken YAML value": (["loss.beta=["], "loss.beta", "'['", ["not valid YAML"]),
+    "batch that cannot be shared": (
+        ["batch_size=9", "launch.workers=2"],
+        "batch_size",
+        "9",
+        ["multiple of launch.workers=2", "8 or 10"],
+    ),
+    "batch smaller than the workers": (["batch_size=1", "launch.workers=2"], "batch_size", "1", ["workers=2: 2"]),
+    "supervised batch that cannot be shared": (
+        ["supervised.batch_size=100", "batch_size=33", "launch.workers=3"],
+        "supervised.batch_size",
+        "100",
+        ["99 or 102"],
+    ),
+    "synchronised batch norm on CPU": (
+        ["device=cpu", "engine.batch_norm=sync"],
+        "engine.batch_norm",
+        "'sync'",
+        ["needs CUDA", "engine.batch_norm=local"],
+    ),
+    "mean without std": (["data.mean=[0.5]"], "data.std", "None", ["one number per channel", "data.mean=(0.5,)"]),
+    "std without mean": (["data.std=[0.5]"], "data.std", "(0.5,)", ["one number per channel", "data.mean=None"]),
+    "std of other length": (["data.mean=[0.5]", "data.std=[1,2]"], "data.std", "(1.0, 2.0)", ["data.mean=(0.5,)"]),
+    "parquet without a folder": (["data.name=parquet"], "data.root", "None", ["train-*.parquet"]),
+    # YAML values that its own reader chokes on
+    "impossible date": (["name=2024-13-45"], "name", "'2024-13-45'", []),
+    "value that contains itself": (["name=&a [*a]"], "name", "", []),
+    # what the seed's 64-bit streams cannot take
+    "seed too large": ([f"seed={2**64}"], "seed", str(2**64), []),
+    "mean that is no number": (["data.mean=[.nan]", "data.std=[1]"], "data.mean.0", "nan", ["finite"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_VALUES)
+def test_bad_value_is_explained_in_one_line(case: str) -> None:
+    overrides, key, value, hints = BAD_VALUES[case]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+    message = str(caught.value)
+    assert message.startswith(f"{key}={value}")
+    assert "\n" not in message
+    for hint in hints:
+        assert hint in message
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("override", ["loss.beta", "=3", "loss.beta:3", ""])
+def test_override_that_is_no_assignment(override: str) -> None:
+    with pytest.raises(UserError, match="expected dotted.key=value, for example loss.beta=0") as caught:
+        load_config(None, [override])
+    assert str(caught.value).startswith(repr(override))
+
+
+def test_other_problems_are_counted() -> None:
+    with pytest.raises(ConfigError, match=r"\(and 2 more\)$") as caught:
+        load_config(None, ["loss.beta=x", "loss.temperature=x", "batch_size=x"])
+    assert caught.value.key == "batch_size"  # the first in the order of the schema
+
+
+def test_one_problem_of_a_union_counts_once() -> None:
+    """`data.mean` may be null or a list; neither fits, and that is one mistake."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["data.mean=grey"])
+    assert "more" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("digit", "; did you mean 'digits'?"), ("beta", "; did you mean 'beta'?"), ("zzz", "")],
+)
+def test_did_you_mean(word: str, hint: str) -> None:
+    assert did_you_mean(word, ["digits", "beta", "gamma"]) == hint
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("loss: [1", "not valid YAML"),
+        ("loss:\n\tbeta: 1", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("- loss\n- beta", "expected a mapping of keys, got list"),
+        ("just words", "expected a mapping of keys, got str"),
+        ("2024-01-01: 3", "2024-01-01"),
+        ("name: 2024-13-45", "2024-13-45"),
+    ],
+)
+def test_broken_file(tmp_path: Path, written: str, problem: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(written)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert problem in message
+    assert "\n" not in message
+
+
+def test_file_with_a_bad_value_names_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("loss:\n  beta: -2\n")
+    with pytest.raises(ConfigError, match=r"^loss\.beta=-2: ") as caught:
+        load_config(path)
+    assert caught.value.key == "loss.beta"
+
+
+def test_missing_file_suggests_a_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").touch()
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "digit.yaml")
+    assert str(caught.value) == f"--config {tmp_path / 'digit.yaml'}: no such file; did you mean 'digits.yaml'?"
+
+
+@pytest.mark.parametrize("name", ["zzzzzz.yaml", "no/such/folder.yaml"])
+def test_missing_file_without_a_neighbour(tmp_path: Path, name: str) -> None:
+    (tmp_path / "digits.yaml").touch()
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / name)
+    assert str(caught.value) == f"--config {tmp_path / name}: no such file"
+
+
+def test_file_that_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--config .*: cannot be read: "):
+        load_config(tmp_path)
+
+
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match=r"^--config .*: cannot be read: "):
+        load_config(path)

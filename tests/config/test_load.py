@@ -1,0 +1,284 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from zskt_dist.config import (
+    Config,
+    config_hash,
+    differing_keys,
+    dump_yaml,
+    flatten,
+    load_config,
+    parse_config,
+    teacher_hash,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+HEAVY = ["torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"]
+
+
+def _config(*overrides: str) -> Config:
+    return load_config(None, overrides)
+
+
+def test_importing_the_configuration_loads_nothing_heavy() -> None:
+    program = f"import sys, zskt_dist.config; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_there_are_shipped_configurations() -> None:
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_shipped_configuration_loads(path: Path) -> None:
+    """And every key in it says something: the file is not the defaults."""
+    assert load_config(path) != Config()
+
+
+def test_defaults_are_the_authors_code() -> None:
+    """Facts, section 1."""
+    config = Config()
+    assert (config.optimizer.student_lr, config.optimizer.generator_lr, config.optimizer.clip_norm) == (2e-3, 1e-3, 5)
+    assert (config.batch_size, config.generator.z_dim, config.generator.channels) == (128, 100, (128, 64))
+    assert (config.transfer.generator_steps, config.transfer.student_steps) == (1, 10)
+    assert config.transfer.pseudo_batch == "post_update"
+    assert config.transfer.generator_step_statistics == "update"
+    assert (config.loss.divergence, config.loss.temperature, config.loss.reduction) == ("forward_kl", 1.0, "mean")
+    assert (config.loss.beta, config.loss.attention) == (250, "squared_mean")
+    supervised = config.supervised
+    assert (supervised.learning_rate, supervised.momentum, supervised.weight_decay) == (0.1, 0.9, 5e-4)
+    assert (supervised.milestones, supervised.decay) == ((0.3, 0.6, 0.8), 0.2)
+
+
+def test_file_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("iterations: 7\nloss:\n  beta: 3\n  temperature: 2.5\n")
+    config = load_config(path, ["loss.beta=4", "student.arch=wrn-40-1", "loss.beta=5", " seed = 9"])
+    assert config.iterations == 7
+    assert config.loss.temperature == 2.5
+    assert config.loss.beta == 5  # the last one wins
+    assert config.student.arch == "wrn-40-1"
+    assert config.seed == 9
+    assert config.batch_size == 128
+    assert config.teacher == Config().teacher
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n"])
+def test_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text(text)
+    assert load_config(path) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("1E3", 1000.0), ("+2.5e1", 25.0), (".5e0", 0.5), ("1e+2", 100.0), ("0.25", 0.25), ("3", 3.0)],
+)
+def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"optimizer:\n  student_lr: {text}\n")
+    for config in (_config(f"optimizer.student_lr={text}"), load_config(path)):
+        assert config.optimizer.student_lr == value
+        assert type(config.optimizer.student_lr) is float
+
+
+@pytest.mark.parametrize("text", ["'1e-3'", "1e", "e3", "1e-3x"])
+def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
+    assert _config(f"data.root={text}").data.root == text.strip("'")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("name=7", "name", "7"),
+        ("experiment=2024", "experiment", "2024"),
+        ("name=", "name", None),
+        ("name=null", "name", None),
+        ("data.root='12'", "data.root", "12"),
+        ("data.download=true", "data.download", True),
+        ("tracking.uri=http://host:5000/a=b", "tracking.uri", "http://host:5000/a=b"),
+        ("loss.attention_layers=[]", "loss.attention_layers", []),
+        ("loss.attention_layers=[0, 2]", "loss.attention_layers", [0, 2]),
+        ("loss.attention_layers=null", "loss.attention_layers", None),
+        ("generator.channels=[8,4]", "generator.channels", [8, 4]),
+    ],
+)
+def test_values_on_the_command_line(override: str, key: str, value: object) -> None:
+    assert dict(flatten(_config(override)))[key] == value
+
+
+FLOATS = st.floats(min_value=1e-12, max_value=1e12)
+TREES = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+        "seed": st.integers(0, 2**63),
+        "runs_dir": st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
+        "generator": st.fixed_dictionaries({"channels": st.lists(st.integers(1, 999), min_size=2, max_size=2)}),
+        "loss": st.fixed_dictionaries(
+            {"beta": FLOATS, "attention_layers": st.none() | st.lists(st.integers(0, 9), max_size=4)}
+        ),
+        "supervised": st.fixed_dictionaries({"milestones": st.lists(st.floats(1e-6, 0.999), max_size=4)}),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=TREES)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, object]) -> None:
+    """Names such as `1e5`, `null` or `2024-01-01` come back as text, floats to the last bit."""
+    config = parse_config(tree)
+    path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
+    path.write_text(dump_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("name", ["1e5", "null", "true", "2024-01-01", "0x10", "1_000", "no"])
+def test_names_that_yaml_would_read_as_something_else(tmp_path: Path, name: str) -> None:
+    config = parse_config({"name": name})
+    assert config.name == name
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(config))
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_shipped_configuration_round_trip(tmp_path: Path, path: Path) -> None:
+    config = load_config(path)
+    written = tmp_path / "config.yaml"
+    written.write_text(dump_yaml(config))
+    assert load_config(written) == config
+    assert config_hash(load_config(written)) == config_hash(config)
+
+
+def test_dump_writes_every_key(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(Config()))
+    written = path.read_text()
+    for key, _ in flatten(Config()):
+        assert f"{key.split('.')[-1]}:" in written
+
+
+def test_configuration_cannot_be_changed() -> None:
+    config = Config()
+    for section, key, value in ((config, "iterations", 3), (config.loss, "beta", 3.0)):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, key, value)
+    assert config == Config()
+
+
+CHANGES_THE_RESULT = [
+    "loss.beta=0",
+    "seed=1",
+    "iterations=999",
+    "student.arch=wrn-16-1",
+    "launch.workers=2",
+    "launch.kind=ray",
+    "generator.channels=[128,65]",
+    "data.mean=[0.5] data.std=[0.5]",
+    "evaluation.every=1",
+    "teacher.checkpoint=teacher.safetensors",
+]
+CHANGES_ONLY_THE_PLACE = [
+    "name=other",
+    "runs_dir=elsewhere",
+    "tracking.uri=none",
+    "tracking.log_every=1",
+    "checkpoint.every=7",
+    "checkpoint.keep=9",
+    "launch.max_failures=0",
+    "data.download=true",
+]
+
+
+@pytest.mark.parametrize("overrides", CHANGES_THE_RESULT)
+def test_run_identity_changes(overrides: str) -> None:
+    assert config_hash(_config(*overrides.split())) != config_hash(Config())
+
+
+@pytest.mark.parametrize("override", CHANGES_ONLY_THE_PLACE)
+def test_run_identity_stays(override: str) -> None:
+    assert _config(override) != Config()
+    assert config_hash(_config(override)) == config_hash(Config())
+
+
+def test_run_identity_of_equal_values_written_differently() -> None:
+    spellings = (["loss.beta=3", "seed=2"], ["seed=2", "loss.beta=3.0"], ["loss.beta=0.3e1", "seed=2"])
+    hashes = {config_hash(_config(*overrides)) for overrides in spellings}
+    assert len(hashes) == 1
+    assert len(hashes.pop()) == 8
+
+
+def test_run_identity_is_the_same_in_another_process() -> None:
+    program = "from zskt_dist.config import *; print(config_hash(Config()), teacher_hash(Config()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [config_hash(Config()), teacher_hash(Config())]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "loss.beta=0",
+        "student.arch=wrn-16-1",
+        "launch.workers=2",
+        "launch.kind=ray",
+        "transfer.student_steps=3",
+        "generator.z_dim=3",
+        "optimizer.student_lr=1",
+        "batch_size=64",
+        "name=other",
+        "experiment=other",
+        "runs_dir=elsewhere",
+        "data.download=true",
+        "evaluation.every=1",
+        "teacher.checkpoint=teacher.safetensors",
+    ],
+)
+def test_teacher_identity_stays(override: str) -> None:
+    assert _config(override) != Config()
+    assert teacher_hash(_config(override)) == teacher_hash(Config())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.arch=wrn-40-2",
+        "seed=1",
+        "data.name=mnist",
+        "data.root=elsewhere",
+        "data.augment=none",
+        "supervised.learning_rate=0.2",
+        "supervised.iterations=7",
+        "iterations=7",  # as long as `supervised.iterations` is null
+        "engine.batch_norm=sync",
+    ],
+)
+def test_teacher_identity_changes(override: str) -> None:
+    assert teacher_hash(_config(override)) != teacher_hash(Config())
+
+
+def test_teacher_identity_with_its_own_iterations() -> None:
+    alone = teacher_hash(_config("supervised.iterations=300"))
+    assert teacher_hash(_config("supervised.iterations=300", "iterations=7")) == alone
+    assert teacher_hash(_config("iterations=300")) != teacher_hash(Config())
+
+
+def test_differing_keys() -> None:
+    before = _config("loss.beta=1", "seed=3")
+    after = _config("loss.beta=2", "seed=3", "name=x", "launch.workers=2", "checkpoint.keep=5", "iterations=5")
+    assert differing_keys(before, after) == ["iterations", "loss.beta"]
+    assert differing_keys(before, before) == []
+    assert differing_keys(before, after, exclude=["loss"]) == [
+        "name",
+        "iterations",
+        "checkpoint.keep",
+        "launch.workers",
+    ]
