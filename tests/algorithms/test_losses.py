@@ -63,7 +63,7 @@ def test_attention_map_is_the_normalised_mean_square_over_channels() -> None:
 
 @pytest.mark.parametrize(("form", "expected"), [("squared_mean", 1.0), ("l2", math.sqrt(2))])
 def test_attention_gap(form: str, expected: float) -> None:
-    """Maps (1, 0) and (0, 1): differences 1 and -1; squared and averaged 1, as a 2-norm the root of 2; two layers add."""
+    """Maps (1, 0) and (0, 1): differences 1 and -1; mean square 1, 2-norm the root of 2; layers add."""
     student = torch.tensor([[[[5.0, 0.0]]]])
     teacher = attention_map(torch.tensor([[[[0.0, 7.0]]]]))
     one = attention_gap([student], [teacher], form)  # type: ignore[arg-type]

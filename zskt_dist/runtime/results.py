@@ -34,7 +34,6 @@ def build_result(
         "experiment": config.experiment,
         "name": Path(job.directory).name,
         "config_hash": job.config_hash,
-        "seed": config.seed,
         "git_commit": job.git_commit,
         "launcher": job.launcher,
         "engine": config.engine.kind,
@@ -52,13 +51,8 @@ def build_result(
     }
 
 
-def teacher_entry(config: Config, network: nn.Module, accuracy: float | None, checkpoint: Path) -> Result:
-    return {
-        "arch": config.teacher.arch,
-        "params": count_parameters(network),
-        "accuracy": accuracy,
-        "checkpoint": str(checkpoint),
-    }
+def teacher_entry(config: Config, network: nn.Module, accuracy: float | None) -> Result:
+    return {"arch": config.teacher.arch, "params": count_parameters(network), "accuracy": accuracy}
 
 
 def student_entry(config: Config, network: nn.Module, outcome: Outcome, sha256: str) -> Result:

@@ -80,7 +80,7 @@ class Worker:
 
     def _train(self, dataset: ImageDataset) -> None:
         config = self.job.config
-        teacher, checkpoint = self._teacher(dataset)
+        teacher = self._teacher(dataset)
         task = ZeroShotTask(config, teacher, dataset.image_shape, dataset.num_classes, self.world)
         evaluator = Evaluator(dataset, self.world, batch_size=config.evaluation.batch_size, teacher=teacher)
         outcome = self._loop(self.directory, task, evaluator, self.tracker)
@@ -93,7 +93,7 @@ class Worker:
                     self.world,
                     outcome,
                     task.iterations,
-                    teacher=teacher_entry(config, teacher, accuracy, checkpoint),
+                    teacher=teacher_entry(config, teacher, accuracy),
                     student=student_entry(config, task.network, outcome, sha256),
                 )
             )
@@ -113,11 +113,11 @@ class Worker:
             job = replace(self.job, command="pretrain", directory=str(directory.path))
             if directory.path != self.directory.path:
                 job = replace(job, tracking=None)
-            entry = teacher_entry(config, task.network, outcome.scores.accuracy, directory.weights("teacher"))
+            entry = teacher_entry(config, task.network, outcome.scores.accuracy)
             directory.finish(build_result(job, self.world, outcome, task.iterations, teacher=entry, student=None))
 
-    def _teacher(self, dataset: ImageDataset) -> tuple[nn.Module, Path]:
-        """The frozen teacher and the file it came from: the user's checkpoint, or trained now and cached."""
+    def _teacher(self, dataset: ImageDataset) -> nn.Module:
+        """The frozen teacher: from the user's checkpoint, or trained now and cached."""
         config = self.job.config
         key = "teacher.checkpoint"
         if config.teacher.checkpoint is None:
@@ -130,7 +130,7 @@ class Worker:
             path = Path(config.teacher.checkpoint)
         network = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
         load_into(network, read_weights(path, key), key, path)
-        return network.to(self.world.device).eval().requires_grad_(False), path
+        return network.to(self.world.device).eval().requires_grad_(False)
 
     def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator, tracker: Tracker) -> Outcome:
         config = self.job.config

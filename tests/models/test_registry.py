@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network, count_parameters
+from zskt_dist.models.registry import KNOWN
+
+GRAY = ImageShape(1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arch", "same"),
+    [
+        ("wrn-10-1", lambda: WideResNet(10, 1, in_channels=3, num_classes=7)),
+        ("wrn-16-2", lambda: WideResNet(16, 2, in_channels=3, num_classes=7)),
+        ("lenet", lambda: LeNet(in_channels=3, num_classes=7, image_size=(12, 16))),
+        ("lenet-1", lambda: LeNet(in_channels=3, num_classes=7, image_size=(12, 16))),
+        ("lenet-3", lambda: LeNet(in_channels=3, num_classes=7, image_size=(12, 16), width=3)),
+    ],
+)
+def test_names(arch: str, same: type) -> None:
+    """The same network, drawn from the same random state."""
+    torch.manual_seed(5)
+    built = build_network(arch, ImageShape(3, 12, 16), 7)
+    torch.manual_seed(5)
+    expected = same()
+    assert type(built) is type(expected)
+    assert built.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(built.state_dict()[name], value)
+    assert built(torch.randn(2, 3, 12, 16)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    "arch", ["", "wrn", "wrn-16", "wrn-16-1-1", "WRN-16-1", "wrn-16-1 ", "xwrn-16-1", "lenet-", "lenet5", "resnet18"]
+)
+def test_unknown_names(arch: str) -> None:
+    with pytest.raises(ValueError, match="unknown architecture") as caught:
+        build_network(arch, GRAY, 10)
+    assert KNOWN in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arch", "problem"),
+    [("wrn-17-1", "got 17"), ("wrn-4-1", "got 4"), ("wrn-16-0", "at least 1, got 0"), ("lenet-0", "at least 1")],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_impossible_numbers(arch: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        build_network(arch, GRAY, 10)
+
+
+def test_images_too_small_for_lenet() -> None:
+    with pytest.raises(ValueError, match="at least 8x8, got 7x8"):
+        build_network("lenet", ImageShape(1, 7, 8), 10)
+
+
+def test_parameters_are_counted_and_buffers_are_not() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    assert count_parameters(network) == 3 * 4 + 4 + 4 + 4
