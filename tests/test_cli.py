@@ -118,9 +118,7 @@ def test_batch_that_the_ranks_of_torchrun_cannot_share(
         (KeyboardInterrupt(), 130, "interrupted; the same command continues from the last checkpoint\n"),
     ],
 )
-def test_exit_codes(
-    raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_codes(raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     def run() -> None:
         if raised is not None:
             raise raised

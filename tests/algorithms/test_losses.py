@@ -1,72 +1,217 @@
-"""Losses against arithmetic written out by hand."""
+"""Against hand arithmetic in plain Python, with `math` alone."""
 
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
 
-from zskt_dist.algorithms.losses import attention_gap, attention_map, belief_gap
+from zskt_dist.algorithms.losses import attention_gap, attention_map, belief_gap, kl_divergence
 
-TEACHER = [[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]]
-STUDENT = [[0.3, 0.1, -0.7], [1.0, 1.5, 0.2]]
+pytestmark = pytest.mark.usefixtures("float64")
+
+STUDENT = [[0.5, -1.0, 2.0], [3.0, 0.0, -0.5]]
+TEACHER = [[1.5, 0.2, -0.7], [2.0, 2.5, 0.1]]
+
+Rows = list[list[float]]
 
 
-def _softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
-    exps = [math.exp(logit / temperature) for logit in logits]
-    return [e / sum(exps) for e in exps]
+def _softmax(row: list[float], temperature: float) -> list[float]:
+    exponentials = [math.exp(value / temperature) for value in row]
+    return [value / sum(exponentials) for value in exponentials]
 
 
 def _kl(p: list[float], q: list[float]) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
 
-def _gap(name: str, temperature: float) -> list[float]:
-    """Per image, from the definitions of section 3.2."""
-    gaps = []
-    for student, teacher in zip(STUDENT, TEACHER, strict=True):
-        s, t = _softmax(student, temperature), _softmax(teacher, temperature)
+def _expected(divergence: str, student: Rows, teacher: Rows, temperature: float, reduction: str) -> float:
+    total = 0.0
+    for student_row, teacher_row in zip(student, teacher, strict=True):
+        s, t = _softmax(student_row, temperature), _softmax(teacher_row, temperature)
         mixture = [(a + b) / 2 for a, b in zip(s, t, strict=True)]
-        gaps.append(
-            {
-                "forward_kl": _kl(t, s),
-                "reverse_kl": _kl(s, t),
-                "jensen_shannon": (_kl(t, mixture) + _kl(s, mixture)) / 2,
-            }[name]
-        )
-    return gaps
+        total += {
+            "forward_kl": _kl(t, s),
+            "reverse_kl": _kl(s, t),
+            "jensen_shannon": _kl(t, mixture) / 2 + _kl(s, mixture) / 2,
+        }[divergence]
+    return total / len(student) / (len(student[0]) if reduction == "mean" else 1)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jensen_shannon"])
-def test_belief_gaps(name: str, temperature: float) -> None:
-    student, teacher = torch.tensor(STUDENT, dtype=torch.float64), torch.tensor(TEACHER, dtype=torch.float64)
-    expected = sum(_gap(name, temperature)) / 2
-    batchmean = belief_gap(name, temperature=temperature, reduction="batchmean")(student, teacher)  # type: ignore[arg-type]
-    mean = belief_gap(name, temperature=temperature)(student, teacher)  # type: ignore[arg-type]
-    assert batchmean.item() == pytest.approx(expected, rel=1e-9)
-    assert mean.item() == pytest.approx(expected / 3, rel=1e-9), "the authors' mean is also over the three classes"
+DIVERGENCES = ["forward_kl", "reverse_kl", "jensen_shannon"]
 
 
-def test_the_default_is_kl_of_the_teacher_from_the_student() -> None:
-    """A student that rules out what the teacher believes is punished without bound; the other way round it is not."""
-    teacher, sure = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, -50.0]])
-    assert belief_gap()(sure, teacher) > 10
-    assert belief_gap()(teacher, sure) < 1
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("reduction", ["mean", "batchmean"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 4.0])
+def test_closed_form(divergence: str, reduction: str, temperature: float) -> None:
+    gap = belief_gap(divergence, temperature=temperature, reduction=reduction)
+    expected = _expected(divergence, STUDENT, TEACHER, temperature, reduction)
+    assert gap(torch.tensor(STUDENT), torch.tensor(TEACHER)).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_attention_map_is_the_normalised_mean_square_over_channels() -> None:
-    activation = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # one image, two channels, 1x2 pixels
-    squares = [(1 + 9) / 2, (4 + 16) / 2]
-    norm = math.hypot(*squares)
-    assert attention_map(activation)[0].tolist() == pytest.approx([square / norm for square in squares])
+def test_two_classes_by_head() -> None:
+    """Teacher (3/4, 1/4), student (1/2, 1/2): KL(T||S) = 3/4 ln(3/2) + 1/4 ln(1/2); divided by C = 2."""
+    student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
+    forward = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    reverse = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert belief_gap()(student, teacher).item() == pytest.approx(forward / 2, rel=1e-12)
+    assert belief_gap(reduction="batchmean")(student, teacher).item() == pytest.approx(forward, rel=1e-12)
+    assert belief_gap("reverse_kl", reduction="batchmean")(student, teacher).item() == pytest.approx(reverse, rel=1e-12)
 
 
-@pytest.mark.parametrize(("form", "expected"), [("squared_mean", 1.0), ("l2", math.sqrt(2))])
-def test_attention_gap(form: str, expected: float) -> None:
-    """Maps (1, 0) and (0, 1): differences 1 and -1; mean square 1, 2-norm the root of 2; layers add."""
-    student = torch.tensor([[[[5.0, 0.0]]]])
-    teacher = attention_map(torch.tensor([[[[0.0, 7.0]]]]))
-    one = attention_gap([student], [teacher], form)  # type: ignore[arg-type]
-    two = attention_gap([student, student], [teacher, teacher], form)  # type: ignore[arg-type]
-    assert one.item() == pytest.approx(expected)
-    assert two.item() == pytest.approx(2 * expected)
+def test_forward_kl_is_of_the_teacher_from_the_student() -> None:
+    """Where the student rules out what the teacher believes, forward KL is large; the other way round it is not."""
+    sure, torn = torch.tensor([[20.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    forward = belief_gap("forward_kl", reduction="batchmean")
+    assert forward(sure, torn).item() == pytest.approx(10 - math.log(2), abs=1e-6)  # (first is the student)
+    assert forward(torn, sure).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_jensen_shannon_of_opposites_is_ln_2() -> None:
+    gap = belief_gap("jensen_shannon", reduction="batchmean")
+    a, b = torch.tensor([[800.0, 0.0]]), torch.tensor([[0.0, 800.0]])
+    assert gap(a, b).item() == pytest.approx(math.log(2), rel=1e-12)
+    assert gap(a, a).item() == 0
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_forward_kl_is_torchs(batch: int) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(batch, 7), 3 * torch.randn(batch, 7)
+    expected = functional.kl_div(
+        functional.log_softmax(student, 1), functional.softmax(teacher, 1), reduction="batchmean"
+    )
+    torch.testing.assert_close(belief_gap(reduction="batchmean")(student, teacher), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(belief_gap(reduction="mean")(student, teacher), expected / 7, rtol=1e-12, atol=0)
+
+
+def test_kl_of_log_probabilities() -> None:
+    p, q = [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]
+    log_p, log_q = (torch.tensor([values]).log() for values in (p, q))
+    assert kl_divergence(log_p, log_q, "batchmean").item() == pytest.approx(_kl(p, q), rel=1e-12)
+    assert kl_divergence(log_p, log_q).item() == pytest.approx(_kl(p, q) / 3, rel=1e-12)
+
+
+LOGITS = st.lists(st.floats(-30, 30), min_size=4, max_size=4)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(student=LOGITS, teacher=LOGITS, shift=st.floats(-50, 50), divergence=st.sampled_from(DIVERGENCES))
+def test_gaps_are_divergences(student: list[float], teacher: list[float], shift: float, divergence: str) -> None:
+    gap = belief_gap(divergence, reduction="batchmean")
+    s, t = torch.tensor([student]), torch.tensor([teacher])
+    value = gap(s, t).item()
+    assert value >= -1e-12
+    assert gap(s, s + shift).item() == pytest.approx(0, abs=1e-12)  # equal beliefs; a shift changes none
+    assert gap(s + shift, t).item() == pytest.approx(value, rel=1e-9, abs=1e-11)
+    if divergence == "jensen_shannon":
+        assert value <= math.log(2) + 1e-12
+        assert gap(t, s).item() == pytest.approx(value, rel=1e-9, abs=1e-12)
+    if value > 1e-6:  # certainly different beliefs
+        assert max(abs(a - b) for a, b in zip(_softmax(student, 1), _softmax(teacher, 1), strict=True)) > 1e-8
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("scale", [1.0, 1e4], ids=["usual", "saturated"])
+def test_values_and_gradients_are_finite(divergence: str, scale: float) -> None:
+    torch.manual_seed(0)
+    student = (scale * torch.randn(4, 6)).requires_grad_()
+    teacher = (scale * torch.randn(4, 6)).requires_grad_()
+    loss = belief_gap(divergence)(student, teacher)
+    loss.backward()
+    for values in (loss.detach(), student.grad, teacher.grad):
+        assert values is not None
+        assert values.isfinite().all()
+
+
+def test_gradient_of_forward_kl() -> None:
+    """By hand: the derivative by the student's logits is (p_student - p_teacher) / (T B C)."""
+    temperature = 2.0
+    student = torch.tensor(STUDENT, requires_grad=True)
+    belief_gap(temperature=temperature)(student, torch.tensor(TEACHER)).backward()
+    assert student.grad is not None
+    for row, (s, t) in enumerate(zip(STUDENT, TEACHER, strict=True)):
+        for column, (p, q) in enumerate(zip(_softmax(s, temperature), _softmax(t, temperature), strict=True)):
+            assert student.grad[row, column].item() == pytest.approx((p - q) / (temperature * 2 * 3), rel=1e-10)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_gradient_reaches_both_networks(divergence: str) -> None:
+    """The generator learns through the teacher too."""
+    student, teacher = torch.tensor(STUDENT, requires_grad=True), torch.tensor(TEACHER, requires_grad=True)
+    gap = belief_gap(divergence, temperature=1.5)
+    assert torch.autograd.gradcheck(gap, (student, teacher))
+    gap(student, teacher).backward()
+    for logits in (student, teacher):
+        assert logits.grad is not None
+        assert logits.grad.abs().max() > 1e-2
+
+
+# One image, two channels of 2x1 pixels each: squares (1, 16) and (4, 0), means (2.5, 8), norm sqrt(70.25).
+ACTIVATION = [[[[1.0], [-4.0]], [[2.0], [0.0]]]]
+# The other network has one channel: squares (9, 16), norm sqrt(337).
+OTHER = [[[[3.0], [4.0]]]]
+
+
+def test_attention_map() -> None:
+    expected = [2.5 / math.sqrt(70.25), 8 / math.sqrt(70.25)]
+    assert attention_map(torch.tensor(ACTIVATION)).tolist() == [pytest.approx(expected, rel=1e-12)]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(scale=st.floats(1e-2, 1e2), seed=st.integers(0, 99))
+def test_attention_map_is_a_direction(scale: float, seed: int) -> None:
+    """Of unit length, never negative, and the same for activations of another size or sign."""
+    a = torch.randn(3, 4, 2, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    maps = attention_map(a)
+    assert maps.shape == (3, 10)
+    assert maps.min() >= 0
+    torch.testing.assert_close(maps.norm(dim=1), torch.ones(3, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(attention_map(-scale * a), maps, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["squared_mean", "l2"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_attention_gap(form: str, layers: int) -> None:
+    a, b = [2.5 / math.sqrt(70.25), 8 / math.sqrt(70.25)], [9 / math.sqrt(337), 16 / math.sqrt(337)]
+    squares = [(x - y) ** 2 for x, y in zip(a, b, strict=True)]
+    one_image = sum(squares) / 2 if form == "squared_mean" else math.sqrt(sum(squares))
+    # Two images, of which the second agrees with its teacher: half of the batch contributes.
+    student = torch.tensor(ACTIVATION + ACTIVATION)
+    teacher = torch.cat([attention_map(torch.tensor(OTHER)), attention_map(torch.tensor(ACTIVATION))])
+    value = attention_gap([student] * layers, [teacher] * layers, form).item()
+    assert value == pytest.approx(layers * one_image / 2, rel=1e-12)
+
+
+def test_attention_gap_is_the_squared_mean_by_default() -> None:
+    student, teacher = [torch.tensor(ACTIVATION)], [attention_map(torch.tensor(OTHER))]
+    assert attention_gap(student, teacher) == attention_gap(student, teacher, "squared_mean")
+    assert attention_gap(student, teacher) != attention_gap(student, teacher, "l2")
+
+
+@pytest.mark.parametrize("form", ["squared_mean", "l2"])
+def test_attention_gradient(form: str) -> None:
+    torch.manual_seed(0)
+    student = torch.randn(2, 3, 2, 2, requires_grad=True)
+    teacher = attention_map(torch.randn(2, 5, 2, 2))
+    assert torch.autograd.gradcheck(lambda a: attention_gap([a], [teacher], form), (student,))
+    attention_gap([student], [teacher], form).backward()
+    assert student.grad is not None
+    assert student.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("form", ["squared_mean", "l2"])
+@pytest.mark.parametrize("activation", [ACTIVATION, [[[[0.0], [0.0]]]]], ids=["equal maps", "dead layer"])
+def test_attention_gradient_where_it_could_be_undefined(form: str, activation: list[list[Rows]]) -> None:
+    student = torch.tensor(activation, requires_grad=True)
+    attention_gap([student], [attention_map(torch.tensor(activation))], form).backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+def test_attention_needs_pairs() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        attention_gap([torch.tensor(ACTIVATION)] * 2, [attention_map(torch.tensor(OTHER))])

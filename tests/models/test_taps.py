@@ -32,9 +32,7 @@ def test_activations_are_those_of_the_forward_pass(training: bool, x: Tensor) ->
     second = manual.group2(first)
     third = manual.group3(second)
     logits = manual.fc(torch.relu(manual.bn(third)).mean(dim=(2, 3)))
-    for got, expected in zip(
-        chain([beliefs.logits], beliefs.activations), (logits, first, second, third), strict=True
-    ):
+    for got, expected in zip(chain([beliefs.logits], beliefs.activations), (logits, first, second, third), strict=True):
         assert torch.equal(got, expected)
 
 

@@ -37,7 +37,9 @@ def test_published_exact_counts() -> None:
         assert count_parameters(WideResNet(40, 2)) == 2_243_546
 
 
-@pytest.mark.parametrize(("depth", "width", "in_channels", "classes"), [(10, 1, 1, 10), (22, 3, 4, 7), (28, 10, 3, 100)])
+@pytest.mark.parametrize(
+    ("depth", "width", "in_channels", "classes"), [(10, 1, 1, 10), (22, 3, 4, 7), (28, 10, 3, 100)]
+)
 def test_other_sizes(depth: int, width: int, in_channels: int, classes: int) -> None:
     with torch.device("meta"):
         network = WideResNet(depth, width, in_channels=in_channels, num_classes=classes)
@@ -82,9 +84,7 @@ def _by_hand(network: WideResNet, x: Tensor, blocks: int) -> tuple[Tensor, list[
     ids=str,
 )
 @pytest.mark.usefixtures("float64")
-def test_forward_pass(
-    depth: int, width: int, shape: tuple[int, int, int], maps: list[tuple[int, int, int]]
-) -> None:
+def test_forward_pass(depth: int, width: int, shape: tuple[int, int, int], maps: list[tuple[int, int, int]]) -> None:
     torch.manual_seed(0)
     network = WideResNet(depth, width, in_channels=shape[0], num_classes=5)
     for name, tensor in network.state_dict().items():

@@ -4,6 +4,7 @@ Ray starts the processes and their group, and starts them again when one fails. 
 how far it got lives in its run directory, so Ray's own storage holds nothing that could be lost.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -125,6 +126,7 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory) -> None:
 
 def _worker(values: dict[str, Any]) -> None:
     """One rank; Ray has set up the process group."""
+    logging.getLogger("ray.train").setLevel(logging.ERROR)  # it notes every report
     job = Job.from_dict(values)
     torch.set_num_threads(cpus_per_worker(job.config))
     device = ray.train.torch.get_device()
