@@ -105,7 +105,7 @@ def test_bad_value_is_explained_in_one_line(case: str) -> None:
 
 @pytest.mark.parametrize("override", ["loss.beta", "=3", "loss.beta:3", ""])
 def test_override_that_is_no_assignment(override: str) -> None:
-    with pytest.raises(UserError, match="expected dotted.key=value, for example loss.beta=0") as caught:
+    with pytest.raises(UserError, match=r"expected dotted\.key=value, for example loss\.beta=0") as caught:
         load_config(None, [override])
     assert str(caught.value).startswith(repr(override))
 
