@@ -1,36 +1,84 @@
 """Writes docs/configuration.md from the schema; with --check, exits with 1 where the file is out of date."""
 
-import sys
+import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
 
 from zskt_dist.config import Config
 
 PATH = Path(__file__).with_name("configuration.md")
+HEAD = """\
+# Configuration
+
+Made from `zskt_dist/config/schema.py` by `docs/make_configuration.py`; do not edit.
+
+A key is set in YAML or as `dotted.key=value` on the command line, for example `loss.beta=0`. Unknown keys and wrong types
+are errors. `--print-config` shows the whole configuration of a run.
+"""
 
 
 def page() -> str:
-    """One table, a row per key, in the order of the schema."""
-    lines = ["# Configuration", "", "Made by `python docs/make_configuration.py` from the schema.", ""]
-    lines += ["| key | default | meaning |", "|---|---|---|", *rows(Config(), "")]
-    return "\n".join(lines) + "\n"
+    """A table of the run's own keys, then one for each section, in the order of the schema."""
+    config = Config()
+    parts = [HEAD, *_table(config, "")]
+    for name in Config.model_fields:
+        section = getattr(config, name)
+        if isinstance(section, BaseModel):
+            parts += ["", f"## {name}", "", *_summary(type(section)), *_table(section, f"{name}.")]
+    return "\n".join(parts) + "\n"
 
 
-def rows(section: BaseModel, prefix: str) -> list[str]:
-    found = []
+def _summary(section: type[BaseModel]) -> list[str]:
+    return [section.__doc__.strip(), ""] if section.__doc__ else []
+
+
+def _table(section: BaseModel, prefix: str) -> Iterator[str]:
+    yield "| key | values | default | meaning |"
+    yield "|---|---|---|---|"
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            found += rows(value, f"{prefix}{name}.")
-        else:
-            shown = "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
-            meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
-            found.append(f"| `{prefix}{name}` | `{shown}` | {meaning} |")
-    return found
+        if not isinstance(value, BaseModel):
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            yield f"| `{prefix}{name}` | {_values(field.annotation)} | `{_plain(value)}` | {meaning} |"
+
+
+def _values(kind: Any) -> str:
+    """The type in words, or the possible values."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _values(arguments[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_values(argument) for argument in arguments)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"list of {_values(arguments[0])}" if arguments[-1] is Ellipsis else f"{len(arguments)} numbers"
+    words = {str: "text", int: "integer", float: "number", bool: "true, false", NoneType: "null"}
+    return words.get(kind, str(kind))
+
+
+def _plain(value: object) -> str:
+    """As YAML on one line."""
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if not parser.parse_args().check:
+        PATH.write_text(page(), encoding="utf-8")
+        return 0
+    if PATH.exists() and PATH.read_text(encoding="utf-8") == page():
+        return 0
+    print(f"{PATH} is out of date; run python docs/make_configuration.py")
+    return 1
 
 
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        raise SystemExit(PATH.read_text(encoding="utf-8") != page())
-    PATH.write_text(page(), encoding="utf-8")
+    raise SystemExit(main())

@@ -82,7 +82,6 @@ BAD_VALUES = {
     "std of other length": (["data.mean=[0.5]", "data.std=[1,2]"], "data.std", "(1.0, 2.0)", ["data.mean=(0.5,)"]),
     "parquet without a folder": (["data.name=parquet"], "data.root", "None", ["train-*.parquet"]),
     # YAML values that its own reader chokes on
-    "impossible date": (["name=2024-13-45"], "name", "'2024-13-45'", []),
     "value that contains itself": (["name=&a [*a]"], "name", "", []),
     # what the seed's 64-bit streams cannot take
     "seed too large": ([f"seed={2**64}"], "seed", str(2**64), []),
@@ -140,7 +139,6 @@ def test_did_you_mean(word: str, hint: str) -> None:
         ("- loss\n- beta", "expected a mapping of keys, got list"),
         ("just words", "expected a mapping of keys, got str"),
         ("2024-01-01: 3", "2024-01-01"),
-        ("name: 2024-13-45", "2024-13-45"),
     ],
 )
 def test_broken_file(tmp_path: Path, written: str, problem: str) -> None:

@@ -37,7 +37,7 @@ def _explain(problem: ErrorDetails) -> ConfigError:
             return ConfigError(context["key"], context["value"], context["problem"])
         case "extra_forbidden":
             known = list(section.model_fields)
-            hint = did_you_mean(parts[-1], known) or _in_other_section(parts[-1])
+            hint = _in_other_section(parts[-1]) or did_you_mean(parts[-1], known)
             where = ".".join(parts[:-1]) or "the top level"
             return ConfigError(key, value, f"no such key{hint}" if hint else f"no such key; {where} has {_list(known)}")
         case "literal_error":

@@ -34,15 +34,29 @@ TEACHER_KEYS = (
 )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-3` as a string; numbers are read as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver(
+# YAML 1.1 reads `1e-3` as text; here it is a number, as in YAML 1.2.
+_FLOAT = (
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+class _Loader(yaml.SafeLoader):
+    """Numbers as in YAML 1.2, and no dates: no key takes one."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own class attribute)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would read as numbers."""
+
+
+_Loader.add_implicit_resolver(*_FLOAT)
+_Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -72,7 +86,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 
 def dump_yaml(config: Config) -> str:
     """The whole configuration, every default written out; `load_config` reads it back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def config_hash(config: Config) -> str:
@@ -103,11 +117,12 @@ def _under(key: str, prefixes: Sequence[str]) -> bool:
 def _read_yaml(path: Path) -> Tree:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        json.dumps(tree)
     except FileNotFoundError:
         raise UserError(f"--config {path}: no such file{_did_you_mean_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise UserError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
         return {}
@@ -123,9 +138,11 @@ def _did_you_mean_file(path: Path) -> str:
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader) if text else None
-    except yaml.YAMLError:
+        value = yaml.load(text, Loader=_Loader) if text else None
+        json.dumps(value)  # an anchor can make a value contain itself
+    except (yaml.YAMLError, ValueError, TypeError):
         raise ConfigError(key, text, "not valid YAML; quote it if it is meant as text") from None
+    return value
 
 
 def _assign(tree: Tree, key: str, value: Any) -> None:

@@ -13,6 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 # An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
@@ -51,7 +52,7 @@ class Data(Section):
     """Folder with the data set (unused by digits)."""
     download: bool = False
     """Let torchvision download what is missing."""
-    mean: tuple[float, ...] | None = None
+    mean: tuple[Finite, ...] | None = None
     """Per-channel mean of pixels in [0, 1]; null: the data set's usual one (parquet: measured on the train split)."""
     std: tuple[PositiveFloat, ...] | None = None
     """Per-channel standard deviation, as `mean`."""
@@ -167,7 +168,7 @@ class Config(Section):
     """Groups runs: a folder under `runs_dir` and an MLflow experiment."""
     name: Annotated[Identifier, BeforeValidator(_number_as_name)] | None = None
     """Run name; null: experiment and a short hash of the configuration."""
-    seed: NonNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Of initialisation, noise, order and augmentation."""
     iterations: Positive = 1000
     """N, pseudo-batches."""

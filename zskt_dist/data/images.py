@@ -91,7 +91,8 @@ class ImageDataset:
             share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
             mean = (share * levels).sum()
             means.append(round(mean.item(), 4))
-            stds.append(round((share * (levels - mean).square()).sum().sqrt().item(), 4))
+            std = (share * (levels - mean).square()).sum().sqrt().item()
+            stds.append(round(std, 4) or 1.0)  # a channel that never changes has nothing to scale
         return tuple(means), tuple(stds)
 
     def standardise(self, device: torch.device) -> Standardise:

@@ -35,11 +35,13 @@ class ParquetImages:
         if not self.root.is_dir():
             raise ConfigError("data.root", str(root), "no such folder")
         self._files = {split: self._find(split) for split in ("train", "test")}
-        schema = pq.read_schema(self._files["test"][0])
+        schema = self._schema()
         self._image = self._column(schema, IMAGE_COLUMNS)
         self._label = self._column(schema, LABEL_COLUMNS)
+        first = next(pq.ParquetFile(self._files["test"][0]).iter_batches(1, columns=[self._image]), None)
+        if first is None:
+            raise ConfigError("data.root", str(root), f"{self._files['test'][0].name} has no images")
         self.num_classes = self._class_count(schema)
-        first = next(pq.ParquetFile(self._files["test"][0]).iter_batches(1, columns=[self._image]))
         height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
         self.image_shape = ImageShape(channels, height, width)
 
@@ -59,8 +61,38 @@ class ParquetImages:
                     )
                 images[row] = image
                 row += 1
-        labels = torch.from_numpy(table[self._label].to_numpy().astype(np.int64))
-        return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
+        return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), self._labels(table, split))
+
+    def _labels(self, table: pa.Table, split: SplitName) -> torch.Tensor:
+        """int64 [N]; every image needs one (Hugging Face marks unlabelled ones by -1)."""
+        labels = table[self._label].to_pylist()
+        wrong = [row for row, label in enumerate(labels) if label is None or not 0 <= label < self.num_classes]
+        if wrong:
+            raise UserError(
+                f"{self.root}: image {wrong[0]} of {split} has label {labels[wrong[0]]}, "
+                f"expected 0 to {self.num_classes - 1}"
+            )
+        return torch.tensor(labels, dtype=torch.int64)
+
+    def _schema(self) -> pa.Schema:
+        """The columns of all shards, which have to agree on images and labels."""
+        schemas = {}
+        for path in self._files["test"] + self._files["train"]:
+            try:
+                schemas[path] = pq.read_schema(path)
+            except (pa.ArrowInvalid, OSError):
+                raise ConfigError("data.root", str(self.root), f"{path.name} is no Parquet file") from None
+        first = schemas[self._files["test"][0]]
+        image, label = self._column(first, IMAGE_COLUMNS), self._column(first, LABEL_COLUMNS)
+        if not pa.types.is_integer(first.field(label).type):
+            raise ConfigError(
+                "data.root", str(self.root), f"column {label} (the label) holds {first.field(label).type}, not integers"
+            )
+        for path, schema in schemas.items():
+            for name in (image, label):
+                if name not in schema.names:
+                    raise ConfigError("data.root", str(self.root), f"{path.name} has no column {name}, other shards do")
+        return first
 
     def _find(self, split: str) -> list[Path]:
         files = sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))

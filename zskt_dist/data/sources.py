@@ -31,7 +31,7 @@ class Facts(NamedTuple):
 
 # Means and standard deviations: facts, section 1; the gray ones were measured on the train splits.
 KNOWN = {
-    "digits": Facts(ImageShape(1, 8, 8), (0.3053,), (0.3762,), "crop", "nothing, it comes with scikit-learn"),
+    "digits": Facts(ImageShape(1, 8, 8), (0.3054,), (0.3760,), "crop", "nothing, it comes with scikit-learn"),
     "cifar10": Facts(
         ImageShape(3, 32, 32), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", "cifar-10-batches-py/"
     ),
@@ -119,7 +119,7 @@ def _torchvision_reader(config: Config) -> Callable[[SplitName], Split]:
             return _split(gray.data[:, None], gray.targets)
         except URLError as error:
             raise ConfigError("data.download", True, f"{name} cannot be downloaded: {error.reason}") from None
-        except (RuntimeError, FileNotFoundError):
+        except (RuntimeError, ValueError, OSError, EOFError):
             raise ConfigError(
                 "data.root",
                 root,

@@ -56,6 +56,7 @@ class DDPEngine:
     def frozen(self, *, statistics: bool = True) -> Iterator[nn.Module]:
         """The raw network; its parameters take no gradient and nothing is synchronised."""
         norms = [] if statistics else [m for m in self.raw.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        trainable = [parameter.requires_grad for parameter in self._parameters]
         tracked = [norm.track_running_stats for norm in norms]
         for parameter in self._parameters:
             parameter.requires_grad_(False)
@@ -64,8 +65,8 @@ class DDPEngine:
         try:
             yield self.raw
         finally:
-            for parameter in self._parameters:
-                parameter.requires_grad_(True)
+            for parameter, was in zip(self._parameters, trainable, strict=True):
+                parameter.requires_grad_(was)
             for norm, was in zip(norms, tracked, strict=True):
                 norm.track_running_stats = was
 

@@ -30,12 +30,13 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console) -> d
     if local.is_follower():
         local.launch(job)
         return {}
-    if fresh and (aside := directory.move_aside()):
-        console.print(f"The earlier run is kept as {aside}")
-    directory.write_config(config)
     for problem in problems(job):
         raise problem
-    _run(open_record(replace(job, git_commit=_git_commit())), directory, console)
+    with directory.driven():
+        if fresh and (aside := directory.move_aside()):
+            console.print(f"The earlier run is kept as {aside}")
+        directory.write_config(config)
+        _run(open_record(replace(job, git_commit=_git_commit())), directory, console)
     result = directory.finished()
     assert result, "a launcher that returns has finished the run"
     return result

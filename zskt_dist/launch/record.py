@@ -83,7 +83,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     if config is None:
         raise UserError(f"{directory.path} is no run directory: it has no config.yaml")
     result = directory.finished()
-    address = _open(directory, uri, config, _result_tags(result) if result else {})
+    address = _open(directory, uri, config, _result_tags(config, result) if result else {})
     if result and result["mlflow"] != address._asdict():
         result = result | {"mlflow": address._asdict()}
         directory.finish(result)
@@ -97,7 +97,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
         rows=read_history(directory.history),
         images=stepped,
         files=[path for path in files if path.exists()],
-        tags=_result_tags(result) if result else {},
+        tags=_result_tags(config, result) if result else {},
         log_model=(lambda: _log_model(directory, config, role)) if result else None,
         status=status or ("FINISHED" if result else "KILLED"),
     )
@@ -166,11 +166,12 @@ def _tags(job: Job) -> dict[str, str]:
     }
 
 
-def _result_tags(result: dict[str, Any]) -> dict[str, str]:
+def _result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
     teacher, student = result["teacher"], result["student"]
     pair = teacher["arch"] + (f" -> {student['arch']}" if student else "")
     tags = {key: str(result[key]) for key in ("command", "config_hash", "launcher", "world_size", "git_commit")}
-    return tags | {"pair": pair} | ({"student_sha256": student["sha256"]} if student else {})
+    tags |= {"pair": pair, "dataset": config.data.name}
+    return tags | ({"student_sha256": student["sha256"]} if student else {})
 
 
 def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:

@@ -21,6 +21,8 @@ class LeNet(nn.Module):
     ) -> None:
         super().__init__()
         height, width_px = image_size
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
         if min(image_size) < 8:
             raise ValueError(f"LeNet needs images of at least 8x8, got {height}x{width_px}")
         self.conv1 = nn.Conv2d(in_channels, 6 * width, 5, padding=2)

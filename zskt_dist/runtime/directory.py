@@ -1,6 +1,8 @@
 """The run directory: `runs/<experiment>/<name>/`, where everything about a run is found again."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -96,8 +98,21 @@ class RunDirectory:
         self.failure.unlink(missing_ok=True)
 
     def try_lock(self) -> IO[str] | None:
-        """An open file: one process at a time writes here, until it closes the file or ends."""
+        """An open file: one group of workers at a time writes here, until rank 0 closes the file or ends."""
         return try_lock(self.path / ".lock")
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """One command at a time drives a run; the lock lies beside the directory, which may be moved aside.
+
+        Raises:
+            UserError: another command is at it.
+        """
+        held = try_lock(self.path.with_name(f".{self.path.name}.lock"))
+        if held is None:
+            raise UserError(f"{self.path}: another command is working on this run; wait for it or stop it")
+        with held:
+            yield
 
 
 def run_directory(config: Config, command: str) -> RunDirectory:

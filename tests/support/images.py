@@ -1,0 +1,48 @@
+"""Small data sets made on the spot."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from zskt_dist.data import ImageDataset, Split
+from zskt_dist.models import ImageShape
+
+
+def random_dataset(count: int, shape: tuple[int, int, int], **settings: Any) -> ImageDataset:
+    """Images of random bytes; the label of an image is its position."""
+    images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(images, torch.arange(count))
+    chosen = {"statistics": ((0.5,) * shape[0], (0.25,) * shape[0])} | settings
+    return ImageDataset("random", ImageShape(*shape), count, lambda _: split, **chosen)
+
+
+def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
+    """[H, W] or [H, W, 3] bytes as a PNG file."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_parquet(
+    path: Path,
+    images: Sequence[bytes | None],
+    labels: Sequence[int | str | None],
+    *,
+    column: str = "image",
+    struct: bool = True,
+    label_column: str = "label",
+    metadata: dict[bytes, bytes] | None = None,
+    row_group_size: int | None = None,
+) -> None:
+    encoded = pa.array([{"bytes": i, "path": None} for i in images]) if struct else pa.array(images, pa.binary())
+    table = pa.table({column: encoded, label_column: pa.array(labels)}).replace_schema_metadata(metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=row_group_size)
