@@ -17,8 +17,8 @@ HEAD = """\
 
 Made from `zskt_dist/config/schema.py` by `docs/make_configuration.py`; do not edit.
 
-A key is set in YAML or as `dotted.key=value` on the command line, for example `loss.beta=0`. Unknown keys and wrong types
-are errors. `--print-config` shows the whole configuration of a run.
+A key is set in YAML or as `dotted.key=value` on the command line, for example `loss.beta=0`. Unknown keys and wrong
+types are errors. `--print-config` shows the whole configuration of a run.
 """
 
 
@@ -57,7 +57,8 @@ def _values(kind: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
-        return f"list of {_values(arguments[0])}" if arguments[-1] is Ellipsis else f"{len(arguments)} numbers"
+        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        return f"list of {count}{_values(arguments[0])}s"
     words = {str: "text", int: "integer", float: "number", bool: "true, false", NoneType: "null"}
     return words.get(kind, str(kind))
 
