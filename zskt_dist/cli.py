@@ -71,7 +71,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
         return
 
-    directory.check(config, fresh=options.fresh)
+    if config.name is not None and not options.fresh:  # other names are made of the settings
+        directory.check(config)
     result = None if options.fresh else directory.finished()
     if result is None:
         from zskt_dist.launch.driver import execute

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,7 +11,7 @@ from typing import IO, Any
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """Replaces `path` at once: temporary file in the same folder, fsync (where `durable`), rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -102,6 +102,7 @@ def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
         ("experiment=2024", "experiment", "2024"),
         ("name=", "name", None),
         ("name=null", "name", None),
+        ("name=2024-13-45", "name", "2024-13-45"),  # no day of any calendar, and a fine name
         ("data.root='12'", "data.root", "12"),
         ("data.download=true", "data.download", True),
         ("tracking.uri=http://host:5000/a=b", "tracking.uri", "http://host:5000/a=b"),

@@ -76,3 +76,10 @@ def test_a_finished_run_answers_from_its_result_and_fresh_keeps_the_old_one(tmp_
     assert "--fresh" in output
     assert run("train", *arguments, "--fresh", folder=tmp_path)[0] == 0
     assert len(list((tmp_path / "runs/digits").glob("run*/result.json"))) == 2
+
+
+def test_pretraining_again_shows_the_result_whatever_the_transfer_is_to_be(tmp_path: Path) -> None:
+    for overrides in ([], [], ["loss.beta=1", "iterations=7"]):
+        code, output = run("pretrain", *TINY, *overrides, folder=tmp_path)
+        assert code == 0, output
+    assert read_result(tmp_path, "runs/teachers/*/result.json")["student"] is None

@@ -57,7 +57,7 @@ class Data(Section):
     std: tuple[PositiveFloat, ...] | None = None
     """Per-channel standard deviation, as `mean`."""
     augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
-    """Augmentation in supervised training; auto: crop_flip on CIFAR-10, crop on the small gray ones, none on SVHN."""
+    """Augmentation in supervised training; auto: crop_flip on CIFAR-10 and Fashion-MNIST, none on SVHN, else crop."""
 
 
 class Transfer(Section):
@@ -92,7 +92,9 @@ class Optimizer(Section):
     """Adam with cosine decay to zero, one decay per iteration."""
 
     generator_lr: PositiveFloat = 1e-3
+    """Initial learning rate of the generator."""
     student_lr: PositiveFloat = 2e-3
+    """Initial learning rate of the student."""
     clip_norm: NonNegativeFloat = 5.0
     """Largest total gradient norm of each network; 0: no clipping."""
 
@@ -105,11 +107,15 @@ class Supervised(Section):
     batch_size: Positive = 128
     """Images per step over all workers."""
     learning_rate: PositiveFloat = 0.1
+    """Initial learning rate."""
     momentum: NonNegativeFloat = 0.9
+    """Of SGD, without Nesterov."""
     weight_decay: NonNegativeFloat = 5e-4
+    """On all parameters."""
     milestones: tuple[Fraction, ...] = (0.3, 0.6, 0.8)
     """Fractions of the run after which the learning rate is multiplied by `decay`."""
     decay: PositiveFloat = 0.2
+    """Factor on the learning rate at each milestone."""
 
 
 class Evaluation(Section):
@@ -137,7 +143,7 @@ class Tracking(Section):
 
 class Launch(Section):
     kind: Literal["local", "ray"] = "local"
-    """local: this process, or the ranks torchrun started; ray: workers of Ray Train."""
+    """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train."""
     workers: Positive = 1
     """Data-parallel workers."""
     cpus_per_worker: Positive | None = None

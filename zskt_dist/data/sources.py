@@ -12,7 +12,7 @@ from torch import Tensor
 from zskt_dist.config import Config
 from zskt_dist.data.images import ImageDataset, Split, SplitName
 from zskt_dist.data.parquet import ParquetImages
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 
 Augmentation = Literal["none", "crop", "crop_flip"]
@@ -76,17 +76,6 @@ def open_dataset(config: Config) -> ImageDataset:
         statistics=statistics,
         augmentation=augmentation if data.augment == "auto" else data.augment,
     )
-
-
-def missing_files(config: Config) -> str | None:
-    """A sentence on what `data.root` lacks, or None; reads no images."""
-    try:
-        dataset = open_dataset(config)
-        if config.data.name not in ("digits", "parquet") and not config.data.download:
-            dataset.read("test")
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def _read_digits(split: SplitName) -> Split:

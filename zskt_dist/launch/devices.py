@@ -15,7 +15,7 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
         ConfigError: CUDA is asked for and there are fewer GPUs than workers.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.device == "cpu" or (config.device == "auto" and available <= local_rank):
+    if config.device == "cpu" or (config.device == "auto" and available < local_workers(config)):
         return torch.device("cpu")
     if available <= local_rank:
         raise ConfigError(
@@ -30,7 +30,12 @@ def threads_per_worker(config: Config) -> int:
     """CPU threads of a local worker: as configured, else the cores this process may use, shared evenly."""
     if config.launch.cpus_per_worker:
         return config.launch.cpus_per_worker
-    return max(1, usable_cores() // config.launch.workers)
+    return max(1, usable_cores() // local_workers(config))
+
+
+def local_workers(config: Config) -> int:
+    """Workers on this machine; torchrun, which may start others elsewhere, says how many."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", config.launch.workers))
 
 
 def usable_cores() -> int:

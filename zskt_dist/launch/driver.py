@@ -1,5 +1,6 @@
 """From a configuration to a result: what happens around the workers, once per command."""
 
+import logging
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from zskt_dist.launch.record import close_record, open_record
 from zskt_dist.report.figures import draw_run
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
+
+log = logging.getLogger(__name__)
 
 
 def execute(command: str, config: Config, *, fresh: bool, console: Console) -> dict[str, Any]:
@@ -59,8 +62,16 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
         raise
     finally:
         directory.clear_requests()
-        draw_run(directory)
+        _draw(directory)
         close_record(job, status)
+
+
+def _draw(directory: RunDirectory) -> None:
+    """Figures are a by-product: what keeps them from being drawn must not hide how the run ended."""
+    try:
+        draw_run(directory)
+    except Exception as error:
+        log.warning("figures of %s were not drawn: %s", directory.path, error)
 
 
 def _git_commit() -> str | None:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from zskt_dist.errors import UserError
+from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.devices import threads_per_worker, worker_device
 from zskt_dist.launch.record import live_tracker
@@ -63,7 +63,13 @@ def _spawn(job: Job) -> None:
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             directory.raise_told()
+            if directory.stop.exists():
+                raise Interrupted(0, job.config.iterations) from None
             raise UserError(f"a worker ended unexpectedly: {str(error).strip()}") from None
+        except BaseException:
+            for process in workers.processes:
+                process.kill()
+            raise
     directory.raise_told()
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from zskt_dist.config import Config, dump_yaml
 from zskt_dist.data import ImageDataset, open_dataset
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.launch.devices import usable_cores, worker_device
+from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.models import Generator, count_parameters
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.tasks import new_network, tap_pair
@@ -35,6 +35,8 @@ def problems(job: Job) -> Iterator[UserError]:
         _check_networks(config, dataset, job.command)
         if config.data.name != "digits":
             dataset.read("test")  # downloads, where that is allowed, before several workers would
+        if config.data.name == "svhn" and config.data.download and checkpoint is None:
+            dataset.read("train")  # SVHN is downloaded split by split
     except UserError as error:
         yield error
 
@@ -86,7 +88,9 @@ def describe(job: Job) -> Lines:
 
 def job_submit_line(command: str, arguments: list[str]) -> str:
     """The same command as a Ray job; the working directory travels to the cluster."""
-    return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}".rstrip()
+    if not any(argument.startswith("launch.kind=") for argument in arguments):
+        arguments = [*arguments, "launch.kind=ray"]
+    return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}"
 
 
 def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
@@ -110,7 +114,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
 def _check_devices(config: Config) -> None:
     launch = config.launch
     if launch.kind == "local":
-        for local_rank in range(launch.workers):
+        for local_rank in range(local_workers(config)):
             worker_device(config, local_rank)
     elif "RAY_ADDRESS" not in os.environ:
         cores, each = usable_cores(), launch.cpus_per_worker or 1

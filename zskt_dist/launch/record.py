@@ -18,7 +18,7 @@ from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.tasks import new_network
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
-from zskt_dist.tracking.base import Tracker, Trackers
+from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow import IMAGE_KEY, MlflowStream, RunAddress, log_student, open_run, tracking_uri, upload
 
@@ -43,7 +43,7 @@ def open_record(job: Job) -> Job:
 def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
     """What rank 0 reports to while training; nothing on other ranks and where there is no MLflow run."""
     if job.tracking is None or not world.is_main:
-        yield Trackers()
+        yield NullTracker()
         return
     stream = MlflowStream(RunAddress(**job.tracking))
     try:
@@ -114,8 +114,11 @@ def replay_command(path: Path, uri: str | None) -> str:
     target = tracking_uri(uri or (known and known["tracking_uri"]))
     if target is None:
         raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    if not directory.config.exists():
+        raise UserError(f"{path} is no run directory: it has no config.yaml")
     try:
-        missing = replay(directory, target)
+        with directory.driven():
+            missing = replay(directory, target)
     except UserError:
         raise
     except Exception as error:

@@ -39,7 +39,11 @@ class CheckpointStore:
         content = buffer.getvalue()
         path = self.folder / f"{iteration:08d}-{hashlib.sha256(content).hexdigest()}.pt"
         write_atomic(path, content)
-        for old in self._newest_first()[self.keep :]:
+        others = [other for other in self._newest_first() if other != path]
+        # Later ones are of a future that was given up: damaged, or this run would have begun there.
+        later = [other for other in others if int(_parse(other)["iteration"]) >= iteration]
+        earlier = [other for other in others if other not in later]
+        for old in [*later, *earlier[self.keep - 1 :]]:
             old.unlink(missing_ok=True)
         return path
 

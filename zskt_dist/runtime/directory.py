@@ -41,14 +41,12 @@ class RunDirectory:
         result = read_json(self.result)
         return result if isinstance(result, dict) and result.get("status") == "finished" else None
 
-    def check(self, config: Config, *, fresh: bool = False) -> None:
+    def check(self, config: Config) -> None:
         """Whether `config` may continue what is here.
 
         Raises:
             UserError: the directory belongs to a run with another configuration.
         """
-        if fresh:
-            return
         if (before := self.read_config()) and (keys := differing_keys(before, config)):
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
@@ -69,9 +67,17 @@ class RunDirectory:
             raise UserError(f"{self.config} cannot be read ({error}); start over with --fresh") from None
 
     def move_aside(self) -> Path | None:
-        """Renames an existing directory, so that the run starts over and nothing is lost."""
+        """Renames an existing directory, so that the run starts over and nothing is lost.
+
+        Raises:
+            UserError: its workers are still running.
+        """
         if not self.path.exists():
             return None
+        held = self.try_lock()
+        if held is None:
+            raise UserError(f"{self.path}: its workers are still running; wait for them or stop them")
+        held.close()
         aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
         self.path.rename(aside)
         return aside

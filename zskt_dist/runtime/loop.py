@@ -52,8 +52,11 @@ class Task(Protocol):
 
     def step(self, iteration: int) -> Metrics: ...
 
-    def picture(self, path: Path) -> bool:
-        """Writes a picture of the current state as PNG; False where there is nothing to show."""
+    def picture(self, path: Path | None) -> bool:
+        """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
+
+        False where there is nothing to show.
+        """
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,9 @@ class Loop:
         if scores.agreement is not None:
             values["agreement"] = scores.agreement
         self._report(done, values)
-        if self.world.is_main:
-            path = self.figures / f"pseudo_images_{done:08d}.png"
-            if self.task.picture(path):
-                self.tracker.image(self.history.rows[-1], path)
+        path = self.figures / f"pseudo_images_{done:08d}.png"
+        if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
+            self.tracker.image(self.history.rows[-1], path)
         if self.on_report:
             self.on_report({"iteration": done, **values})
 

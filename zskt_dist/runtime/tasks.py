@@ -50,7 +50,7 @@ class SupervisedTask:
     def step(self, iteration: int) -> Metrics:
         return self.training.step(*self.batches(iteration))
 
-    def picture(self, path: Path) -> bool:
+    def picture(self, path: Path | None) -> bool:
         return False
 
 
@@ -111,7 +111,7 @@ class ZeroShotTask:
         z = normal(rng, size, self._config.generator.z_dim)[self._world.part(size)]
         return torch.from_numpy(z).to(self._world.device)
 
-    def picture(self, path: Path) -> bool:
+    def picture(self, path: Path | None) -> bool:
         """Figure 3: the same noise through the generator as it is now."""
         count = self._config.tracking.images
         if count == 0:
@@ -120,7 +120,9 @@ class ZeroShotTask:
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
         # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
         with torch.no_grad():
-            save_grid(copy.deepcopy(self.engines["generator"].raw)(z), path)
+            images = copy.deepcopy(self.engines["generator"].raw)(z)
+        if path is not None:
+            save_grid(images, path)
         return True
 
 

@@ -22,7 +22,7 @@ from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask, new_network
 from zskt_dist.runtime.weights import load_into, read_weights, save_weights
 from zskt_dist.runtime.world import World
-from zskt_dist.tracking.base import Row, Tracker, Trackers
+from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 
 # A killed job's workers may still write for a moment; a teacher may take another run hours to train.
@@ -44,7 +44,7 @@ class Worker:
     job: Job
     world: World
     report: Report | None = None
-    tracker: Tracker = field(default_factory=Trackers)
+    tracker: Tracker = field(default_factory=NullTracker)
 
     def __post_init__(self) -> None:
         self.directory = RunDirectory(Path(self.job.directory))
@@ -103,7 +103,7 @@ class Worker:
         config = self.job.config
         if self.world.broadcast(directory.finished() if self.world.is_main else None):
             return
-        if self.world.is_main:
+        if self.world.is_main and directory.path != self.directory.path:  # else the driver has written it
             directory.write_config(config)
         task = SupervisedTask(config, dataset, self.world)
         evaluator = Evaluator(dataset, self.world, batch_size=config.evaluation.batch_size)
@@ -123,7 +123,7 @@ class Worker:
         if config.teacher.checkpoint is None:
             directory = RunDirectory(Path(self.job.teacher_directory))
             with _Lock(directory, self.world, _TEACHER_PATIENCE_SECONDS):
-                self._pretrain(directory, dataset, Trackers())
+                self._pretrain(directory, dataset, NullTracker())
             self.world.barrier()  # rank 0 has written the file
             path = directory.weights("teacher")
         else:
@@ -142,7 +142,7 @@ class Worker:
             Cadence.of(config),
             evaluate=evaluator,
             history=history,
-            tracker=tracker if self.world.is_main else Trackers(),
+            tracker=tracker if self.world.is_main else NullTracker(),
             stop=self.stop,
             progress=ProgressFile(self.directory.progress if self.world.is_main else None),
             figures=directory.figures,

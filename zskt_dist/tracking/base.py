@@ -1,6 +1,5 @@
 """The protocol between a run and its records."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,38 +19,14 @@ class Tracker(Protocol):
         """After the last call; may take a few seconds to hand over what is left."""
 
 
-class MemoryTracker:
-    """Keeps everything, for tests and notebooks."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.images: list[Path] = []
-        self.closed = False
+class NullTracker:
+    """Keeps nothing: on workers that do not report, and where nobody listens."""
 
     def log(self, row: Row) -> None:
-        self.rows.append(row)
+        pass
 
     def image(self, row: Row, path: Path) -> None:
-        self.images.append(path)
+        pass
 
     def close(self) -> None:
-        self.closed = True
-
-
-class Trackers:
-    """Several as one; none at all on workers that do not report."""
-
-    def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
-        self._trackers = trackers
-
-    def log(self, row: Row) -> None:
-        for tracker in self._trackers:
-            tracker.log(row)
-
-    def image(self, row: Row, path: Path) -> None:
-        for tracker in self._trackers:
-            tracker.image(row, path)
-
-    def close(self) -> None:
-        for tracker in self._trackers:
-            tracker.close()
+        pass

@@ -242,11 +242,12 @@ def _find(client: "MlflowClient", run_id: str) -> Any | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+    return run if run.info.lifecycle_stage == "active" else None  # deleted in the UI: a new one is opened
 
 
 def _create_experiment(client: "MlflowClient", uri: str, name: str) -> str:
