@@ -79,7 +79,7 @@ def open_dataset(config: Config) -> ImageDataset:
 
 
 def _read_digits(split: SplitName) -> Split:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed fifth, 36 of each class, are the test images."""
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed stratified fifth are the test images."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
