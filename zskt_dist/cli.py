@@ -1,12 +1,12 @@
 """What the command lines share. Arguments are parsed before anything heavy is imported."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.launch.environment import is_follower, torchrun_rank
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
@@ -74,11 +74,15 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     if config.name is not None and not options.fresh:  # other names are made of the settings
         directory.check(config)
     result = None if options.fresh else directory.finished()
+    if result and directory.record_is_partial() and not is_follower():
+        from zskt_dist.launch.record import repair_record
+
+        repair_record(directory, config.tracking.uri)
     if result is None:
         from zskt_dist.launch.driver import execute
 
         result = execute(command, config, fresh=options.fresh, console=console)
-    if result:
+    if result and not is_follower():
         from zskt_dist.files import write_json
         from zskt_dist.report.summary import print_summary
 
@@ -89,6 +93,5 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
 def _torchrun_overrides() -> list[str]:
     """Where torchrun started this process, its ranks are the workers."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return ["launch.kind=local", f"launch.workers={os.environ['WORLD_SIZE']}"]
-    return []
+    rank = torchrun_rank()
+    return ["launch.kind=local", f"launch.workers={rank[1]}"] if rank else []

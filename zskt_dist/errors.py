@@ -24,4 +24,5 @@ class Interrupted(UserError):
 
     def __init__(self, iteration: int, iterations: int) -> None:
         self.iteration, self.iterations = iteration, iterations
-        super().__init__(f"stopped at iteration {iteration} of {iterations}; the same command continues from there")
+        where = f"stopped at iteration {iteration} of {iterations}" if iterations else "stopped before it began"
+        super().__init__(f"{where}; the same command continues from there")

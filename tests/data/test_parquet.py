@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tests.support.images import png, write_parquet
+from zskt_dist.data.images import SplitName
 from zskt_dist.data.parquet import ParquetImages
 from zskt_dist.errors import ConfigError, UserError
 
@@ -108,11 +109,19 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])
-def test_missing_split(tmp_path: Path, missing: str) -> None:
+def test_missing_split(tmp_path: Path, missing: SplitName) -> None:
     _write(tmp_path)
     (tmp_path / f"{missing}-00000-of-00001.parquet").unlink()
     with pytest.raises(ConfigError, match=rf"^data\.root=.*: has no {missing}-\*\.parquet or {missing}\.parquet$"):
-        ParquetImages(tmp_path)
+        ParquetImages(tmp_path).read(missing)
+
+
+def test_evaluation_needs_no_train_split(tmp_path: Path) -> None:
+    _write(tmp_path)
+    (tmp_path / "train-00000-of-00001.parquet").unlink()
+    images = ParquetImages(tmp_path)
+    assert images.num_classes == 3
+    assert len(images.read("test").labels) == len(LABELS)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from zskt_dist.data import open_dataset
-from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask, new_network
+from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask
 from zskt_dist.runtime.world import World
 
 ITERATIONS = 4

@@ -10,6 +10,9 @@ from pydantic_core import ErrorDetails
 from zskt_dist.config.schema import Config, flatten
 from zskt_dist.errors import ConfigError
 
+_SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
+"""What people write, and what it is called here."""
+
 
 def explain(error: ValidationError) -> ConfigError:
     """The first problem, with the number of further ones."""
@@ -42,7 +45,7 @@ def _explain(problem: ErrorDetails) -> ConfigError:
             return ConfigError(key, value, f"no such key{hint}" if hint else f"no such key; {where} has {_list(known)}")
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ").replace("'", "")
-            hint = did_you_mean(str(value), choices.split(", "))
+            hint = did_you_mean(_SYNONYMS.get(str(value), str(value)), choices.split(", "))
             return ConfigError(key, value, f"expected one of {choices}{hint}")
         case "model_type" | "model_attributes_type":
             return ConfigError(key, value, f"is a section; set one of its keys: {_list(section.model_fields)}")

@@ -69,7 +69,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     tree = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key:
+        if not equals or not all(key.split(".")):
             raise UserError(f"{override!r}: expected dotted.key=value, for example loss.beta=0")
         _assign(tree, key.strip(), _parse_value(key, text))
     return parse_config(tree)

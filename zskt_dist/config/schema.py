@@ -209,8 +209,15 @@ class Config(Section):
             raise _clash("engine.batch_norm", "sync", "needs CUDA; with device=cpu use engine.batch_norm=local")
         if len(self.data.mean or ()) != len(self.data.std or ()):
             raise _clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
+        layers = self.loss.attention_layers or ()
+        if len(set(layers)) < len(layers):
+            raise _clash("loss.attention_layers", list(layers), "names a layer twice; loss.beta weighs them all")
         if self.data.name == "parquet" and "root" not in self.data.model_fields_set:
-            raise _clash("data.root", None, "data.name=parquet needs a folder with train-*.parquet and test-*.parquet")
+            raise _clash(
+                "data.root",
+                None,
+                "data.name=parquet needs a folder of train-*.parquet and test-*.parquet",
+            )
         return self
 
     @property

@@ -61,7 +61,7 @@ class ImageDataset:
         read: Reads a split into memory.
         statistics: Per-channel mean and standard deviation of pixels in [0, 1]; None: measured
             on the train split.
-        augmentation: `none`, `crop` (random translation by up to H/8 pixels) or `crop_flip`.
+        augmentation: `none`, `crop` (random translation by up to max(H, W) / 8 pixels) or `crop_flip`.
     """
 
     name: str

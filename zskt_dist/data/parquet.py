@@ -24,10 +24,10 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 class ParquetImages:
-    """A folder of Parquet shards.
+    """A folder of Parquet shards; without a train split it serves for evaluation only.
 
     Raises:
-        ConfigError: the folder, a split or a column is missing.
+        ConfigError: the folder, the test split or a column is missing.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -35,6 +35,7 @@ class ParquetImages:
         if not self.root.is_dir():
             raise ConfigError("data.root", str(root), "no such folder")
         self._files = {split: self._find(split) for split in ("train", "test")}
+        self.require("test")
         schema = self._schema()
         self._image = self._column(schema, IMAGE_COLUMNS)
         self._label = self._column(schema, LABEL_COLUMNS)
@@ -46,7 +47,13 @@ class ParquetImages:
         self.image_shape = ImageShape(channels, height, width)
 
     def read(self, split: SplitName) -> Split:
-        """All images of a split, in the order of file names and rows."""
+        """All images of a split, in the order of file names and rows.
+
+        Raises:
+            ConfigError: the split is missing.
+            UserError: images differ in size, or one cannot be decoded.
+        """
+        self.require(split)
         table = pa.concat_tables(pq.read_table(path, columns=[self._image, self._label]) for path in self._files[split])
         channels, height, width = self.image_shape
         images = np.empty((len(table), height, width, channels), dtype=np.uint8)
@@ -95,10 +102,12 @@ class ParquetImages:
         return first
 
     def _find(self, split: str) -> list[Path]:
-        files = sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))
-        if not files:
+        return sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))
+
+    def require(self, split: SplitName) -> None:
+        """Raises ConfigError where the split has no files."""
+        if not self._files[split]:
             raise ConfigError("data.root", str(self.root), f"has no {split}-*.parquet or {split}.parquet")
-        return files
 
     def _column(self, schema: pa.Schema, names: tuple[str, ...]) -> str:
         for name in names:

@@ -47,8 +47,11 @@ KNOWN = {
 }
 
 
-def open_dataset(config: Config) -> ImageDataset:
+def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     """The data set of `config.data`; its images are read on first use.
+
+    Args:
+        needs_train: Whether a missing train split is an error already now, where that shows without reading.
 
     Raises:
         ConfigError: it is not where `data.root` says, or its channels do not fit `data.mean`.
@@ -59,6 +62,8 @@ def open_dataset(config: Config) -> ImageDataset:
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
         parquet = ParquetImages(data.root)
+        if needs_train:
+            parquet.require("train")
         shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
         statistics, augmentation = given, "crop"
     else:

@@ -11,6 +11,7 @@ from rich.console import Console
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted
 from zskt_dist.launch import local
+from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.plan import problems
 from zskt_dist.launch.progress import watching
 from zskt_dist.launch.record import close_record, open_record
@@ -30,7 +31,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console) -> d
     """
     job = Job.plan(command, config)
     directory = RunDirectory(Path(job.directory))
-    if local.is_follower():
+    if is_follower():
         local.launch(job)
         return {}
     for problem in problems(job):

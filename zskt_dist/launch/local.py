@@ -14,25 +14,12 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.devices import threads_per_worker, worker_device
+from zskt_dist.launch.environment import torchrun_rank
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
-
-
-def torchrun_rank() -> tuple[int, int] | None:
-    """(rank, number of ranks) where torchrun, or a scheduler with the same variables, started this process."""
-    try:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except (KeyError, ValueError):
-        return None
-
-
-def is_follower() -> bool:
-    """Whether torchrun started this process as another rank than 0, which drives."""
-    rank = torchrun_rank()
-    return rank is not None and rank[0] > 0
 
 
 def launch(job: Job) -> None:

@@ -1,6 +1,5 @@
 """What a command is going to do: checked, and shown, before anything is trained."""
 
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ from zskt_dist.config import Config, dump_yaml
 from zskt_dist.data import ImageDataset, open_dataset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
+from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.models import Generator, count_parameters
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.tasks import new_network, tap_pair
+from zskt_dist.runtime.networks import new_network, tap_pair
 
 Lines = list[tuple[str, str]]
 
@@ -31,11 +31,11 @@ def problems(job: Job) -> Iterator[UserError]:
     except UserError as error:
         yield error
     try:
-        dataset = open_dataset(config)
+        dataset = open_dataset(config, needs_train=job.needs_training_images)
         _check_networks(config, dataset, job.command)
         if config.data.name != "digits":
             dataset.read("test")  # downloads, where that is allowed, before several workers would
-        if config.data.name == "svhn" and config.data.download and checkpoint is None:
+        if config.data.name == "svhn" and config.data.download and job.needs_training_images:
             dataset.read("train")  # SVHN is downloaded split by split
     except UserError as error:
         yield error
@@ -116,7 +116,7 @@ def _check_devices(config: Config) -> None:
     if launch.kind == "local":
         for local_rank in range(local_workers(config)):
             worker_device(config, local_rank)
-    elif "RAY_ADDRESS" not in os.environ:
+    elif not ray_cluster_given():  # else: the cluster is asked once Ray is there
         cores, each = usable_cores(), launch.cpus_per_worker or 1
         if launch.workers * each > cores:
             raise ConfigError(

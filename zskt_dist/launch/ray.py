@@ -23,6 +23,7 @@ from ray.train.v2.api.config import LoggingConfig
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
@@ -75,7 +76,7 @@ def _connect() -> None:
         return
     # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    if "RAY_ADDRESS" not in os.environ:  # on one machine nobody reads the metrics, and no node is taken away
+    if not ray_cluster_given():  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(logging_level="error")
@@ -126,7 +127,7 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory) -> None:
 
 def _worker(values: dict[str, Any]) -> None:
     """One rank; Ray has set up the process group."""
-    logging.getLogger("ray.train").setLevel(logging.ERROR)  # it notes every report
+    logging.getLogger().setLevel(logging.WARNING)  # Ray notes every report, in a logger that is named by its file
     job = Job.from_dict(values)
     torch.set_num_threads(cpus_per_worker(job.config))
     device = ray.train.torch.get_device()

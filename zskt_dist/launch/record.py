@@ -7,16 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from zskt_dist.config import Config, flatten
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
-from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.tasks import new_network
-from zskt_dist.runtime.weights import load_into, read_about, read_weights
+from zskt_dist.runtime.networks import load_network
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
@@ -92,7 +88,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     role = "student" if directory.weights("student").exists() else "teacher"
     files = [directory.config, directory.result, directory.history, directory.weights(role)]
     files += [path for path in figures if path not in stepped.values()]
-    return upload(
+    missing = upload(
         address,
         rows=read_history(directory.history),
         images=stepped,
@@ -101,6 +97,20 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
         log_model=(lambda: _log_model(directory, config, role)) if result else None,
         status=status or ("FINISHED" if result else "KILLED"),
     )
+    write_json(directory.tracking, address._asdict() | {"complete": result is not None})
+    return missing
+
+
+def repair_record(directory: RunDirectory, uri: str | None) -> None:
+    """Completes the MLflow run of a finished run whose command was killed while it uploaded."""
+    target = tracking_uri(uri)
+    if target is None:
+        return
+    try:
+        with directory.driven():
+            replay(directory, target)
+    except Exception as error:
+        log.warning("%s", _unreachable(target, error, directory))
 
 
 def replay_command(path: Path, uri: str | None) -> str:
@@ -134,7 +144,7 @@ def _open(directory: RunDirectory, uri: str, config: Config, tags: dict[str, str
         directory.path.name,
         params=dict(flatten(config)),
         tags=tags,
-        known=RunAddress(**known) if known else None,
+        known=RunAddress(*(known[field] for field in RunAddress._fields)) if known else None,
     )
     write_json(directory.tracking, address._asdict())
     return address
@@ -143,16 +153,6 @@ def _open(directory: RunDirectory, uri: str, config: Config, tags: dict[str, str
 def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
     network, shape = load_network(directory, config, role)
     return log_student(network, shape, name=role)
-
-
-def load_network(directory: RunDirectory, config: Config, role: str) -> tuple[nn.Module, ImageShape]:
-    """The trained network of a finished run, in eval mode, and the shape of its images."""
-    path = directory.weights(role)
-    about: dict[str, Any] = read_about(path)
-    shape = ImageShape(*about["image_shape"])
-    network = new_network(config, role, shape, about["num_classes"])
-    load_into(network, read_weights(path, f"{role} weights"), f"{role} weights", path)
-    return network.eval(), shape
 
 
 def _tags(job: Job) -> dict[str, str]:

@@ -39,5 +39,5 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int) -> nn.Mo
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values."""
+    """Number of weights, trainable or frozen; buffers do not count."""
     return sum(parameter.numel() for parameter in network.parameters())

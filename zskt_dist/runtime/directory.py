@@ -41,6 +41,11 @@ class RunDirectory:
         result = read_json(self.result)
         return result if isinstance(result, dict) and result.get("status") == "finished" else None
 
+    def record_is_partial(self) -> bool:
+        """Whether an MLflow run was opened and not everything has been uploaded to it."""
+        known = read_json(self.tracking)
+        return isinstance(known, dict) and not known.get("complete", False)
+
     def check(self, config: Config) -> None:
         """Whether `config` may continue what is here.
 

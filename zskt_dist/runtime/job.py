@@ -44,6 +44,11 @@ class Job:
             launcher=config.launch.kind,
         )
 
+    @property
+    def needs_training_images(self) -> bool:
+        """Whether real labelled images are trained on; the zero-shot student itself never is."""
+        return self.command == "pretrain" or self.config.teacher.checkpoint is None
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.model_dump(mode="json")}
 

@@ -44,6 +44,11 @@ class StopVote:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether this worker itself has been asked to stop."""
+        return self._wanted or self._file_exists()
+
     def close(self) -> None:
         """Completes the vote under way; every worker calls this after its last iteration."""
         if self._vote is not None:
@@ -52,11 +57,10 @@ class StopVote:
 
     def agreed(self) -> bool:
         """Whether all leave now; every worker calls this once an iteration."""
-        wanted = self._wanted or self._file_exists()
         if self._world.size == 1:
-            return wanted
+            return self.wanted
         last = self._vote
-        ballot = torch.tensor(float(wanted))
+        ballot = torch.tensor(float(self.wanted))
         work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True)
         assert work is not None
         self._vote = (ballot, work)

@@ -17,7 +17,8 @@ from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset, TrainingBatches
 from zskt_dist.engine import DDPEngine
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Generator, ImageShape, TappedNetwork, build_network
+from zskt_dist.models import Generator, ImageShape, TappedNetwork
+from zskt_dist.runtime.networks import new_network, seed_initialisation, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
@@ -69,7 +70,7 @@ class ZeroShotTask:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
-        _seed(config.seed, "generator")
+        seed_initialisation(config.seed, "generator")
         generator = Generator(config.generator.z_dim, image_shape, config.generator.channels).to(world.device)
         tapped_teacher, tapped_student = tap_pair(config, teacher, self.network, image_shape)
         cosine = partial(cosine_decay, iterations=self.iterations)
@@ -126,70 +127,9 @@ class ZeroShotTask:
         return True
 
 
-def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """The network of `config.teacher` or `config.student`, initialised from the seed.
-
-    Raises:
-        ConfigError: the architecture is unknown or cannot take these images.
-    """
-    arch: str = getattr(config, role).arch
-    _seed(config.seed, role)
-    try:
-        return build_network(arch, image_shape, num_classes)
-    except ValueError as error:
-        raise ConfigError(f"{role}.arch", arch, str(error)) from None
-
-
-def tap_pair(
-    config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape
-) -> tuple[TappedNetwork, TappedNetwork]:
-    """Teacher and student with taps on the layers whose attention maps are compared (none with beta = 0).
-
-    Raises:
-        ConfigError: a position is out of range, or paired maps differ in size.
-    """
-    if not config.loss.beta:
-        return TappedNetwork(teacher), TappedNetwork(student)
-    layers = {}
-    for role, network in (("teacher", teacher), ("student", student)):
-        names: tuple[str, ...] = getattr(network, "attention_layers", ())
-        chosen = range(len(names)) if config.loss.attention_layers is None else config.loss.attention_layers
-        if any(position >= len(names) for position in chosen):
-            raise ConfigError(
-                "loss.attention_layers", list(chosen), f"{role} has {len(names)} block outputs, numbered from 0"
-            )
-        layers[role] = [names[position] for position in chosen]
-    pair = TappedNetwork(teacher, layers["teacher"]), TappedNetwork(student, layers["student"])
-    device = next(student.parameters()).device
-    sizes = [_map_sizes(network, torch.zeros(1, *image_shape, device=device)) for network in pair]
-    if sizes[0] != sizes[1]:
-        shown = " and ".join(
-            f"{role}'s " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(layers[role], size, strict=True))
-            for role, size in zip(layers, sizes, strict=True)
-        )
-        raise ConfigError("loss.beta", config.loss.beta, f"attention maps do not pair: {shown}; use loss.beta=0")
-    return pair
-
-
 def cosine_decay(iteration: int, iterations: int) -> float:
     """Learning-rate factor from 1 to 0 over the run (section 4.1)."""
     return (1 + math.cos(math.pi * iteration / iterations)) / 2
-
-
-def _map_sizes(network: TappedNetwork, x: Tensor) -> list[tuple[int, int]]:
-    """(H, W) of each tapped activation."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        activations = network(x).activations
-    network.train(was_training)
-    return [(activation.shape[2], activation.shape[3]) for activation in activations]
-
-
-def _seed(seed: int, role: str) -> None:
-    """Initialisations of different networks are independent, and equal on all workers."""
-    number = ("teacher", "student", "generator").index(role)
-    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
 
 
 def _synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:

@@ -16,10 +16,11 @@ from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.evaluation import Evaluator
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
+from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.results import build_result, student_entry, teacher_entry
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
-from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask, new_network
+from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask
 from zskt_dist.runtime.weights import load_into, read_weights, save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
@@ -60,7 +61,7 @@ class Worker:
         config = self.job.config
         _check_batches(config, self.world)
         dataset = open_dataset(config)
-        with self.stop.listening(), _Lock(self.directory, self.world, _RUN_PATIENCE_SECONDS):
+        with self.stop.listening(), _Lock(self.directory, self.world, self.stop, _RUN_PATIENCE_SECONDS):
             if self.job.command == "pretrain":
                 self._pretrain(self.directory, dataset, self.tracker)
             else:
@@ -122,7 +123,7 @@ class Worker:
         key = "teacher.checkpoint"
         if config.teacher.checkpoint is None:
             directory = RunDirectory(Path(self.job.teacher_directory))
-            with _Lock(directory, self.world, _TEACHER_PATIENCE_SECONDS):
+            with _Lock(directory, self.world, self.stop, _TEACHER_PATIENCE_SECONDS):
                 self._pretrain(directory, dataset, NullTracker())
             self.world.barrier()  # rank 0 has written the file
             path = directory.weights("teacher")
@@ -170,18 +171,21 @@ class Worker:
 class _Lock:
     """A run directory's lock, held by rank 0 for all; the others wait until it has it."""
 
-    def __init__(self, directory: RunDirectory, world: World, patience: float) -> None:
-        self._directory, self._world, self._patience = directory, world, patience
+    def __init__(self, directory: RunDirectory, world: World, stop: StopVote, patience: float) -> None:
+        self._directory, self._world, self._stop, self._patience = directory, world, stop, patience
 
     def __enter__(self) -> None:
+        """Raises Interrupted when asked to stop while waiting, UserError when patience is at its end."""
         started = time.monotonic()
         while True:
             self._held = self._directory.try_lock() if self._world.is_main else None
-            waited = time.monotonic() - started
-            state = self._world.broadcast((self._held is not None, waited > self._patience))
-            if state[0]:
+            late = time.monotonic() - started > self._patience
+            held, stopped, late = self._world.broadcast((self._held is not None, self._stop.wanted, late))
+            if held:
                 return
-            if state[1]:
+            if stopped:
+                raise Interrupted(0, 0)
+            if late:
                 raise UserError(f"{self._directory.path}: another process is working on this run")
             time.sleep(0.5)
 

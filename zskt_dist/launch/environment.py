@@ -1,0 +1,25 @@
+"""What the environment says of who started this process; read before anything heavy is imported."""
+
+import os
+from pathlib import Path
+
+RAY_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # written by `ray start`, read by `ray.init()`
+
+
+def torchrun_rank() -> tuple[int, int] | None:
+    """(rank, number of ranks) where torchrun, or a scheduler with the same variables, started this process."""
+    try:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return None
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process as another rank than 0, which drives."""
+    rank = torchrun_rank()
+    return rank is not None and rank[0] > 0
+
+
+def ray_cluster_given() -> bool:
+    """Whether Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` began on this machine."""
+    return "RAY_ADDRESS" in os.environ or RAY_CURRENT_CLUSTER.exists()
