@@ -50,6 +50,8 @@ BAD_VALUES = {
         "'forwardkl'",
         ["forward_kl, reverse_kl, jensen_shannon", "did you mean 'forward_kl'?"],
     ),
+    "what others call it": (["device=gpu"], "device", "'gpu'", ["did you mean 'cuda'?"]),
+    "a layer twice": (["loss.attention_layers=[0,0]"], "loss.attention_layers", "[0, 0]", ["twice"]),
     "name that is a path": (["name=a/b"], "name", "'a/b'", ["letters, digits"]),
     "name that climbs": (["experiment=../up"], "experiment", "'../up'", ["letters, digits"]),
     "hidden name": (["name=.hidden"], "name", "'.hidden'", ["starting with a letter or digit"]),

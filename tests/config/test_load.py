@@ -125,7 +125,7 @@ TREES = st.fixed_dictionaries(
         "runs_dir": st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
         "generator": st.fixed_dictionaries({"channels": st.lists(st.integers(1, 999), min_size=2, max_size=2)}),
         "loss": st.fixed_dictionaries(
-            {"beta": FLOATS, "attention_layers": st.none() | st.lists(st.integers(0, 9), max_size=4)}
+            {"beta": FLOATS, "attention_layers": st.none() | st.lists(st.integers(0, 9), max_size=4, unique=True)}
         ),
         "supervised": st.fixed_dictionaries({"milestones": st.lists(st.floats(1e-6, 0.999), max_size=4)}),
     },

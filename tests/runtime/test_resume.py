@@ -61,6 +61,17 @@ def _stopped(world: World, folder: Path, name: str) -> int:
     return stopped.value.iteration
 
 
+def test_a_stop_is_heard_while_another_run_trains_the_teacher(tmp_path: Path) -> None:
+    job = Job.plan("train", tiny_config(tmp_path, *NETWORKS))
+    directory, teacher = RunDirectory(Path(job.directory)), RunDirectory(Path(job.teacher_directory))
+    directory.path.mkdir(parents=True)
+    held = teacher.try_lock()
+    assert held
+    directory.stop.touch()
+    with held, pytest.raises(Interrupted, match="stopped before it began"):
+        Worker(job, ALONE).run()
+
+
 def _sha256(result: object) -> str:
     assert isinstance(result, dict)
     return str(result["student"]["sha256"])
