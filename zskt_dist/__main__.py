@@ -5,7 +5,9 @@ import sys
 
 VERBS = {
     "train": "a student from a teacher, without data",
-    "pretrain": "a teacher on real images",
+    "pretrain": "a teacher, or a student, from scratch on real images",
+    "distill": "a student from a teacher and real images (KD + AT)",
+    "finetune": "a zero-shot student with a few real images per class",
     "replay": "upload a run to MLflow",
 }
 

@@ -72,7 +72,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         return
 
     if config.name is not None and not options.fresh:  # other names are made of the settings
-        directory.check(config)
+        directory.check(command, config)
     result = None if options.fresh else directory.finished()
     if result and directory.record_is_partial() and not is_follower():
         from zskt_dist.launch.record import repair_record

@@ -1,4 +1,4 @@
-"""Train a teacher on real labelled images, with the recipe of the paper, and cache it for `train`."""
+"""Train a teacher, or with supervised.network=student a student, from scratch on real labelled images."""
 
 from collections.abc import Sequence
 

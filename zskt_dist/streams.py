@@ -17,6 +17,8 @@ class Purpose(IntEnum):
     ORDER = 2
     AUGMENTATION = 3
     FIGURES = 4
+    SUBSET = 5
+    UNIFORM_NOISE = 6
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

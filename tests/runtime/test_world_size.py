@@ -8,10 +8,12 @@ from torch import Tensor
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
+from zskt_dist.config import Config
 from zskt_dist.data import open_dataset
 from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask
+from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
 from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import ZeroShotTask
 
 ITERATIONS = 4
 ALONE = World(torch.device("cpu"))
@@ -46,11 +48,21 @@ def _transfer(world: World, folder: Path, mode: str) -> State:
     return state | {"norms": torch.stack([metrics["student_gradient_norm"] for metrics in norms])}
 
 
-def _supervised(world: World, folder: Path) -> State:
-    config = tiny_config(folder)
+def _supervised_task(kind: str, config: Config, world: World) -> SupervisedTask:
+    dataset = open_dataset(config)
+    teacher, student = (new_network(config, role, dataset.image_shape, 10) for role in ("teacher", "student"))
+    if kind == "distill":
+        return distillation(config, teacher.eval().requires_grad_(False), dataset, world)
+    if kind == "finetune":
+        return finetuning(config, student, dataset, world)
+    return from_scratch(config, kind, dataset, world)
+
+
+def _supervised(world: World, folder: Path, kind: str) -> State:
+    config = tiny_config(folder, "data.images_per_class=3")
     torch.set_default_dtype(torch.float64)
     try:
-        task = SupervisedTask(config, open_dataset(config), world)
+        task = _supervised_task(kind, config, world)
         for iteration in range(ITERATIONS):
             x, label = task.batches(iteration)
             task.training.step(x.double(), label)
@@ -71,8 +83,9 @@ def test_transfer_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_pat
     _assert_equal(_transfer(ALONE, tmp_path, mode), two_ranks.run(_transfer, tmp_path, mode))
 
 
-def test_supervised_training_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_path: Path) -> None:
-    _assert_equal(_supervised(ALONE, tmp_path), two_ranks.run(_supervised, tmp_path))
+@pytest.mark.parametrize("kind", ["teacher", "student", "distill", "finetune"])
+def test_supervised_training_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_path: Path, kind: str) -> None:
+    _assert_equal(_supervised(ALONE, tmp_path, kind), two_ranks.run(_supervised, tmp_path, kind))
 
 
 def test_learning_moves_the_parameters(tmp_path: Path) -> None:

@@ -62,5 +62,5 @@ def _serve(rank: int, size: int, folder: str, pipe: Connection) -> None:
         torch.manual_seed(0)
         try:
             pipe.send((True, function(World.current(torch.device("cpu")), *args)))
-        except Exception:
+        except BaseException:  # pytest's own failures are no Exception
             pipe.send((False, traceback.format_exc()))

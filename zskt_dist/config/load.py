@@ -18,6 +18,21 @@ Tree = dict[str, Any]
 
 # Where a run's files and records go does not change what it computes.
 PLACEMENT_KEYS = ("name", "runs_dir", "tracking", "checkpoint", "launch.max_failures", "data.download")
+# What measures a trained network changes nothing in it.
+MEASURE_KEYS = ("transitions", "evaluation.noise_images")
+_ZERO_SHOT = ("generator", "transfer", "optimizer", "batch_size", "iterations")
+# What a command never looks at. So a run is found again by those settings alone that made it.
+UNUSED_KEYS = {
+    "train": ("data.images_per_class", "supervised.network", "distill", "finetune"),
+    "finetune": ("supervised.network", "distill"),
+    "distill": (
+        "supervised.network",
+        "finetune",
+        *_ZERO_SHOT,
+        *("loss.divergence", "loss.temperature", "loss.reduction", "loss.beta"),
+    ),
+    "pretrain": ("teacher", "loss", "distill", "finetune", *_ZERO_SHOT),
+}
 # What may differ when a run that was given a name is continued: also where and on how many workers.
 CONTINUATION_KEYS = (*PLACEMENT_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
@@ -29,7 +44,6 @@ TEACHER_KEYS = (
     "data.std",
     "data.augment",
     "supervised",
-    "seed",
     "engine",
 )
 
@@ -89,15 +103,21 @@ def dump_yaml(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
 
 
-def config_hash(config: Config) -> str:
-    """Identity of a run: eight hex digits over everything that can change its result."""
-    return _digest({key: value for key, value in flatten(config) if not _under(key, PLACEMENT_KEYS)})
+def config_hash(config: Config, command: str = "train") -> str:
+    """Identity of a command's run: eight hex digits over everything that can change its result."""
+    unused = (*PLACEMENT_KEYS, *MEASURE_KEYS, *UNUSED_KEYS[command])
+    return _digest(_resolved(config) | {key: value for key, value in flatten(config) if not _under(key, unused)})
 
 
 def teacher_hash(config: Config) -> str:
     """Identity of a pretrained teacher: eight hex digits over what made it."""
     leaves = {key: value for key, value in flatten(config) if _under(key, TEACHER_KEYS)}
-    return _digest(leaves | {"supervised.iterations": config.supervised_iterations})
+    return _digest(leaves | {"supervised.network": "teacher", "seed": config.teacher_seed} | _resolved(config))
+
+
+def _resolved(config: Config) -> dict[str, Any]:
+    """Values that others stand in for where they are null."""
+    return {"supervised.iterations": config.supervised_iterations}
 
 
 def _digest(leaves: Mapping[str, Any]) -> str:

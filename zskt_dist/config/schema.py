@@ -16,6 +16,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
 # An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
 Layers = tuple[NonNegative, ...] | None
 
@@ -31,6 +32,8 @@ class Teacher(Section):
     """Registry name of the teacher's network."""
     checkpoint: str | None = None
     """Weights: safetensors, or a state dict `torch.load(weights_only=True)` reads. null: pretrain and cache."""
+    seed: Seed | None = None
+    """Of the teacher's own training; null: the run's `seed`. A number lets runs of several seeds share a teacher."""
 
 
 class Student(Section):
@@ -56,6 +59,8 @@ class Data(Section):
     """Per-channel mean of pixels in [0, 1]; null: the data set's usual one (parquet: measured on the train split)."""
     std: tuple[PositiveFloat, ...] | None = None
     """Per-channel standard deviation, as `mean`."""
+    images_per_class: Positive | None = None
+    """M, labelled images per class that `distill`, `finetune` and `pretrain` of a student see; null: all of them."""
     augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
     """Augmentation in supervised training; auto: crop_flip on CIFAR-10 and Fashion-MNIST, none on SVHN, else crop."""
 
@@ -100,8 +105,10 @@ class Optimizer(Section):
 
 
 class Supervised(Section):
-    """SGD recipe of the paper's baselines (section 4.1), used to pretrain a teacher."""
+    """SGD recipe of the paper's baselines (section 4.1): `pretrain` and `distill`."""
 
+    network: Literal["teacher", "student"] = "teacher"
+    """Which network `pretrain` trains from scratch."""
     iterations: Positive | None = None
     """SGD steps; null: the run's `iterations` (the paper trains students as long as teachers)."""
     batch_size: Positive = 128
@@ -118,11 +125,56 @@ class Supervised(Section):
     """Factor on the learning rate at each milestone."""
 
 
+class Distill(Section):
+    """KD + attention transfer (few-shot code; docs/fidelity.md), the paper's baseline that sees images."""
+
+    temperature: PositiveFloat = 4.0
+    """T, of both networks' softmax."""
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Weight of the teacher's targets: loss = (1 - alpha) CE + 2 alpha T^2 KL / C + beta AT."""
+    beta: NonNegativeFloat = 1000.0
+    """Weight of the attention term over three layers; rescaled by 3 / layers for another number of them."""
+
+
+class Finetune(Section):
+    """The zero-shot student of the same configuration, trained on with M labelled images per class (Figure 2)."""
+
+    student: str | None = None
+    """Weights to start from; null: of the zero-shot run with these settings, which is made first where missing."""
+    iterations: Positive = 1000
+    """Adam steps, as many for every M."""
+    batch_size: Positive = 128
+    """Images per step over all workers."""
+    learning_rate: PositiveFloat = 5e-4
+    """Of Adam, constant."""
+    batch_norm: Literal["eval", "train"] = "eval"
+    """eval: statistics stay those of the zero-shot student; train: they follow the few images."""
+
+
+class Transitions(Section):
+    """Transition curves and mean transition error (Algorithm 2, Eq. 2), measured by `evaluate`."""
+
+    images: NonNegative = 1000
+    """N, test images on which teacher and student agree; 0: no curves."""
+    steps: Positive = 100
+    """K, values of each curve."""
+    step_size: PositiveFloat = 1.0
+    """xi, in normalised input units."""
+    stepped: Literal["student", "teacher"] = "student"
+    """Network A, whose decision boundaries are crossed."""
+    skip: Literal["agreed", "label"] = "agreed"
+    """Class that is no target: the agreed one (paper) or the true label (authors' code)."""
+    rows: Positive = 512
+    """Images x target classes per forward pass: what bounds the memory."""
+
+
 class Evaluation(Section):
     every: NonNegative = 1000
     """Iterations between evaluations on the test images; 0: only at the end."""
     batch_size: Positive = 512
     """Test images per forward pass and worker."""
+    noise_images: NonNegative = 1000
+    """Images of uniform noise in `evaluate` (Appendix 2, Figure 5); 0: none."""
 
 
 class Checkpoint(Section):
@@ -174,8 +226,10 @@ class Config(Section):
     """Groups runs: a folder under `runs_dir` and an MLflow experiment."""
     name: Annotated[Identifier, BeforeValidator(_number_as_name)] | None = None
     """Run name; null: experiment and a short hash of the configuration."""
-    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    seed: Seed = 0
     """Of initialisation, noise, order and augmentation."""
+    seeds: tuple[Seed, ...] | None = None
+    """Several runs, one for each seed, and their mean and standard deviation; null: one run with `seed`."""
     iterations: Positive = 1000
     """N, pseudo-batches."""
     batch_size: Positive = 128
@@ -192,6 +246,9 @@ class Config(Section):
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
     supervised: Supervised = Supervised()
+    distill: Distill = Distill()
+    finetune: Finetune = Finetune()
+    transitions: Transitions = Transitions()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracking: Tracking = Tracking()
@@ -200,11 +257,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        for key, size in (("batch_size", self.batch_size), ("supervised.batch_size", self.supervised.batch_size)):
+        for key, size in self.batch_sizes.items():
             if size % self.launch.workers:
                 lower = size // self.launch.workers * self.launch.workers
                 nearest = " or ".join(str(n) for n in (lower, lower + self.launch.workers) if n)
                 raise _clash(key, size, f"must be a multiple of launch.workers={self.launch.workers}: {nearest}")
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise _clash("seeds", list(self.seeds), "needs one or more different seeds, for example [0,1,2]")
         if self.engine.batch_norm == "sync" and self.device == "cpu":
             raise _clash("engine.batch_norm", "sync", "needs CUDA; with device=cpu use engine.batch_norm=local")
         if len(self.data.mean or ()) != len(self.data.std or ()):
@@ -219,6 +278,17 @@ class Config(Section):
                 "data.name=parquet needs a folder of train-*.parquet and test-*.parquet",
             )
         return self
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """All global batch sizes by key: each is shared evenly by the workers."""
+        keys = {"supervised.batch_size": self.supervised.batch_size, "finetune.batch_size": self.finetune.batch_size}
+        return {"batch_size": self.batch_size, **keys}
+
+    @property
+    def teacher_seed(self) -> int:
+        """Of the teacher's own training."""
+        return self.seed if self.teacher.seed is None else self.teacher.seed
 
     @property
     def supervised_iterations(self) -> int:

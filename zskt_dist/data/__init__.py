@@ -1,7 +1,7 @@
 """Real images: for training teachers and for evaluation. The zero-shot transfer never reads them."""
 
-from zskt_dist.data.batches import TrainingBatches
+from zskt_dist.data.batches import TrainingBatches, balanced_subset
 from zskt_dist.data.images import ImageDataset, Split, Standardise
 from zskt_dist.data.sources import open_dataset
 
-__all__ = ["ImageDataset", "Split", "Standardise", "TrainingBatches", "open_dataset"]
+__all__ = ["ImageDataset", "Split", "Standardise", "TrainingBatches", "balanced_subset", "open_dataset"]

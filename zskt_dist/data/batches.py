@@ -1,4 +1,4 @@
-"""Training batches that do not depend on the number of workers.
+"""Training batches that do not depend on the number of workers, and balanced subsets to draw them from.
 
 Shapes: B images of this worker, G of the global batch, C, H, W of one image.
 """
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zskt_dist.data.images import ImageDataset
+from zskt_dist.data.images import ImageDataset, Split
+from zskt_dist.errors import ConfigError
 from zskt_dist.streams import Purpose, stream
 
 
@@ -25,12 +26,22 @@ class TrainingBatches:
         batch_size: G, images per batch over all workers.
         seed: Of order and augmentation.
         part: This worker's slice of the global batch.
+        indices: Positions in the train split to draw from; None: all of it.
     """
 
     def __init__(
-        self, dataset: ImageDataset, batch_size: int, seed: int, device: torch.device, part: slice = slice(None)
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        part: slice = slice(None),
+        indices: np.ndarray | None = None,
     ) -> None:
-        self._split = dataset.train.to(device)
+        split = dataset.train
+        if indices is not None:
+            split = Split(split.images[indices], split.labels[indices])
+        self._split = split.to(device)
         self._standardise = dataset.standardise(device)
         self._augmentation = dataset.augmentation
         self._batch_size, self._seed, self._device, self._part = batch_size, seed, device, part
@@ -45,7 +56,7 @@ class TrainingBatches:
         return self._standardise(images), self._split.labels[index]
 
     def _indices(self, iteration: int) -> np.ndarray:
-        """Positions [G] in the train split."""
+        """Positions [G] in the images drawn from."""
         epochs, places = np.divmod(
             np.arange(iteration * self._batch_size, (iteration + 1) * self._batch_size), len(self._split.labels)
         )
@@ -69,3 +80,23 @@ class TrainingBatches:
         padded = functional.pad(images, (margin, margin, margin, margin))  # black, before normalising
         batch = torch.arange(len(images), device=self._device)[:, None, None]
         return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def balanced_subset(labels: Tensor, num_classes: int, images_per_class: int, seed: int) -> np.ndarray:
+    """Positions of M random images of every class, in order; another choice for every seed.
+
+    Args:
+        labels: int64 [N] of the train split.
+
+    Raises:
+        ConfigError: a class has fewer than M images.
+    """
+    rng = stream(seed, Purpose.SUBSET)
+    chosen = []
+    for label in range(num_classes):
+        positions = np.flatnonzero(labels.numpy() == label)
+        if len(positions) < images_per_class:
+            problem = f"class {label} has {len(positions)} training images; use at most as many, or null for all"
+            raise ConfigError("data.images_per_class", images_per_class, problem)
+        chosen.append(rng.permutation(positions)[:images_per_class])
+    return np.sort(np.concatenate(chosen))

@@ -39,7 +39,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console) -> d
     with directory.driven():
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
-        directory.write_config(config)
+        directory.begin(command, config)
         _run(open_record(replace(job, git_commit=_git_commit())), directory, console)
     result = directory.finished()
     assert result, "a launcher that returns has finished the run"

@@ -23,9 +23,10 @@ Lines = list[tuple[str, str]]
 def problems(job: Job) -> Iterator[UserError]:
     """Everything that would stop the job, cheapest check first: nothing is trained, no training image is read."""
     config = job.config
-    checkpoint = config.teacher.checkpoint
-    if checkpoint is not None and not Path(checkpoint).is_file():
+    if (checkpoint := config.teacher.checkpoint) is not None and not Path(checkpoint).is_file():
         yield ConfigError("teacher.checkpoint", checkpoint, "no such file; null trains a teacher first")
+    if (weights := config.finetune.student) is not None and job.command == "finetune" and not Path(weights).is_file():
+        yield ConfigError("finetune.student", weights, "no such file; null trains the zero-shot student first")
     try:
         _check_devices(config)
     except UserError as error:
@@ -43,27 +44,51 @@ def problems(job: Job) -> Iterator[UserError]:
 
 def describe(job: Job) -> Lines:
     """The plan in words, one line per topic."""
-    config = job.config
-    transfer, launch = config.transfer, config.launch
+    config, launch = job.config, job.config.launch
     lines = [("run directory", job.directory)]
     try:
         dataset = open_dataset(config)
     except UserError:
         lines.append(("data", f"{config.data.name} at {config.data.root}"))
     else:
-        sizes = _parameter_counts(config, dataset)
         shape = "x".join(str(size) for size in dataset.image_shape)
-        lines += [
-            ("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes (evaluation and pretraining only)"),
-            ("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"),
-        ]
-        if job.command == "train":
-            lines += [
-                ("student", f"{config.student.arch}, {sizes['student']:,} parameters"),
-                ("generator", f"{sizes['generator']:,} parameters, z of {config.generator.z_dim}"),
-            ]
+        lines.append(("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes, {_use_of_images(job)}"))
+        lines += _networks(job, dataset)
+    lines += _training(job)
+    workers = f"{launch.workers} worker{'s' * (launch.workers > 1)}"
+    return [*lines, ("launch", f"{launch.kind}, {workers}, {config.engine.kind}")]
+
+
+def _use_of_images(job: Job) -> str:
     if job.command == "train":
-        lines += [
+        return "for evaluation, and to train the teacher where it has to be" if job.needs_training_images else "to test"
+    count = job.config.data.images_per_class
+    return "all training images" if count is None or job.role == "teacher" else f"{count} training images per class"
+
+
+def _networks(job: Job, dataset: ImageDataset) -> Lines:
+    config, sizes = job.config, _parameter_counts(job.config, dataset)
+    lines = []
+    if not (job.command == "pretrain" and job.role == "student"):
+        lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
+    if job.role == "student":
+        lines.append(("student", f"{config.student.arch}, {sizes['student']:,} parameters"))
+    if job.command == "train":
+        lines.append(("generator", f"{sizes['generator']:,} parameters, z of {config.generator.z_dim}"))
+    return lines
+
+
+def _training(job: Job) -> Lines:
+    config = job.config
+    transfer, loss, adam, recipe, few = (
+        config.transfer,
+        config.loss,
+        config.optimizer,
+        config.supervised,
+        config.finetune,
+    )
+    if job.command == "train":
+        return [
             (
                 "transfer",
                 f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
@@ -71,18 +96,25 @@ def describe(job: Job) -> Lines:
             ),
             (
                 "loss",
-                f"{config.loss.divergence} at T = {config.loss.temperature:g} ({config.loss.reduction}), "
-                f"beta = {config.loss.beta:g} ({config.loss.attention})",
+                f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction}), "
+                f"beta = {loss.beta:g} ({loss.attention})",
             ),
             (
                 "optimizer",
-                f"Adam, cosine to 0, generator {config.optimizer.generator_lr:g}, "
-                f"student {config.optimizer.student_lr:g}, clipped at {config.optimizer.clip_norm:g}",
+                f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
+                f"student {adam.student_lr:g}, clipped at {adam.clip_norm:g}",
             ),
         ]
-    lines.append(
-        ("launch", f"{launch.kind}, {launch.workers} worker{'s' * (launch.workers > 1)}, {config.engine.kind}")
-    )
+    if job.command == "finetune":
+        source = few.student or f"the zero-shot run {job.student_directory}"
+        steps = f"Adam {few.learning_rate:g}, {few.iterations:,} steps of {few.batch_size}"
+        return [("start", f"the student of {source}"), ("optimizer", f"{steps}, batch norm in {few.batch_norm} mode")]
+    steps = f"{config.supervised_iterations:,} steps of {recipe.batch_size}"
+    lines = [("optimizer", f"SGD {recipe.learning_rate:g}, momentum {recipe.momentum:g}, {steps}")]
+    if job.command == "distill":
+        kd = config.distill
+        text = f"KD + AT: T = {kd.temperature:g}, alpha = {kd.alpha:g}, beta = {kd.beta:g} ({loss.attention})"
+        lines.append(("loss", text))
     return lines
 
 
@@ -131,9 +163,12 @@ def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None
     """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
     with torch.device("meta"):
         teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
-        if command == "train":
+        if command != "pretrain" or config.supervised.network == "student":
             student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-            tap_pair(config, teacher, student, dataset.image_shape)
+        if command in ("train", "distill"):
+            tap_pair(
+                config, teacher, student, dataset.image_shape, weight="distill" if command == "distill" else "loss"
+            )
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:

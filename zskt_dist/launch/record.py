@@ -49,14 +49,15 @@ def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
 
 
 def close_record(job: Job, status: str) -> None:
-    """Sends what MLflow lacks of the run, and of the teacher trained for it; warns where it cannot be reached."""
+    """Sends what MLflow lacks of the run, and of those made on its way; warns where it cannot be reached."""
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return
     directories = [RunDirectory(Path(job.directory))]
-    teacher = RunDirectory(Path(job.teacher_directory))
-    if teacher.path != directories[0].path and teacher.finished() and not teacher.tracking.exists():
-        directories.append(teacher)
+    for path in {job.teacher_directory, job.student_directory} - {job.directory}:
+        other = RunDirectory(Path(path))
+        if other.finished() and not other.tracking.exists():
+            directories.append(other)
     for directory in directories:
         try:
             replay(directory, uri, status=status if directory is directories[0] else "FINISHED")
@@ -160,21 +161,25 @@ def _tags(job: Job) -> dict[str, str]:
     config = job.config
     return {
         "command": job.command,
-        "pair": f"{config.teacher.arch} -> {config.student.arch}",
-        "dataset": config.data.name,
         "config_hash": job.config_hash,
         "launcher": job.launcher,
         "run_directory": job.directory,
+        **_what(config, job.role if job.command == "pretrain" else "pair"),
         **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
     }
 
 
 def _result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
     teacher, student = result["teacher"], result["student"]
-    pair = teacher["arch"] + (f" -> {student['arch']}" if student else "")
     tags = {key: str(result[key]) for key in ("command", "config_hash", "launcher", "world_size", "git_commit")}
-    tags |= {"pair": pair, "dataset": config.data.name}
+    tags |= _what(config, "pair" if teacher and student else "student" if student else "teacher")
     return tags | ({"student_sha256": student["sha256"]} if student else {})
+
+
+def _what(config: Config, trained: str) -> dict[str, str]:
+    """What the comparison view is filtered by."""
+    pair = f"{config.teacher.arch} -> {config.student.arch}" if trained == "pair" else getattr(config, trained).arch
+    return {"pair": pair, "dataset": config.data.name}
 
 
 def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:

@@ -13,13 +13,14 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     table = Table(title=f"{result['experiment']} / {result['name']}", title_justify="left")
     for column in ("", "network", "parameters", "test accuracy", "agreement"):
         table.add_column(column, justify="left" if column in ("", "network") else "right")
-    table.add_row("teacher", teacher["arch"], f"{teacher['params']:,}", _percent(teacher["accuracy"]), "")
+    if teacher:
+        table.add_row("teacher", teacher["arch"], f"{teacher['params']:,}", _percent(teacher["accuracy"]), "")
     if student:
-        share = student["params"] / teacher["params"]
+        share = f" ({student['params'] / teacher['params']:.0%})" if teacher else ""
         table.add_row(
             "student",
             student["arch"],
-            f"{student['params']:,} ({share:.0%})",
+            f"{student['params']:,}{share}",
             _percent(student["accuracy_last"]),
             _percent(student["agreement"]),
         )

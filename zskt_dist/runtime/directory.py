@@ -21,10 +21,14 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.begun = path / "command.json"
         self.result = path / "result.json"
         self.history = path / "history.parquet"
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
+        self.evaluation = path / "evaluation"
+        self.subset = path / "subset.json"
+        """Which training images a run with some images per class has seen."""
         self.progress = path / "progress.json"
         self.tracking = path / "mlflow.json"
         self.stop = path / "stop"
@@ -46,12 +50,18 @@ class RunDirectory:
         known = read_json(self.tracking)
         return isinstance(known, dict) and not known.get("complete", False)
 
-    def check(self, config: Config) -> None:
-        """Whether `config` may continue what is here.
+    def check(self, command: str, config: Config) -> None:
+        """Whether `command` with `config` may continue what is here.
 
         Raises:
-            UserError: the directory belongs to a run with another configuration.
+            UserError: the directory belongs to a run of another command or configuration.
         """
+        begun = read_json(self.begun)
+        if isinstance(begun, dict) and begun.get("command") != command:
+            raise UserError(
+                f"name={config.name}: {self.path} holds a run of {begun.get('command')}. "
+                "Choose another name, or start over with --fresh"
+            )
         if (before := self.read_config()) and (keys := differing_keys(before, config)):
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
@@ -59,8 +69,14 @@ class RunDirectory:
                 "Choose another name, or start over with --fresh"
             )
 
-    def write_config(self, config: Config) -> None:
+    def begin(self, command: str, config: Config) -> None:
+        """Writes down what this run is."""
         write_atomic(self.config, dump_yaml(config))
+        write_json(self.begun, {"command": command})
+
+    def command(self) -> str:
+        """The command the run was started with."""
+        return str((read_json(self.begun) or {}).get("command", "train"))
 
     def read_config(self) -> Config | None:
         """The configuration the run was started with."""
@@ -128,9 +144,12 @@ class RunDirectory:
 
 def run_directory(config: Config, command: str) -> RunDirectory:
     """Where a command's run lives: the user's `name`, or one made of the configuration's hash."""
-    if command == "pretrain":
+    if command == "pretrain" and config.supervised.network == "teacher":
         return teacher_directory(config) if config.name is None else _in(config, "teachers", config.name)
-    return _in(config, config.experiment, config.name or f"{config.experiment}-{config_hash(config)}")
+    if config.name is not None:
+        return _in(config, config.experiment, config.name)
+    label = {"train": "", "pretrain": "scratch-"}.get(command, f"{command}-")
+    return _in(config, config.experiment, f"{config.experiment}-{label}{config_hash(config, command)}")
 
 
 def teacher_directory(config: Config) -> RunDirectory:

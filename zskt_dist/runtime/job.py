@@ -13,11 +13,12 @@ class Job:
     """One command's run.
 
     Attributes:
-        command: `train` or `pretrain`.
+        command: `train`, `pretrain`, `distill`, `finetune` or `evaluate`.
         config: With absolute paths: workers may start in other folders than the driver.
-        config_hash: Of the configuration as the user wrote it.
+        hashes: Of the configuration as the user wrote it, for each command.
         directory: The run directory, absolute, on storage all workers see.
         teacher_directory: Likewise, of the teacher that is trained where no checkpoint is given.
+        student_directory: Likewise, of the zero-shot run whose student is finetuned.
         launcher: `local` or `ray`, for the record.
         tracking: `{tracking_uri, experiment_id, run_id}` of the MLflow run; None: not tracked live.
         git_commit: Of the code that runs, where it is known.
@@ -25,9 +26,10 @@ class Job:
 
     command: str
     config: Config
-    config_hash: str
+    hashes: dict[str, str]
     directory: str
     teacher_directory: str
+    student_directory: str
     launcher: str
     tracking: dict[str, str] | None = None
     git_commit: str | None = None
@@ -35,19 +37,30 @@ class Job:
     @classmethod
     def plan(cls, command: str, config: Config) -> "Job":
         """The job of a command, started in the current folder."""
+        unnamed = config.model_copy(update={"name": None})
         return cls(
             command=command,
             config=absolute_paths(config),
-            config_hash=config_hash(config),
+            hashes={each: config_hash(config, each) for each in ("train", "pretrain", "distill", "finetune")},
             directory=str(run_directory(config, command).path.absolute()),
             teacher_directory=str(teacher_directory(config).path.absolute()),
+            student_directory=str(run_directory(unnamed, "train").path.absolute()),
             launcher=config.launch.kind,
         )
 
     @property
+    def config_hash(self) -> str:
+        return self.hashes[self.command]
+
+    @property
+    def role(self) -> str:
+        """The network that is trained: `teacher` or `student`."""
+        return self.config.supervised.network if self.command == "pretrain" else "student"
+
+    @property
     def needs_training_images(self) -> bool:
-        """Whether real labelled images are trained on; the zero-shot student itself never is."""
-        return self.command == "pretrain" or self.config.teacher.checkpoint is None
+        """Whether real labelled images are trained on; a zero-shot student never is, its teacher may be."""
+        return self.command in ("pretrain", "distill", "finetune") or self.config.teacher.checkpoint is None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.model_dump(mode="json")}
@@ -63,5 +76,8 @@ def absolute_paths(config: Config) -> Config:
     if teacher.checkpoint is not None:
         teacher = teacher.model_copy(update={"checkpoint": str(Path(teacher.checkpoint).absolute())})
     data = data.model_copy(update={"root": str(Path(data.root).absolute())})
+    finetune = config.finetune
+    if finetune.student is not None:
+        finetune = finetune.model_copy(update={"student": str(Path(finetune.student).absolute())})
     runs_dir = str(Path(config.runs_dir).absolute())
-    return config.model_copy(update={"teacher": teacher, "data": data, "runs_dir": runs_dir})
+    return config.model_copy(update={"teacher": teacher, "data": data, "finetune": finetune, "runs_dir": runs_dir})

@@ -10,17 +10,18 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, TappedNetwork, build_network
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
+from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, stream
 
 
 def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """The network of `config.teacher` or `config.student`, initialised from the seed.
+    """The network of `config.teacher` or `config.student`, initialised from its seed.
 
     Raises:
         ConfigError: the architecture is unknown or cannot take these images.
     """
     arch: str = getattr(config, role).arch
-    seed_initialisation(config.seed, role)
+    seed_initialisation(config.teacher_seed if role == "teacher" else config.seed, role)
     try:
         return build_network(arch, image_shape, num_classes)
     except ValueError as error:
@@ -28,14 +29,18 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
 
 
 def tap_pair(
-    config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape
+    config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape, *, weight: str = "loss"
 ) -> tuple[TappedNetwork, TappedNetwork]:
     """Teacher and student with taps on the layers whose attention maps are compared (none with beta = 0).
+
+    Args:
+        weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
 
     Raises:
         ConfigError: a position is out of range, or paired maps differ in size.
     """
-    if not config.loss.beta:
+    beta: float = getattr(config, weight).beta
+    if not beta:
         return TappedNetwork(teacher), TappedNetwork(student)
     layers = {}
     for role, network in (("teacher", teacher), ("student", student)):
@@ -54,7 +59,7 @@ def tap_pair(
             f"{role}'s " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(layers[role], size, strict=True))
             for role, size in zip(layers, sizes, strict=True)
         )
-        raise ConfigError("loss.beta", config.loss.beta, f"attention maps do not pair: {shown}; use loss.beta=0")
+        raise ConfigError(f"{weight}.beta", beta, f"attention maps do not pair: {shown}; use {weight}.beta=0")
     return pair
 
 
@@ -72,6 +77,15 @@ def seed_initialisation(seed: int, role: str) -> None:
     """Initialisations of different networks are independent, and equal on all workers."""
     number = ("teacher", "student", "generator").index(role)
     torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
+
+
+def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
+    """`network`; with `batch_norm: sync`, statistics of the global batch; it works on CUDA only."""
+    if config.engine.batch_norm == "local" or world.size == 1:
+        return network
+    if world.device.type != "cuda":
+        raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def _map_sizes(network: TappedNetwork, x: Tensor) -> list[tuple[int, int]]:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from zskt_dist.config import Config
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.loop import Outcome
+from zskt_dist.runtime.loop import Outcome, Task
 from zskt_dist.runtime.world import World
 
 Result = dict[str, Any]
@@ -21,17 +20,23 @@ def build_result(
     job: Job,
     world: World,
     outcome: Outcome,
-    iterations: int,
+    task: Task,
     *,
-    teacher: Result,
-    student: Result | None,
+    teacher: tuple[nn.Module | None, float | None],
+    sha256: str | None,
 ) -> Result:
-    """All keys of DESIGN's `result.json`; accuracies are fractions, `accuracy_last` is the headline."""
+    """All keys of DESIGN's `result.json`; accuracies are fractions, `accuracy_last` is the headline.
+
+    Args:
+        teacher: The teacher and its accuracy; (None, None) where a student learnt without one.
+        sha256: Of the student's weights; None where the teacher itself was trained.
+    """
     config = job.config
+    network, accuracy = teacher
     return {
         "status": "finished",
         "command": job.command,
-        "experiment": config.experiment,
+        "experiment": Path(job.directory).parent.name,
         "name": Path(job.directory).name,
         "config_hash": job.config_hash,
         "git_commit": job.git_commit,
@@ -39,32 +44,30 @@ def build_result(
         "engine": config.engine.kind,
         "world_size": world.size,
         "device": str(world.device),
-        "iterations": iterations,
+        "seed": config.teacher_seed if sha256 is None else config.seed,
+        "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
+        "images_per_class": None if job.command == "train" or sha256 is None else config.data.images_per_class,
+        "iterations": task.iterations,
         "resumed_from": outcome.resumed_from,
         "seconds": round(outcome.seconds, 2),
         "iterations_per_second": round(outcome.iterations_per_second, 3),
         "peak_memory_bytes": peak_memory_bytes(world.device),
-        "teacher": teacher,
-        "student": student,
+        "teacher": network and _network_entry(config.teacher.arch, network) | {"accuracy": accuracy},
+        "student": sha256
+        and _network_entry(config.student.arch, task.network)
+        | {
+            "accuracy_last": outcome.scores.accuracy,
+            "accuracy_best": outcome.accuracy_best,  # on the test images along the way; never the result
+            "agreement": outcome.scores.agreement,
+            "sha256": sha256,
+        },
         "mte": None,
         "mlflow": job.tracking,
     }
 
 
-def teacher_entry(config: Config, network: nn.Module, accuracy: float | None) -> Result:
-    return {"arch": config.teacher.arch, "params": count_parameters(network), "accuracy": accuracy}
-
-
-def student_entry(config: Config, network: nn.Module, outcome: Outcome, sha256: str) -> Result:
-    """`accuracy_best` is the best on the test images along the way, recorded and never the result."""
-    return {
-        "arch": config.student.arch,
-        "params": count_parameters(network),
-        "accuracy_last": outcome.scores.accuracy,
-        "accuracy_best": outcome.accuracy_best,
-        "agreement": outcome.scores.agreement,
-        "sha256": sha256,
-    }
+def _network_entry(arch: str, network: nn.Module) -> Result:
+    return {"arch": arch, "params": count_parameters(network)}
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -47,7 +47,8 @@ class StopVote:
     @property
     def wanted(self) -> bool:
         """Whether this worker itself has been asked to stop."""
-        return self._wanted or self._file_exists()
+        self._wanted = self._wanted or self._file_exists()
+        return self._wanted
 
     def close(self) -> None:
         """Completes the vote under way; every worker calls this after its last iteration."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch.distributed as dist
@@ -17,12 +18,13 @@ from zskt_dist.runtime.evaluation import Evaluator
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
 from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.results import build_result, student_entry, teacher_entry
+from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
-from zskt_dist.runtime.tasks import SupervisedTask, ZeroShotTask
+from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
 from zskt_dist.runtime.weights import load_into, read_weights, save_weights
 from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import ZeroShotTask
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 
@@ -51,6 +53,10 @@ class Worker:
         self.directory = RunDirectory(Path(self.job.directory))
         self.stop = StopVote(self.world, self.directory.stop)
 
+    @cached_property
+    def dataset(self) -> ImageDataset:
+        return open_dataset(self.job.config)
+
     def run(self) -> None:
         """Runs the job's command to its end; the result is in the run directory.
 
@@ -58,14 +64,9 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
-        config = self.job.config
-        _check_batches(config, self.world)
-        dataset = open_dataset(config)
+        _check_batches(self.job.config, self.world)
         with self.stop.listening(), _Lock(self.directory, self.world, self.stop, _RUN_PATIENCE_SECONDS):
-            if self.job.command == "pretrain":
-                self._pretrain(self.directory, dataset, self.tracker)
-            else:
-                self._train(dataset)
+            self._fit(self.job.command, self.directory, self.tracker, self.job.role)
 
     def run_for_driver(self) -> None:
         """As `run`, where the driver is another process: what is meant for the user is left in the run directory."""
@@ -79,59 +80,70 @@ class Worker:
             if not self.directory.failure.exists():  # else: another worker has told why it left
                 raise
 
-    def _train(self, dataset: ImageDataset) -> None:
-        config = self.job.config
-        teacher = self._teacher(dataset)
-        task = ZeroShotTask(config, teacher, dataset.image_shape, dataset.num_classes, self.world)
-        evaluator = Evaluator(dataset, self.world, batch_size=config.evaluation.batch_size, teacher=teacher)
-        outcome = self._loop(self.directory, task, evaluator, self.tracker)
-        sha256 = self._export(self.directory, "student", task, dataset)
-        accuracy = evaluator.teacher_accuracy()
-        if self.world.is_main:
-            self.directory.finish(
-                build_result(
-                    self.job,
-                    self.world,
-                    outcome,
-                    task.iterations,
-                    teacher=teacher_entry(config, teacher, accuracy),
-                    student=student_entry(config, task.network, outcome, sha256),
-                )
-            )
-
-    def _pretrain(self, directory: RunDirectory, dataset: ImageDataset, tracker: Tracker) -> None:
-        """Trains the teacher in a run directory of its own, unless it is finished."""
-        config = self.job.config
+    def _fit(self, command: str, directory: RunDirectory, tracker: Tracker, role: str) -> None:
+        """Trains what `command` asks for in `directory`, unless it is finished there."""
         if self.world.broadcast(directory.finished() if self.world.is_main else None):
             return
         if self.world.is_main and directory.path != self.directory.path:  # else the driver has written it
-            directory.write_config(config)
-        task = SupervisedTask(config, dataset, self.world)
-        evaluator = Evaluator(dataset, self.world, batch_size=config.evaluation.batch_size)
+            directory.begin(command, self.job.config.model_copy(update={"name": None}))
+        task, teacher = self._task(command, role)
+        evaluator = Evaluator(
+            self.dataset, self.world, batch_size=self.job.config.evaluation.batch_size, teacher=teacher
+        )
+        if self.world.is_main and isinstance(task, SupervisedTask):
+            task.save_subset(directory.subset)
         outcome = self._loop(directory, task, evaluator, tracker)
-        self._export(directory, "teacher", task, dataset)
+        sha256 = self._export(directory, role, task)
+        accuracy = evaluator.teacher_accuracy()
         if self.world.is_main:
-            job = replace(self.job, command="pretrain", directory=str(directory.path))
+            job = replace(self.job, command=command, directory=str(directory.path))
             if directory.path != self.directory.path:
                 job = replace(job, tracking=None)
-            entry = teacher_entry(config, task.network, outcome.scores.accuracy)
-            directory.finish(build_result(job, self.world, outcome, task.iterations, teacher=entry, student=None))
+            directory.finish(
+                build_result(
+                    job,
+                    self.world,
+                    outcome,
+                    task,
+                    teacher=(task.network, outcome.scores.accuracy) if role == "teacher" else (teacher, accuracy),
+                    sha256=None if role == "teacher" else sha256,
+                )
+            )
 
-    def _teacher(self, dataset: ImageDataset) -> nn.Module:
+    def _task(self, command: str, role: str) -> tuple[Task, nn.Module | None]:
+        """What one iteration of `command` is, and the teacher its network is compared with."""
+        config, dataset, world = self.job.config, self.dataset, self.world
+        if command == "pretrain":
+            return from_scratch(config, role, dataset, world), None
+        teacher = self._teacher()
+        if command == "distill":
+            return distillation(config, teacher, dataset, world), teacher
+        if command == "finetune":
+            return finetuning(config, self._zero_shot_student(), dataset, world), teacher
+        return ZeroShotTask(config, teacher, dataset.image_shape, dataset.num_classes, world), teacher
+
+    def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""
-        config = self.job.config
-        key = "teacher.checkpoint"
-        if config.teacher.checkpoint is None:
-            directory = RunDirectory(Path(self.job.teacher_directory))
-            with _Lock(directory, self.world, self.stop, _TEACHER_PATIENCE_SECONDS):
-                self._pretrain(directory, dataset, NullTracker())
-            self.world.barrier()  # rank 0 has written the file
-            path = directory.weights("teacher")
-        else:
-            path = Path(config.teacher.checkpoint)
-        network = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
+        path = self.job.config.teacher.checkpoint or self._made("pretrain", self.job.teacher_directory, "teacher")
+        return self._read("teacher", "teacher.checkpoint", Path(path)).eval().requires_grad_(False)
+
+    def _zero_shot_student(self) -> nn.Module:
+        """The student to finetune: from the user's file, or of the zero-shot run, which is made now where missing."""
+        path = self.job.config.finetune.student or self._made("train", self.job.student_directory, "student")
+        return self._read("student", "finetune.student", Path(path))
+
+    def _made(self, command: str, directory: str, role: str) -> Path:
+        """Weights that another command makes, in a run directory of its own."""
+        where = RunDirectory(Path(directory))
+        with _Lock(where, self.world, self.stop, _TEACHER_PATIENCE_SECONDS):
+            self._fit(command, where, NullTracker(), role)
+        self.world.barrier()  # rank 0 has written the file
+        return where.weights(role)
+
+    def _read(self, role: str, key: str, path: Path) -> nn.Module:
+        network = new_network(self.job.config, role, self.dataset.image_shape, self.dataset.num_classes)
         load_into(network, read_weights(path, key), key, path)
-        return network.to(self.world.device).eval().requires_grad_(False)
+        return network.to(self.world.device)
 
     def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator, tracker: Tracker) -> Outcome:
         config = self.job.config
@@ -151,14 +163,14 @@ class Worker:
         )
         return loop.run()
 
-    def _export(self, directory: RunDirectory, role: str, task: Task, dataset: ImageDataset) -> str:
+    def _export(self, directory: RunDirectory, role: str, task: Task) -> str:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
         config = self.job.config
-        mean, std = dataset.mean_std
+        mean, std = self.dataset.mean_std
         about = {
             "arch": getattr(config, role).arch,
-            "image_shape": list(dataset.image_shape),
-            "num_classes": dataset.num_classes,
+            "image_shape": list(self.dataset.image_shape),
+            "num_classes": self.dataset.num_classes,
             "mean": mean,
             "std": std,
         }
@@ -195,6 +207,6 @@ class _Lock:
 
 
 def _check_batches(config: Config, world: World) -> None:
-    for key, size in (("batch_size", config.batch_size), ("supervised.batch_size", config.supervised.batch_size)):
+    for key, size in config.batch_sizes.items():
         if size % world.size:
             raise UserError(f"{key}={size}: cannot be shared evenly by the {world.size} workers that were started")

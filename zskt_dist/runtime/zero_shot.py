@@ -1,8 +1,7 @@
-"""The two kinds of training, put together from configuration, networks, engines and algorithms."""
+"""Zero-shot transfer, put together from configuration, networks, engines and the algorithm."""
 
 import copy
 import math
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,48 +10,14 @@ from torch import Tensor, nn
 
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
-from zskt_dist.algorithms.supervised import SupervisedTraining, step_decay
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
-from zskt_dist.data import ImageDataset, TrainingBatches
 from zskt_dist.engine import DDPEngine
-from zskt_dist.errors import ConfigError
-from zskt_dist.models import Generator, ImageShape, TappedNetwork
-from zskt_dist.runtime.networks import new_network, seed_initialisation, tap_pair
+from zskt_dist.models import Generator, ImageShape
+from zskt_dist.runtime.networks import new_network, seed_initialisation, synchronised, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
-
-
-class SupervisedTask:
-    """A network trained on real labelled images: how teachers are made."""
-
-    phase = "teacher"
-
-    def __init__(self, config: Config, dataset: ImageDataset, world: World) -> None:
-        recipe = config.supervised
-        self.iterations = config.supervised_iterations
-        self.network = new_network(config, "teacher", dataset.image_shape, dataset.num_classes).to(world.device)
-        optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        schedule = partial(step_decay, iterations=self.iterations, milestones=recipe.milestones, decay=recipe.decay)
-        engine = DDPEngine(_synchronised(TappedNetwork(self.network), config, world), optimizer, schedule)
-        self.engines: Mapping[str, DDPEngine] = {"teacher": engine}
-        self.batches = TrainingBatches(
-            dataset, recipe.batch_size, config.seed, world.device, world.part(recipe.batch_size)
-        )
-        self.training = SupervisedTraining(engine)
-
-    def step(self, iteration: int) -> Metrics:
-        return self.training.step(*self.batches(iteration))
-
-    def picture(self, path: Path | None) -> bool:
-        return False
 
 
 class ZeroShotTask:
@@ -77,7 +42,7 @@ class ZeroShotTask:
         settings = config.optimizer
         self.engines = {
             name: DDPEngine(
-                network := _synchronised(module, config, world),
+                network := synchronised(module, config, world),
                 torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
                 cosine,
                 clip_norm=settings.clip_norm,
@@ -130,12 +95,3 @@ class ZeroShotTask:
 def cosine_decay(iteration: int, iterations: int) -> float:
     """Learning-rate factor from 1 to 0 over the run (section 4.1)."""
     return (1 + math.cos(math.pi * iteration / iterations)) / 2
-
-
-def _synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
-    """With `batch_norm: sync`, statistics of the global batch; it works on CUDA only."""
-    if config.engine.batch_norm == "local" or world.size == 1:
-        return network
-    if world.device.type != "cuda":
-        raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)

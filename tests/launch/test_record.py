@@ -1,0 +1,36 @@
+"""The MLflow record is completed by the same command, whatever cut its upload short."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.support.configs import TINY
+from zskt_dist import cli
+from zskt_dist.files import read_json
+from zskt_dist.launch import record
+
+
+def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    arguments = [*TINY, "iterations=2", "name=run", f"tracking.uri={store}"]
+
+    def killed(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "upload", killed)
+        assert cli.training_command("train", "", arguments) == 130
+    address = read_json(tmp_path / "runs/digits/run/mlflow.json")
+    client = MlflowClient(tracking_uri=store)
+    assert client.get_run(address["run_id"]).info.status == "RUNNING"
+
+    assert cli.training_command("train", "", arguments) == 0
+    run = client.get_run(address["run_id"])
+    assert run.info.status == "FINISHED"
+    assert (
+        run.data.metrics["accuracy"] == read_json(tmp_path / "runs/digits/run/result.json")["student"]["accuracy_last"]
+    )
+    assert "model_uri" in run.data.tags
+    assert read_json(tmp_path / "runs/digits/run/mlflow.json")["complete"]

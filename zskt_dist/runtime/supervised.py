@@ -1,0 +1,134 @@
+"""Training on real images, put together: from scratch, KD + AT, and finetuning a zero-shot student."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.algorithms.supervised import Distillation, SupervisedTraining, step_decay
+from zskt_dist.config import Config
+from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
+from zskt_dist.engine import DDPEngine
+from zskt_dist.files import write_json
+from zskt_dist.models import TappedNetwork
+from zskt_dist.runtime.networks import new_network, synchronised, tap_pair
+from zskt_dist.runtime.world import World
+
+
+class Training(Protocol):
+    """One step of a supervised algorithm."""
+
+    def step(self, x: Tensor, label: Tensor, /) -> Metrics: ...
+
+
+class SupervisedTask:
+    """Batches of real images through a supervised algorithm; what differs is built by the functions below.
+
+    Attributes:
+        subset: Positions in the train split, where only some images per class are seen.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        network: nn.Module,
+        engine: DDPEngine,
+        training: Training,
+        batches: TrainingBatches,
+        iterations: int,
+        subset: np.ndarray | None = None,
+    ) -> None:
+        self.phase, self.network, self.iterations, self.subset = phase, network, iterations, subset
+        self.engines: Mapping[str, DDPEngine] = {"teacher" if phase == "teacher" else "student": engine}
+        self.training, self.batches = training, batches
+
+    def step(self, iteration: int) -> Metrics:
+        return self.training.step(*self.batches(iteration))
+
+    def picture(self, path: Path | None) -> bool:
+        return False
+
+    def save_subset(self, path: Path) -> None:
+        """Writes down which training images are seen, where that is a choice."""
+        if self.subset is not None:
+            write_json(path, {"split": "train", "indices": self.subset.tolist()})
+
+
+def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World) -> SupervisedTask:
+    """Cross entropy with the paper's SGD recipe; a teacher always sees all images."""
+    network = new_network(config, role, dataset.image_shape, dataset.num_classes).to(world.device)
+    engine = _sgd(config, TappedNetwork(network), world)
+    seed = config.teacher_seed if role == "teacher" else config.seed
+    subset = None if role == "teacher" else _subset(config, dataset)
+    batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
+    phase = "teacher" if role == "teacher" else "scratch"
+    return SupervisedTask(
+        phase, network, engine, SupervisedTraining(engine), batches, config.supervised_iterations, subset
+    )
+
+
+def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
+    """KD + AT with the same SGD recipe.
+
+    Raises:
+        ConfigError: the attention maps of teacher and student do not pair, or a class has too few images.
+    """
+    network = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
+    tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
+    engine = _sgd(config, tapped_student, world)
+    settings = config.distill
+    training = Distillation(
+        engine,
+        tapped_teacher,
+        temperature=settings.temperature,
+        alpha=settings.alpha,
+        beta=settings.beta,
+        attention=config.loss.attention,
+    )
+    subset = _subset(config, dataset)
+    batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
+    return SupervisedTask("distill", network, engine, training, batches, config.supervised_iterations, subset)
+
+
+def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
+    """Cross entropy with Adam from a trained student, its batch norm in eval mode unless asked otherwise."""
+    settings = config.finetune
+    student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
+    tapped = synchronised(TappedNetwork(student), config, world)
+    optimizer = torch.optim.Adam(tapped.parameters(), lr=settings.learning_rate, fused=True)
+    engine = DDPEngine(tapped, optimizer, lambda iteration: 1.0)
+    subset = _subset(config, dataset)
+    batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
+    return SupervisedTask("finetune", student, engine, SupervisedTraining(engine), batches, settings.iterations, subset)
+
+
+def _sgd(config: Config, network: nn.Module, world: World) -> DDPEngine:
+    recipe = config.supervised
+    network = synchronised(network, config, world)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    schedule = partial(
+        step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
+    )
+    return DDPEngine(network, optimizer, schedule)
+
+
+def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:
+    count = config.data.images_per_class
+    if count is None:
+        return None
+    return balanced_subset(dataset.train.labels, dataset.num_classes, count, config.seed)
+
+
+def _batches(size: int, seed: int, dataset: ImageDataset, world: World, subset: np.ndarray | None) -> TrainingBatches:
+    return TrainingBatches(dataset, size, seed, world.device, world.part(size), subset)
