@@ -4,9 +4,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch.environment import is_follower, torchrun_rank
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from zskt_dist.config import Config
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
@@ -79,9 +85,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
         repair_record(directory, config.tracking.uri)
     if result is None:
-        from zskt_dist.launch.driver import execute
-
-        result = execute(command, config, fresh=options.fresh, console=console)
+        result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
         from zskt_dist.files import write_json
         from zskt_dist.report.summary import print_summary
@@ -89,6 +93,17 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         if options.json:
             write_json(options.json, result)
         print_summary(result, directory.path, console)
+
+
+def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:
+    if config.seeds is None:
+        from zskt_dist.launch.driver import execute
+
+        return execute(command, config, fresh=fresh, console=console)
+
+    from zskt_dist.launch.seeds import execute_seeds
+
+    return execute_seeds(command, config, fresh=fresh, console=console)
 
 
 def _torchrun_overrides() -> list[str]:

@@ -18,12 +18,18 @@ from zskt_dist.launch.record import close_record, open_record
 from zskt_dist.report.figures import draw_run
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
+from zskt_dist.tracking.mlflow import RunAddress
 
 log = logging.getLogger(__name__)
 
 
-def execute(command: str, config: Config, *, fresh: bool, console: Console) -> dict[str, Any]:
+def execute(
+    command: str, config: Config, *, fresh: bool, console: Console, group: RunAddress | None = None
+) -> dict[str, Any]:
     """Runs a command to its end, or continues it, and returns its result; {} on torchrun's other ranks.
+
+    Args:
+        group: MLflow run that the run's own is nested under.
 
     Raises:
         UserError: something the user asked for cannot be done.
@@ -40,7 +46,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console) -> d
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
         directory.begin(command, config)
-        _run(open_record(replace(job, git_commit=_git_commit())), directory, console)
+        _run(open_record(replace(job, git_commit=_git_commit()), group), directory, console)
     result = directory.finished()
     assert result, "a launcher that returns has finished the run"
     return result

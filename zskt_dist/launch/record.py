@@ -1,6 +1,7 @@
 """The MLflow run of a job: opened by the driver, fed by rank 0, completed from the run directory."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,29 +11,86 @@ from typing import Any
 from zskt_dist.config import Config, flatten
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
+from zskt_dist.launch.environment import is_follower
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import load_network
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
-from zskt_dist.tracking.mlflow import IMAGE_KEY, MlflowStream, RunAddress, log_student, open_run, tracking_uri, upload
+from zskt_dist.tracking.mlflow import (
+    IMAGE_KEY,
+    MlflowStream,
+    RunAddress,
+    log_student,
+    open_run,
+    set_tags,
+    tracking_uri,
+    upload,
+)
 
 log = logging.getLogger(__name__)
 
 
-def open_record(job: Job) -> Job:
+def open_record(job: Job, group: RunAddress | None = None) -> Job:
     """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return job
     directory = RunDirectory(Path(job.directory))
     try:
-        address = _open(directory, uri, job.config, _tags(job))
+        address = _open(directory, uri, job.config, _tags(job) | _nested(group, uri))
     except Exception as error:
         log.warning("%s", _unreachable(uri, error, directory))
         return job
     return replace(job, tracking=address._asdict())
+
+
+def open_group(directory: RunDirectory, command: str, config: Config) -> RunAddress | None:
+    """The MLflow run under which those of several seeds are nested; None where MLflow cannot be reached."""
+    uri = tracking_uri(config.tracking.uri)
+    if uri is None or is_follower():
+        return None
+    try:
+        seeds = ",".join(str(seed) for seed in config.seeds or ())
+        return _open(directory, uri, config, {"command": command, "seeds": seeds, **_what(config, "pair")})
+    except Exception as error:
+        log.warning("%s", _unreachable(uri, error, directory))
+        return None
+
+
+def adopt(directory: RunDirectory, group: RunAddress | None) -> None:
+    """Nests a run that was finished earlier under `group`."""
+    known = read_json(directory.tracking)
+    if group is None or not known or known["tracking_uri"] != group.tracking_uri:
+        return
+    try:
+        set_tags(_address(known), _nested(group, group.tracking_uri))
+    except Exception as error:
+        log.warning("%s", _unreachable(group.tracking_uri, error, directory))
+
+
+def close_group(directory: RunDirectory, group: RunAddress | None) -> None:
+    """Means and standard deviations over the seeds become metrics of the group's run."""
+    result = directory.finished()
+    if group is None or result is None:
+        return
+    try:
+        _upload_group(directory, group, result)
+    except Exception as error:
+        log.warning("%s", _unreachable(group.tracking_uri, error, directory))
+
+
+def _upload_group(directory: RunDirectory, group: RunAddress, result: dict[str, Any]) -> int:
+    row: dict[str, float] = {"iteration": result["iterations"], "time": round(time.time() * 1000)}
+    for who in ("teacher", "student", "mte"):
+        numbers = {key: value for key, value in (result[who] or {}).items() if isinstance(value, float)}
+        row |= {f"{who}_{key}" if who != "student" else key: value for key, value in numbers.items()}
+    directory.finish(result | {"mlflow": group._asdict()})
+    files = [directory.config, directory.result]
+    missing = upload(group, rows=[row], images={}, files=files, tags={}, log_model=None, status="FINISHED")
+    write_json(directory.tracking, group._asdict() | {"complete": True})
+    return missing
 
 
 @contextmanager
@@ -80,6 +138,8 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     if config is None:
         raise UserError(f"{directory.path} is no run directory: it has no config.yaml")
     result = directory.finished()
+    if result and "seeds" in result:
+        return _upload_group(directory, _open(directory, uri, config, {}), result)
     address = _open(directory, uri, config, _result_tags(config, result) if result else {})
     if result and result["mlflow"] != address._asdict():
         result = result | {"mlflow": address._asdict()}
@@ -145,10 +205,19 @@ def _open(directory: RunDirectory, uri: str, config: Config, tags: dict[str, str
         directory.path.name,
         params=dict(flatten(config)),
         tags=tags,
-        known=RunAddress(*(known[field] for field in RunAddress._fields)) if known else None,
+        known=_address(known) if known else None,
     )
     write_json(directory.tracking, address._asdict())
     return address
+
+
+def _address(known: dict[str, Any]) -> RunAddress:
+    return RunAddress(*(known[field] for field in RunAddress._fields))
+
+
+def _nested(group: RunAddress | None, uri: str) -> dict[str, str]:
+    """MLflow's own tag for a run that is shown under another."""
+    return {"mlflow.parentRunId": group.run_id} if group and group.tracking_uri == uri else {}
 
 
 def _log_model(directory: RunDirectory, config: Config, role: str) -> str:

@@ -71,6 +71,7 @@ def open_run(
         client.update_run(known.run_id, status="RUNNING")
         address = known
         present = run.data.params
+        set_tags(address, {key: value for key, value in tags.items() if run.data.tags.get(key) != value})
     else:
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else _create_experiment(client, uri, experiment)
@@ -78,6 +79,13 @@ def open_run(
         address, present = RunAddress(uri, experiment_id, run.info.run_id), {}
     _log_params(client, address.run_id, {k: v for k, v in params.items() if k not in present})
     return address
+
+
+def set_tags(address: RunAddress, tags: Mapping[str, str]) -> None:
+    """Raises whatever MLflow raises when the store cannot be reached."""
+    client = _client(address.tracking_uri)
+    for key, value in tags.items():
+        client.set_tag(address.run_id, key, value)
 
 
 class MlflowStream:
