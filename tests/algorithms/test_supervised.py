@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zskt_dist.algorithms.supervised import SupervisedTraining, step_decay
+from zskt_dist.algorithms.supervised import Distillation, SupervisedTraining, step_decay
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import TappedNetwork
 
@@ -77,3 +77,41 @@ def test_learns() -> None:
     losses = [training.step(x, label)["loss"].item() for _ in range(50)]
     assert losses[0] == pytest.approx(0.693147, abs=1e-5)
     assert losses[-1] < 0.03
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("layers", [("0",), ("0", "2"), ()])
+def test_distillation_is_the_loss_of_the_few_shot_code(layers: tuple[str, ...]) -> None:
+    """0.1 CE + 2 * 0.9 T^2 KL_mean(T = 4) + 1000 AT * 3 / layers, written out; one SGD step of rate 1."""
+    torch.manual_seed(0)
+
+    def network() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 9, 5)
+        )
+
+    teacher, student = network().requires_grad_(False), network()
+    plain = copy.deepcopy(student)
+    engine = DDPEngine(TappedNetwork(student, layers), torch.optim.SGD(student.parameters(), lr=1.0), lambda _: 1.0)
+    x, label = torch.randn(6, 1, 6, 6), torch.tensor([0, 1, 2, 3, 4, 0])
+    metrics = Distillation(engine, TappedNetwork(teacher, layers)).step(x, label)
+
+    def maps(net: nn.Module) -> list[torch.Tensor]:
+        out, found = x, []
+        for name, layer in net.named_children():
+            out = layer(out)
+            if name in layers:
+                attention = out.pow(2).mean(1).flatten(1)
+                found.append(attention / attention.norm(dim=1, keepdim=True))
+        return found
+
+    p = torch.softmax(teacher(x) / 4, 1)
+    q = torch.softmax(plain(x) / 4, 1)
+    kl = (p * (p / q).log()).sum() / (6 * 5)
+    attention = sum(((a - b) ** 2).mean() for a, b in zip(maps(plain), maps(teacher), strict=True))
+    hard = -torch.log_softmax(plain(x), 1)[range(6), label].mean()
+    loss = 0.1 * hard + 2 * 0.9 * 16 * kl + (1000 * 3 / len(layers) * attention if layers else 0.0)
+    assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-12)
+    gradients = torch.autograd.grad(loss, list(plain.parameters()))
+    for trained, before, gradient in zip(student.parameters(), plain.parameters(), gradients, strict=True):
+        torch.testing.assert_close(trained, before - gradient, rtol=1e-10, atol=1e-12)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from tests.support.images import random_dataset
-from zskt_dist.data import ImageDataset, TrainingBatches
+from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
+from zskt_dist.errors import ConfigError
 from zskt_dist.runtime.world import World
 
 CPU = torch.device("cpu")
@@ -137,3 +138,30 @@ def test_the_data_set_is_not_changed() -> None:
     before = dataset.train.images.clone()
     TrainingBatches(dataset, 8, 0, CPU)(0)
     assert torch.equal(dataset.train.images, before)
+
+
+LABELS = torch.tensor([2, 0, 1, 2, 2, 0, 1, 1, 0, 2, 1, 0])
+
+
+def test_a_balanced_subset_has_m_of_every_class_and_another_seed_others() -> None:
+    chosen = balanced_subset(LABELS, 3, 2, seed=0)
+    assert sorted(LABELS[chosen].tolist()) == [0, 0, 1, 1, 2, 2]
+    assert len(set(chosen.tolist())) == 6
+    assert np.array_equal(chosen, balanced_subset(LABELS, 3, 2, seed=0))
+    assert len({tuple(balanced_subset(LABELS, 3, 2, seed=seed).tolist()) for seed in range(8)}) > 4
+    assert np.array_equal(balanced_subset(LABELS, 3, 4, seed=5), np.arange(12))
+
+
+def test_more_images_than_a_class_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.images_per_class=5: class 0 has 4 training images"):
+        balanced_subset(LABELS, 3, 5, seed=0)
+
+
+def test_batches_of_a_subset_are_of_its_images_only() -> None:
+    """Also where it is smaller than a batch: then its images come again, each as often as the others."""
+    dataset = random_dataset(20, (1, 2, 2))
+    indices = np.array([3, 7, 11])
+    x, _ = TrainingBatches(dataset, 6, 0, CPU, indices=indices)(0)
+    images = dataset.standardise(CPU)(dataset.train.images[indices])
+    counts = [(x == image).flatten(1).all(1).sum().item() for image in images]
+    assert counts == [2, 2, 2]
