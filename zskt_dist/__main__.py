@@ -8,6 +8,8 @@ VERBS = {
     "pretrain": "a teacher, or a student, from scratch on real images",
     "distill": "a student from a teacher and real images (KD + AT)",
     "finetune": "a zero-shot student with a few real images per class",
+    "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
+    "reproduce": "a whole graph of experiments and its report",
     "replay": "upload a run to MLflow",
 }
 

@@ -3,6 +3,7 @@
 This package imports pydantic and PyYAML and nothing heavier: no torch, ray, mlflow or deepspeed.
 """
 
+from zskt_dist.config.graph import load_graph
 from zskt_dist.config.load import config_hash, differing_keys, dump_yaml, load_config, parse_config, teacher_hash
 from zskt_dist.config.schema import Config, flatten
 
@@ -13,6 +14,7 @@ __all__ = [
     "dump_yaml",
     "flatten",
     "load_config",
+    "load_graph",
     "parse_config",
     "teacher_hash",
 ]

@@ -80,7 +80,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         UserError: the file is missing or not YAML, or an override is not `key=value`.
         ConfigError: a key is unknown, or its value has the wrong type or range.
     """
-    tree = {} if path is None else _read_yaml(Path(path))
+    tree = {} if path is None else read_yaml(Path(path))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
@@ -134,7 +134,8 @@ def _under(key: str, prefixes: Sequence[str]) -> bool:
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
+    """A YAML mapping; raises UserError where the file is missing or holds something else."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         json.dumps(tree)

@@ -164,7 +164,7 @@ class Transitions(Section):
     """Network A, whose decision boundaries are crossed."""
     skip: Literal["agreed", "label"] = "agreed"
     """Class that is no target: the agreed one (paper) or the true label (authors' code)."""
-    rows: Positive = 512
+    rows: Positive = 128
     """Images x target classes per forward pass: what bounds the memory."""
 
 

@@ -1,0 +1,52 @@
+"""What two networks predict, counted: sums over images, so that parts of a data set can be added up.
+
+Shapes: B images, C classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BINS = 15
+"""Of confidence in [0, 1], equally wide (Guo et al. 2017, arXiv:1706.04599)."""
+
+
+def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """How often class i (row) was predicted as j (column): classes [B] and [B] -> int64 [C, C]."""
+    return torch.bincount(truth * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def calibration_sums(logits: Tensor, truth: Tensor) -> Tensor:
+    """Per bin of confidence: images, sum of confidences, number of hits; float64 [BINS, 3].
+
+    Args:
+        logits: [B, C].
+        truth: The class that is right, int64 [B]: a label, or what a teacher predicts.
+    """
+    confidence, predicted = torch.softmax(logits.double(), dim=1).max(dim=1)
+    # A confidence on an edge belongs to the bin below it: bins are (low, high].
+    place = (torch.ceil(confidence * BINS).long() - 1).clamp(0, BINS - 1)
+    sums = torch.stack([torch.ones_like(confidence), confidence, (predicted == truth).double()], dim=1)
+    return torch.zeros(BINS, 3, dtype=torch.float64, device=logits.device).index_add_(0, place, sums)
+
+
+class Calibration(NamedTuple):
+    """How well confidence tells how often a network is right."""
+
+    ece: float
+    """Expected calibration error: |accuracy - confidence| averaged over images, bin by bin."""
+    bins: list[dict[str, float]]
+    """Bins that have images: mean `confidence`, `accuracy`, `count`."""
+
+
+def calibration(sums: Tensor) -> Calibration:
+    """From `calibration_sums` of the whole data set."""
+    counts, confidences, hits = sums.unbind(dim=1)
+    ece = ((hits - confidences).abs().sum() / counts.sum()).item()
+    filled = [
+        {"confidence": (confidence / count).item(), "accuracy": (hit / count).item(), "count": int(count)}
+        for count, confidence, hit in zip(counts, confidences, hits, strict=True)
+        if count > 0
+    ]
+    return Calibration(ece, filled)

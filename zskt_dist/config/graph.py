@@ -1,0 +1,84 @@
+"""A graph of experiments: commands in order, each with settings, and the report they end in."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from zskt_dist.config.load import load_config, read_yaml
+from zskt_dist.config.schema import Config, Section
+from zskt_dist.errors import UserError
+
+Settings = dict[str, Any]
+"""Dotted keys to values, as on the command line."""
+
+
+class Step(Section):
+    """One command, once for each combination of `each`."""
+
+    command: Literal["train", "pretrain", "distill", "finetune"]
+    config: str
+    """YAML configuration, relative to the graph's folder."""
+    set: Settings = Field(default_factory=dict)
+    """Settings on top of it."""
+    each: dict[str, list[Any]] = Field(default_factory=dict)
+    """Dotted keys to lists of values: all combinations are run."""
+    evaluate: Settings | None = None
+    """Settings of `evaluate`, which follows the run; null: no evaluation."""
+
+
+class Graph(Section):
+    """A YAML file for `python -m zskt_dist.reproduce`."""
+
+    title: str
+    report: str
+    """Folder of the report, relative to the current one."""
+    set: Settings = Field(default_factory=dict)
+    """Settings on top of every step's."""
+    steps: Annotated[list[Step], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a graph, with everything it takes to start it."""
+
+    command: str
+    arguments: list[str]
+    """Of the command line."""
+    config: Config
+    evaluate: list[str] | None
+    """Of the command line of `evaluate`, after the run directory; None: no evaluation."""
+
+
+def load_graph(path: Path, overrides: list[str]) -> tuple[Graph, list[Task]]:
+    """The graph and its runs in order, all checked.
+
+    Args:
+        overrides: `dotted.key=value` on top of every step.
+
+    Raises:
+        UserError: the file is missing or no graph; ConfigError: a step's configuration cannot work.
+    """
+    try:
+        graph = Graph.model_validate_json(json.dumps(read_yaml(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return graph, [task for step in graph.steps for task in _tasks(graph, step, path.parent, overrides)]
+
+
+def _tasks(graph: Graph, step: Step, folder: Path, overrides: list[str]) -> Iterator[Task]:
+    config = str(folder / step.config)
+    for values in itertools.product(*step.each.values()):
+        settings = graph.set | step.set | dict(zip(step.each, values, strict=True))
+        words = [*_words(settings), *overrides]
+        evaluate = None if step.evaluate is None else _words(step.evaluate)
+        yield Task(step.command, ["--config", config, *words], load_config(config, words), evaluate)
+
+
+def _words(settings: Settings) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]

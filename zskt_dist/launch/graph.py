@@ -1,0 +1,75 @@
+"""Running a graph of experiments: what is finished is skipped, what was interrupted goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from rich.console import Console
+from rich.table import Table
+
+from zskt_dist.cli import EXIT_INTERRUPTED
+from zskt_dist.config.graph import Graph, Task
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.runtime.directory import run_directory
+
+
+def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
+    """Runs what is missing, each command in a process of its own, and then the report.
+
+    Raises:
+        Interrupted: asked to stop; the same command continues.
+        UserError: a command failed; what it said stands above.
+    """
+    started = time.monotonic()
+    for number, task in enumerate(tasks, start=1):
+        directory = run_directory(task.config, task.command).path
+        console.rule(f"{number}/{len(tasks)}  {task.command}  {directory.name}", align="left")
+        if run_directory(task.config, task.command).finished() is None:
+            _run([task.command, *task.arguments], number, len(tasks))
+        else:
+            console.print("finished earlier")
+        if task.evaluate is not None:
+            _run(["evaluate", str(directory), *task.evaluate], number, len(tasks))
+    folders = dict.fromkeys(str(run_directory(task.config, task.command).path) for task in tasks)
+    runs = [*folders, str(run_directory(tasks[0].config, "pretrain").path.parent)]
+    _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
+    console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")
+
+
+def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
+    """`--dry-run`: every run, and whether it is finished."""
+    table = Table(title=graph.title, title_justify="left")
+    for column in ("command", "run directory", "state", "evaluated"):
+        table.add_column(column, overflow="fold")
+    for task in tasks:
+        directory = run_directory(task.config, task.command)
+        state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
+        table.add_row(task.command, str(directory.path), state, "" if task.evaluate is None else "yes")
+    console.print(table)
+
+
+def _run(arguments: Sequence[str], done: int, total: int) -> None:
+    """One command in a process of its own; a signal that stops us stops it, gently."""
+    process = subprocess.Popen([sys.executable, "-m", f"zskt_dist.{arguments[0]}", *arguments[1:]])
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        # Ctrl-C reaches the whole process group by itself; SIGTERM only us.
+        if number == signal.SIGTERM:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+    if code == EXIT_INTERRUPTED:
+        raise Interrupted(done - 1, total)
+    if code:
+        raise UserError(f"{arguments[0]} ended with exit code {code}; the same command goes on from there")
