@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, UserError
 from zskt_dist.launch.environment import is_follower, torchrun_rank
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from zskt_dist.config import Config
-
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
 
 
 def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,8 @@
 """Errors meant for the person who started the command: one clear line, exit code 2, no traceback."""
 
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
+
 
 class UserError(Exception):
     """Something the user asked for cannot be done; the message says what would work."""

@@ -4,19 +4,25 @@ import fcntl
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Replaces `path` at once: temporary file in the same folder, fsync (where `durable`), rename."""
+    """Replaces `path` at once by `content`, as `write_atomic_with`."""
+    data = content.encode() if isinstance(content, str) else content
+    write_atomic_with(path, lambda temporary: temporary.write_bytes(data), durable=durable)
+
+
+def write_atomic_with(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
+    """Replaces `path` at once: `write` to a temporary file in the same folder, fsync (where `durable`), rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if durable:
-                file.flush()
+        write(temporary)
+        if durable:
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
     finally:

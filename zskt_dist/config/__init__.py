@@ -4,7 +4,15 @@ This package imports pydantic and PyYAML and nothing heavier: no torch, ray, mlf
 """
 
 from zskt_dist.config.graph import load_graph
-from zskt_dist.config.load import config_hash, differing_keys, dump_yaml, load_config, parse_config, teacher_hash
+from zskt_dist.config.load import (
+    config_hash,
+    differing_keys,
+    dump_yaml,
+    load_config,
+    parse_config,
+    teacher_hash,
+    with_overrides,
+)
 from zskt_dist.config.schema import Config, flatten
 
 __all__ = [
@@ -17,4 +25,5 @@ __all__ = [
     "load_graph",
     "parse_config",
     "teacher_hash",
+    "with_overrides",
 ]

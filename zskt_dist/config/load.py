@@ -80,7 +80,15 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         UserError: the file is missing or not YAML, or an override is not `key=value`.
         ConfigError: a key is unknown, or its value has the wrong type or range.
     """
-    tree = {} if path is None else read_yaml(Path(path))
+    return _overridden({} if path is None else read_yaml(Path(path)), overrides)
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """`config` with `dotted.key=value` on top; raises as `load_config`."""
+    return _overridden(config.model_dump(mode="json"), overrides)
+
+
+def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):

@@ -15,7 +15,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.plan import problems
 from zskt_dist.launch.progress import watching
 from zskt_dist.launch.record import close_record, open_record
-from zskt_dist.report.figures import draw_run
+from zskt_dist.report.figures import draw_evaluation, draw_run
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.tracking.mlflow import RunAddress
@@ -45,11 +45,38 @@ def execute(
     with directory.driven():
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
-        directory.begin(command, config)
+        directory.begin(command, config, job.teacher_weights)
         _run(open_record(replace(job, git_commit=_git_commit()), group), directory, console)
     result = directory.finished()
     assert result, "a launcher that returns has finished the run"
     return result
+
+
+def evaluate(directory: RunDirectory, config: Config, console: Console) -> None:
+    """Measures a finished run and adds the answer to its directory and its MLflow run.
+
+    Args:
+        config: The run's own, but for how it is measured and where.
+
+    Raises:
+        UserError: something is missing; Interrupted: asked to stop, the same command continues.
+    """
+    job = Job.evaluation(directory.path, config)
+    if is_follower():
+        local.launch(job)
+        return
+    for problem in problems(job):
+        raise problem
+    with directory.driven():
+        directory.clear_requests()
+        try:
+            with watching(directory.progress, console):
+                _launch(job)
+        finally:
+            directory.clear_requests()
+        _draw(directory)
+        if directory.tracking.exists():
+            close_record(job, "FINISHED")
 
 
 def _run(job: Job, directory: RunDirectory, console: Console) -> None:
@@ -57,12 +84,7 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
     status = "FAILED"
     try:
         with watching(directory.progress, console):
-            if job.config.launch.kind == "ray":
-                from zskt_dist.launch import ray
-
-                ray.launch(job)
-            else:
-                local.launch(job)
+            _launch(job)
         status = "FINISHED"
     except Interrupted:
         status = "KILLED"
@@ -73,10 +95,20 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
         close_record(job, status)
 
 
+def _launch(job: Job) -> None:
+    if job.config.launch.kind == "ray":
+        from zskt_dist.launch import ray
+
+        ray.launch(job)
+    else:
+        local.launch(job)
+
+
 def _draw(directory: RunDirectory) -> None:
     """Figures are a by-product: what keeps them from being drawn must not hide how the run ended."""
     try:
         draw_run(directory)
+        draw_evaluation(directory)
     except Exception as error:
         log.warning("figures of %s were not drawn: %s", directory.path, error)
 

@@ -11,9 +11,8 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
-from zskt_dist.cli import EXIT_INTERRUPTED
 from zskt_dist.config.graph import Graph, Task
-from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from zskt_dist.runtime.directory import run_directory
 
 

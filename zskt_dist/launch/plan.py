@@ -165,7 +165,7 @@ def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None
         teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
         if command != "pretrain" or config.supervised.network == "student":
             student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-        if command in ("train", "distill"):
+        if command in ("train", "distill"):  # the others compare no attention maps
             tap_pair(
                 config, teacher, student, dataset.image_shape, weight="distill" if command == "distill" else "loss"
             )

@@ -14,7 +14,7 @@ from zskt_dist.files import read_json, write_json
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import load_network
+from zskt_dist.runtime.networks import load_trained
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
@@ -221,7 +221,7 @@ def _nested(group: RunAddress | None, uri: str) -> dict[str, str]:
 
 
 def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
-    network, shape = load_network(directory, config, role)
+    network, shape = load_trained(config, role, directory.weights(role))
     return log_student(network, shape, name=role)
 
 

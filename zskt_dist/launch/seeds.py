@@ -24,7 +24,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
     """
     directory = run_directory(config, command)
     with directory.driven():
-        directory.begin(command, config)
+        directory.begin(command, config, None)
         group = open_group(directory, command, config)
         results = []
         for seed, single in runs_of_seeds(config):

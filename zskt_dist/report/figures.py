@@ -2,15 +2,17 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
-from zskt_dist.files import write_atomic
+from zskt_dist.files import read_json, write_atomic
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history
@@ -26,6 +28,59 @@ def draw_run(directory: RunDirectory) -> None:
     grids = sorted(directory.figures.glob("pseudo_images_*.png")) if directory.figures.is_dir() else []
     if grids:
         _save(_over_training(grids), directory.figures / "pseudo_images.png")
+
+
+def draw_evaluation(directory: RunDirectory) -> None:
+    """Writes `transition_curves.png` (Figure 4), `calibration.png` and `noise.png` (Figure 5) of an evaluated run."""
+    answer = read_json(directory.evaluation / "evaluation.json")
+    if not answer:
+        return
+    if answer["mean_curves"]:
+        _save(_transitions(answer["mean_curves"], answer["mte"]), directory.figures / "transition_curves.png")
+    _save(_calibration(answer["calibration"]), directory.figures / "calibration.png")
+    if answer["noise"]:
+        _save(_noise(answer["noise"]), directory.figures / "noise.png")
+
+
+def _transitions(curves: dict[str, list[float]], mte: dict[str, Any]) -> Figure:
+    """Mean p_j of both networks with ± 2 standard errors."""
+    figure, axes = plt.subplots(figsize=(5.5, 4), constrained_layout=True)
+    other = "teacher" if mte["stepped"] == "student" else "student"
+    for name, label in (("p_a", f"{mte['stepped']} (stepped)"), ("p_b", other)):
+        mean, error = np.array(curves[name]), np.array(curves[f"{name}_standard_error"])
+        axes.plot(mean, label=label)
+        axes.fill_between(range(len(mean)), mean - 2 * error, mean + 2 * error, alpha=0.3)
+    axes.set(xlabel="adversarial steps", ylabel="mean probability of the target class", ylim=(0, 1))
+    axes.set_title(f"MTE {mte['value']:.3f}, K = {mte['steps']}, ξ = {mte['step_size']:g}, N = {mte['images']}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _calibration(values: dict[str, Any]) -> Figure:
+    """Reliability: how often a network is right, by its confidence."""
+    figure, axes = plt.subplots(figsize=(4.5, 4.2), constrained_layout=True)
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
+    for name, entry in values.items():
+        label = "student against teacher" if name == "agreement" else name
+        points = [(one["confidence"], one["accuracy"]) for one in entry["bins"]]
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"{label}, ECE {entry['ece']:.3f}")
+    axes.set(xlabel="confidence", ylabel="fraction right", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _noise(noise: dict[str, Any]) -> Figure:
+    """Shares of predicted classes on uniform noise, one bar per class and network."""
+    networks = {name: shares for name, shares in noise.items() if name != "images"}
+    figure, axes = plt.subplots(figsize=(6, 3.5), constrained_layout=True)
+    width = 0.8 / len(networks)
+    for number, (name, shares) in enumerate(networks.items()):
+        axes.bar(np.arange(len(shares)) + (number - (len(networks) - 1) / 2) * width, shares, width, label=name)
+    axes.set(xlabel="predicted class", ylabel=f"share of {noise['images']:,} noise images")
+    axes.legend()
+    return figure
 
 
 def _training_curves(rows: list[Row]) -> Figure:

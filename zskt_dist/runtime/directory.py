@@ -69,14 +69,15 @@ class RunDirectory:
                 "Choose another name, or start over with --fresh"
             )
 
-    def begin(self, command: str, config: Config) -> None:
-        """Writes down what this run is."""
+    def begin(self, command: str, config: Config, teacher: Path | None) -> None:
+        """Writes down what this run is, and where the weights of its teacher are or will be."""
         write_atomic(self.config, dump_yaml(config))
-        write_json(self.begun, {"command": command})
+        write_json(self.begun, {"command": command, "teacher": teacher and str(teacher)})
 
-    def command(self) -> str:
-        """The command the run was started with."""
-        return str((read_json(self.begun) or {}).get("command", "train"))
+    def teacher_weights(self) -> Path | None:
+        """Where the teacher was when the run began."""
+        told = (read_json(self.begun) or {}).get("teacher")
+        return told and Path(told)
 
     def read_config(self) -> Config | None:
         """The configuration the run was started with."""

@@ -1,6 +1,6 @@
 """What a launcher hands to every worker: the order, in plain values that travel between machines."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,28 @@ class Job:
         return self.config.supervised.network if self.command == "pretrain" else "student"
 
     @property
+    def teacher_weights(self) -> Path | None:
+        """The teacher's weights: the user's, or those that are made; None where a network learns without one."""
+        if self.command == "pretrain":
+            return None
+        checkpoint = self.config.teacher.checkpoint
+        return Path(checkpoint) if checkpoint else Path(self.teacher_directory, "teacher.safetensors")
+
+    @property
     def needs_training_images(self) -> bool:
         """Whether real labelled images are trained on; a zero-shot student never is, its teacher may be."""
-        return self.command in ("pretrain", "distill", "finetune") or self.config.teacher.checkpoint is None
+        if self.command == "train":
+            return self.config.teacher.checkpoint is None
+        return self.command != "evaluate"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.model_dump(mode="json")}
+
+    @classmethod
+    def evaluation(cls, directory: Path, config: Config) -> "Job":
+        """The job of measuring a finished run, whose own configuration is `config` but for how it is measured."""
+        job = cls.plan("train", config)
+        return replace(job, command="evaluate", directory=str(directory.absolute()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Job":

@@ -1,5 +1,6 @@
 """Networks as a configuration asks for them: built, seeded, paired layer by layer, read back."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, TappedNetwork, build_network
-from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, stream
@@ -63,14 +63,28 @@ def tap_pair(
     return pair
 
 
-def load_network(directory: RunDirectory, config: Config, role: str) -> tuple[nn.Module, ImageShape]:
-    """The trained network of a finished run, in eval mode, and the shape of its images."""
-    path = directory.weights(role)
+def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, ImageShape]:
+    """A trained network from its weights, frozen and in eval mode, and the shape of its images."""
     about: dict[str, Any] = read_about(path)
     shape = ImageShape(*about["image_shape"])
-    network = new_network(config, role, shape, about["num_classes"])
-    load_into(network, read_weights(path, f"{role} weights"), f"{role} weights", path)
-    return network.eval(), shape
+    network = read_network(config, role, shape, about["num_classes"], path, f"{role} weights")
+    return network.eval().requires_grad_(False), shape
+
+
+def read_network(
+    config: Config, role: str, image_shape: ImageShape, num_classes: int, path: Path, key: str
+) -> nn.Module:
+    """The network of `config.teacher` or `config.student` with the weights of `path`.
+
+    Args:
+        key: Configuration key that names the file, for messages.
+
+    Raises:
+        ConfigError: no such file, damaged, unsafe, or it does not fit the architecture.
+    """
+    network = new_network(config, role, image_shape, num_classes)
+    load_into(network, read_weights(path, key), key, path)
+    return network
 
 
 def seed_initialisation(seed: int, role: str) -> None:

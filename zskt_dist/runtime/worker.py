@@ -14,15 +14,16 @@ from zskt_dist.data import ImageDataset, open_dataset
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
-from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.networks import read_network
 from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
-from zskt_dist.runtime.weights import load_into, read_weights, save_weights
+from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
@@ -66,7 +67,10 @@ class Worker:
         """
         _check_batches(self.job.config, self.world)
         with self.stop.listening(), _Lock(self.directory, self.world, self.stop, _RUN_PATIENCE_SECONDS):
-            self._fit(self.job.command, self.directory, self.tracker, self.job.role)
+            if self.job.command == "evaluate":
+                RunEvaluation(self.job, self.dataset, self.world, self.stop).run()
+            else:
+                self._fit(self.job.command, self.directory, self.tracker, self.job.role)
 
     def run_for_driver(self) -> None:
         """As `run`, where the driver is another process: what is meant for the user is left in the run directory."""
@@ -85,7 +89,8 @@ class Worker:
         if self.world.broadcast(directory.finished() if self.world.is_main else None):
             return
         if self.world.is_main and directory.path != self.directory.path:  # else the driver has written it
-            directory.begin(command, self.job.config.model_copy(update={"name": None}))
+            config = self.job.config.model_copy(update={"name": None})
+            directory.begin(command, config, replace(self.job, command=command).teacher_weights)
         task, teacher = self._task(command, role)
         evaluator = Evaluator(
             self.dataset, self.world, batch_size=self.job.config.evaluation.batch_size, teacher=teacher
@@ -141,9 +146,8 @@ class Worker:
         return where.weights(role)
 
     def _read(self, role: str, key: str, path: Path) -> nn.Module:
-        network = new_network(self.job.config, role, self.dataset.image_shape, self.dataset.num_classes)
-        load_into(network, read_weights(path, key), key, path)
-        return network.to(self.world.device)
+        shape, classes = self.dataset.image_shape, self.dataset.num_classes
+        return read_network(self.job.config, role, shape, classes, path, key).to(self.world.device)
 
     def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator, tracker: Tracker) -> Outcome:
         config = self.job.config

@@ -1,0 +1,108 @@
+"""`evaluate`: which run is measured how, and its answer as a table."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from zskt_dist.config import Config, with_overrides
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import read_json
+from zskt_dist.launch.driver import evaluate
+from zskt_dist.launch.environment import is_follower
+from zskt_dist.launch.seeds import seed_directories, summarise_mte
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.evaluate import finished_evaluation
+
+Result = dict[str, Any]
+
+# How a run is measured, on which images, and where; all else belongs to the run.
+_OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", "teacher.checkpoint=")
+
+
+def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Console) -> Result:
+    """Measures a run, or those of its seeds, and returns its result with the evaluation in it.
+
+    Raises:
+        UserError: no finished run, a key that belongs to the run, or something is missing.
+    """
+    for override in overrides:
+        if not override.startswith(_OWN_KEYS):
+            key, _, value = override.partition("=")
+            allowed = ", ".join(prefix.rstrip(".=") for prefix in _OWN_KEYS)
+            raise ConfigError(key, value, f"belongs to the run that is evaluated; evaluate takes {allowed}")
+    directory = RunDirectory(path.absolute())
+    result = directory.finished()
+    if result is None:
+        raise UserError(f"{path}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME")
+    runs = seed_directories(directory, result)
+    answers = [_evaluate(run, overrides, fresh, console) for run in runs]
+    if is_follower():
+        return {}
+    if "seeds" in result:
+        result |= {"mte": summarise_mte([(run.finished() or {}).get("mte") for run in runs])}
+        directory.finish(result)
+    result = directory.finished() or result
+    print_evaluation([(run.path.name, answer) for run, answer in zip(runs, answers, strict=True)], result, console)
+    return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}
+
+
+def _evaluate(directory: RunDirectory, overrides: list[str], fresh: bool, console: Console) -> Result:
+    config = _config(directory, overrides)
+    answer = None if fresh else finished_evaluation(directory, config)
+    if answer is None:
+        evaluate(directory, config, console)
+        answer = read_json(directory.evaluation / "evaluation.json")
+    return answer or {}
+
+
+def _config(directory: RunDirectory, overrides: list[str]) -> Config:
+    """The run's configuration with the overrides, at the place where the run lies now."""
+    config = directory.read_config()
+    if config is None:
+        raise UserError(f"{directory.path} holds a result but no config.yaml")
+    teacher = config.teacher.model_copy(update={"checkpoint": _teacher_weights(directory)})
+    config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
+    return with_overrides(config, overrides)
+
+
+def _teacher_weights(directory: RunDirectory) -> str | None:
+    """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
+    told = directory.teacher_weights()
+    if told is None:
+        return None
+    if told.exists():
+        return str(told)
+    moved = directory.path.parent.parent / "teachers" / told.parent.name / told.name
+    return str(moved if moved.exists() else told)
+
+
+def print_evaluation(answers: list[tuple[str, Result]], result: Result, console: Console) -> None:
+    """One row per run, and the mean transition error with what it depends on."""
+    table = Table(title=f"{result['experiment']} / {result['name']}", title_justify="left")
+    for column in ("run", "accuracy", "agreement", "ECE", "ECE teacher", "MTE"):
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True, overflow="fold")
+    for name, answer in answers:
+        errors = {who: values["ece"] for who, values in answer["calibration"].items()}
+        own = errors.get("student", errors.get("teacher"))
+        other = errors.get("teacher") if "student" in errors else None
+        mte = answer["mte"]["value"] if answer["mte"] else None
+        shares = (_percent(answer["accuracy"]), _percent(answer["agreement"]))
+        table.add_row(name, *shares, _number(own), _number(other), _number(mte))
+    console.print(table)
+    if mte := result["mte"]:
+        spread = f" ± {mte['value_std']:.3f}" if "value_std" in mte else ""
+        console.print(
+            f"MTE {mte['value']:.3f}{spread}: K = {mte['steps']}, xi = {mte['step_size']:g}, N = {mte['images']:g}, "
+            f"{mte['stepped']} stepped, {mte['skip']} class skipped",
+            highlight=False,
+        )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,173 @@
+"""Transition curves of many images: shared over workers, saved part by part, merged into one Parquet file."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from zskt_dist.algorithms.transitions import Curves, Network, transition_curves
+from zskt_dist.config import Config
+from zskt_dist.data import Split, Standardise
+from zskt_dist.errors import Interrupted
+from zskt_dist.files import write_atomic_with
+from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.world import World
+from zskt_dist.tracking.local import ProgressFile
+
+SCHEMA = pa.schema(
+    {
+        "image": pa.int32(),  # position in the test split
+        "from_class": pa.int16(),
+        "to_class": pa.int16(),
+        "step": pa.int16(),
+        "p_a": pa.float32(),  # of the stepped network
+        "p_b": pa.float32(),
+    }
+)
+
+
+class CurveParts:
+    """The curves of chosen test images in parts, each written once it is complete: what stands is not done again.
+
+    Args:
+        folder: Of the parts; its name tells the settings apart.
+        positions: Of the images in the test split.
+        from_class: int64, one per position.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, positions: np.ndarray, from_class: np.ndarray, num_classes: int
+    ) -> None:
+        self.folder, self.settings, self.num_classes = folder, config.transitions, num_classes
+        # A part is one forward pass, or one image where that has more targets than a pass takes.
+        each = max(1, self.settings.rows // max(1, num_classes - 1))
+        starts = range(0, len(positions), each)
+        self.parts = [(positions[s : s + each], from_class[s : s + each]) for s in starts]
+
+    def compute(
+        self,
+        networks: tuple[Network, Network],
+        split: Split,
+        standardise: Standardise,
+        world: World,
+        stop: StopVote,
+        progress: ProgressFile,
+    ) -> None:
+        """All missing parts, each by the worker whose turn it is; raises Interrupted when asked to stop."""
+        total = len(self.parts)
+        for first in range(0, total, world.size):
+            number = first + world.rank
+            if number < total and not self.path(number).exists():
+                positions, from_class = self.parts[number]
+                x = standardise(split.images[torch.from_numpy(positions)].to(world.device))
+                origin = torch.from_numpy(from_class).to(world.device)
+                settings = self.settings
+                curves = transition_curves(
+                    *networks,
+                    x,
+                    origin,
+                    num_classes=self.num_classes,
+                    steps=settings.steps,
+                    step_size=settings.step_size,
+                    rows=settings.rows,
+                )
+                self._write(number, curves)
+            if stop.agreed() and first + world.size < total:
+                stop.close()
+                raise Interrupted(first + world.size, total)
+            progress.tick("curves", min(first + world.size, total), total)
+        stop.close()
+        world.barrier()
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}.parquet"
+
+    def merge(self, path: Path) -> "CurveSummary":
+        """One file in the order of the parts, and what it says in the mean; memory holds one part at a time."""
+        summary = CurveSummary(self.settings.steps)
+
+        def write(temporary: Path) -> None:
+            with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+                for number in range(len(self.parts)):
+                    table = pq.read_table(self.path(number))
+                    writer.write_table(table)
+                    summary.add(table)
+
+        write_atomic_with(path, write)
+        return summary
+
+    def remove(self) -> None:
+        """The parts, once what they were merged into is safe."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, number: int, curves: Curves) -> None:
+        positions, from_class = self.parts[number]
+        images, targets, steps = curves.p_a.shape
+        each = targets * steps
+        columns = [
+            np.repeat(positions.astype(np.int32), each),
+            np.repeat(from_class.astype(np.int16), each),
+            np.repeat(curves.targets.cpu().numpy().astype(np.int16).ravel(), steps),
+            np.tile(np.arange(steps, dtype=np.int16), images * targets),
+            _flat(curves.p_a),
+            _flat(curves.p_b),
+        ]
+        table = pa.table(columns, schema=SCHEMA)
+        write_atomic_with(self.path(number), lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+class CurveSummary:
+    """Mean curves with their standard errors (Figure 4) and the MTE (Eq. 2), from running sums."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.curves, self.images = steps, 0, 0
+        self._sums = {name: np.zeros((2, steps)) for name in ("p_a", "p_b")}
+        self._error = 0.0
+
+    def add(self, table: pa.Table) -> None:
+        """Whole curves, as `SCHEMA` orders them."""
+        p = {name: table[name].to_numpy().astype(np.float64).reshape(-1, self.steps) for name in ("p_a", "p_b")}
+        for name, values in p.items():
+            self._sums[name] += np.stack([values.sum(axis=0), np.square(values).sum(axis=0)])
+        self._error += float(np.abs(p["p_a"] - p["p_b"]).mean(axis=1).sum())
+        self.curves += len(p["p_a"])
+        self.images += len(set(table["image"].to_pylist()))
+
+    @property
+    def mte(self) -> float | None:
+        return self._error / self.curves if self.curves else None
+
+    def mean_curves(self) -> dict[str, list[float]]:
+        """`p_a`, `p_b` and the standard errors of these means, one value per step."""
+        return dict(self._means()) if self.curves else {}
+
+    def _means(self) -> Iterator[tuple[str, list[float]]]:
+        for name, (total, squares) in self._sums.items():
+            mean = total / self.curves
+            variance = np.maximum(squares / self.curves - np.square(mean), 0)
+            yield name, mean.tolist()
+            yield f"{name}_standard_error", np.sqrt(variance / self.curves).tolist()
+
+
+def describe_mte(config: Config, summary: CurveSummary, images_per_class: int | None) -> dict[str, Any]:
+    """The MTE with everything it depends on (section 4.4: "must be reported clearly")."""
+    settings = config.transitions
+    return {
+        "value": summary.mte,
+        "steps": settings.steps,
+        "step_size": settings.step_size,
+        "images": summary.images,
+        "stepped": settings.stepped,
+        "skip": settings.skip,
+        "images_per_class": images_per_class,
+    }
+
+
+def _flat(p: Tensor) -> np.ndarray:
+    return p.flatten().float().cpu().numpy()

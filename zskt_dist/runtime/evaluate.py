@@ -1,0 +1,193 @@
+"""Everything that is measured of a trained network once: scores, calibration, noise, transition curves."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, confusion
+from zskt_dist.config import Config
+from zskt_dist.data import ImageDataset
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import read_json, write_json
+from zskt_dist.runtime.curves import CurveParts, describe_mte
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.networks import read_network
+from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.world import World
+from zskt_dist.streams import Purpose, stream
+from zskt_dist.tracking.local import ProgressFile
+
+Answer = dict[str, Any]
+
+
+def settings_of(config: Config) -> Answer:
+    """What an evaluation depends on, besides the networks."""
+    data = config.data.model_dump(mode="json", include={"name", "root", "mean", "std"})
+    transitions = config.transitions.model_dump(mode="json", exclude={"rows"})
+    return {"transitions": transitions, "noise_images": config.evaluation.noise_images, "data": data}
+
+
+def finished_evaluation(directory: RunDirectory, config: Config) -> Answer | None:
+    """The answer of an earlier evaluation with the same settings."""
+    answer = read_json(directory.evaluation / "evaluation.json")
+    return answer if isinstance(answer, dict) and answer["settings"] == settings_of(config) else None
+
+
+class RunEvaluation:
+    """Measures the network of a finished run; all workers together.
+
+    Raises:
+        UserError: the run, or the teacher it learnt from, is not there.
+    """
+
+    def __init__(self, job: Job, dataset: ImageDataset, world: World, stop: StopVote) -> None:
+        self.directory, self.config, self.dataset = RunDirectory(Path(job.directory)), job.config, dataset
+        self.world, self.stop = world, stop
+        result = self.directory.finished()
+        if result is None:
+            raise UserError(f"{self.directory.path}: the run is not finished, so there is nothing to evaluate yet")
+        self.result = result
+        role = "student" if result["student"] else "teacher"
+        self.network = self._load(role, self.directory.weights(role))
+        self.teacher: nn.Module | None = None
+        if result["teacher"] and result["student"]:
+            if self.config.teacher.checkpoint is None:
+                raise ConfigError(
+                    "teacher.checkpoint", None, f"{self.directory.path} does not say where its teacher is"
+                )
+            self.teacher = self._load("teacher", Path(self.config.teacher.checkpoint))
+        self.parts: CurveParts | None = None
+        self.progress = ProgressFile(self.directory.progress if world.is_main else None)
+
+    def run(self) -> None:
+        """Writes `evaluation/evaluation.json` and the curves; the run's `result.json` learns the MTE."""
+        answer, classes = self._scores()
+        answer["noise"] = self._noise()
+        answer["mte"], answer["mean_curves"] = self._transitions(classes)
+        if self.world.is_main:
+            answer["settings"] = settings_of(self.config)
+            write_json(self.directory.evaluation / "evaluation.json", answer)
+            self.directory.finish(self.result | {"mte": answer["mte"]})
+            if self.parts:
+                self.parts.remove()
+
+    def _load(self, role: str, path: Path) -> nn.Module:
+        shape, classes = self.dataset.image_shape, self.dataset.num_classes
+        network = read_network(self.config, role, shape, classes, path, f"{role} weights")
+        return network.to(self.world.device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def _scores(self) -> tuple[Answer, dict[str, np.ndarray]]:
+        """Scores on the test images, and what each network predicts for every one of them."""
+        count, device = self.dataset.num_classes, self.world.device
+        standardise = self.dataset.standardise(device)
+        shard = self.dataset.test.shard(self.world.rank, self.world.size).to(device)
+        networks = dict(self._networks())
+        matrices = {name: torch.zeros(count, count, dtype=torch.int64, device=device) for name in self._pairs()}
+        sums = {name: torch.zeros(BINS, 3, dtype=torch.float64, device=device) for name in self._pairs()}
+        predicted: dict[str, list[Tensor]] = {name: [] for name in networks}
+        for batch in shard.batches(self.config.evaluation.batch_size):
+            x = standardise(batch.images)
+            logits = {name: network(x) for name, network in networks.items()}
+            classes = {name: values.argmax(dim=1) for name, values in logits.items()}
+            for name, (who, against) in self._pairs().items():
+                truth = batch.labels if against == "label" else classes[against]
+                matrices[name] += confusion(truth, classes[who], count)
+                sums[name] += calibration_sums(logits[who], truth)
+            for name, values in classes.items():
+                predicted[name].append(values)
+        for name in matrices:
+            self.world.sum(matrices[name])
+            self.world.sum(sums[name])
+        return _answer(matrices, sums), {name: self._whole(parts) for name, parts in predicted.items()}
+
+    def _networks(self) -> Iterator[tuple[str, nn.Module]]:
+        yield ("student" if self.teacher else self._alone), self.network
+        if self.teacher:
+            yield "teacher", self.teacher
+
+    @property
+    def _alone(self) -> str:
+        return "student" if self.result["student"] else "teacher"
+
+    def _pairs(self) -> dict[str, tuple[str, str]]:
+        """Name of a comparison -> who is compared with what."""
+        if self.teacher is None:
+            return {self._alone: (self._alone, "label")}
+        return {"student": ("student", "label"), "teacher": ("teacher", "label"), "agreement": ("student", "teacher")}
+
+    def _whole(self, parts: list[Tensor]) -> np.ndarray:
+        """Predictions of all shards, in the order of the test split."""
+        mine = torch.cat(parts).cpu().numpy() if parts else np.zeros(0, dtype=np.int64)
+        whole = np.zeros(len(self.dataset.test.labels), dtype=np.int64)
+        for rank, shard in enumerate(self.world.gather(mine)):
+            whole[rank :: self.world.size] = shard
+        return whole
+
+    @torch.no_grad()
+    def _noise(self) -> Answer | None:
+        """Shares of the predicted classes on pixels from U{0, …, 255}, normalised as the data (Appendix 2)."""
+        images, size = self.config.evaluation.noise_images, self.config.evaluation.batch_size
+        if images == 0:
+            return None
+        networks = dict(self._networks())
+        counts = {
+            name: torch.zeros(self.dataset.num_classes, dtype=torch.int64, device=self.world.device)
+            for name in networks
+        }
+        standardise = self.dataset.standardise(self.world.device)
+        for number in range(self.world.rank, -(-images // size), self.world.size):
+            rng = stream(self.config.seed, Purpose.UNIFORM_NOISE, number)
+            shape = (min(size, images - number * size), *self.dataset.image_shape)
+            pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).to(self.world.device)
+            for name, network in networks.items():
+                classes = network(standardise(pixels)).argmax(dim=1)
+                counts[name] += torch.bincount(classes, minlength=self.dataset.num_classes)
+        return {"images": images} | {
+            name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
+        }
+
+    def _transitions(self, classes: dict[str, np.ndarray]) -> tuple[Answer | None, dict[str, list[float]]]:
+        settings = self.config.transitions
+        if self.teacher is None or settings.images == 0 or self.dataset.num_classes < 2:
+            return None, {}
+        agreed = classes["student"] == classes["teacher"]
+        positions = np.flatnonzero(agreed)[: settings.images]
+        labels = self.dataset.test.labels.numpy()
+        from_class = (classes["student"] if settings.skip == "agreed" else labels)[positions]
+        text = json.dumps(settings_of(self.config), sort_keys=True) + str(settings.rows)
+        folder = self.directory.evaluation / f"curves-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        self.parts = CurveParts(folder, self.config, positions, from_class, self.dataset.num_classes)
+        pair = (self.network, self.teacher) if settings.stepped == "student" else (self.teacher, self.network)
+        standardise = self.dataset.standardise(self.world.device)
+        self.parts.compute(pair, self.dataset.test, standardise, self.world, self.stop, self.progress)
+        if not self.world.is_main:
+            return None, {}
+        summary = self.parts.merge(self.directory.evaluation / "transition_curves.parquet")
+        return describe_mte(self.config, summary, self.result["images_per_class"]), summary.mean_curves()
+
+
+def _answer(matrices: dict[str, Tensor], sums: dict[str, Tensor]) -> Answer:
+    """Fractions from counts."""
+    shares = {name: (matrix.diag().sum() / matrix.sum()).item() for name, matrix in matrices.items()}
+    against_labels = {name: matrix for name, matrix in matrices.items() if name != "agreement"}
+    per_class = {
+        name: (matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist() for name, matrix in against_labels.items()
+    }
+    trained = "student" if "student" in matrices else "teacher"
+    return {
+        "accuracy": shares[trained],
+        "teacher_accuracy": shares.get("teacher"),
+        "agreement": shares.get("agreement"),
+        "images": int(matrices[trained].sum()),
+        "per_class_accuracy": per_class,
+        "confusion": {name: matrix.tolist() for name, matrix in matrices.items()},
+        "calibration": {name: calibration(values)._asdict() for name, values in sums.items()},
+    }
