@@ -9,9 +9,9 @@ import pytest
 
 from zskt_dist import __main__ as entry
 from zskt_dist import pretrain, train
-from zskt_dist.cli import EXIT_INTERRUPTED, guarded
+from zskt_dist.cli import guarded
 from zskt_dist.config import load_config
-from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,9 @@ from zskt_dist.config import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+GRAPHS = [path for path in FILES if path.name.startswith("graph")]
+CONFIGS = [path for path in FILES if path not in GRAPHS]
 HEAVY = ["torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"]
 
 

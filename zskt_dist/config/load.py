@@ -20,7 +20,7 @@ Tree = dict[str, Any]
 PLACEMENT_KEYS = ("name", "runs_dir", "tracking", "checkpoint", "launch.max_failures", "data.download")
 # What measures a trained network changes nothing in it.
 MEASURE_KEYS = ("transitions", "evaluation.noise_images")
-_ZERO_SHOT = ("generator", "transfer", "optimizer", "batch_size", "iterations")
+_ZERO_SHOT = ("generator", "generator_terms", "transfer", "optimizer", "batch_size", "iterations")
 # What a command never looks at. So a run is found again by those settings alone that made it.
 UNUSED_KEYS = {
     "train": ("data.images_per_class", "supervised.network", "distill", "finetune"),

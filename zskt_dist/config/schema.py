@@ -93,6 +93,28 @@ class Loss(Section):
     """Positions of the block outputs compared; null: all of them."""
 
 
+class GeneratorTerms(Section):
+    """Extra terms of the generator's loss (Appendix 1), each with its weight gamma; 0 leaves it out."""
+
+    teacher_entropy: Finite = 0.0
+    """Of the teacher's predictions; positive: images it is sure of."""
+    student_entropy: Finite = 0.0
+    """Of the student's predictions; positive: images it is sure of, rightly or wrongly."""
+    consistency: NonNegativeFloat = 0.0
+    """KL(T(x) || T(A(x))): images whose meaning to the teacher survives the augmentation A."""
+    diversity: NonNegativeFloat = 0.0
+    """Mean cosine of the images of a batch in the teacher's penultimate layer: batches of unlike images."""
+    augmentation: Literal["noise", "blur"] = "noise"
+    """A: Gaussian noise or Gaussian blur."""
+    augmentation_strength: PositiveFloat = 0.5
+    """Standard deviation of A, in normalised input units (noise) or pixels (blur)."""
+
+    @property
+    def active(self) -> bool:
+        """Whether any term is asked for."""
+        return any((self.teacher_entropy, self.student_entropy, self.consistency, self.diversity))
+
+
 class Optimizer(Section):
     """Adam with cosine decay to zero, one decay per iteration."""
 
@@ -244,6 +266,7 @@ class Config(Section):
     data: Data = Data()
     transfer: Transfer = Transfer()
     loss: Loss = Loss()
+    generator_terms: GeneratorTerms = GeneratorTerms()
     optimizer: Optimizer = Optimizer()
     supervised: Supervised = Supervised()
     distill: Distill = Distill()

@@ -42,12 +42,12 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
 def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
     """`--dry-run`: every run, and whether it is finished."""
     table = Table(title=graph.title, title_justify="left")
-    for column in ("command", "run directory", "state", "evaluated"):
+    for column in ("command", "run", "state", "evaluated"):
         table.add_column(column, overflow="fold")
     for task in tasks:
         directory = run_directory(task.config, task.command)
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
-        table.add_row(task.command, str(directory.path), state, "" if task.evaluate is None else "yes")
+        table.add_row(task.command, directory.path.name, state, "" if task.evaluate is None else "yes")
     console.print(table)
 
 

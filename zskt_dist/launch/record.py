@@ -149,9 +149,10 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     role = "student" if directory.weights("student").exists() else "teacher"
     files = [directory.config, directory.result, directory.history, directory.weights(role)]
     files += [path for path in figures if path not in stepped.values()]
+    files += sorted(directory.evaluation.glob("*.*")) if directory.evaluation.is_dir() else []
     missing = upload(
         address,
-        rows=read_history(directory.history),
+        rows=[*read_history(directory.history), *_evaluation_row(directory, result)],
         images=stepped,
         files=[path for path in files if path.exists()],
         tags=_result_tags(config, result) if result else {},
@@ -172,6 +173,17 @@ def repair_record(directory: RunDirectory, uri: str | None) -> None:
             replay(directory, target)
     except Exception as error:
         log.warning("%s", _unreachable(target, error, directory))
+
+
+def _evaluation_row(directory: RunDirectory, result: dict[str, Any] | None) -> list[dict[str, float]]:
+    """What `evaluate` has measured, as metrics at the last iteration."""
+    answer = read_json(directory.evaluation / "evaluation.json")
+    if not answer or not result:
+        return []
+    row = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
+    if answer["mte"] and answer["mte"]["value"] is not None:
+        row["mte"] = answer["mte"]["value"]
+    return [{"iteration": result["iterations"], "time": round(time.time() * 1000), **row}]
 
 
 def replay_command(path: Path, uri: str | None) -> str:
