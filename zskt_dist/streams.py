@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     FIGURES = 4
     SUBSET = 5
     UNIFORM_NOISE = 6
+    IMAGE_NOISE = 7
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.models import LeNet, TappedNetwork, WideResNet
+from zskt_dist.models import ImageShape, LeNet, TappedNetwork, WideResNet, build_network
 
 
 def _hooks(network: nn.Module) -> int:
@@ -122,3 +122,17 @@ def test_unknown_layer(layers: list[str]) -> None:
     with pytest.raises(ValueError, match=f"^no layer named '{layers[-1]}'; there are: conv1, group1, ") as caught:
         TappedNetwork(_network(), layers)
     assert "group1.0.bn1" in str(caught.value)
+
+
+@pytest.mark.parametrize(("arch", "classifier"), [("wrn-10-1", "fc"), ("lenet", "fc3")])
+def test_features_are_what_the_classifier_reads(arch: str, classifier: str) -> None:
+    network = build_network(arch, ImageShape(1, 8, 8), 10).eval()
+    beliefs = TappedNetwork(network, features=True)(torch.randn(4, 1, 8, 8))
+    assert beliefs.features is not None
+    torch.testing.assert_close(getattr(network, classifier)(beliefs.features), beliefs.logits)
+    assert TappedNetwork(network)(torch.randn(4, 1, 8, 8)).features is None
+
+
+def test_features_need_a_linear_layer() -> None:
+    with pytest.raises(ValueError, match="no linear layer"):
+        TappedNetwork(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), features=True)

@@ -13,7 +13,7 @@ from zskt_dist.data import open_dataset
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
 from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.runtime.zero_shot import IterationNoise, ZeroShotTask
 
 ITERATIONS = 4
 ALONE = World(torch.device("cpu"))
@@ -31,9 +31,22 @@ class _Identity(torch.nn.Module):
         return x
 
 
-def _transfer(world: World, folder: Path, mode: str) -> State:
+class _Doubles:
+    """The run's noise in float64."""
+
+    def __init__(self, noise: IterationNoise) -> None:
+        self._noise = noise
+
+    def __call__(self, draw: int) -> Tensor:
+        return self._noise(draw).double()
+
+    def like(self, x: Tensor, draw: int) -> Tensor:
+        return self._noise.like(x, draw)
+
+
+def _transfer(world: World, folder: Path, mode: str, *overrides: str) -> State:
     """Parameters of student and generator after a few float64 iterations, and the gradient norms on the way."""
-    config = tiny_config(folder, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
+    config = tiny_config(folder, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2", *overrides)
     dataset = open_dataset(config)
     torch.set_default_dtype(torch.float64)
     try:
@@ -41,7 +54,7 @@ def _transfer(world: World, folder: Path, mode: str) -> State:
             patch.setattr("zskt_dist.models.generator.nn.BatchNorm2d", _Identity)
             teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes).eval()
             task = ZeroShotTask(config, teacher.requires_grad_(False), dataset.image_shape, dataset.num_classes, world)
-            norms = [task.transfer.step(lambda draw, i=i: task.noise(i, draw).double()) for i in range(ITERATIONS)]
+            norms = [task.transfer.step(_Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)
     state = {f"{name}.{key}": value for name, e in task.engines.items() for key, value in e.raw.state_dict().items()}
@@ -81,6 +94,20 @@ def _assert_equal(alone: State, of_ranks: list[State]) -> None:
 @pytest.mark.parametrize("mode", ["post_update", "pre_update", "fresh"])
 def test_transfer_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_path: Path, mode: str) -> None:
     _assert_equal(_transfer(ALONE, tmp_path, mode), two_ranks.run(_transfer, tmp_path, mode))
+
+
+TERMS = ("teacher_entropy=0.3", "student_entropy=-0.2", "consistency=0.5")
+
+
+@pytest.mark.parametrize("augmentation", ["noise", "blur"])
+def test_generator_terms_are_the_same_on_one_worker_and_on_two(
+    two_ranks: Ranks, tmp_path: Path, augmentation: str
+) -> None:
+    overrides = [f"generator_terms.{term}" for term in (*TERMS, f"augmentation={augmentation}")]
+    alone = _transfer(ALONE, tmp_path, "pre_update", *overrides)
+    _assert_equal(alone, two_ranks.run(_transfer, tmp_path, "pre_update", *overrides))
+    without = _transfer(ALONE, tmp_path, "pre_update")
+    assert not torch.equal(alone["generator.conv1.weight"], without["generator.conv1.weight"])
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student", "distill", "finetune"])

@@ -3,17 +3,25 @@
 Shapes: B images of this worker, z noise dimensions, C classes.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from zskt_dist.algorithms.generator_terms import GeneratorTerms
 from zskt_dist.algorithms.losses import BeliefGap, attention_gap, attention_map
 from zskt_dist.algorithms.protocols import Classifier, Metrics, TrainedClassifier, TrainedGenerator
 
-Noise = Callable[[int], Tensor]
-"""draw number within the iteration -> this worker's slice [B, z_dim] of the global noise"""
+
+class Noise(Protocol):
+    """The noise of one iteration: this worker's slice of what all workers draw together."""
+
+    def __call__(self, draw: int, /) -> Tensor:
+        """Z of the draw with that number, [B, z_dim]."""
+
+    def like(self, x: Tensor, draw: int, /) -> Tensor:
+        """Standard normal of the shape of the images x."""
 
 
 class Target(NamedTuple):
@@ -41,6 +49,7 @@ class ZeroShotTransfer:
             letter); `fresh`, of a new z for every student step.
         generator_step_statistics: Whether the student's running batch-norm statistics also move
             while the generator learns (authors' code: yes).
+        terms: Extra terms of the generator's loss (Appendix 1).
     """
 
     def __init__(
@@ -56,23 +65,30 @@ class ZeroShotTransfer:
         student_steps: int = 10,
         pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update",
         generator_step_statistics: bool = True,
+        terms: GeneratorTerms | None = None,
     ) -> None:
         self.generator, self.student, self.teacher = generator, student, teacher
         self.gap, self.beta, self.attention = gap, beta, attention
         self.generator_steps, self.student_steps = generator_steps, student_steps
         self.pseudo_batch = pseudo_batch
         self.generator_step_statistics = generator_step_statistics
+        self.terms = terms
 
     def step(self, noise: Noise) -> Metrics:
         """One iteration; `noise(0)` is z, further draws are made in `fresh` mode only."""
         z = noise(0)
+        extra: Metrics = {}
 
         # Generator: seek images on which the student disagrees with the teacher.
-        for _ in range(self.generator_steps):
+        for draw in range(self.generator_steps):
             with self.student.frozen(statistics=self.generator_step_statistics) as student:
                 x = self.generator(z)
-                belief = self.teacher(x)
-                generator_loss = -self.gap(student(x).logits, belief.logits)
+                belief, guess = self.teacher(x), student(x)
+                generator_loss = -self.gap(guess.logits, belief.logits)
+                if self.terms is not None:
+                    image_noise = noise.like(x, draw) if self.terms.needs_image_noise else None
+                    terms, extra = self.terms(x, belief, guess, image_noise)
+                    generator_loss = generator_loss + terms
                 generator_norm = self.generator.step(generator_loss)
 
         # Student: match the teacher on images that now stay fixed.
@@ -96,6 +112,7 @@ class ZeroShotTransfer:
             "attention": attention.detach(),
             "generator_gradient_norm": generator_norm,
             "student_gradient_norm": student_norm,
+            **extra,
             **_confidence("teacher", target.logits),
             **_confidence("student", guess.logits.detach()),
         }

@@ -40,8 +40,9 @@ def tap_pair(
         ConfigError: a position is out of range, or paired maps differ in size.
     """
     beta: float = getattr(config, weight).beta
+    features = weight == "loss" and config.generator_terms.diversity != 0
     if not beta:
-        return TappedNetwork(teacher), TappedNetwork(student)
+        return TappedNetwork(teacher, features=features), TappedNetwork(student)
     layers = {}
     for role, network in (("teacher", teacher), ("student", student)):
         names: tuple[str, ...] = getattr(network, "attention_layers", ())
@@ -51,7 +52,7 @@ def tap_pair(
                 "loss.attention_layers", list(chosen), f"{role} has {len(names)} block outputs, numbered from 0"
             )
         layers[role] = [names[position] for position in chosen]
-    pair = TappedNetwork(teacher, layers["teacher"]), TappedNetwork(student, layers["student"])
+    pair = TappedNetwork(teacher, layers["teacher"], features=features), TappedNetwork(student, layers["student"])
     device = next(student.parameters()).device
     sizes = [_map_sizes(network, torch.zeros(1, *image_shape, device=device)) for network in pair]
     if sizes[0] != sizes[1]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from zskt_dist.algorithms.generator_terms import GeneratorTerms
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine
-from zskt_dist.models import Generator, ImageShape
+from zskt_dist.models import Generator, ImageShape, TappedNetwork
 from zskt_dist.runtime.networks import new_network, seed_initialisation, synchronised, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
@@ -65,17 +66,14 @@ class ZeroShotTask:
             student_steps=config.transfer.student_steps,
             pseudo_batch=config.transfer.pseudo_batch,
             generator_step_statistics=config.transfer.generator_step_statistics == "update",
+            terms=_generator_terms(config, tapped_teacher),
         )
 
     def step(self, iteration: int) -> Metrics:
-        return self.transfer.step(lambda draw: self.noise(iteration, draw))
+        return self.transfer.step(self.noise(iteration))
 
-    def noise(self, iteration: int, draw: int) -> Tensor:
-        """This worker's slice [B, z_dim] of the global noise of `(seed, iteration, draw)`."""
-        size = self._config.batch_size
-        rng = stream(self._config.seed, Purpose.NOISE, iteration, draw)
-        z = normal(rng, size, self._config.generator.z_dim)[self._world.part(size)]
-        return torch.from_numpy(z).to(self._world.device)
+    def noise(self, iteration: int) -> "IterationNoise":
+        return IterationNoise(self._config, self._world, iteration)
 
     def picture(self, path: Path | None) -> bool:
         """Figure 3: the same noise through the generator as it is now."""
@@ -92,6 +90,41 @@ class ZeroShotTask:
         return True
 
 
+class IterationNoise:
+    """This worker's slice of the global noise of `(seed, iteration, draw)`."""
+
+    def __init__(self, config: Config, world: World, iteration: int) -> None:
+        self._config, self._world, self._iteration = config, world, iteration
+
+    def __call__(self, draw: int) -> Tensor:
+        """z, [B, z_dim]."""
+        return self._slice(Purpose.NOISE, draw, self._config.generator.z_dim)
+
+    def like(self, x: Tensor, draw: int) -> Tensor:
+        """Standard normal of the shape and type of x."""
+        return self._slice(Purpose.IMAGE_NOISE, draw, *x.shape[1:]).to(x.dtype)
+
+    def _slice(self, purpose: Purpose, draw: int, *shape: int) -> Tensor:
+        size = self._config.batch_size
+        rng = stream(self._config.seed, purpose, self._iteration, draw)
+        return torch.from_numpy(normal(rng, size, *shape)[self._world.part(size)]).to(self._world.device)
+
+
 def cosine_decay(iteration: int, iterations: int) -> float:
     """Learning-rate factor from 1 to 0 over the run (section 4.1)."""
     return (1 + math.cos(math.pi * iteration / iterations)) / 2
+
+
+def _generator_terms(config: Config, teacher: TappedNetwork) -> GeneratorTerms | None:
+    settings = config.generator_terms
+    if not settings.active:
+        return None
+    return GeneratorTerms(
+        teacher,
+        teacher_entropy=settings.teacher_entropy,
+        student_entropy=settings.student_entropy,
+        consistency=settings.consistency,
+        diversity=settings.diversity,
+        augmentation=settings.augmentation,
+        strength=settings.augmentation_strength,
+    )
