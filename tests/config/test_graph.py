@@ -28,7 +28,8 @@ def test_combinations_and_which_setting_wins(tmp_path: Path) -> None:
     path = _write(
         tmp_path,
         "  - {command: train, config: one.yaml, set: {loss.beta: 2},"
-        " each: {batch_size: [4, 8], loss.temperature: [1, 2]}, evaluate: {transitions.images: 7}}\n  - {command: distill, config: one.yaml}\n",
+        " each: {batch_size: [4, 8], loss.temperature: [1, 2]}, evaluate: {transitions.images: 7}}\n"
+        "  - {command: distill, config: one.yaml}\n",
     )
     graph, tasks = load_graph(path, ["iterations=9"])
     assert graph.report == "out"
