@@ -10,9 +10,12 @@ VERBS = {
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
     "toy": "the paper's toy experiment, as PNG and GIF",
+    "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",
     "replay": "upload a run to MLflow",
 }
+
+MODULES = {"report": "zskt_dist.report.__main__"}
 
 
 def main() -> int:
@@ -25,7 +28,7 @@ def main() -> int:
     if verb not in VERBS:
         print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    code: int = importlib.import_module(f"zskt_dist.{verb}").main(sys.argv[2:])
+    code: int = importlib.import_module(MODULES.get(verb, f"zskt_dist.{verb}")).main(sys.argv[2:])
     return code
 
 

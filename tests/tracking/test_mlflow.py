@@ -45,7 +45,16 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
     assert _points(address, "kl") == [(1, 1.0), (2, 0.5)]
 
     sent = [
-        upload(address, rows=ROWS, images={2: picture}, files=[], tags={"a": "b"}, log_model=None, status="FINISHED")
+        upload(
+            address,
+            rows=ROWS,
+            images={2: picture},
+            files=[],
+            folders={},
+            tags={"a": "b"},
+            log_model=None,
+            status="FINISHED",
+        )
         for _ in range(2)
     ]
     assert sent == [3, 0]
@@ -62,7 +71,7 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
 
 def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
     first = _open(store, "again")
-    upload(first, rows=ROWS, images={}, files=[], tags={}, log_model=None, status="KILLED")
+    upload(first, rows=ROWS, images={}, files=[], folders={}, tags={}, log_model=None, status="KILLED")
     second = open_run(store, "digits", "again", params={"loss.beta": 250.0, "new": 1}, tags={}, known=first)
     assert second == first
     stream = MlflowStream(second)

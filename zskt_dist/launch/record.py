@@ -88,7 +88,7 @@ def _upload_group(directory: RunDirectory, group: RunAddress, result: dict[str, 
         row |= {f"{who}_{key}" if who != "student" else key: value for key, value in numbers.items()}
     directory.finish(result | {"mlflow": group._asdict()})
     files = [directory.config, directory.result]
-    missing = upload(group, rows=[row], images={}, files=files, tags={}, log_model=None, status="FINISHED")
+    missing = upload(group, rows=[row], images={}, files=files, folders={}, tags={}, log_model=None, status="FINISHED")
     write_json(directory.tracking, group._asdict() | {"complete": True})
     return missing
 
@@ -149,12 +149,13 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     role = "student" if directory.weights("student").exists() else "teacher"
     files = [directory.config, directory.result, directory.history, directory.weights(role)]
     files += [path for path in figures if path not in stepped.values()]
-    files += sorted(directory.evaluation.glob("*.*")) if directory.evaluation.is_dir() else []
+    extra = sorted(directory.evaluation.glob("*.*")) if directory.evaluation.is_dir() else []
     missing = upload(
         address,
         rows=[*read_history(directory.history), *_evaluation_row(directory, result)],
         images=stepped,
         files=[path for path in files if path.exists()],
+        folders={"evaluation": extra},
         tags=_result_tags(config, result) if result else {},
         log_model=(lambda: _log_model(directory, config, role)) if result else None,
         status=status or ("FINISHED" if result else "KILLED"),

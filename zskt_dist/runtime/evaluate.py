@@ -176,6 +176,7 @@ class RunEvaluation:
 
 def _answer(matrices: dict[str, Tensor], sums: dict[str, Tensor]) -> Answer:
     """Fractions from counts."""
+    matrices = {name: matrix.double() for name, matrix in matrices.items()}
     shares = {name: (matrix.diag().sum() / matrix.sum()).item() for name, matrix in matrices.items()}
     against_labels = {name: matrix for name, matrix in matrices.items() if name != "agreement"}
     per_class = {
@@ -188,6 +189,6 @@ def _answer(matrices: dict[str, Tensor], sums: dict[str, Tensor]) -> Answer:
         "agreement": shares.get("agreement"),
         "images": int(matrices[trained].sum()),
         "per_class_accuracy": per_class,
-        "confusion": {name: matrix.tolist() for name, matrix in matrices.items()},
+        "confusion": {name: matrix.long().tolist() for name, matrix in matrices.items()},
         "calibration": {name: calibration(values)._asdict() for name, values in sums.items()},
     }

@@ -128,6 +128,7 @@ def upload(
     rows: Sequence[Row],
     images: Mapping[int, Path],
     files: Sequence[Path],
+    folders: Mapping[str, Sequence[Path]],
     tags: Mapping[str, str],
     log_model: Callable[[], str] | None,
     status: str,
@@ -137,6 +138,7 @@ def upload(
     Args:
         images: PNG files by iteration.
         files: Logged as artifacts, replacing older ones of the same name.
+        folders: Likewise, in folders of these names.
         log_model: Called inside the active run where it has no model yet; returns the model's URI.
         status: FINISHED, FAILED or KILLED (stopped, to be continued).
 
@@ -151,6 +153,9 @@ def upload(
         run.send_image({"iteration": iteration}, path)
     for path in files:
         run.client.log_artifact(address.run_id, str(path))
+    for folder, members in folders.items():
+        for path in members:
+            run.client.log_artifact(address.run_id, str(path), folder)
     for key, value in tags.items():
         run.client.set_tag(address.run_id, key, value)
     if log_model and "model_uri" not in run.client.get_run(address.run_id).data.tags:
@@ -159,6 +164,40 @@ def upload(
             run.client.set_tag(address.run_id, "model_uri", log_model())
     run.client.set_terminated(address.run_id, status)
     return missing
+
+
+def download_runs(uri: str, experiment: str, folder: Path) -> list[Path] | None:
+    """Run directories of an experiment: those on this machine as they are, others from their artifacts.
+
+    Returns:
+        None where there is no such experiment.
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    client = _client(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    folders = []
+    for run in client.search_runs([found.experiment_id], max_results=50_000):
+        here = Path(run.data.tags.get("run_directory", ""))
+        if (here / "result.json").exists():
+            folders.append(here)
+        elif any(item.path == "result.json" for item in client.list_artifacts(run.info.run_id)):
+            target = folder / experiment / run.info.run_id
+            target.mkdir(parents=True)
+            client.download_artifacts(run.info.run_id, "", str(target))
+            folders.append(target)
+    return folders
+
+
+def log_folder(uri: str, experiment: str, name: str, folder: Path) -> None:
+    """A new run whose artifacts are the files of `folder`; raises whatever MLflow raises."""
+    address = open_run(uri, experiment, name, params={}, tags={"report": name})
+    client = _client(uri)
+    client.log_artifacts(address.run_id, str(folder))
+    client.set_terminated(address.run_id, "FINISHED")
 
 
 class _Run:

@@ -1,0 +1,47 @@
+"""Tables and figures of the paper from finished runs: Markdown, one page of HTML, PNG and CSV."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from zskt_dist.cli import guarded
+from zskt_dist.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m zskt_dist.report", description=__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="FOLDER", help="run directories, or folders of them")
+    parser.add_argument("--experiment", action="append", default=[], help="also the runs of this MLflow experiment")
+    parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db")
+    parser.add_argument("--out", type=Path, default=Path("runs/report"), metavar="FOLDER", help="default: runs/report")
+    parser.add_argument("--title", default="Zero-shot knowledge transfer", help="of the page")
+    parser.add_argument("--no-mlflow", action="store_true", help="do not log the report to MLflow")
+    options = parser.parse_args(argv)
+    return guarded(lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from zskt_dist.report.page import write_report
+    from zskt_dist.report.runs import find_runs, group_runs
+    from zskt_dist.report.store import fetch_runs, log_report
+
+    for path in options.runs:
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder")
+    with fetch_runs(options.uri, options.experiment) as fetched:
+        groups = group_runs(find_runs([*options.runs, *fetched]))
+        if not groups:
+            where = (
+                ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"
+            )
+            raise UserError(f"no finished run in {where}")
+        write_report(groups, options.out, options.title)
+    if not options.no_mlflow:
+        log_report(options.uri, options.out, options.title)
+    print(
+        f"{sum(len(group.runs) for group in groups)} runs: {options.out / 'report.md'}, {options.out / 'report.html'}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,46 @@
+"""Runs from an MLflow store, and the report into it."""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from zskt_dist.errors import UserError
+from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[list[Path]]:
+    """Folders of the experiments' runs: their own directories where they are here, else downloaded ones.
+
+    Raises:
+        UserError: the store cannot be reached, or has no such experiment.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = tracking_uri(uri)
+        folders: list[Path] = []
+        for experiment in experiments:
+            if store is None:
+                raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+            try:
+                found = download_runs(store, experiment, Path(folder))
+            except Exception as error:
+                raise UserError(f"MLflow at {store} cannot be reached: {type(error).__name__}: {error}") from None
+            if found is None:
+                raise UserError(f"--experiment {experiment}: no such experiment at {store}")
+            folders += found
+        yield folders
+
+
+def log_report(uri: str | None, folder: Path, title: str) -> None:
+    """The report becomes a run of the experiment `reports`; a warning where MLflow cannot be reached."""
+    store = tracking_uri(uri)
+    if store is None:
+        return
+    try:
+        log_folder(store, "reports", title, folder)
+    except Exception as error:
+        log.warning("the report was not logged to MLflow at %s: %s", store, error)
