@@ -29,7 +29,8 @@ Answer = dict[str, Any]
 
 def settings_of(config: Config) -> Answer:
     """What an evaluation depends on, besides the networks."""
-    data = config.data.model_dump(mode="json", include={"name", "root", "mean", "std"})
+    data = config.data.model_dump(mode="json", include={"name", "mean", "std"})
+    data["root"] = str(Path(config.data.root).absolute())
     transitions = config.transitions.model_dump(mode="json", exclude={"rows"})
     return {"transitions": transitions, "noise_images": config.evaluation.noise_images, "data": data}
 
