@@ -13,7 +13,7 @@ from rich.table import Table
 
 from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, Interrupted, UserError
-from zskt_dist.runtime.directory import run_directory
+from zskt_dist.runtime.directory import run_directory, teacher_directory
 
 
 def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
@@ -34,7 +34,7 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
         if task.evaluate is not None:
             _run(["evaluate", str(directory), *task.evaluate], number, len(tasks))
     folders = dict.fromkeys(str(run_directory(task.config, task.command).path) for task in tasks)
-    runs = [*folders, str(run_directory(tasks[0].config, "pretrain").path.parent)]
+    runs = [*folders, *dict.fromkeys(str(teacher_directory(task.config).path) for task in tasks)]
     _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
     console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")
 

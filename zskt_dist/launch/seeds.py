@@ -24,6 +24,8 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
     """
     directory = run_directory(config, command)
     with directory.driven():
+        if fresh and (aside := directory.move_aside()):
+            console.print(f"The earlier result is kept as {aside}")
         directory.begin(command, config, None)
         group = open_group(directory, command, config)
         results = []

@@ -1,0 +1,61 @@
+"""A graph of experiments from its file to its report; what is finished is not run again."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import TINY
+from zskt_dist import reproduce
+from zskt_dist.errors import UserError
+from zskt_dist.launch import graph
+
+FILE = """
+title: Tiny
+report: runs/report
+set: {seeds: [0, 1]}
+steps:
+  - {command: train, config: tiny.yaml, evaluate: {transitions.images: 4, transitions.steps: 3}}
+  - {command: distill, config: tiny.yaml, each: {data.images_per_class: [1, 3]}}
+"""
+SETTINGS = [*TINY, "iterations=4", "supervised.iterations=6", "teacher.seed=0", "evaluation.noise_images=20"]
+
+
+def test_a_graph_runs_once_and_ends_in_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text("experiment: tiny\n")
+    (tmp_path / "graph.yaml").write_text(FILE)
+    started: list[str] = []
+
+    def here(arguments: Sequence[str], done: int, total: int) -> None:
+        """In this process: starting one for each command would take a minute."""
+        verb, *rest = arguments
+        started.append(verb)
+        module = "zskt_dist.report.__main__" if verb == "report" else f"zskt_dist.{verb}"
+        rest = [*rest, "--no-mlflow"] if verb == "report" else rest
+        assert importlib.import_module(module).main(rest) == 0
+
+    monkeypatch.setattr(graph, "_run", here)
+    assert reproduce.main(["graph.yaml", *SETTINGS, "--dry-run"]) == 0
+    assert not (tmp_path / "runs").exists()
+    assert reproduce.main(["graph.yaml", *SETTINGS]) == 0
+    assert started == ["train", "evaluate", "distill", "distill", "report"]
+    report = (tmp_path / "runs/report/report.md").read_text()
+    assert report.startswith("# Tiny")
+    assert "KD+AT, M = 3" in report
+    assert "(n=2)" in report
+    assert "student |" in report, "the table of transition errors has rows"
+    started.clear()
+    assert reproduce.main(["graph.yaml", *SETTINGS]) == 0
+    assert started == ["evaluate", "report"]
+
+
+def test_a_failing_command_stops_the_graph() -> None:
+    with pytest.raises(UserError, match="train ended with exit code 2"):
+        graph._run(["train", "loss.betta=1"], 1, 3)
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce.main([str(tmp_path / "none.yaml")]) == 2
+    assert "no such file" in capsys.readouterr().err
