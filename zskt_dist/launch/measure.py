@@ -11,6 +11,7 @@ from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json
 from zskt_dist.launch.driver import evaluate
 from zskt_dist.launch.environment import is_follower
+from zskt_dist.launch.record import repair_record
 from zskt_dist.launch.seeds import seed_directories, summarise_mte
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.evaluate import finished_evaluation
@@ -43,6 +44,8 @@ def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Cons
     if "seeds" in result:
         result |= {"mte": summarise_mte([(run.finished() or {}).get("mte") for run in runs])}
         directory.finish(result)
+        if known := read_json(directory.tracking):
+            repair_record(directory, known["tracking_uri"])
     result = directory.finished() or result
     print_evaluation([(run.path.name, answer) for run, answer in zip(runs, answers, strict=True)], result, console)
     return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}

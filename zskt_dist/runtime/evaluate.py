@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,16 @@ class RunEvaluation:
         if result is None:
             raise UserError(f"{self.directory.path}: the run is not finished, so there is nothing to evaluate yet")
         self.result = result
-        role = "student" if result["student"] else "teacher"
-        self.network = self._load(role, self.directory.weights(role))
+        self.role = "student" if result["student"] else "teacher"
+        self.network = self._load(self.role, self.directory.weights(self.role))
+        self.networks = {self.role: self.network}
         self.teacher: nn.Module | None = None
         if result["teacher"] and result["student"]:
             if self.config.teacher.checkpoint is None:
                 raise ConfigError(
                     "teacher.checkpoint", None, f"{self.directory.path} does not say where its teacher is"
                 )
-            self.teacher = self._load("teacher", Path(self.config.teacher.checkpoint))
+            self.teacher = self.networks["teacher"] = self._load("teacher", Path(self.config.teacher.checkpoint))
         self.parts: CurveParts | None = None
         self.progress = ProgressFile(self.directory.progress if world.is_main else None)
 
@@ -90,7 +90,7 @@ class RunEvaluation:
         count, device = self.dataset.num_classes, self.world.device
         standardise = self.dataset.standardise(device)
         shard = self.dataset.test.shard(self.world.rank, self.world.size).to(device)
-        networks = dict(self._networks())
+        networks = self.networks
         matrices = {name: torch.zeros(count, count, dtype=torch.int64, device=device) for name in self._pairs()}
         sums = {name: torch.zeros(BINS, 3, dtype=torch.float64, device=device) for name in self._pairs()}
         predicted: dict[str, list[Tensor]] = {name: [] for name in networks}
@@ -109,19 +109,10 @@ class RunEvaluation:
             self.world.sum(sums[name])
         return _answer(matrices, sums), {name: self._whole(parts) for name, parts in predicted.items()}
 
-    def _networks(self) -> Iterator[tuple[str, nn.Module]]:
-        yield ("student" if self.teacher else self._alone), self.network
-        if self.teacher:
-            yield "teacher", self.teacher
-
-    @property
-    def _alone(self) -> str:
-        return "student" if self.result["student"] else "teacher"
-
     def _pairs(self) -> dict[str, tuple[str, str]]:
         """Name of a comparison -> who is compared with what."""
         if self.teacher is None:
-            return {self._alone: (self._alone, "label")}
+            return {self.role: (self.role, "label")}
         return {"student": ("student", "label"), "teacher": ("teacher", "label"), "agreement": ("student", "teacher")}
 
     def _whole(self, parts: list[Tensor]) -> np.ndarray:
@@ -138,19 +129,16 @@ class RunEvaluation:
         images, size = self.config.evaluation.noise_images, self.config.evaluation.batch_size
         if images == 0:
             return None
-        networks = dict(self._networks())
-        counts = {
-            name: torch.zeros(self.dataset.num_classes, dtype=torch.int64, device=self.world.device)
-            for name in networks
-        }
+        classes, device = self.dataset.num_classes, self.world.device
+        counts = {name: torch.zeros(classes, dtype=torch.int64, device=device) for name in self.networks}
         standardise = self.dataset.standardise(self.world.device)
         for number in range(self.world.rank, -(-images // size), self.world.size):
             rng = stream(self.config.seed, Purpose.UNIFORM_NOISE, number)
             shape = (min(size, images - number * size), *self.dataset.image_shape)
             pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).to(self.world.device)
-            for name, network in networks.items():
-                classes = network(standardise(pixels)).argmax(dim=1)
-                counts[name] += torch.bincount(classes, minlength=self.dataset.num_classes)
+            for name, network in self.networks.items():
+                predicted = network(standardise(pixels)).argmax(dim=1)
+                counts[name] += torch.bincount(predicted, minlength=classes)
         return {"images": images} | {
             name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
         }
@@ -161,6 +149,8 @@ class RunEvaluation:
             return None, {}
         agreed = classes["student"] == classes["teacher"]
         positions = np.flatnonzero(agreed)[: settings.images]
+        if len(positions) == 0:
+            return None, {}  # they agree on nothing
         labels = self.dataset.test.labels.numpy()
         from_class = (classes["student"] if settings.skip == "agreed" else labels)[positions]
         text = json.dumps(settings_of(self.config), sort_keys=True) + str(settings.rows)
