@@ -22,7 +22,7 @@ def test_figures_and_result_are_the_same_for_the_same_seed(tmp_path: Path) -> No
         assert animation.n_frames == 4
 
 
-@pytest.mark.parametrize("argument", ["--rounds=0", "--rounds=x", "--seed=-1", "--points-lr=0"])
+@pytest.mark.parametrize("argument", ["--rounds=0", "--rounds=x", "--seed=-1"])
 def test_bad_arguments_end_with_exit_code_2(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         toy.main([argument])

@@ -25,7 +25,7 @@ def test_the_student_comes_to_agree_and_the_teacher_stays() -> None:
     teacher = train_teacher(x, label, steps=300)
     assert (teacher(x).argmax(dim=1) == label).double().mean() > 0.95
     before = [parameter.clone() for parameter in teacher.parameters()]
-    settings = ToySettings(rounds=40, points_learning_rate=0.1)
+    settings = ToySettings(rounds=40, points=50, points_learning_rate=0.1)
     generator = torch.Generator().manual_seed(1)
     snapshots = list(toy_transfer(teacher, settings, generator, lambda number: number % 20 == 0))
     assert [snapshot.round for snapshot in snapshots] == [0, 20, 40]

@@ -1,6 +1,7 @@
 """`toy`: the experiment, its figures and its result, in this process."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def run_toy(settings: ToySettings, seed: int, folder: Path, console: Console) ->
         "status": "finished",
         "command": "toy",
         "seed": seed,
-        "rounds": settings.rounds,
-        "points_learning_rate": settings.points_learning_rate,
+        "settings": asdict(settings),
         "seconds": round(time.perf_counter() - started, 2),
         "teacher": {"accuracy": accuracy},
         "student": {"agreement": snapshots[-1].agreement, "agreement_at_start": snapshots[0].agreement},
