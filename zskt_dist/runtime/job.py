@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.config import Config, config_hash, parse_config
+from zskt_dist.config import Config, config_hash, parse_config, teacher_hash
 from zskt_dist.runtime.directory import run_directory, teacher_directory
 
 
@@ -37,11 +37,14 @@ class Job:
     @classmethod
     def plan(cls, command: str, config: Config) -> "Job":
         """The job of a command, started in the current folder."""
+        hashes = {each: config_hash(config, each) for each in ("train", "pretrain", "distill", "finetune")}
+        if command != "pretrain" or config.supervised.network == "teacher":
+            hashes["pretrain"] = teacher_hash(config)  # the pretraining on the way of any command is the teacher's
         unnamed = config.model_copy(update={"name": None})
         return cls(
             command=command,
             config=absolute_paths(config),
-            hashes={each: config_hash(config, each) for each in ("train", "pretrain", "distill", "finetune")},
+            hashes=hashes,
             directory=str(run_directory(config, command).path.absolute()),
             teacher_directory=str(teacher_directory(config).path.absolute()),
             student_directory=str(run_directory(unnamed, "train").path.absolute()),

@@ -188,6 +188,9 @@ def download_runs(uri: str, experiment: str, folder: Path) -> list[Path] | None:
             target = folder / experiment / run.info.run_id
             target.mkdir(parents=True)
             client.download_artifacts(run.info.run_id, "", str(target))
+            (target / "figures").mkdir(exist_ok=True)
+            for picture in target.glob("*.png"):  # a run directory keeps them there
+                picture.rename(target / "figures" / picture.name)
             folders.append(target)
     return folders
 

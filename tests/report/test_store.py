@@ -1,0 +1,31 @@
+"""Runs come from an MLflow experiment, also where their directories are gone, and the report goes into the store."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.support.configs import TINY
+from zskt_dist import cli
+from zskt_dist.report import __main__ as report
+
+
+def test_a_report_from_an_experiment_whose_directories_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    arguments = [*TINY, "iterations=2", "supervised.iterations=2", "name=run", f"tracking.uri={store}"]
+    assert cli.training_command("train", "", arguments) == 0
+    shutil.rmtree(tmp_path / "runs")
+    assert report.main(["--experiment", "digits", "--uri", store, "--out", "out", "--title", "From MLflow"]) == 0
+    markdown = (tmp_path / "out/report.md").read_text()
+    assert "| digits | zero-shot | lenet → lenet | 1 |" in markdown
+    assert "pseudo_images_digits.png" in markdown
+    client = MlflowClient(tracking_uri=store)
+    (logged,) = client.search_runs([client.get_experiment_by_name("reports").experiment_id])
+    assert {item.path for item in client.list_artifacts(logged.info.run_id)} >= {"report.md", "report.html", "figures"}
+    capsys.readouterr()
+    assert report.main(["--experiment", "none", "--uri", store, "--out", "out"]) == 2
+    assert "--experiment none: no such experiment" in capsys.readouterr().err
