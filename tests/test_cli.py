@@ -151,9 +151,10 @@ def test_verbs_are_listed(
 
 
 def test_every_command_line_is_a_verb() -> None:
-    """The modules at the package's root that have a `main` are what `zskt` reaches."""
+    """What has a `main`, at the package's root or as a package that runs, is what `zskt` reaches."""
     package = Path(entry.__file__).parent
     commands = {path.stem for path in package.glob("[!_]*.py") if "\ndef main(" in path.read_text()}
+    commands |= {path.parent.name for path in package.glob("*/__main__.py")}
     assert set(entry.VERBS) == commands
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zskt_dist.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, UserError
+from zskt_dist.errors import guarded
 from zskt_dist.launch.environment import is_follower, torchrun_rank
 
 if TYPE_CHECKING:
@@ -20,22 +20,6 @@ def training_command(command: str, description: str, argv: Sequence[str] | None 
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser(command, description).parse_intermixed_args(arguments)
     return guarded(lambda: _train(command, options, arguments))
-
-
-def guarded(run: Callable[[], None]) -> int:
-    """Runs a command; errors meant for people become one line on stderr. Returns the exit code."""
-    try:
-        run()
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -1,5 +1,8 @@
 """Errors meant for the person who started the command: one clear line, exit code 2, no traceback."""
 
+import sys
+from collections.abc import Callable
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
 
@@ -29,3 +32,19 @@ class Interrupted(UserError):
         self.iteration, self.iterations = iteration, iterations
         where = f"stopped at iteration {iteration} of {iterations}" if iterations else "stopped before it began"
         super().__init__(f"{where}; the same command continues from there")
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Runs a command; errors meant for people become one line on stderr. Returns the exit code."""
+    try:
+        run()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist.cli import guarded
+from zskt_dist.errors import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:

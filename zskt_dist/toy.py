@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from zskt_dist.cli import guarded
+from zskt_dist.errors import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist.cli import guarded
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
