@@ -45,6 +45,9 @@ def test_purposes_keep_their_numbers() -> None:
         "ORDER": 2,
         "AUGMENTATION": 3,
         "FIGURES": 4,
+        "SUBSET": 5,
+        "UNIFORM_NOISE": 6,
+        "IMAGE_NOISE": 7,
     }
 
 
