@@ -45,7 +45,7 @@ class _Doubles:
 
 
 def _transfer(world: World, folder: Path, mode: str, *overrides: str) -> State:
-    """Parameters of student and generator after a few float64 iterations, and the gradient norms on the way."""
+    """Parameters of student and generator after a few float64 iterations, and the metrics on the way."""
     config = tiny_config(folder, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2", *overrides)
     dataset = open_dataset(config)
     torch.set_default_dtype(torch.float64)
@@ -54,11 +54,13 @@ def _transfer(world: World, folder: Path, mode: str, *overrides: str) -> State:
             patch.setattr("zskt_dist.models.generator.nn.BatchNorm2d", _Identity)
             teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes).eval()
             task = ZeroShotTask(config, teacher.requires_grad_(False), dataset.image_shape, dataset.num_classes, world)
-            norms = [task.transfer.step(_Doubles(task.noise(i))) for i in range(ITERATIONS)]
+            metrics = [task.transfer.step(_Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)
     state = {f"{name}.{key}": value for name, e in task.engines.items() for key, value in e.raw.state_dict().items()}
-    return state | {"norms": torch.stack([metrics["student_gradient_norm"] for metrics in norms])}
+    numbers = [world.mean(each, task.weight) for each in metrics]
+    reported = [[*each["student_gradient_norm"], *each["kl"], *each["teacher_classes"]] for each in numbers]
+    return state | {"reported": torch.tensor(reported, dtype=torch.float64)}
 
 
 def _supervised_task(kind: str, config: Config, world: World) -> SupervisedTask:
@@ -71,8 +73,8 @@ def _supervised_task(kind: str, config: Config, world: World) -> SupervisedTask:
     return from_scratch(config, kind, dataset, world)
 
 
-def _supervised(world: World, folder: Path, kind: str) -> State:
-    config = tiny_config(folder, "data.images_per_class=3")
+def _supervised(world: World, folder: Path, kind: str, *overrides: str) -> State:
+    config = tiny_config(folder, "data.images_per_class=3", *overrides)
     torch.set_default_dtype(torch.float64)
     try:
         task = _supervised_task(kind, config, world)
@@ -113,6 +115,29 @@ def test_generator_terms_are_the_same_on_one_worker_and_on_two(
 @pytest.mark.parametrize("kind", ["teacher", "student", "distill", "finetune"])
 def test_supervised_training_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_path: Path, kind: str) -> None:
     _assert_equal(_supervised(ALONE, tmp_path, kind), two_ranks.run(_supervised, tmp_path, kind))
+
+
+@pytest.mark.parametrize("mode", ["post_update", "fresh"])
+def test_two_workers_share_an_odd_batch(two_ranks: Ranks, tmp_path: Path, mode: str) -> None:
+    """Elastic groups come in any size, and the global batch stays what it is."""
+    odd = (mode, "batch_size=7")
+    _assert_equal(_transfer(ALONE, tmp_path, *odd), two_ranks.run(_transfer, tmp_path, *odd))
+
+
+@pytest.mark.parametrize("kind", ["teacher", "distill", "finetune"])
+def test_two_workers_share_an_odd_supervised_batch(two_ranks: Ranks, tmp_path: Path, kind: str) -> None:
+    odd = (kind, "supervised.batch_size=13", "finetune.batch_size=13")
+    _assert_equal(_supervised(ALONE, tmp_path, *odd), two_ranks.run(_supervised, tmp_path, *odd))
+
+
+@pytest.mark.parametrize(("batch", "size"), [(8, 2), (7, 2), (128, 3), (5, 5), (128, 24)])
+def test_slices_cover_the_batch_and_weights_average_to_one(batch: int, size: int) -> None:
+    worlds = [World(torch.device("cpu"), rank, size) for rank in range(size)]
+    places = [place for world in worlds for place in range(batch)[world.part(batch)]]
+    assert places == list(range(batch))
+    assert sum(world.weight(batch) for world in worlds) / size == pytest.approx(1)
+    lengths = {len(range(batch)[world.part(batch)]) for world in worlds}
+    assert max(lengths) - min(lengths) <= 1
 
 
 def test_learning_moves_the_parameters(tmp_path: Path) -> None:

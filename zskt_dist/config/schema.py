@@ -21,6 +21,22 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Layers = tuple[NonNegative, ...] | None
 
 
+def _clash(key: str, value: object, problem: str) -> PydanticCustomError:
+    """Values that are fine each by itself and cannot work together; `config.explain` reads the context."""
+    return PydanticCustomError("clash", "{problem}", {"key": key, "value": value, "problem": problem})
+
+
+def _number_or_range(value: object) -> object:
+    """One message for a union of types, instead of one for each."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(type(number) is int and number > 0 for number in numbers) or len(numbers) not in (1, 2):
+        raise _clash("launch.workers", value, "expected a number of workers, or [fewest, most] of them under Ray")
+    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for one
+
+
+Workers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys and wrong types are errors, values never change."""
 
@@ -222,12 +238,23 @@ class Tracking(Section):
 class Launch(Section):
     kind: Literal["local", "ray"] = "local"
     """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train."""
-    workers: Positive = 1
-    """Data-parallel workers."""
+    workers: Workers = 1
+    """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
     cpus_per_worker: Positive | None = None
     """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
     max_failures: NonNegative = 3
     """Ray: how often a failed group of workers is started again from the last checkpoint."""
+    resize_seconds: PositiveFloat = 60.0
+    """Ray, with [fewest, most] workers: seconds between looks for room that has appeared."""
+
+    @property
+    def fewest_workers(self) -> int:
+        """The run waits while there is room for fewer."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class Engine(Section):
@@ -235,11 +262,6 @@ class Engine(Section):
     """What trains a network: DistributedDataParallel (the plain module with one worker)."""
     batch_norm: Literal["local", "sync"] = "local"
     """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
-
-
-def _clash(key: str, value: object, problem: str) -> PydanticCustomError:
-    """Values that are fine each by itself and cannot work together; `config.explain` reads the context."""
-    return PydanticCustomError("clash", "{problem}", {"key": key, "value": value, "problem": problem})
 
 
 def _number_as_name(value: object) -> object:
@@ -285,10 +307,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         for key, size in self.batch_sizes.items():
-            if size % self.launch.workers:
-                lower = size // self.launch.workers * self.launch.workers
-                nearest = " or ".join(str(n) for n in (lower, lower + self.launch.workers) if n)
-                raise _clash(key, size, f"must be a multiple of launch.workers={self.launch.workers}: {nearest}")
+            if size < self.launch.most_workers:
+                raise _clash(
+                    key, size, f"is fewer than one image for each of {self.launch.most_workers} launch.workers"
+                )
+        if not isinstance(self.launch.workers, int):
+            self._check_elastic(list(self.launch.workers))
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise _clash("seeds", list(self.seeds), "needs one or more different seeds, for example [0,1,2]")
         if self.engine.batch_norm == "sync" and self.device == "cpu":
@@ -306,9 +330,15 @@ class Config(Section):
             )
         return self
 
+    def _check_elastic(self, workers: list[int]) -> None:
+        if workers[0] > workers[1]:
+            raise _clash("launch.workers", workers, f"is [fewest, most]: use [{workers[1]}, {workers[0]}]")
+        if self.launch.kind == "local":
+            raise _clash("launch.workers", workers, f"needs launch.kind=ray; local starts {workers[1]} or {workers[0]}")
+
     @property
     def batch_sizes(self) -> dict[str, int]:
-        """All global batch sizes by key: each is shared evenly by the workers."""
+        """All global batch sizes by key: each is shared by the workers as evenly as it goes."""
         keys = {"supervised.batch_size": self.supervised.batch_size, "finetune.batch_size": self.finetune.batch_size}
         return {"batch_size": self.batch_size, **keys}
 

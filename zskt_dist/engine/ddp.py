@@ -31,15 +31,23 @@ class DDPEngine:
         optimizer: Over the parameters of `network`.
         schedule: Learning-rate factor of an iteration; 1 keeps the optimizer's own rate.
         clip_norm: Largest total norm of the averaged gradient; 0 does not clip.
+        weight: Of this worker's loss in the average over the workers, where its slice of the batch is not an even one.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: Optimizer, schedule: Callable[[int], float], *, clip_norm: float = 0.0
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedule: Callable[[int], float],
+        *,
+        clip_norm: float = 0.0,
+        weight: float = 1.0,
     ) -> None:
         self.raw = network
         self.optimizer = optimizer
         self.scheduler = LambdaLR(optimizer, schedule)
         self.clip_norm = clip_norm or float("inf")
+        self.weight = weight
         self._parameters = list(network.parameters())
         self._forward: nn.Module = network
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -72,7 +80,7 @@ class DDPEngine:
 
     def step(self, loss: Tensor) -> Tensor:
         """Backward, clip, update; returns the norm of the averaged gradient before clipping."""
-        loss.backward()
+        (loss if self.weight == 1 else self.weight * loss).backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)

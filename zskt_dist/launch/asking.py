@@ -1,6 +1,7 @@
 """Passing a stop signal on from the driver to workers that do not get it themselves."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,12 @@ from types import FrameType
 def stop_file_on_signal(stop: Path) -> Iterator[None]:
     """While active, SIGTERM and SIGINT create `stop`, which asks the workers to save and leave the loop.
 
-    A second Ctrl-C raises KeyboardInterrupt at once.
+    A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread, which alone gets signals, nothing
+    happens: whoever runs us there creates the file.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.exists() and number == signal.SIGINT:

@@ -35,7 +35,7 @@ def threads_per_worker(config: Config) -> int:
 
 def local_workers(config: Config) -> int:
     """Workers on this machine; torchrun, which may start others elsewhere, says how many."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", config.launch.workers))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", config.launch.most_workers))
 
 
 def usable_cores() -> int:

@@ -27,7 +27,7 @@ def launch(job: Job) -> None:
     if torchrun_rank():
         with _group(job, "env://", int(os.environ.get("LOCAL_RANK", "0"))) as worker:
             worker.run()
-    elif job.config.launch.workers == 1:
+    elif job.config.launch.most_workers == 1:
         with _single(job, worker_device(job.config, local_rank=0)) as worker:
             worker.run()
     else:
@@ -40,8 +40,8 @@ def _spawn(job: Job) -> None:
     with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
         workers = start_processes(
             _child,
-            (job.config.launch.workers, f"file://{folder}/rendezvous", job.to_dict()),
-            nprocs=job.config.launch.workers,
+            (job.config.launch.most_workers, f"file://{folder}/rendezvous", job.to_dict()),
+            nprocs=job.config.launch.most_workers,
             join=False,
             start_method="spawn",
         )

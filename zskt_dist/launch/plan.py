@@ -55,7 +55,10 @@ def describe(job: Job) -> Lines:
         lines.append(("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes, {_use_of_images(job)}"))
         lines += _networks(job, dataset)
     lines += _training(job)
-    workers = f"{launch.workers} worker{'s' * (launch.workers > 1)}"
+    most = launch.most_workers
+    workers = f"{most} worker{'s' * (most > 1)}"
+    if launch.fewest_workers < most:
+        workers = f"{launch.fewest_workers} to {workers}"
     return [*lines, ("launch", f"{launch.kind}, {workers}, {config.engine.kind}")]
 
 
@@ -150,11 +153,11 @@ def _check_devices(config: Config) -> None:
             worker_device(config, local_rank)
     elif not ray_cluster_given():  # else: the cluster is asked once Ray is there
         cores, each = usable_cores(), launch.cpus_per_worker or 1
-        if launch.workers * each > cores:
+        if launch.fewest_workers * each > cores:
             raise ConfigError(
                 "launch.workers",
                 launch.workers,
-                f"needs {launch.workers * each} CPUs, this machine has {cores}; "
+                f"needs {launch.fewest_workers * each} CPUs, this machine has {cores}; "
                 f"use launch.workers={max(1, cores // each)}, or set RAY_ADDRESS to a cluster that has them",
             )
 

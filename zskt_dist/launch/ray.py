@@ -9,6 +9,8 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,41 +40,34 @@ def launch(job: Job) -> None:
     Raises:
         UserError: the cluster cannot hold the workers, or they failed more often than allowed.
     """
-    _connect()
-    config = job.config
-    use_gpu = _check_resources(config, ray.cluster_resources())
-    directory = RunDirectory(Path(job.directory))
-    storage = tempfile.mkdtemp(prefix="zskt-ray-")
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config=job.to_dict(),
-        scaling_config=ScalingConfig(
-            num_workers=config.launch.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": cpus_per_worker(config)} | ({"GPU": 1} if use_gpu else {}),
-        ),
-        run_config=RunConfig(
-            name=directory.path.name,
-            storage_path=storage,
-            # Ray's own notes are in its log files; the progress of the run is said by the driver.
-            logging_config=LoggingConfig(log_level="ERROR"),
-            failure_config=FailureConfig(max_failures=config.launch.max_failures),
-        ),
-    )
-    try:
-        _fit(trainer, directory)
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-        ray.shutdown()
+    with connected():
+        config = job.config
+        each = check_resources(config)
+        directory = RunDirectory(Path(job.directory))
+        storage = tempfile.mkdtemp(prefix="zskt-ray-")
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=job.to_dict(),
+            scaling_config=_scaling(config, each),
+            run_config=RunConfig(
+                name=directory.path.name,
+                storage_path=storage,
+                # Ray's own notes are in its log files; the progress of the run is said by the driver.
+                logging_config=LoggingConfig(log_level="ERROR"),
+                failure_config=FailureConfig(max_failures=config.launch.max_failures),
+            ),
+        )
+        try:
+            _fit(trainer, directory)
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
 
 
-def cpus_per_worker(config: Config) -> int:
-    return config.launch.cpus_per_worker or 1
-
-
-def _connect() -> None:
-    """To the cluster of RAY_ADDRESS or of `ray start`, else to a local one that ends with this process."""
-    if ray.is_initialized():
+@contextmanager
+def connected() -> Iterator[None]:
+    """Within a cluster: that of RAY_ADDRESS or of `ray start`, else a local one that ends with the block."""
+    if ray.is_initialized():  # a sweep's trial, or a notebook: whoever connected will disconnect
+        yield
         return
     # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
@@ -80,29 +75,47 @@ def _connect() -> None:
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(logging_level="error")
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
-def _check_resources(config: Config, cluster: dict[str, float]) -> bool:
-    """Whether workers get a GPU each.
+def cpus_per_worker(config: Config) -> int:
+    return config.launch.cpus_per_worker or 1
+
+
+def check_resources(config: Config) -> dict[str, int]:
+    """What each worker takes of the cluster.
 
     Raises:
-        ConfigError: the cluster is too small; Ray would wait for ever.
+        ConfigError: the cluster is too small for the fewest workers; Ray would wait for ever.
     """
-    workers = config.launch.workers
-    gpus = int(cluster.get("GPU", 0))
+    cluster = ray.cluster_resources()
+    workers, each = config.launch.fewest_workers, cpus_per_worker(config)
+    cpus, gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= workers)
     if use_gpu and gpus < workers:
         raise ConfigError("launch.workers", workers, f"needs {workers} GPUs, the Ray cluster has {gpus}")
-    needed, cpus = workers * cpus_per_worker(config), int(cluster.get("CPU", 0))
-    if cpus < needed:
-        possible = cpus // cpus_per_worker(config)
+    if cpus < workers * each:
         raise ConfigError(
             "launch.workers",
             workers,
-            f"needs {needed} CPUs ({cpus_per_worker(config)} each), the Ray cluster has {cpus}; "
-            + (f"at most launch.workers={possible} fit" if possible else "lower launch.cpus_per_worker"),
+            f"needs {workers * each} CPUs ({each} each), the Ray cluster has {cpus}; "
+            + (f"at most launch.workers={cpus // each} fit" if cpus >= each else "lower launch.cpus_per_worker"),
         )
-    return use_gpu
+    return {"CPU": each} | ({"GPU": 1} if use_gpu else {})
+
+
+def _scaling(config: Config, each: dict[str, int]) -> ScalingConfig:
+    launch = config.launch
+    elastic = launch.fewest_workers < launch.most_workers
+    return ScalingConfig(
+        num_workers=(launch.fewest_workers, launch.most_workers) if elastic else launch.most_workers,
+        use_gpu="GPU" in each,
+        resources_per_worker=dict(each),
+        **({"elastic_resize_monitor_interval_s": launch.resize_seconds} if elastic else {}),
+    )
 
 
 def _fit(trainer: TorchTrainer, directory: RunDirectory) -> None:

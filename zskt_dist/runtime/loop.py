@@ -45,6 +45,8 @@ class Task(Protocol):
     phase: str
     """For people: what is going on."""
     iterations: int
+    weight: float
+    """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
     network: nn.Module
     """The trained network, [B, C, H, W] to logits: what is evaluated and taken home."""
 
@@ -164,7 +166,7 @@ class Loop:
 
     def _numbers(self, metrics: Metrics, done: int) -> Row:
         """The metrics of the global batch, rates and speed; the one place that waits for the device."""
-        means = self.world.mean(metrics)
+        means = self.world.mean(metrics, self.task.weight)
         row = dict(_scalars(means))
         broken = [name for name, value in row.items() if not math.isfinite(value)]
         if broken:

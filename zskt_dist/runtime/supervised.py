@@ -45,6 +45,7 @@ class SupervisedTask:
         subset: np.ndarray | None = None,
     ) -> None:
         self.phase, self.network, self.iterations, self.subset = phase, network, iterations, subset
+        self.weight = engine.weight
         self.engines: Mapping[str, DDPEngine] = {"teacher" if phase == "teacher" else "student": engine}
         self.training, self.batches = training, batches
 
@@ -105,7 +106,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
     tapped = synchronised(TappedNetwork(student), config, world)
     optimizer = torch.optim.Adam(tapped.parameters(), lr=settings.learning_rate, fused=True)
-    engine = DDPEngine(tapped, optimizer, lambda iteration: 1.0)
+    engine = DDPEngine(tapped, optimizer, lambda iteration: 1.0, weight=world.weight(settings.batch_size))
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
     return SupervisedTask("finetune", student, engine, SupervisedTraining(engine), batches, settings.iterations, subset)
@@ -124,7 +125,7 @@ def _sgd(config: Config, network: nn.Module, world: World) -> DDPEngine:
     schedule = partial(
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
-    return DDPEngine(network, optimizer, schedule)
+    return DDPEngine(network, optimizer, schedule, weight=world.weight(recipe.batch_size))
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

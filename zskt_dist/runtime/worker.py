@@ -213,5 +213,5 @@ class _Lock:
 
 def _check_batches(config: Config, world: World) -> None:
     for key, size in config.batch_sizes.items():
-        if size % world.size:
-            raise UserError(f"{key}={size}: cannot be shared evenly by the {world.size} workers that were started")
+        if size < world.size:
+            raise UserError(f"{key}={size}: is fewer than one image for each of the {world.size} workers")

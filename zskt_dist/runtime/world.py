@@ -37,9 +37,13 @@ class World:
         return self.rank == 0
 
     def part(self, batch_size: int) -> slice:
-        """This worker's slice of a global batch."""
-        each = batch_size // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        """This worker's slice of a global batch; where it cannot be shared evenly, sizes differ by one."""
+        return slice(self.rank * batch_size // self.size, (self.rank + 1) * batch_size // self.size)
+
+    def weight(self, batch_size: int) -> float:
+        """What this worker's mean over its slice weighs in the mean over the workers; 1 for an even share."""
+        part = self.part(batch_size)
+        return (part.stop - part.start) * self.size / batch_size
 
     def barrier(self) -> None:
         if self.size > 1:
@@ -51,9 +55,13 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def mean(self, metrics: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        """Means over the workers, as numbers: one collective and one synchronisation with the device."""
-        flat = torch.cat([value.detach().reshape(-1).double() for value in metrics.values()])
+    def mean(self, metrics: Mapping[str, Tensor], weight: float = 1.0) -> dict[str, list[float]]:
+        """Means over the workers, as numbers: one collective and one synchronisation with the device.
+
+        Args:
+            weight: Of this worker's metrics, on average 1.
+        """
+        flat = weight * torch.cat([value.detach().reshape(-1).double() for value in metrics.values()])
         numbers = (self.sum(flat) / self.size).tolist()
         means, start = {}, 0
         for name, value in metrics.items():

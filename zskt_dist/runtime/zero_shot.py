@@ -46,6 +46,7 @@ class ZeroShotTask:
     ) -> None:
         self._config, self._world = config, world
         self.iterations = config.iterations
+        self.weight = world.weight(config.batch_size)
         self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
         seed_initialisation(config.seed, "generator")
         generator = Generator(config.generator.z_dim, image_shape, config.generator.channels).to(world.device)
@@ -58,6 +59,7 @@ class ZeroShotTask:
                 torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
                 cosine,
                 clip_norm=settings.clip_norm,
+                weight=self.weight,
             )
             for name, module, learning_rate in (
                 ("generator", generator, settings.generator_lr),
