@@ -144,3 +144,36 @@ def test_the_transfer_never_reads_a_real_image(tmp_path: Path, monkeypatch: pyte
     assert _sha256(result) == _sha256(expected)
     assert expected is not None
     assert result["teacher"] != expected["teacher"], "the evaluation was to see the other images"
+
+
+def _warned_with(world: World, folder: Path, teacher: Path) -> list[int]:
+    """Iterations of the checkpoints of a run whose machine is announced to go after the second report."""
+    config = tiny_config(folder, "name=run", "iterations=9", "checkpoint.every=0", f"teacher.checkpoint={teacher}")
+    job = Job.plan("train", config)
+    asked: list[None] = []
+
+    def preempted() -> bool:
+        asked.append(None)
+        return len(asked) >= 2
+
+    saved: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        save = Loop._save
+
+        def note(loop: Loop, done: int) -> None:
+            if loop.task.phase == "student":
+                saved.append(done)
+            save(loop, done)
+
+        patch.setattr(Loop, "_save", note)
+        Worker(job, world, preempted=preempted).run()
+    return saved
+
+
+def test_a_machine_about_to_go_saves_first_and_once(two_ranks: Ranks, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    job = Job.plan("pretrain", tiny_config(tmp_path, "name=t"))
+    Worker(job, ALONE).run()
+    RunDirectory(Path(job.directory)).weights("teacher").rename(teacher)
+    for saved in (_warned_with(ALONE, tmp_path / "one", teacher), *two_ranks.run(_warned_with, tmp_path, teacher)):
+        assert saved == [4, 9]

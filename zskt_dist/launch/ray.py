@@ -147,12 +147,19 @@ def _worker(values: dict[str, Any]) -> None:
     assert isinstance(device, torch.device)
     world = World.current(device)
     with live_tracker(job, world) as tracker:
-        Worker(job, world, report=_report, tracker=tracker).run_for_driver()
+        # The question is a barrier of all workers: on one machine, which goes as a whole, it is not asked.
+        preempted = _preempted if len(ray.nodes()) > 1 else None
+        Worker(job, world, report=_report, tracker=tracker, preempted=preempted).run_for_driver()
 
 
 def _report(row: Row) -> None:
     """Tells Ray, and through it Tune; without a checkpoint, which the run directory holds."""
     ray.train.report(dict(row))
+
+
+def _preempted() -> bool:
+    """Whether Ray has been told that a node of this run's workers is drained (a spot instance is reclaimed)."""
+    return ray.train.get_preemption_info() is not None
 
 
 def _last_line(error: BaseException) -> str:

@@ -105,6 +105,8 @@ class Loop:
         tracker: Further records, told of new rows only; on rank 0 alone.
         on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
         figures: Folder for the task's pictures.
+        preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
+            Then everything is saved at once, and training goes on until it is.
     """
 
     def __init__(
@@ -121,10 +123,12 @@ class Loop:
         progress: ProgressFile,
         figures: Path,
         on_report: Callable[[Row], None] | None = None,
+        preempted: Callable[[], bool] | None = None,
     ) -> None:
         self.task, self.world, self.store, self.cadence = task, world, store, cadence
         self.evaluate, self.history, self.tracker = evaluate, history, tracker
         self.stop, self.progress, self.figures, self.on_report = stop, progress, figures, on_report
+        self.preempted = preempted
         self.seconds = 0.0
         self._clock = time.perf_counter()
         self._window = (0, self._clock)
@@ -144,11 +148,13 @@ class Loop:
             metrics = self.task.step(iteration)
             done = iteration + 1
             stopping = self.stop.agreed() and done < total
+            leaving = False
             if Cadence.due(self.cadence.log, done, total):
                 self._report(done, self._numbers(metrics, done))
+                leaving = self._told_to_leave()
             if Cadence.due(self.cadence.evaluation, done, total):
                 self._evaluate(done)
-            if Cadence.due(self.cadence.checkpoint, done, total) or stopping:
+            if Cadence.due(self.cadence.checkpoint, done, total) or stopping or leaving:
                 self._numbers(metrics, done)  # refuses to save a diverged state
                 self._save(done)
             if stopping:
@@ -157,6 +163,13 @@ class Loop:
             self.progress.tick(self.task.phase, done, total)
         self.stop.close()
         return self._outcome(resumed_from)
+
+    def _told_to_leave(self) -> bool:
+        """True once, when a machine of the run is about to be taken away."""
+        if self.preempted is None or not self.preempted():
+            return False
+        self.preempted = None
+        return True
 
     def _report(self, done: int, values: Mapping[str, float]) -> None:
         row: Row = {"iteration": done, "time": round(time.time() * 1000), **values}

@@ -43,12 +43,14 @@ class Worker:
     Attributes:
         report: Told of every evaluation, on every rank (Ray Train's report).
         tracker: Further records of the main run; used on rank 0 only.
+        preempted: Whether a machine of the run is about to be taken away; asked on every rank together.
     """
 
     job: Job
     world: World
     report: Report | None = None
     tracker: Tracker = field(default_factory=NullTracker)
+    preempted: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         self.directory = RunDirectory(Path(self.job.directory))
@@ -165,6 +167,7 @@ class Worker:
             progress=ProgressFile(self.directory.progress if self.world.is_main else None),
             figures=directory.figures,
             on_report=self.report,
+            preempted=self.preempted,
         )
         return loop.run()
 
