@@ -1,1 +1,1 @@
-"""Sweeps over configuration keys with Ray Tune will live here; so far there are none."""
+"""Sweeps over configuration keys with Ray Tune: search spaces, the driver, selection without labels."""

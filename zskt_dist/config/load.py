@@ -95,11 +95,20 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
 
 def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UserError(f"{override!r}: expected dotted.key=value, for example loss.beta=0")
-        _assign(tree, key.strip(), _parse_value(key, text))
+        assign(tree, override)
     return parse_config(tree)
+
+
+def assign(tree: Tree, override: str) -> None:
+    """Puts `dotted.key=value` into a nested mapping.
+
+    Raises:
+        UserError: it is not `key=value`; ConfigError: the value is not YAML, or a value stands where a section is.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"{override!r}: expected dotted.key=value, for example loss.beta=0")
+    _assign(tree, key.strip(), _parse_value(key, text))
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:

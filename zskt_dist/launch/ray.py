@@ -66,11 +66,11 @@ def launch(job: Job) -> None:
 @contextmanager
 def connected() -> Iterator[None]:
     """Within a cluster: that of RAY_ADDRESS or of `ray start`, else a local one that ends with the block."""
+    # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     if ray.is_initialized():  # a sweep's trial, or a notebook: whoever connected will disconnect
         yield
         return
-    # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     if not ray_cluster_given():  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -88,6 +88,13 @@ def set_tags(address: RunAddress, tags: Mapping[str, str]) -> None:
         client.set_tag(address.run_id, key, value)
 
 
+def log_values(address: RunAddress, values: Mapping[str, float], step: int = 0) -> None:
+    """Metrics that replace what they were before; raises whatever MLflow raises when the store cannot be reached."""
+    client = _client(address.tracking_uri)
+    for name, value in values.items():
+        client.log_metric(address.run_id, name, value, step=step)
+
+
 class MlflowStream:
     """A tracker that sends rows from a thread of its own; calls return at once, whatever the server does."""
 

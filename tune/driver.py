@@ -1,0 +1,257 @@
+"""Running a sweep: Ray Tune starts the trials, each a Ray Train run; every trial's state outlives the driver.
+
+A trial is a run like any other, found again by its settings. So a repeated command needs nothing
+of Tune's own records: finished trials are left alone, others continue from their checkpoints.
+"""
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tune.record import open_parent
+from tune.space import Sweep, Trial
+from tune.states import ENDED, State, States
+from tune.summary import conclude
+from tune.trial import TrialRun
+from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.launch.plan import problems
+from zskt_dist.launch.ray import check_resources, connected
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
+
+log = logging.getLogger(__name__)
+
+
+def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> dict[str, Any]:
+    """Runs, continues or looks up every trial, and returns the sweep's result.
+
+    Raises:
+        UserError: something a trial needs is missing, the cluster is too small, or every trial failed.
+        Interrupted: asked to stop; the same command continues.
+    """
+    directory = sweep_directory(sweep, trials)
+    for trial in trials:
+        for problem in problems(Job.plan("train", trial.config)):
+            raise problem
+    with directory.driven():
+        if fresh and (aside := directory.move_aside()):
+            console.print(f"The earlier sweep is kept as {aside}; runs of trials are used again")
+        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.clear_requests()
+        parent = open_parent(directory, sweep, trials[0].config)
+        states = States(directory.path / "trials.json", list(trials))
+        todo = [trial for trial in trials if states[trial].state not in ENDED]
+        if todo:
+            # Rungs compare a trial with those before it, which therefore report once more what they did.
+            started = trials if sweep.scheduler == "asha" else todo
+            _run(sweep, started, states, directory, parent, console)
+        result = conclude(sweep, trials, states, directory, parent)
+        if directory.stop.exists():
+            raise Interrupted(states.count(*ENDED), len(trials))
+    if result["finished"] == 0:
+        first = next((state.message for state in states if state.message), "see the lines above")
+        raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")
+    return result
+
+
+def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:
+    """Beside the runs of its trials."""
+    config = trials[0].config
+    return RunDirectory(Path(config.runs_dir, config.experiment, f"sweep-{sweep.name}").absolute())
+
+
+def _run(
+    sweep: Sweep,
+    trials: Sequence[Trial],
+    states: States,
+    directory: RunDirectory,
+    parent: RunAddress | None,
+    console: Console,
+) -> None:
+    os.environ |= {
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the sweep was started
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs keep their own history
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # how a trial ended is a result without scores
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    storage = directory.path / ".tune"
+    with connected():
+        concurrent = _concurrent_trials(sweep, trials)
+        console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
+        _warn_of_one_file(parent, len(ray.nodes()))
+        by_number = {trial.number: trial for trial in trials}
+        with _Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
+            tuner = tune.Tuner(
+                tune.with_resources(TrialRun, {"memory": 1}),  # a driver takes no CPU from its workers
+                param_space={"trial": tune.grid_search([_order(trial, directory, parent) for trial in trials])},
+                tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, trials), max_concurrent_trials=concurrent),
+                run_config=tune.RunConfig(
+                    name="trials",
+                    storage_path=str(storage),
+                    verbose=0,
+                    callbacks=[watch],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            try:
+                _fit(tuner)
+            finally:
+                shutil.rmtree(storage, ignore_errors=True)
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    """`tuner.fit()` in a thread, so that this one hears signals; trials see the file they leave."""
+    failures: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except BaseException as error:  # handed to the main thread, whatever it is
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=0.2)
+    if failures:
+        raise UserError(f"Ray Tune gave up: {failures[0]}; the same command goes on") from failures[0]
+
+
+def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
+    """What `TrialRun` is told; the store by name, for workers of a cluster have another environment."""
+    config = trial.config
+    uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
+    tracking = config.tracking.model_copy(update={"uri": uri})
+    return {
+        "number": trial.number,
+        "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
+        "evaluate": trial.evaluate,
+        "group": parent and parent._asdict(),
+        "folder": str(Path.cwd()),
+        "stop": str(directory.stop),
+    }
+
+
+def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
+    """Trials that fit into the cluster at a time.
+
+    Raises:
+        ConfigError: not even one does; Ray would wait for ever.
+    """
+    cluster = ray.cluster_resources()
+    room = min(
+        int(cluster.get(name, 0)) // (amount * trial.config.launch.fewest_workers)
+        for trial in trials
+        for name, amount in check_resources(trial.config).items()
+    )
+    if sweep.concurrent is not None and sweep.concurrent > room:
+        raise ConfigError("sweep.concurrent", sweep.concurrent, f"the cluster has room for {room} trials at a time")
+    return sweep.concurrent or min(room, len(trials))
+
+
+def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
+    if sweep.scheduler == "all":
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr="iteration",
+        metric=sweep.select_by,
+        mode="max",
+        max_t=max(trial.config.iterations for trial in trials) + 1,  # at the last iteration runs end by themselves
+        grace_period=sweep.grace,
+        reduction_factor=sweep.reduction,
+    )
+
+
+def _warn_of_one_file(parent: RunAddress | None, nodes: int) -> None:
+    if parent and parent.tracking_uri.startswith("sqlite") and nodes > 1:
+        log.warning(
+            "%s is a file on this machine and the cluster has %d: trials elsewhere cannot write to it. Start "
+            "`mlflow server` where all reach it and set tracking.uri",
+            parent.tracking_uri,
+            nodes,
+        )
+
+
+class _Watch(tune.Callback):
+    """Writes down and shows what becomes of the trials, in the driver."""
+
+    def __init__(self, trials: dict[int, Trial], states: States, console: Console) -> None:
+        self._trials, self._states, self._console = trials, states, console
+        self._bar = Progress(
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("trials", total=len(trials), note="")
+        self._ended: set[int] = set()
+        self._running: dict[int, str] = {}
+
+    def __enter__(self) -> "_Watch":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        state = self._state(trial)
+        if state.state not in ENDED:
+            state.state, state.message, state.starts = "running", "", state.starts + 1
+            self._states.write()
+        self._show(state, "started")
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        state = self._state(trial)
+        if "iteration" in result:
+            state.iteration = max(state.iteration, int(result["iteration"]))
+        if "label_free_score" in result:
+            state.score = result["label_free_score"]
+            self._show(state, f"{state.iteration}: score {state.score:.4f}", line=False)
+        if result.get("done"):
+            self._end(state, str(result.get("state", "stopped")), str(result.get("message", "")))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        state = self._state(trial)
+        if state.number not in self._ended:  # the scheduler has ended it in mid-run
+            self._end(state, "stopped", f"by the scheduler after {state.iteration} iterations")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._end(self._state(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
+
+    def _end(self, state: State, how: str, message: str) -> None:
+        if state.number in self._ended:
+            return
+        self._ended.add(state.number)
+        if state.state != "finished":  # one that only reported again stays what it is
+            state.state, state.message = how, message
+            self._states.write()
+        self._running.pop(state.number, None)
+        self._bar.update(self._task, advance=1)
+        self._show(state, f"{state.state}{f': {message}' if message else ''}", running=False)
+
+    def _show(self, state: State, what: str, *, running: bool = True, line: bool = True) -> None:
+        if running:
+            self._running[state.number] = f"#{state.number} {what}"
+        self._bar.update(self._task, note="  ".join(self._running.values()))
+        if line:
+            label = self._trials[state.number].label
+            self._console.print(f"trial {state.number}  {label}  {what}", soft_wrap=True, highlight=False)
+
+    def _state(self, trial: Any) -> State:
+        return self._states[self._trials[trial.config["trial"]["number"]]]

@@ -1,0 +1,82 @@
+"""A sweep in MLflow: a parent run, the trials nested under it, the best one tagged."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tune.space import Sweep
+from zskt_dist.config import Config
+from zskt_dist.files import read_json, write_json
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.tracking.mlflow import RunAddress, log_values, open_run, set_tags, tracking_uri, upload
+
+log = logging.getLogger(__name__)
+
+
+def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAddress | None:
+    """The sweep's run, in the experiment of its trials, which is created here once; None where MLflow is not there.
+
+    Args:
+        config: Of the first trial.
+    """
+    uri = tracking_uri(config.tracking.uri)
+    if uri is None:
+        return None
+    known = read_json(directory.tracking)
+    try:
+        address = open_run(
+            uri,
+            config.experiment,
+            directory.path.name,
+            params={f"sweep.{key}": value for key, value in sweep.model_dump(mode="json").items() if key != "title"},
+            tags={"command": "sweep", "title": sweep.title, "selected_by": sweep.select_by},
+            known=RunAddress(*(known[field] for field in RunAddress._fields)) if known else None,
+        )
+    except Exception as error:
+        log.warning("%s", _lost(uri, error))
+        return None
+    write_json(directory.tracking, address._asdict())
+    return address
+
+
+def close_parent(
+    address: RunAddress | None,
+    table: pd.DataFrame,
+    runs: Mapping[str, RunDirectory],
+    result: dict[str, Any],
+    report: Path,
+    *,
+    status: str,
+) -> None:
+    """Tables and figures go to the parent; children learn their pooled score, and the best one that it is it."""
+    if address is None:
+        return
+    best = (result["best"] or {}).get("trial")
+    try:
+        for row in table.to_dict("records"):
+            known = read_json(runs[row["config_hash"]].tracking)
+            if not known:
+                continue
+            child = RunAddress(*(known[field] for field in RunAddress._fields))
+            chosen = {"best": str(row["trial"] == best).lower(), "selected_by": result["select_by"]}
+            set_tags(child, {"sweep": result["name"], "trial": str(row["trial"]), "state": row["state"], **chosen})
+            if pd.notna(row["score"]):
+                log_values(child, {"score": row["score"]}, step=int(row["iteration"]))
+        numbers = {f"best_{key}": value for key, value in (result["best"] or {}).items() if isinstance(value, float)}
+        log_values(address, numbers | {"trials": result["trials"], "failed": result["failed"]})
+        folders = {name: sorted((report / name).glob("*.*")) for name in ("tables", "figures")}
+        files = [path for path in (report / "report.md", report / "report.html") if path.exists()]
+        upload(address, rows=[], images={}, files=files, folders=folders, tags={}, log_model=None, status=status)
+    except Exception as error:
+        log.warning("%s", _lost(address.tracking_uri, error))
+
+
+def _lost(uri: str, error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    return (
+        f"MLflow at {uri} cannot be reached ({type(error).__name__}: {line}). Nothing is lost: "
+        "the same command records the sweep once it can"
+    )

@@ -1,0 +1,198 @@
+"""What a sweep tries: a YAML file with a search space over dotted configuration keys, and its trials.
+
+This module imports neither torch nor Ray until trials are drawn.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from zskt_dist.config import Config, config_hash, load_config
+from zskt_dist.config.load import assign, read_yaml
+from zskt_dist.config.schema import Identifier, NonNegative, Positive, Section, Seed
+from zskt_dist.errors import ConfigError, UserError
+
+Settings = dict[str, Any]
+"""Dotted keys to values, as on the command line."""
+
+
+class Axis(Section):
+    """Values of one key (or of several at once), by exactly one of these rules."""
+
+    grid: Annotated[list[Any], Field(min_length=1)] | None = None
+    """Every value, crossed with the other grids."""
+    choice: Annotated[list[Any], Field(min_length=1)] | None = None
+    """One of these at random."""
+    uniform: tuple[float, float] | None = None
+    """A random number between two."""
+    loguniform: tuple[float, float] | None = None
+    """A random number between two positive ones, its logarithm uniform."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Axis":
+        rules = self.model_dump(exclude_none=True)
+        if len(rules) != 1:
+            raise ValueError("give exactly one of grid, choice, uniform, loguniform")
+        for rule in ("uniform", "loguniform"):
+            low, high = rules.get(rule, (1, 2))
+            if not low < high or (rule == "loguniform" and low <= 0):
+                raise ValueError(f"{rule} needs [low, high] with {'0 < ' * (rule == 'loguniform')}low < high")
+        return self
+
+
+class Sweep(Section):
+    """A YAML file for `python -m tune.sweep`."""
+
+    title: str
+    name: Identifier
+    """Of the sweep: its folder, and its run in MLflow."""
+    config: str
+    """YAML configuration of all trials, relative to this file's folder."""
+    set: Settings = Field(default_factory=dict)
+    """Settings on top of it."""
+    space: Annotated[dict[str, Axis], Field(min_length=1)]
+    """Dotted keys to rules; several keys with commas between take a list of values each time."""
+    samples: Positive = 1
+    """How often the random rules are drawn, for each combination of the grids."""
+    seed: Seed = 0
+    """Of the random rules."""
+    scheduler: Literal["all", "asha"] = "all"
+    """all: every trial runs to its end; asha: the worse ones are stopped early (arXiv:1810.05934)."""
+    grace: Positive = 100
+    """asha: iterations every trial gets."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """asha: of so many trials one goes on at each rung."""
+    select_by: Literal["label_free_score", "accuracy"] = "label_free_score"
+    """accuracy looks at test labels, which a zero-shot setting does not have."""
+    pool_images: NonNegative = 2000
+    """Pseudo-images of all trials' generators, and noise images, on which all students are compared; 0: none."""
+    evaluate: Settings | None = None
+    """Settings of `evaluate`, which follows each trial (it measures the MTE); null: no evaluation."""
+    concurrent: Positive | None = None
+    """Most trials at a time; null: as many as the cluster has room for."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep."""
+
+    number: int
+    settings: Settings = field(hash=False)
+    """What distinguishes it, by single dotted keys."""
+    config: Config = field(hash=False)
+    evaluate: list[str] | None = field(hash=False)
+    """Of the command line of `evaluate`; None: no evaluation."""
+
+    @property
+    def hash(self) -> str:
+        return config_hash(self.config)
+
+    @property
+    def label(self) -> str:
+        """For people: `loss.beta=250 transfer.student_steps=5`."""
+        return " ".join(f"{key}={_short(value)}" for key, value in self.settings.items())
+
+
+def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]]:
+    """The sweep and its trials, all checked, each configuration once.
+
+    Args:
+        overrides: `dotted.key=value` on top of every trial; `sweep.key=value` changes the sweep itself.
+
+    Raises:
+        UserError: the file is missing or no sweep; ConfigError: a trial's configuration cannot work.
+    """
+    own = [text.removeprefix("sweep.") for text in overrides if text.startswith("sweep.")]
+    others = [text for text in overrides if not text.startswith("sweep.")]
+    tree = read_yaml(path)
+    for text in own:
+        assign(tree, text)
+    try:
+        sweep = Sweep.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explained(error)}") from None
+    _check_keys(sweep, others)
+    trials: dict[str, Trial] = {}
+    for settings in _draw(sweep):
+        words = [*_words(sweep.set), *others, *_words(settings)]
+        config = load_config(path.parent / sweep.config, [*words, "launch.kind=ray"])
+        evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
+        trial = Trial(len(trials), settings, config, evaluate)
+        trials.setdefault(trial.hash, trial)
+    return sweep, list(trials.values())
+
+
+def _check_keys(sweep: Sweep, overrides: Sequence[str]) -> None:
+    """Each setting is given in one place, and those that would give trials one run are given nowhere."""
+    swept = [key for keys in sweep.space for key in _split(keys)]
+    for key in (*swept, *sweep.set, *(text.partition("=")[0] for text in overrides)):
+        if key in ("name", "seeds"):
+            raise ConfigError(key, "…", "is no setting of a trial: every trial is a run of its own; sweep over `seed`")
+    for key in (*sweep.set, *(text.partition("=")[0] for text in overrides)):
+        if key in swept:
+            raise ConfigError(key, "…", "is what the sweep varies; change the sweep's space")
+    twice = [key for key in swept if swept.count(key) > 1]
+    if twice:
+        raise ConfigError(twice[0], "…", "is in the search space twice")
+
+
+def _draw(sweep: Sweep) -> Iterator[Settings]:
+    """The settings of every trial, drawn by Ray Tune; the same for the same sweep."""
+    import numpy as np
+    from ray import tune
+    from ray.tune.search.variant_generator import generate_variants
+
+    rules = {"grid": tune.grid_search, "choice": tune.choice}
+    space: dict[str, Any] = {}
+    for keys, axis in sweep.space.items():
+        ((rule, values),) = axis.model_dump(exclude_none=True).items()
+        space[keys] = rules[rule](values) if rule in rules else getattr(tune, rule)(*values)
+    random_rules = any(axis.grid is None for axis in sweep.space.values())
+    rng = np.random.default_rng(sweep.seed)
+    for _ in range(sweep.samples if random_rules else 1):
+        for _, spec in generate_variants(space, random_state=rng):
+            yield _by_single_keys(spec)
+
+
+def _by_single_keys(spec: Mapping[str, Any]) -> Settings:
+    """{"a, b": [1, 2]} becomes {"a": 1, "b": 2}."""
+    settings: Settings = {}
+    for keys, value in spec.items():
+        names = _split(keys)
+        values = list(value) if len(names) > 1 else [value]
+        if len(values) != len(names):
+            raise ConfigError(keys, value, f"needs a list of {len(names)} values each time")
+        settings |= {name: _plain(value) for name, value in zip(names, values, strict=True)}
+    return settings
+
+
+def _split(keys: str) -> list[str]:
+    return [key.strip() for key in keys.split(",")]
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python's own, to six digits: a drawn one is read by people and written into YAML."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _words(settings: Settings) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _explained(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"no such key; there are: {', '.join(Sweep.model_fields)}"
+    return f"{where}: {message}"

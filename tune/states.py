@@ -1,0 +1,59 @@
+"""What has become of each trial, in a file that survives the driver."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tune.space import Trial
+from zskt_dist.files import read_json, write_json
+from zskt_dist.runtime.directory import run_directory
+
+ENDED = ("finished", "stopped")
+"""States that a repeated command leaves alone; all others are tried again."""
+
+
+@dataclass
+class State:
+    """One line of `trials.json`."""
+
+    number: int
+    hash: str
+    settings: dict[str, Any]
+    run: str
+    """Name of the run directory, beside the sweep's own."""
+    state: str = "waiting"
+    """waiting, running, finished, stopped (early, by the scheduler), interrupted, failed."""
+    iteration: int = 0
+    score: float | None = None
+    """Its label-free score at the last evaluation."""
+    message: str = ""
+    starts: int = 0
+    """How often it has been started."""
+
+
+class States:
+    """The states of all trials, written after every change."""
+
+    def __init__(self, path: Path, trials: list[Trial]) -> None:
+        self._path = path
+        known = {entry["hash"]: entry for entry in read_json(path) or []}
+        self._states = {
+            trial.hash: State(trial.number, trial.hash, trial.settings, run_directory(trial.config, "train").path.name)
+            for trial in trials
+        }
+        for key, state in self._states.items():
+            if key in known:
+                for name in ("state", "iteration", "score", "message", "starts"):
+                    setattr(state, name, known[key][name])
+
+    def __getitem__(self, trial: Trial) -> State:
+        return self._states[trial.hash]
+
+    def __iter__(self) -> Any:
+        return iter(self._states.values())
+
+    def write(self) -> None:
+        write_json(self._path, [asdict(state) for state in self])
+
+    def count(self, *states: str) -> int:
+        return sum(state.state in states for state in self)

@@ -1,0 +1,129 @@
+"""What a sweep has found: tables, figures, the chosen trial, `result.json`, and the record in MLflow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from tune.plots import sweep_figures
+from tune.record import close_parent
+from tune.selection import pooled_agreement
+from tune.space import Sweep, Trial
+from tune.states import ENDED, States
+from tune.table import best_trial, means_over_seeds, rank_correlations, trial_table
+from zskt_dist.report.page import Report
+from zskt_dist.runtime.directory import RunDirectory, run_directory
+from zskt_dist.tracking.mlflow import RunAddress
+
+Result = dict[str, Any]
+
+_SELECTED = {
+    "label_free_score": "without labels, by agreement with the teacher on held-out pseudo-images and noise",
+    "accuracy": "BY TEST ACCURACY, which a zero-shot setting does not have: its accuracy is no estimate any more",
+}
+
+
+def conclude(
+    sweep: Sweep, trials: Sequence[Trial], states: States, directory: RunDirectory, parent: RunAddress | None
+) -> Result:
+    """Judges, tabulates, draws, chooses and records what there is; safe to repeat."""
+    runs = {trial.hash: RunDirectory(run_directory(trial.config, "train").path.absolute()) for trial in trials}
+    finished = [runs[state.hash] for state in states if state.state == "finished" and runs[state.hash].finished()]
+    pooled = pooled_agreement(finished, sweep.pool_images, sweep.seed) if sweep.pool_images and finished else {}
+    table = trial_table(states, runs, pooled)
+    keys = list(trials[0].settings)
+    chosen = best_trial(table, keys, sweep.select_by)
+    result = _result(sweep, states, directory, table, keys, chosen, parent)
+    _write_report(sweep, directory, table, keys, result)
+    directory.finish(result)
+    done = states.count(*ENDED) == len(trials)
+    close_parent(parent, table, runs, result, directory.path, status="FINISHED" if done else "KILLED")
+    return result
+
+
+def _result(
+    sweep: Sweep,
+    states: States,
+    directory: RunDirectory,
+    table: pd.DataFrame,
+    keys: list[str],
+    chosen: int | None,
+    parent: RunAddress | None,
+) -> Result:
+    """`result.json`; finished once every trial has ended well, so that the same command tries failed ones again."""
+    best = None
+    if chosen is not None:
+        row = table.set_index("trial", drop=False).loc[chosen].to_dict()
+        names = ("trial", "run", "score", "label_free_score", "accuracy", "agreement", "mte")
+        best = {"settings": {key: row[key] for key in keys}} | {name: _plain(row[name]) for name in names}
+    return {
+        "status": "finished" if states.count(*ENDED) == len(table) else "partial",
+        "command": "sweep",
+        "experiment": directory.path.parent.name,
+        "name": directory.path.name,
+        "sweep": sweep.model_dump(mode="json"),
+        "trials": len(table),
+        "finished": states.count("finished"),
+        "stopped": states.count("stopped"),
+        "failed": states.count("failed"),
+        "select_by": sweep.select_by,
+        "best": best,
+        "rank_correlations": rank_correlations(table).to_dict("records"),
+        "runs": [state.run for state in states if state.state == "finished"],
+        "mlflow": parent and parent._asdict(),
+    }
+
+
+def _write_report(sweep: Sweep, directory: RunDirectory, table: pd.DataFrame, keys: list[str], result: Result) -> None:
+    report = Report(directory.path, sweep.title)
+    report.text(f"Selected {_SELECTED[sweep.select_by]}.")
+    if best := result["best"]:
+        report.text(f"Best: trial {best['trial']}, run `{best['run']}`: {best['settings']}")
+    report.table("trials", "Trials", table, "no trial was started")
+    report.table("means", "Means over seeds", means_over_seeds(table, keys), "no trial has finished")
+    correlations = rank_correlations(table)
+    report.table("ranking", "How the label-free scores rank", correlations, "it takes four finished trials")
+    report.figures("sweep", "Figures", sweep_figures(table, keys), "no trial has finished")
+    report.write()
+
+
+def print_sweep(result: Result, directory: RunDirectory, console: Console) -> None:
+    """The trials in the order of their score, the chosen one first, and where everything lies."""
+    table = pd.read_csv(directory.path / "tables" / "trials.csv")
+    column = "score" if result["select_by"] == "label_free_score" else "accuracy"
+    settings = list(result["best"]["settings"]) if result["best"] else []
+    shown = Table(title=f"{result['experiment']} / {result['name']}, {_SELECTED[result['select_by']]}")
+    for name in ("trial", *settings, "state", "score", "accuracy", "MTE"):
+        shown.add_column(name, justify="left" if name in (*settings, "state") else "right", overflow="fold")
+    for row in table.sort_values(column, ascending=False).to_dict("records"):
+        best = result["best"] is not None and row["trial"] == result["best"]["trial"]
+        cells = [str(row[key]) for key in settings]
+        numbers = (_percent(row["score"]), _percent(row["accuracy"]), _number(row["mte"]))
+        shown.add_row(str(row["trial"]), *cells, row["state"], *numbers, style="bold" if best else None)
+    console.print(shown)
+    for correlation in result["rank_correlations"][:1]:
+        rho, n = correlation["rank correlation with accuracy"], correlation["n"]
+        console.print(f"rank correlation of the score with test accuracy: {rho:.2f} (n = {n})", highlight=False)
+    if result["best"]:
+        best_run = directory.path.with_name(result["best"]["run"])
+        console.print(f"student  {best_run / 'student.safetensors'}", soft_wrap=True)
+    console.print(f"report   {directory.path / 'report.html'}", soft_wrap=True)
+    if result["mlflow"]:
+        console.print(f"compare  mlflow ui --backend-store-uri {result['mlflow']['tracking_uri']}", soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own types, None for what is missing."""
+    if value is None or value != value:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None or value != value else f"{100 * value:.2f} %"
+
+
+def _number(value: Any) -> str:
+    return "" if value is None or value != value else f"{value:.3f}"

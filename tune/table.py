@@ -1,0 +1,100 @@
+"""A sweep as tables: one row per trial, means over seeds, and how well the label-free score ranks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from scipy.stats import spearmanr
+
+from tune.states import State, States
+from zskt_dist.runtime.directory import RunDirectory
+
+MEASURES = ("score", "label_free_score", "accuracy", "mte")
+"""What is averaged over seeds, and drawn."""
+
+
+def trial_table(states: States, runs: Mapping[str, RunDirectory], pooled: Mapping[str, float]) -> pd.DataFrame:
+    """One row per trial: settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
+
+    Args:
+        runs: Run directories by the hash of the trial.
+        pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for.
+
+    Returns:
+        `score` is what trials are ranked by without labels: the pooled agreement, or their own label-free score.
+    """
+    return pd.DataFrame([_row(state, runs[state.hash], pooled) for state in states])
+
+
+def _row(state: State, run: RunDirectory, pooled: Mapping[str, float]) -> dict[str, Any]:
+    result = run.finished() if state.state == "finished" else None
+    estimates, student = (result or {}).get("estimates") or {}, (result or {}).get("student") or {}
+    own = estimates.get("label_free_score", state.score)
+    return {
+        "trial": state.number,
+        **state.settings,
+        "state": state.state,
+        "iteration": result["iterations"] if result else state.iteration,
+        "score": pooled.get(str(run.path)) if pooled else (own if result else None),
+        "label_free_score": own,
+        "held_out_agreement": estimates.get("held_out_agreement"),
+        "noise_agreement": estimates.get("noise_agreement"),
+        "generator_loss_drift": estimates.get("generator_loss_drift"),
+        "accuracy": student.get("accuracy_last"),
+        "agreement": student.get("agreement"),
+        "teacher_accuracy": ((result or {}).get("teacher") or {}).get("accuracy"),
+        "mte": ((result or {}).get("mte") or {}).get("value"),
+        "seconds": result["seconds"] if result else None,
+        "run": run.path.name,
+        "config_hash": state.hash,
+        "message": state.message,
+    }
+
+
+def means_over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean and population standard deviation over the seeds of each setting, with n.
+
+    Args:
+        keys: Dotted keys that the sweep varies.
+    """
+    settings = [key for key in keys if key != "seed"]
+    finished = table[table["state"] == "finished"]
+    if finished.empty or not settings:
+        return pd.DataFrame()
+    rows = []
+    for values, group in finished.groupby([finished[key].map(_hashable) for key in settings], sort=False):
+        row: dict[str, Any] = dict(zip(settings, values, strict=True)) | {"n": len(group)}
+        for name in MEASURES:
+            numbers = group[name].astype(float).dropna()
+            if len(numbers):
+                row |= {name: numbers.mean(), f"{name}_std": numbers.std(ddof=0)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def best_trial(table: pd.DataFrame, keys: Sequence[str], select_by: str) -> int | None:
+    """Number of the chosen trial: of the best setting (on average over seeds) the best one; None if none finished."""
+    column = "score" if select_by == "label_free_score" else "accuracy"
+    finished = table[(table["state"] == "finished") & table[column].notna()]
+    if finished.empty:
+        return None
+    settings = [finished[key].map(_hashable) for key in keys if key != "seed"]
+    means = finished.groupby(settings)[column].transform("mean") if settings else finished[column]
+    order = finished.assign(mean=means).sort_values(["mean", column, "trial"], ascending=[False, False, True])
+    return int(order.iloc[0]["trial"])
+
+
+def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rho of every label-free score with test accuracy, over finished trials; empty for fewer than four."""
+    finished = table[table["accuracy"].notna()]
+    rows = []
+    for name in ("score", "label_free_score", "held_out_agreement", "noise_agreement"):
+        both = finished[["accuracy", name]].dropna().astype(float)
+        if len(both) >= 4 and both[name].nunique() > 1 and both["accuracy"].nunique() > 1:
+            rho, p = spearmanr(both[name], both["accuracy"])
+            rows.append({"score": name, "rank correlation with accuracy": rho, "p": p, "n": len(both)})
+    return pd.DataFrame(rows)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

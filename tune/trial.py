@@ -1,0 +1,100 @@
+"""One trial: a Tune trainable that runs the whole command, and reports each evaluation of it."""
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from zskt_dist.config import parse_config
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.files import read_json
+from zskt_dist.runtime.directory import RunDirectory, run_directory
+from zskt_dist.tracking.mlflow import RunAddress
+
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 300.0
+"""How long a trial that is stopped may take to save; Tune itself waits longer."""
+
+log = logging.getLogger(__name__)
+
+
+class TrialRun(tune.Trainable):
+    """Drives one Ray Train run from a thread, so that a trial that is stopped early still saves and leaves in order.
+
+    Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `group` (address of
+    the MLflow run of the sweep, or None), `folder` (where the sweep was started) and `stop` (a file: the sweep ends).
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.order = config
+        if Path(config["folder"]).is_dir():  # else: another machine, where Ray has unpacked the job's own folder
+            os.chdir(config["folder"])
+        self.run_config = parse_config(config["config"])
+        self.directory = RunDirectory(run_directory(self.run_config, "train").path.absolute())
+        self.reported = 0
+        self.outcome: dict[str, Any] = {"state": "failed", "message": "ended without an answer"}
+        self.thread = threading.Thread(target=self._run, name="trial", daemon=True)
+        self.thread.start()
+
+    def step(self) -> dict[str, Any]:
+        """The next evaluation of the run, or how the trial ended."""
+        while self.thread.is_alive():
+            if row := self._evaluation():
+                return row
+            self.thread.join(timeout=_POLL_SECONDS)
+        return self.outcome | {"done": True}
+
+    def cleanup(self) -> None:
+        """Also called in mid-run, when Tune stops the trial early."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.thread.is_alive() and time.monotonic() < deadline:
+            self._ask_to_stop()  # again and again: the run forgets requests from before its own start
+            self.thread.join(timeout=_POLL_SECONDS)
+
+    def _ask_to_stop(self) -> None:
+        if self.directory.path.is_dir():
+            self.directory.stop.touch()
+
+    def _evaluation(self) -> dict[str, Any] | None:
+        """The newest evaluation that has not been reported, from what the run shows its user."""
+        if Path(self.order["stop"]).exists():
+            self._ask_to_stop()
+        shown = read_json(self.directory.progress)
+        if not shown or shown["phase"] != "student" or shown["evaluated"] <= self.reported:
+            return None
+        self.reported = shown["evaluated"]
+        return {**shown["metrics"], "iteration": self.reported}
+
+    def _run(self) -> None:
+        try:
+            self.outcome = {"state": "finished", **self._train()}
+        except Interrupted as error:
+            self.outcome = {"state": "interrupted", "message": str(error)}
+        except UserError as error:
+            self.outcome = {"state": "failed", "message": str(error)}
+        except Exception as error:
+            log.exception("trial failed")
+            self.outcome = {"state": "failed", "message": f"{type(error).__name__}: {error}"}
+
+    def _train(self) -> dict[str, Any]:
+        if Path(self.order["stop"]).exists():
+            raise Interrupted(0, 0)
+        from rich.console import Console
+
+        from zskt_dist.launch.driver import execute
+        from zskt_dist.launch.measure import evaluate_run
+        from zskt_dist.launch.record import adopt
+
+        console, group = Console(quiet=True), self.order["group"] and RunAddress(**self.order["group"])
+        result = self.directory.finished()
+        if result is None:
+            result = execute("train", self.run_config, fresh=False, console=console, group=group)
+        else:
+            adopt(self.directory, group)
+        if self.order["evaluate"] is not None:
+            evaluate_run(self.directory.path, self.order["evaluate"], fresh=False, console=console)
+        return {"iteration": result["iterations"], **(result["estimates"] or {})}
