@@ -16,13 +16,13 @@ import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tune.record import open_parent
 from tune.space import Sweep, Trial
-from tune.states import ENDED, State, States
+from tune.states import ENDED, States
 from tune.summary import conclude
 from tune.trial import TrialRun
+from tune.watch import Watch
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.plan import problems
@@ -92,7 +92,7 @@ def _run(
         console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
         _warn_of_one_file(parent, len(ray.nodes()))
         by_number = {trial.number: trial for trial in trials}
-        with _Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
+        with Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
             tuner = tune.Tuner(
                 tune.with_resources(TrialRun, {"memory": 1}),  # a driver takes no CPU from its workers
                 param_space={"trial": tune.grid_search([_order(trial, directory, parent) for trial in trials])},
@@ -182,76 +182,3 @@ def _warn_of_one_file(parent: RunAddress | None, nodes: int) -> None:
             parent.tracking_uri,
             nodes,
         )
-
-
-class _Watch(tune.Callback):
-    """Writes down and shows what becomes of the trials, in the driver."""
-
-    def __init__(self, trials: dict[int, Trial], states: States, console: Console) -> None:
-        self._trials, self._states, self._console = trials, states, console
-        self._bar = Progress(
-            TextColumn("trials"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("trials", total=len(trials), note="")
-        self._ended: set[int] = set()
-        self._running: dict[int, str] = {}
-
-    def __enter__(self) -> "_Watch":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        state = self._state(trial)
-        if state.state not in ENDED:
-            state.state, state.message, state.starts = "running", "", state.starts + 1
-            self._states.write()
-        self._show(state, "started")
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        state = self._state(trial)
-        if "iteration" in result:
-            state.iteration = max(state.iteration, int(result["iteration"]))
-        if "label_free_score" in result:
-            state.score = result["label_free_score"]
-            self._show(state, f"{state.iteration}: score {state.score:.4f}", line=False)
-        if result.get("done"):
-            self._end(state, str(result.get("state", "stopped")), str(result.get("message", "")))
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        state = self._state(trial)
-        if state.number not in self._ended:  # the scheduler has ended it in mid-run
-            self._end(state, "stopped", f"by the scheduler after {state.iteration} iterations")
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._end(self._state(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
-
-    def _end(self, state: State, how: str, message: str) -> None:
-        if state.number in self._ended:
-            return
-        self._ended.add(state.number)
-        if state.state != "finished":  # one that only reported again stays what it is
-            state.state, state.message = how, message
-            self._states.write()
-        self._running.pop(state.number, None)
-        self._bar.update(self._task, advance=1)
-        self._show(state, f"{state.state}{f': {message}' if message else ''}", running=False)
-
-    def _show(self, state: State, what: str, *, running: bool = True, line: bool = True) -> None:
-        if running:
-            self._running[state.number] = f"#{state.number} {what}"
-        self._bar.update(self._task, note="  ".join(self._running.values()))
-        if line:
-            label = self._trials[state.number].label
-            self._console.print(f"trial {state.number}  {label}  {what}", soft_wrap=True, highlight=False)
-
-    def _state(self, trial: Any) -> State:
-        return self._states[self._trials[trial.config["trial"]["number"]]]

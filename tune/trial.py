@@ -30,10 +30,10 @@ class TrialRun(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.order = config
-        if Path(config["folder"]).is_dir():  # else: another machine, where Ray has unpacked the job's own folder
-            os.chdir(config["folder"])
-        self.run_config = parse_config(config["config"])
+        self.order = order = config["trial"]
+        if Path(order["folder"]).is_dir():  # else: another machine, where Ray has unpacked the job's own folder
+            os.chdir(order["folder"])
+        self.run_config = parse_config(order["config"])
         self.directory = RunDirectory(run_directory(self.run_config, "train").path.absolute())
         self.reported = 0
         self.outcome: dict[str, Any] = {"state": "failed", "message": "ended without an answer"}

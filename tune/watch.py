@@ -1,0 +1,87 @@
+"""What becomes of the trials, written down and shown by the driver while Tune runs them."""
+
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tune.space import Trial
+from tune.states import ENDED, State, States
+
+
+class Watch(tune.Callback):
+    """Writes down and shows what becomes of the trials, in the driver."""
+
+    def __init__(self, trials: dict[int, Trial], states: States, console: Console) -> None:
+        self._trials, self._states, self._console = trials, states, console
+        self._bar = Progress(
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("trials", total=len(trials), note="")
+        self._ended: set[int] = set()
+        self._running: dict[int, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes its callbacks down, to restore them; nothing here is needed for that."""
+        return {}
+
+    def __enter__(self) -> "Watch":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        state = self._state(trial)
+        if state.state not in ENDED:
+            state.state, state.message, state.starts = "running", "", state.starts + 1
+            self._states.write()
+        self._show(state, "started")
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        state = self._state(trial)
+        if "iteration" in result:
+            state.iteration = max(state.iteration, int(result["iteration"]))
+        if "label_free_score" in result:
+            state.score = result["label_free_score"]
+            self._show(state, f"{state.iteration}: score {state.score:.4f}", line=False)
+        if result.get("done"):
+            self._end(state, str(result.get("state", "stopped")), str(result.get("message", "")))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        state = self._state(trial)
+        if state.number not in self._ended:  # the scheduler has ended it in mid-run
+            self._end(state, "stopped", f"by the scheduler after {state.iteration} iterations")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self._end(self._state(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
+
+    def _end(self, state: State, how: str, message: str) -> None:
+        if state.number in self._ended:
+            return
+        self._ended.add(state.number)
+        if state.state != "finished":  # one that only reported again stays what it is
+            state.state, state.message = how, message
+            self._states.write()
+        self._running.pop(state.number, None)
+        self._bar.update(self._task, advance=1)
+        self._show(state, f"{state.state}{f': {message}' if message else ''}", running=False)
+
+    def _show(self, state: State, what: str, *, running: bool = True, line: bool = True) -> None:
+        if running:
+            self._running[state.number] = f"#{state.number} {what}"
+        self._bar.update(self._task, note="  ".join(self._running.values()))
+        if line:
+            label = self._trials[state.number].label
+            self._console.print(f"trial {state.number}  {label}  {what}", soft_wrap=True, highlight=False)
+
+    def _state(self, trial: Any) -> State:
+        return self._states[self._trials[trial.config["trial"]["number"]]]
