@@ -18,16 +18,18 @@ SCRIPTS = [path for path in CLUSTER.rglob("*") if path.is_file() and path.read_b
 SCRIPT = CLUSTER / "slurm" / "train.sbatch"
 DIRECTIVES = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(\S*)$", SCRIPT.read_text(), re.MULTILINE))
 
-# Each stand-in notes how it was called. `python` is the driver: it saves when asked to, or ends with $DRIVER_EXIT.
+# Each stand-in notes how it was called. `python` is the driver: it saves when asked to and ends with $AFTER_SAVING, or
+# ends at once with $DRIVER_EXIT. With $NO_DRIVER Ray hangs before it starts one.
 STAND_INS = {
-    "srun": 'printf "%q " "$@" >"$NOTES/srun"; while [[ $1 == --* ]]; do shift; done; "$@"',
+    "srun": 'printf "%q " "$@" >"$NOTES/srun"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": """
         printf "%q " "$@" >"$NOTES/ray"; printf "%s" "$RAY_AUTH_MODE" >"$NOTES/mode"
         stat -c %a "$RAY_AUTH_TOKEN_PATH" >"$NOTES/permissions"; cp "$RAY_AUTH_TOKEN_PATH" "$NOTES/token"
+        [[ -n ${NO_DRIVER:-} ]] && touch "$NOTES/running" && exec sleep 60
         while [[ $1 != -- ]]; do shift; done; shift; "$@" """,
     "python": """
         printf "%q " python "$@" >"$NOTES/python"
-        trap 'echo saved >"$NOTES/saved"; exit 143' TERM
+        trap 'echo saved >"$NOTES/saved"; exit "${AFTER_SAVING:-143}"' TERM
         touch "$NOTES/running"; [[ -n ${DRIVER_EXIT:-} ]] && exit "$DRIVER_EXIT"
         while :; do sleep 0.02; done""",
     "scontrol": 'printf "%s " "$@" >"$NOTES/scontrol"',
@@ -47,7 +49,7 @@ class Submitted:
         path = self.notes / name
         return path.read_text().strip() if path.exists() else ""
 
-    def wait_for_the_driver(self) -> None:
+    def wait_until_running(self) -> None:
         deadline = time.monotonic() + 20
         while not (self.notes / "running").exists():
             assert self.process.poll() is None, self.process.communicate()
@@ -150,10 +152,26 @@ def test_the_token_is_the_jobs_own_and_private(tmp_path: Path) -> None:
 
 def test_at_the_time_limit_the_driver_saves_and_the_job_queues_again(tmp_path: Path) -> None:
     job = _submit(tmp_path)
-    job.wait_for_the_driver()
+    job.wait_until_running()
     job.process.send_signal(signal.SIGUSR1)
     assert job.finish() == 143
     assert job.note("saved") == "saved"
+    assert job.note("scontrol") == "requeue 42"
+
+
+def test_at_the_time_limit_a_run_that_just_finishes_stays_finished(tmp_path: Path) -> None:
+    job = _submit(tmp_path, AFTER_SAVING="0")
+    job.wait_until_running()
+    job.process.send_signal(signal.SIGUSR1)
+    assert job.finish() == 0
+    assert job.note("scontrol") == ""
+
+
+def test_at_the_time_limit_a_job_without_a_driver_yet_queues_again(tmp_path: Path) -> None:
+    job = _submit(tmp_path, NO_DRIVER="1")
+    job.wait_until_running()
+    job.process.send_signal(signal.SIGUSR1)
+    assert job.finish() == 128 + signal.SIGTERM
     assert job.note("scontrol") == "requeue 42"
 
 
