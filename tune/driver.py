@@ -26,7 +26,7 @@ from tune.watch import Watch
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.plan import problems
-from zskt_dist.launch.ray import check_resources, connected
+from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
@@ -141,6 +141,8 @@ def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> 
         "group": parent and parent._asdict(),
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
+        "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),
+        "cores": config.launch.fewest_workers * cpus_per_worker(config),
     }
 
 

@@ -108,7 +108,7 @@ def _pairs(finished: pd.DataFrame) -> Figure:
 
 def _scores(finished: pd.DataFrame) -> Figure | None:
     both = finished[["score", "accuracy"]].dropna().astype(float)
-    if len(both) < 4:
+    if len(both) < 4 or both["score"].nunique() == 1 or both["accuracy"].nunique() == 1:
         return None
     figure, axes = plt.subplots(figsize=(4.8, 4), constrained_layout=True)
     axes.scatter(100 * both["score"], 100 * both["accuracy"], color=_COLOURS[0])

@@ -26,7 +26,8 @@ class TrialRun(tune.Trainable):
     """Drives one Ray Train run from a thread, so that a trial that is stopped early still saves and leaves in order.
 
     Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `group` (address of
-    the MLflow run of the sweep, or None), `folder` (where the sweep was started) and `stop` (a file: the sweep ends).
+    the MLflow run of the sweep, or None), `folder` (where the sweep was started), `stop` (a file: the sweep ends),
+    `one_machine` (a single node without GPU is the whole cluster) and `cores` (CPUs of the run's workers together).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -96,5 +97,8 @@ class TrialRun(tune.Trainable):
         else:
             adopt(self.directory, group)
         if self.order["evaluate"] is not None:
-            evaluate_run(self.directory.path, self.order["evaluate"], fresh=False, console=console)
+            # The workers have left, and their room is still this trial's: on one machine it is measured right here.
+            here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]
+            overrides = [*self.order["evaluate"], *(here if self.order["one_machine"] else [])]
+            evaluate_run(self.directory.path, overrides, fresh=False, console=console)
         return {"iteration": result["iterations"], **(result["estimates"] or {})}

@@ -1,0 +1,72 @@
+"""Which trial is chosen, what is averaged, how ranks are compared: worked out by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from tune.plots import sweep_figures
+from tune.table import best_trial, means_over_seeds, rank_correlations
+
+KEYS = ["loss.beta", "seed"]
+
+
+def _table(rows: list[tuple[float, int, str, float | None, float | None]]) -> pd.DataFrame:
+    """(beta, seed, state, score, accuracy) of each trial."""
+    names = ("loss.beta", "seed", "state", "score", "accuracy")
+    frame = pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
+    return frame.assign(
+        trial=range(len(rows)), label_free_score=frame["score"], mte=None, held_out_agreement=None, noise_agreement=None
+    )
+
+
+TABLE = _table(
+    [
+        (0, 0, "finished", 0.80, 0.70),
+        (0, 1, "finished", 0.90, 0.72),
+        (9, 0, "finished", 0.95, 0.60),
+        (9, 1, "finished", 0.60, 0.90),
+        (5, 0, "failed", None, None),
+        (5, 1, "stopped", 0.99, None),
+    ]
+)
+
+
+def test_the_best_setting_is_that_of_the_best_mean_and_then_its_best_seed() -> None:
+    """The single best score, 0.95, belongs to a setting that is worse on average."""
+    assert best_trial(TABLE, KEYS, "label_free_score") == 1
+    assert best_trial(TABLE, KEYS, "accuracy") == 3
+    assert best_trial(TABLE.iloc[4:], KEYS, "label_free_score") is None
+
+
+def test_means_are_over_the_seeds_of_finished_trials() -> None:
+    means = means_over_seeds(TABLE, KEYS)
+    assert list(means["loss.beta"]) == [0, 9]
+    assert list(means["n"]) == [2, 2]
+    assert means["score"].tolist() == pytest.approx([0.85, 0.775])
+    assert means["accuracy_std"].tolist() == pytest.approx([0.01, 0.15])
+    assert "mte" not in means
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    """Ranks of scores 2 3 4 1 and of accuracies 2 3 1 4: rho = 1 - 6 * (0 + 0 + 9 + 9) / (4 * 15)."""
+    (row,) = [r for r in rank_correlations(TABLE).to_dict("records") if r["score"] == "score"]
+    assert row["rank correlation with accuracy"] == pytest.approx(1 - 6 * 18 / 60)
+    assert row["n"] == 4
+    assert rank_correlations(TABLE.iloc[:3]).empty
+
+
+def test_figures_are_drawn_for_what_varies() -> None:
+    pairs = TABLE.assign(**{"teacher.arch": ["a", "a", "b", "b", "a", "b"], "student.arch": "c"})
+    figures = sweep_figures(pairs, [*KEYS, "teacher.arch", "student.arch"])
+    assert sorted(figures) == ["over loss.beta", "pairs", "score against accuracy"]
+    matrix = figures["pairs"]
+    assert matrix is not None
+    shown = {text.get_text() for text in matrix.axes[0].texts}
+    assert shown == {"71.00", "75.00"}, "mean accuracy over the trials of each pair, in percent"
+    assert sweep_figures(TABLE.iloc[4:], KEYS) == {}
+    over = sweep_figures(TABLE, KEYS)["over loss.beta"]
+    assert over is not None
+    (line,) = [line for line in over.axes[0].get_lines() if len(line.get_xdata()) == 2]
+    assert [float(y) for y in line.get_ydata()] == pytest.approx([71, 75])
+    assert not any(math.isnan(float(y)) for y in line.get_ydata())
