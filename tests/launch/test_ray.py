@@ -1,12 +1,8 @@
 """Real Ray Train: workers are killed, the driver is stopped, and the result is that of an undisturbed run."""
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,24 +14,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RUN = [*TINY, "iterations=200", "evaluation.every=50", "checkpoint.every=20", "name=run", "student.arch=wrn-10-1"]
 RUN += ["loss.beta=0", "launch.workers=2"]
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[dict[str, str]]:
-    """A cluster of two CPUs for the whole session; the environment with which commands find it."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths have to be short
-    ray = str(Path(sys.executable).with_name("ray"))
-    environment = {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "127.0.0.1:6397"}
-    subprocess.run(
-        [ray, "start", "--head", "--port=6397", "--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"],
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
-        check=True,
-        capture_output=True,
-        timeout=180,
-    )
-    yield environment
-    subprocess.run([ray, "stop", "--force"], check=False, capture_output=True, timeout=120)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _workers() -> list[int]:

@@ -91,7 +91,8 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
         raise
     finally:
         directory.clear_requests()
-        _draw(directory)
+        if status != "KILLED":  # who is asked to stop may have seconds; the command that continues draws
+            _draw(directory)
         close_record(job, status)
 
 

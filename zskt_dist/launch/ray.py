@@ -40,7 +40,7 @@ def launch(job: Job) -> None:
     Raises:
         UserError: the cluster cannot hold the workers, or they failed more often than allowed.
     """
-    with connected():
+    with connected() as ours:
         config = job.config
         each = check_resources(config)
         directory = RunDirectory(Path(job.directory))
@@ -58,25 +58,25 @@ def launch(job: Job) -> None:
             ),
         )
         try:
-            _fit(trainer, directory)
+            _fit(trainer, directory, leave_at_once=ours)
         finally:
             shutil.rmtree(storage, ignore_errors=True)
 
 
 @contextmanager
-def connected() -> Iterator[None]:
-    """Within a cluster: that of RAY_ADDRESS or of `ray start`, else a local one that ends with the block."""
+def connected() -> Iterator[bool]:
+    """Within a cluster: that of RAY_ADDRESS or of `ray start`, else a local one; whether we leave it with the block."""
     # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     if ray.is_initialized():  # a sweep's trial, or a notebook: whoever connected will disconnect
-        yield
+        yield False
         return
     if not ray_cluster_given():  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(logging_level="error")
     try:
-        yield
+        yield True
     finally:
         ray.shutdown()
 
@@ -118,8 +118,13 @@ def _scaling(config: Config, each: dict[str, int]) -> ScalingConfig:
     )
 
 
-def _fit(trainer: TorchTrainer, directory: RunDirectory) -> None:
-    """`trainer.fit()` in a thread, so that this one can pass signals on to the workers."""
+def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool) -> None:
+    """`trainer.fit()` in a thread, so that this one can pass signals on to the workers.
+
+    Args:
+        leave_at_once: Once a worker has told why it left, after saving: a job that is stopped has three seconds, and
+            its actors end with this process anyway.
+    """
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -133,6 +138,8 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory) -> None:
         thread.start()
         while thread.is_alive():
             thread.join(timeout=0.2)
+            if leave_at_once and directory.failure.exists():
+                break
     directory.raise_told()
     if failures:
         raise UserError(f"Ray Train gave up: {_last_line(failures[0])}") from failures[0]

@@ -1,0 +1,100 @@
+"""`ray job submit` against a real cluster: what travels, exit codes and logs, stopping within Ray's grace, going on."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from tests.launch.conftest import DASHBOARD, RAY
+from tests.support.commands import REPOSITORY, read_result
+from tests.support.configs import TINY
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ADDRESS = f"http://127.0.0.1:{DASHBOARD}"
+MAX_PACKAGE_MIB = 8.0
+
+
+def _submit(*arguments: str, environment: dict[str, str], options: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Exit code and output of `ray job submit` of the repository with `zskt_dist.train`."""
+    entrypoint = [sys.executable, "-m", "zskt_dist.train", *arguments, "launch.kind=ray"]
+    command = [RAY, "job", "submit", "--address", ADDRESS, "--working-dir", ".", *options, "--", *entrypoint]
+    answer = subprocess.run(
+        command, cwd=REPOSITORY, env=_environment(environment), capture_output=True, text=True, timeout=400, check=False
+    )
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+def _environment(of_cluster: dict[str, str]) -> dict[str, str]:
+    import os
+
+    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
+        "RAY_AUTH_MODE": of_cluster["RAY_AUTH_MODE"]
+    }
+
+
+def _job(verb: str, name: str, environment: dict[str, str]) -> str:
+    command = [RAY, "job", verb, "--address", ADDRESS, name]
+    answer = subprocess.run(
+        command, env=_environment(environment), capture_output=True, text=True, timeout=120, check=False
+    )
+    return answer.stdout + answer.stderr
+
+
+def test_a_job_is_stopped_within_its_grace_and_goes_on_when_submitted_again(
+    ray_cluster: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "digits" / "run"
+    # No checkpoints on the way: what the second job continues from was saved in the seconds after the stop.
+    arguments = [*TINY, "name=run", f"runs_dir={tmp_path / 'runs'}", "iterations=400", "checkpoint.every=0"]
+    arguments += ["evaluation.every=200"]
+    code, output = _submit(*arguments, environment=ray_cluster, options=("--no-wait", "--submission-id", "first"))
+    assert code == 0, output
+
+    deadline = time.monotonic() + 240
+    client = JobSubmissionClient(ADDRESS)
+    while _iteration(run) < 20:
+        assert client.get_job_status("first") in (JobStatus.PENDING, JobStatus.RUNNING), client.get_job_logs("first")
+        assert time.monotonic() < deadline, client.get_job_logs("first")
+        time.sleep(0.1)
+    output = _job("stop", "first", ray_cluster)
+    assert "was stopped" in output, output
+    log = _job("logs", "first", ray_cluster)
+    assert "the same command continues" in log, log
+    (saved,) = (run / "checkpoints").glob("*.pt")
+    assert not (run / "result.json").exists()
+
+    code, output = _submit(*arguments, environment=ray_cluster)
+    assert code == 0, output
+    assert "test accuracy" in output, "the job's log, with the summary, reaches whoever submitted it"
+    result = read_result(tmp_path)
+    assert result["resumed_from"] == int(saved.name.split("-")[0]) >= 20
+    assert result["launcher"] == "ray"
+    assert _package_mib(output) < MAX_PACKAGE_MIB
+
+
+def test_a_mistake_fails_the_job_with_its_message(ray_cluster: dict[str, str]) -> None:
+    code, output = _submit("loss.bta=1", environment=ray_cluster)
+    assert code == 1, output
+    assert "error: loss.bta=1: no such key" in output
+    assert "exit code 2" in output
+    assert "Traceback" not in output
+
+
+def _iteration(run: Path) -> int:
+    try:
+        state = json.loads((run / "progress.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+    return int(state["iteration"]) if state["phase"] == "student" else 0
+
+
+def _package_mib(output: str) -> float:
+    """What Ray says it has uploaded; 0 where it had the same package already."""
+    match = re.search(r"Pushing file package .*\(([\d.]+)MiB\)", output)
+    return float(match[1]) if match else 0.0
