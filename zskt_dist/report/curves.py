@@ -17,7 +17,7 @@ from zskt_dist.report.tables import arrow, setting
 
 
 class MeanCurve(NamedTuple):
-    """Mean p_j over images, targets and seeds, [K], and its standard error; None where the curves' file is not there."""
+    """Mean p_j over images, targets and seeds, [K], and its standard error; None without the single curves."""
 
     mean: np.ndarray
     error: np.ndarray | None

@@ -1,6 +1,5 @@
 """The report's folder: built beside its place and put there at the end, so that nothing else is lost."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -49,7 +48,6 @@ def _swap(temporary: Path, folder: Path) -> None:
         raise UserError(f"--out {folder}: {foreign[0]} is there already, and no report has written it; choose another")
     for name in sorted(new):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.chmod(temporary / name, 0o644)
         (temporary / name).replace(folder / name)
     for name in (old or set()) - new:
         (folder / name).unlink(missing_ok=True)

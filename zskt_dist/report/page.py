@@ -111,10 +111,10 @@ def _head(report: Report, groups: Sequence[Group]) -> None:
         "iterate on the test images, mean ± population standard deviation over n seeds."
     )
     report.text(
-        "A setting is compared with the paper's where the paper has its data and networks, else with the one among these "
-        "runs that differs least from the others. What is other than there stands in brackets, `[key=value]`. Table 1 "
-        "takes settings without brackets only, and the paper's numbers stand beside those only that were run as in the "
-        "paper."
+        "A setting is compared with the paper's where the paper has its data and networks, else with the one among "
+        "these runs that differs least from the others. What is other than there stands in brackets, `[key=value]`. "
+        "Table 1 takes settings without brackets only, and the paper's numbers stand beside those only that were run "
+        "as in the paper."
     )
     dropped = [run for group in groups for run in group.dropped]
     if dropped:
@@ -161,8 +161,8 @@ def _transitions(report: Report, groups: Sequence[Group]) -> None:
         return
     path = report.numbers("figure_4", frame)
     report.text(
-        "Bands are ± 2 standard errors: images are independent, the curves of one image are not, and seeds see nearly the "
-        f"same images (docs/fidelity.md). The numbers: `{path.as_posix()}`."
+        "Bands are ± 2 standard errors: images are independent, the curves of one image are not, and seeds see nearly "
+        f"the same images (docs/fidelity.md). The numbers: `{path.as_posix()}`."
     )
 
 
@@ -186,8 +186,8 @@ def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
         report.text("Nothing yet: no zero-shot run has kept its history.")
     else:
         report.text(
-            "The entropy is that of the class frequencies in one batch, averaged over the run. Frequencies in a batch are "
-            "less even than what they are drawn from, so uniform predictions would give `uniform in such batches` "
+            "The entropy is that of the class frequencies in one batch, averaged over the run. Frequencies in a batch "
+            "are less even than what they are drawn from, so uniform predictions would give `uniform in such batches` "
             "(its exact expectation) and not log C."
         )
 

@@ -59,7 +59,7 @@ def transition_curves(panels: Sequence[Panel], dataset: str, pair: Pair) -> Figu
     """Figure 4: mean p_j of stepped network and other with ± 2 standard errors, one panel for each group."""
     if not panels:
         return None
-    columns = min(len(panels), _PANELS)
+    columns = 2 if len(panels) == 4 else min(len(panels), _PANELS)
     rows = -(-len(panels) // columns)
     size = (4.4 * columns, 3.7 * rows + 0.3)
     figure, grid = plt.subplots(rows, columns, figsize=size, constrained_layout=True, sharey=True, squeeze=False)

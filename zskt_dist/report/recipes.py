@@ -53,7 +53,7 @@ def changes(recipe: Recipe, reference: Recipe) -> Recipe:
 
 
 def central(recipes: Sequence[Recipe], method: str) -> Recipe:
-    """The recipe that differs least from all the others: what ablations vary; among equals, the nearest to the defaults."""
+    """The recipe that differs least from all the others, as what ablations vary does; among equals, the plainest."""
     defaults = recipe_of(Config(), method)
 
     def place(recipe: Recipe) -> tuple[int, int, str]:

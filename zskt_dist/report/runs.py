@@ -110,8 +110,9 @@ class Run:
 
     @property
     def measure(self) -> Measure | None:
-        mte = self.mte
-        return mte and Measure(mte["steps"], mte["step_size"], mte["stepped"], mte.get("skip", ""))
+        if (mte := self.mte) is None:
+            return None
+        return Measure(mte["steps"], mte["step_size"], mte["stepped"], mte.get("skip", ""))
 
     @cached_property
     def num_classes(self) -> int | None:

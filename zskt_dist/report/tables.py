@@ -88,7 +88,7 @@ def table_1(groups: Sequence[Group]) -> pd.DataFrame:
         teachers = _teachers(groups, dataset, pair, [g for g in (chosen["train"], chosen["distill"]) if g])
         for method, group in {"teacher": None, **chosen}.items():
             column = NAMES[method] + (" (M)" if method == "distill" else "")
-            spread = teachers[0] if method == "teacher" else group and group.accuracy
+            spread = teachers[0] if method == "teacher" else _accuracy(group)
             if spread is None:
                 row[column] = MISSING
                 continue
@@ -239,7 +239,7 @@ def _teachers(
 def _figure_2_row(
     dataset: str, pair: Pair, method: str, many: int | None, group: Group | None, reported: paper.Reported | None
 ) -> Row:
-    accuracy = group and group.accuracy
+    accuracy = _accuracy(group)
     sees_none = group is not None and group.method == "train"
     return {
         "data": dataset,
@@ -252,6 +252,10 @@ def _figure_2_row(
         "difference": f"{accuracy.mean - reported.mean:+.2f}" if accuracy and reported else "",
         "config": group.hashes if group else "",
     }
+
+
+def _accuracy(group: Group | None) -> Spread | None:
+    return group.accuracy if group else None
 
 
 def _transition_errors(group: Group) -> str:
