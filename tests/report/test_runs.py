@@ -1,4 +1,4 @@
-"""Which runs count: once each, with those they differ from in the seed alone, under a name that says what is special."""
+"""Which runs count: once each, with those they differ from in the seed alone, and named by what is special."""
 
 import logging
 import os

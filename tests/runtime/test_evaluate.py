@@ -83,6 +83,7 @@ def test_scores_and_curves_are_those_of_plain_loops(tmp_path: Path) -> None:
         "images_per_class": None,
     }
     assert result["mte"] == answer["mte"]
+    assert result["num_classes"] == 10
     last = table[table["step"] == 3].groupby("image")["p_a"].mean()  # the targets of one image are not independent
     assert len(last) == 20
     assert answer["mean_curves"]["p_a"][3] == pytest.approx(last.mean(), abs=1e-6)

@@ -80,7 +80,7 @@ def _evaluate(path: Path, mte: float, steps: int, images: int, noise: Sequence[f
     how = {"value": mte, "steps": steps, "step_size": 1.0, "images": images, "stepped": "student", "skip": "agreed"}
     answer = {
         "mte": how,
-        "mean_curves": {name: curve for name in ("p_a", "p_b", "p_a_standard_error", "p_b_standard_error")},
+        "mean_curves": dict.fromkeys(("p_a", "p_b", "p_a_standard_error", "p_b_standard_error"), curve),
         "calibration": {"student": {"ece": 0.25}},
         "noise": {"images": 10, "student": list(noise), "teacher": [1.0, 0.0]},
         "confusion": {"student": [[1, 0], [0, 1]]},
