@@ -1,5 +1,6 @@
 """The commands that fill what is missing: they parse, and the run they describe is the one that is missing."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.support.finished import finished_run
 from zskt_dist.config import Config, load_config
+from zskt_dist.report import __main__ as command
 from zskt_dist.report import paper
 from zskt_dist.report.gaps import Gap, evaluation_gaps, figure_2_gaps, table_1_gaps
 from zskt_dist.report.recipes import recipe_of
@@ -100,3 +102,13 @@ def test_evaluate_is_told_which_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [gap.command for gap in evaluation_gaps(group_runs(find_runs([tmp_path / "runs"])))] == [
         f"python -m zskt_dist.evaluate runs/cifar10/run{seed}" for seed in (0, 1)
     ]
+
+
+def test_without_any_student_the_first_command_is_a_zero_shot_run(tmp_path: Path) -> None:
+    finished_run(tmp_path / "runs", "scratch", 2, iterations=160, **DIGITS)
+    assert command.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-mlflow"]) == 0
+    markdown = (tmp_path / "out/report.md").read_text()
+    assert "FILE" not in markdown
+    told = re.findall(r"`(python -m zskt_dist\.train .+?)`", markdown)
+    verb, config = _config(Gap("", told[0]))
+    assert (verb, config.iterations, config.seed, config.student.arch) == ("train", 160, 2, "wrn-10-1")

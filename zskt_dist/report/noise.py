@@ -22,6 +22,8 @@ class Predictions(NamedTuple):
     """[C]"""
     n: int
     hashes: str
+    special: bool
+    """Whether its recipe is other than the reference's."""
 
 
 def predictions_of(groups: Sequence[Group], dataset: str, pair: Pair) -> list[Predictions]:
@@ -53,7 +55,7 @@ def _students(group: Group) -> Predictions | None:
     if not shares:
         return None
     name = f"{group.pair[1]}, {setting(group)}"
-    return Predictions(name, group.method, np.mean(shares, axis=0), len(shares), group.hashes)
+    return Predictions(name, group.method, np.mean(shares, axis=0), len(shares), group.hashes, bool(group.changes))
 
 
 def _teachers(groups: Sequence[Group]) -> list[Predictions]:
@@ -73,6 +75,7 @@ def _teachers(groups: Sequence[Group]) -> list[Predictions]:
             np.mean([np.mean(shares, axis=0) for shares in teachers.values()], axis=0),
             len(teachers),
             ", ".join(sorted({hashes[teacher] for teacher in teachers if teacher in hashes})),
+            name.endswith("]"),
         )
         for name, teachers in found.items()
     ]
