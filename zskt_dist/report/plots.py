@@ -85,8 +85,10 @@ def noise_predictions(found: Sequence[Predictions], dataset: str, pair: Pair) ->
         alpha = 1 - 0.7 * rank / max(1, len(same) - 1) if len(same) > 1 else 1
         place = np.arange(len(one.shares)) + (number - (len(found) - 1) / 2) * width
         label = _wrapped(f"{one.network} (n={one.n})")
-        look = {"color": COLOURS[one.method], "alpha": alpha, "hatch": "////" if one.special else None}
-        axes.bar(place, one.shares, width, label=label, edgecolor="white", linewidth=0, **look)
+        bars = axes.bar(place, one.shares, width, label=label, color=COLOURS[one.method], alpha=alpha)
+        if one.special:
+            for bar in bars:
+                bar.set(hatch="////", edgecolor="white", linewidth=0)
     axes.set(xlabel="predicted class", ylabel="share of noise images")
     axes.set_title(f"{dataset}, {pair[0]} → {pair[1]}: predictions on uniform noise")
     axes.set_xticks(range(len(found[0].shares)))
