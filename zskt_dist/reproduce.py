@@ -10,7 +10,7 @@ from zskt_dist.errors import guarded
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zskt_dist.reproduce", description=__doc__)
     parser.add_argument(
-        "graph", type=Path, metavar="GRAPH", help="a YAML file, for example configs/graphs/two_cores.yaml"
+        "graph", type=Path, metavar="GRAPH", help="a YAML file, for example configs/two_cores/graph.yaml"
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dotted keys, on top of every step's settings"

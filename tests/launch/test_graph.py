@@ -1,6 +1,7 @@
 """A graph of experiments from its file to its report; what is finished is not run again."""
 
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import pytest
 
 from tests.support.configs import TINY
 from zskt_dist import reproduce
+from zskt_dist.config import Config, load_config
+from zskt_dist.config.graph import Task
 from zskt_dist.errors import UserError
 from zskt_dist.launch import graph
+from zskt_dist.launch.seeds import runs_of_seeds
+from zskt_dist.runtime.directory import RunDirectory, run_directory
 
 FILE = """
 title: Tiny
@@ -49,6 +54,39 @@ def test_a_graph_runs_once_and_ends_in_its_report(tmp_path: Path, monkeypatch: p
     started.clear()
     assert reproduce.main(["graph.yaml", *SETTINGS]) == 0
     assert started == ["evaluate", "report"]
+
+
+def test_the_report_gets_the_teachers_that_the_runs_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every seed; a checkpoint's folder only where a run has made it, and none that does not exist."""
+    monkeypatch.chdir(tmp_path)
+
+    def begin(config: Config, teacher: str | None) -> str:
+        directory = run_directory(config, "train")
+        directory.begin("train", config, teacher and Path(teacher))
+        return str(directory.path)
+
+    for name in ("runs/teachers/t0", "runs/teachers/t1"):
+        RunDirectory(tmp_path / name).finish({"status": "finished"})
+    config = load_config(None, ["seeds=[0,1,2]"])
+    taught = ["runs/teachers/t0/teacher.safetensors", "runs/teachers/t1/teacher.safetensors", "downloads/t.pt"]
+    for (_, single), teacher in zip(runs_of_seeds(config), taught, strict=True):
+        begin(single, teacher)
+    asked = [str(path) for path in graph._made_by(Task("train", [], config, None))]
+    assert asked == [str(run_directory(config, "train").path), "runs/teachers/t0", "runs/teachers/t1"]
+    alone = load_config(None, ["teacher.checkpoint=downloads/t.pt"])
+    directory = begin(alone, "downloads/t.pt")
+    assert [str(path) for path in graph._made_by(Task("train", [], alone, None))] == [directory]
+    scratch = load_config(None, ["supervised.network=student"])
+    assert len(list(graph._made_by(Task("pretrain", [], scratch, None)))) == 1, "never trained, it has no teacher"
+
+
+def test_the_help_names_a_graph_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        reproduce.main(["--help"])
+    (named,) = re.findall(r"configs/\S+\.yaml", capsys.readouterr().out)
+    assert (Path(__file__).parents[2] / named).exists()
 
 
 def test_a_failing_command_stops_the_graph() -> None:

@@ -22,7 +22,9 @@ def test_a_report_from_an_experiment_whose_directories_are_gone(
     assert report.main(["--experiment", "digits", "--uri", store, "--out", "out", "--title", "From MLflow"]) == 0
     markdown = (tmp_path / "out/report.md").read_text()
     assert "| digits | zero-shot | lenet → lenet | 1 |" in markdown
-    assert "pseudo_images_digits.png" in markdown
+    assert "figure_3_digits-lenet-lenet.png" in markdown
+    assert "`python -m zskt_dist.distill " in markdown, "what would fill a gap"
+    assert "--config" not in markdown, "the downloaded configuration is gone by now"
     client = MlflowClient(tracking_uri=store)
     (logged,) = client.search_runs([client.get_experiment_by_name("reports").experiment_id])
     assert {item.path for item in client.list_artifacts(logged.info.run_id)} >= {"report.md", "report.html", "figures"}

@@ -128,12 +128,12 @@ def dump_yaml(config: Config) -> str:
 def config_hash(config: Config, command: str = "train") -> str:
     """Identity of a command's run: eight hex digits over everything that can change its result."""
     unused = (*PLACEMENT_KEYS, *MEASURE_KEYS, *UNUSED_KEYS[command])
-    return _digest(_resolved(config) | {key: value for key, value in flatten(config) if not _under(key, unused)})
+    return _digest(_resolved(config) | {key: value for key, value in flatten(config) if not is_under(key, unused)})
 
 
 def teacher_hash(config: Config) -> str:
     """Identity of a pretrained teacher: eight hex digits over what made it."""
-    leaves = {key: value for key, value in flatten(config) if _under(key, TEACHER_KEYS)}
+    leaves = {key: value for key, value in flatten(config) if is_under(key, TEACHER_KEYS)}
     return _digest(leaves | {"supervised.network": "teacher", "seed": config.teacher_seed} | _resolved(config))
 
 
@@ -149,10 +149,11 @@ def _digest(leaves: Mapping[str, Any]) -> str:
 def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:
     """Dotted keys, other than `exclude`, whose values differ."""
     old, new = dict(flatten(before)), dict(flatten(after))
-    return [key for key in new if old.get(key) != new[key] and not _under(key, exclude)]
+    return [key for key in new if old.get(key) != new[key] and not is_under(key, exclude)]
 
 
-def _under(key: str, prefixes: Sequence[str]) -> bool:
+def is_under(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `prefixes`, or lies in a section that is."""
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -13,7 +14,8 @@ from rich.table import Table
 
 from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, Interrupted, UserError
-from zskt_dist.runtime.directory import run_directory, teacher_directory
+from zskt_dist.launch.seeds import runs_of_seeds
+from zskt_dist.runtime.directory import RunDirectory, run_directory
 
 
 def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
@@ -33,10 +35,19 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
             console.print("finished earlier")
         if task.evaluate is not None:
             _run(["evaluate", str(directory), *task.evaluate], number, len(tasks))
-    folders = dict.fromkeys(str(run_directory(task.config, task.command).path) for task in tasks)
-    runs = [*folders, *dict.fromkeys(str(teacher_directory(task.config).path) for task in tasks)]
+    runs = dict.fromkeys(str(path) for task in tasks for path in _made_by(task))
     _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
     console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")
+
+
+def _made_by(task: Task) -> Iterator[Path]:
+    """The run directory of a task, and those of the teachers that its runs learnt from."""
+    yield run_directory(task.config, task.command).path
+    for _, single in runs_of_seeds(task.config) if task.config.seeds else [(None, task.config)]:
+        weights = run_directory(single, task.command).teacher_weights()
+        # A checkpoint of the user's need not lie in a run directory.
+        if weights is not None and RunDirectory(weights.parent).finished():
+            yield weights.parent
 
 
 def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:

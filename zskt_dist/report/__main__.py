@@ -28,7 +28,7 @@ def _report(options: argparse.Namespace) -> None:
         if not path.is_dir():
             raise UserError(f"{path}: no such folder")
     with fetch_runs(options.uri, options.experiment) as fetched:
-        groups = group_runs(find_runs([*options.runs, *fetched]))
+        groups = group_runs(find_runs([*options.runs, *fetched.folders], lent=fetched.downloads))
         if not groups:
             where = (
                 ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"

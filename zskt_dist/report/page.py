@@ -3,9 +3,8 @@
 import base64
 import io
 import re
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,7 +13,9 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from zskt_dist.files import write_atomic
-from zskt_dist.report import plots, tables
+from zskt_dist.report import curves, gaps, noise, plots, tables
+from zskt_dist.report.folder import replaced
+from zskt_dist.report.gaps import Gap
 from zskt_dist.report.runs import Group
 
 _STYLE = """
@@ -24,6 +25,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 
 th, td { border-bottom: 1px solid #8884; padding: .3rem .6rem; text-align: left; white-space: nowrap; }
 img { max-width: 100%; background: white; border-radius: 6px; }
 code { font-size: 12px; }
+pre { overflow-x: auto; }
 """
 
 
@@ -37,34 +39,37 @@ class Report:
     def text(self, *lines: str) -> None:
         self._parts += [*lines, ""]
 
-    def table(self, name: str, heading: str, frame: pd.DataFrame, otherwise: str) -> None:
-        """A table and its CSV file, or what would fill it."""
-        self.text(f"## {heading}")
-        if frame.empty:
-            self.text(f"Nothing yet: {otherwise}")
-            return
-        write_atomic(self.folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
-        self.text(tables.markdown(frame))
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """A table and its CSV file; nothing where it is empty."""
+        if not frame.empty:
+            self.numbers(name, frame)
+            self.text(tables.markdown(frame))
 
-    def figures(self, name: str, heading: str, figures: dict[str, Figure | None], otherwise: str) -> None:
-        """Figures and their PNG files by a label, or what would fill them."""
-        self.text(f"## {heading}")
-        drawn = {label: figure for label, figure in figures.items() if figure is not None}
-        if not drawn:
-            self.text(f"Nothing yet: {otherwise}")
-        for label, figure in drawn.items():
-            path = Path("figures", f"{name}_{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}.png")
-            buffer = io.BytesIO()
-            figure.savefig(buffer, dpi=110, format="png")
-            plt.close(figure)
-            write_atomic(self.folder / path, buffer.getvalue())
-            self.text(f"![{heading}: {label}]({path.as_posix()})")
+    def numbers(self, name: str, frame: pd.DataFrame) -> Path:
+        """A CSV file."""
+        path = Path("tables", f"{name}.csv")
+        write_atomic(self.folder / path, frame.to_csv(index=False))
+        return path
 
-    def picture(self, label: str, source: Path) -> None:
-        """An existing PNG file."""
-        path = Path("figures", source.with_stem(f"{source.stem}_{label}").name)
+    def figure(self, name: str, heading: str, label: str, figure: Figure) -> None:
+        path = Path("figures", f"{name}_{_slug(label)}.png")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=110, format="png")
+        plt.close(figure)
+        write_atomic(self.folder / path, buffer.getvalue())
+        self.text(f"![{heading}: {label}]({path.as_posix()})")
+
+    def picture(self, name: str, label: str, source: Path) -> None:
+        """An existing PNG file, under a line that says what it is."""
+        path = Path("figures", f"{name}_{_slug(label)}.png")
         write_atomic(self.folder / path, source.read_bytes())
-        self.text(f"![{label}]({path.as_posix()})")
+        self.text(f"{label}:", "", f"![{label}]({path.as_posix()})")
+
+    def gaps(self, found: Iterable[Gap]) -> None:
+        """Commands that would fill what is missing, each once."""
+        lines = list(dict.fromkeys(f"- {gap.what}: `{gap.command}`" for gap in found))
+        if lines:
+            self.text("Missing, and what would make it:", "", *lines)
 
     def write(self) -> None:
         """`report.md` and `report.html`."""
@@ -81,46 +86,128 @@ class Report:
 
 
 def write_report(groups: Sequence[Group], folder: Path, title: str) -> None:
-    """All tables and figures that the runs allow; an earlier report in the folder is replaced."""
-    for part in ("figures", "tables"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    report = Report(folder, title)
+    """All tables and figures that the runs allow; an earlier report in the folder is replaced.
+
+    Raises:
+        UserError: the folder is a run's, or holds files in the way that are no report's.
+    """
+    with replaced(folder) as building:
+        report = Report(building, title)
+        _head(report, groups)
+        _table_1(report, groups)
+        _figure_2(report, groups)
+        _transitions(report, groups)
+        _pseudo_images(report, groups)
+        _noise(report, groups)
+        report.text("## All settings")
+        report.table("runs", tables.summary(groups))
+        report.write()
+
+
+def _head(report: Report, groups: Sequence[Group]) -> None:
     count = sum(len(group.runs) for group in groups)
     report.text(
         f"{count} finished runs in {len(groups)} settings, {time.strftime('%Y-%m-%d')}. Accuracy is that of the last "
         "iterate on the test images, mean ± population standard deviation over n seeds."
     )
-    pairs = tables.pairs_of(groups)
-    report.table("table_1", "Table 1: accuracy of teacher-student pairs", tables.table_1(groups), _how("train"))
-    few = _how("distill", "data.images_per_class=10")
-    by_images = _figures(pairs, lambda data, pair: plots.accuracy_against_images(groups, data, pair))
-    report.figures("figure_2", "Figure 2: accuracy against images per class", by_images, few)
-    report.table("table_2", "Table 2: mean transition errors", tables.table_2(groups), _how_evaluate())
-    curves = _figures(pairs, lambda data, pair: plots.transition_curves(groups, data, pair))
-    report.figures("figure_4", "Figure 4: transition curves", curves, _how_evaluate())
+    report.text(
+        "A setting is compared with the paper's where the paper has its data and networks, else with the one among "
+        "these runs that differs least from the others. What is other than there stands in brackets, `[key=value]`. "
+        "Table 1 takes settings without brackets only, and the paper's numbers stand beside those only that were run "
+        "as in the paper."
+    )
+    dropped = [run for group in groups for run in group.dropped]
+    if dropped:
+        report.text(
+            "Left out, for a newer run has the same settings and seed: "
+            + ", ".join(f"{run.directory.path.name} (seed {run.seed})" for run in dropped)
+            + "."
+        )
+
+
+def _table_1(report: Report, groups: Sequence[Group]) -> None:
+    report.text("## Table 1: accuracy of teacher-student pairs")
+    report.table("table_1", tables.table_1(groups))
+    report.gaps([*gaps.table_1_gaps(groups), *gaps.any_zero_shot(groups)])
+
+
+def _figure_2(report: Report, groups: Sequence[Group]) -> None:
+    heading = "Figure 2: accuracy against images per class"
+    report.text(f"## {heading}")
+    for dataset, pair in tables.pairs_with_few_images(groups):
+        if figure := plots.accuracy_against_images(groups, dataset, pair):
+            report.figure("figure_2", heading, f"{dataset} {pair[0]} {pair[1]}", figure)
+    frame = tables.figure_2(groups)
+    report.table("figure_2", frame)
+    if frame.empty:
+        report.text("Nothing yet: no run has seen some images per class.")
+    report.gaps(gaps.figure_2_gaps(groups))
+
+
+def _transitions(report: Report, groups: Sequence[Group]) -> None:
+    report.text("## Table 2: mean transition errors")
+    report.table("table_2", tables.table_2(groups))
+    missing = list(gaps.evaluation_gaps(groups))
+    report.gaps(missing)
+    heading = "Figure 4: transition curves"
+    report.text(f"## {heading}")
+    found = {key: curves.panels_of(groups, *key) for key in tables.pairs_of(groups)}
+    for (dataset, pair), panels in found.items():
+        if figure := plots.transition_curves(panels, dataset, pair):
+            report.figure("figure_4", heading, f"{dataset} {pair[0]} {pair[1]}", figure)
+    frame = curves.figure_4([panel for panels in found.values() for panel in panels])
+    if frame.empty:
+        report.text("Nothing yet: no run's transition curves were measured.")
+        return
+    path = report.numbers("figure_4", frame)
+    report.text(
+        "Bands are ± 2 standard errors: images are independent, the curves of one image are not, and seeds see nearly "
+        f"the same images (docs/fidelity.md). The numbers: `{path.as_posix()}`."
+    )
+
+
+def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
     report.text("## Figure 3: pseudo-images over training")
-    strips = {g.dataset: g.first.directory.figures / "pseudo_images.png" for g in groups if g.method == "train"}
-    for dataset, path in strips.items():
-        if path.exists():
-            report.picture(dataset, path)
-    if not any(path.exists() for path in strips.values()):
-        report.text(f"Nothing yet: {_how('train')}")
-    report.table("pseudo_data", "Section 4.3: nature of the pseudo data", tables.pseudo_data(groups), _how("train"))
-    noise = {dataset: plots.noise_predictions(groups, dataset) for dataset in dict.fromkeys(g.dataset for g in groups)}
-    report.figures("figure_5", "Figure 5: predictions on uniform noise", noise, _how_evaluate())
-    report.table("runs", "All settings", tables.summary(groups), _how("train"))
-    report.write()
+    zero_shot = [group for group in groups if group.method == "train"]
+    for group in zero_shot:
+        found = (run.directory.figures / "pseudo_images.png" for run in group.runs)
+        name = f"{group.dataset} {tables.arrow(group.pair)}" + (f" [{group.label}]" if group.label else "")
+        if path := next((path for path in found if path.exists()), None):
+            report.picture("figure_3", name, path)
+        else:
+            report.text(f"{name}: no pictures are kept (`tracking.images` was 0, or they have been removed).")
+    if not zero_shot:
+        report.text("Nothing yet: no zero-shot run.")
+        report.gaps(gaps.any_zero_shot(groups))
+    report.text("## Section 4.3: nature of the pseudo data")
+    frame = tables.pseudo_data(groups)
+    report.table("pseudo_data", frame)
+    if frame.empty:
+        report.text("Nothing yet: no zero-shot run has kept its history.")
+    else:
+        report.text(
+            "The entropy is that of the class frequencies in one batch, averaged over the run. Frequencies in a batch "
+            "are less even than what they are drawn from, so uniform predictions would give `uniform in such batches` "
+            "(its exact expectation) and not log C."
+        )
 
 
-def _figures(
-    pairs: Sequence[tuple[str, tables.Pair]], draw: Callable[[str, tables.Pair], Figure | None]
-) -> dict[str, Figure | None]:
-    return {f"{dataset} {pair[0]} {pair[1]}": draw(dataset, pair) for dataset, pair in pairs}
+def _noise(report: Report, groups: Sequence[Group]) -> None:
+    heading = "Figure 5: predictions on uniform noise"
+    report.text(f"## {heading}")
+    frames = []
+    for dataset, pair in tables.pairs_of(groups):
+        found = noise.predictions_of(groups, dataset, pair)
+        if figure := plots.noise_predictions(found, dataset, pair):
+            report.figure("figure_5", heading, f"{dataset} {pair[0]} {pair[1]}", figure)
+            frames.append(noise.figure_5(found, dataset, pair))
+    if frames:
+        report.text(f"The numbers: `{report.numbers('figure_5', pd.concat(frames)).as_posix()}`.")
+    else:
+        report.text("Nothing yet: no run's predictions on noise were measured.")
+        report.gaps(gaps.evaluation_gaps(groups, measure="noise"))
 
 
-def _how(command: str, *overrides: str) -> str:
-    return f"`python -m zskt_dist.{command} --config FILE {' '.join(overrides)}`".replace(" `", "`")
-
-
-def _how_evaluate() -> str:
-    return "`python -m zskt_dist.evaluate RUN_DIR`"
+def _slug(label: str) -> str:
+    """A file name: letters and digits that ASCII has."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")

@@ -1,7 +1,6 @@
 """The paper's figures from groups of runs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 
@@ -12,114 +11,129 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from zskt_dist.report import paper
+from zskt_dist.report.curves import Panel
+from zskt_dist.report.noise import Predictions
+from zskt_dist.report.paper import Pair
 from zskt_dist.report.runs import Group
-from zskt_dist.report.tables import NAMES, Pair, setting
+from zskt_dist.report.tables import NAMES, setting
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; one colour per method everywhere.
 COLOURS = {"teacher": "#000000", "scratch": "#E69F00", "distill": "#0072B2", "train": "#D55E00", "finetune": "#009E73"}
+_MARKERS = "osD^vP*X"
+"""One for each variant of a method; the first is that of the reference."""
+_PANELS = 3
+"""Beside each other."""
 
 
 def accuracy_against_images(groups: Sequence[Group], dataset: str, pair: Pair) -> Figure | None:
     """Figure 2: accuracy of each method over M; methods that see no or all images as horizontal lines."""
-    mine = [g for g in groups if g.dataset == dataset and _of(g, pair)]
-    curves = [g for g in mine if g.images_per_class is not None]
-    if not curves:
+    mine = [group for group in groups if group.belongs_to(dataset, pair)]
+    ticks = sorted({group.images_per_class for group in mine if group.images_per_class is not None})
+    if not ticks:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(8.6, 4.4), constrained_layout=True)
     for method in ("finetune", "distill", "scratch"):
-        points = sorted((g for g in curves if g.method == method), key=lambda g: g.images_per_class or 0)
-        if points:
-            x = [g.images_per_class or 0 for g in points]
-            y, error = [g.accuracy.mean for g in points], [g.accuracy.std for g in points]
-            axes.errorbar(x, y, error, label=NAMES[method], color=COLOURS[method], marker="o", capsize=3)
+        few = [group for group in mine if group.method == method and group.images_per_class is not None]
+        for number, label in enumerate(dict.fromkeys(group.label for group in few)):
+            _draw_line(axes, [group for group in few if group.label == label], _MARKERS[number % len(_MARKERS)])
     styles = {"teacher": ":", "train": "-", "scratch": "--", "distill": "--"}
-    for group in mine:
-        if group.images_per_class is None and group.method in styles:
-            label = NAMES[group.method] + (", all images" if group.method in ("scratch", "distill") else "")
-            style, colour = styles[group.method], COLOURS[group.method]
-            axes.axhline(group.accuracy.mean, linestyle=style, color=colour, label=label, linewidth=1.3)
+    for group in (g for g in mine if g.images_per_class is None and g.method in styles):
+        label = setting(group) + (", all images" if group.method in ("scratch", "distill") else "")
+        style = "-." if group.changes else styles[group.method]
+        mean = group.accuracy.mean
+        axes.axhline(mean, linestyle=style, color=COLOURS[group.method], label=_wrapped(label), linewidth=1.3)
+    if vid := paper.figure_2("vid", dataset, pair, 100):
+        axes.plot(100, vid.mean, "kx", label="VID, M = 100 (the paper's)")
+        ticks = sorted({*ticks, 100})
     axes.set(xlabel="images per class M", ylabel="test accuracy %", title=f"{dataset}: {pair[0]} → {pair[1]}")
     axes.set_xscale("log")
-    ticks = sorted({g.images_per_class or 0 for g in curves})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
+    _legend_outside(axes)
     return figure
 
 
-def transition_curves(groups: Sequence[Group], dataset: str, pair: Pair) -> Figure | None:
-    """Figure 4: mean p_j of stepped network and other with ± 2 standard errors, zero-shot left, KD+AT right."""
-    mine = [g for g in groups if g.dataset == dataset and g.first.pair == pair and _curves(g)]
-    chosen = [[g for g in mine if g.method == method][:1] for method in ("train", "distill")]
-    panels = [g for one in chosen for g in one]
+def transition_curves(panels: Sequence[Panel], dataset: str, pair: Pair) -> Figure | None:
+    """Figure 4: mean p_j of stepped network and other with ± 2 standard errors, one panel for each group."""
     if not panels:
         return None
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.6 * len(panels), 3.8), constrained_layout=True, sharey=True, squeeze=False
-    )
-    for place, group in zip(axes[0], panels, strict=True):
-        _draw_curves(place, group)
-    axes[0][0].set_ylabel("mean probability of target class j")
+    columns = 2 if len(panels) == 4 else min(len(panels), _PANELS)
+    rows = -(-len(panels) // columns)
+    size = (4.4 * columns, 3.7 * rows + 0.3)
+    figure, grid = plt.subplots(rows, columns, figsize=size, constrained_layout=True, sharey=True, squeeze=False)
+    for place, panel in zip(grid.flat, panels, strict=False):
+        _draw_panel(place, panel)
+    for place in grid.flat[len(panels) :]:
+        place.axis("off")
+    for row in grid:
+        row[0].set_ylabel("mean probability of target class j")
     figure.suptitle(f"{dataset}: {pair[0]} → {pair[1]}")
     return figure
 
 
-def noise_predictions(groups: Sequence[Group], dataset: str) -> Figure | None:
+def noise_predictions(found: Sequence[Predictions], dataset: str, pair: Pair) -> Figure | None:
     """Figure 5: how often each class is predicted for uniform noise, one row of bars per network."""
-    shares: dict[str, tuple[str, np.ndarray]] = {}
-    for group in (g for g in groups if g.dataset == dataset):
-        noise = [run.evaluation["noise"] for run in group.runs if run.evaluation and run.evaluation["noise"]]
-        for name in ("teacher", "student"):
-            found = [one[name] for one in noise if name in one]
-            if found:
-                arch = (group.first.result[name] or {}).get("arch", "")
-                label = f"teacher {arch}" if name == "teacher" else f"{arch}, {setting(group)}"
-                shares.setdefault(label, (_noise_colour(name, group), np.mean(found, axis=0)))
-    if not shares:
+    if not found:
         return None
-    figure, axes = plt.subplots(figsize=(8, 3.6), constrained_layout=True)
-    width = 0.85 / len(shares)
-    for number, (label, (colour, values)) in enumerate(shares.items()):
-        place = np.arange(len(values)) + (number - (len(shares) - 1) / 2) * width
-        alpha = 1.0 if colour == "#000000" else 0.4 + 0.6 * (number + 1) / len(shares)
-        axes.bar(place, values, width, label=label, color=colour, alpha=alpha)
-    axes.set(xlabel="predicted class", ylabel="share of noise images", title=f"{dataset}: predictions on uniform noise")
-    axes.set_xticks(range(len(next(iter(shares.values()))[1])))
-    axes.legend(fontsize=8)
+    figure, axes = plt.subplots(figsize=(10, 3.8), constrained_layout=True)
+    width = 0.85 / len(found)
+    for number, one in enumerate(found):
+        same = [other for other in found if other.method == one.method]
+        rank = next(i for i, other in enumerate(same) if other is one)
+        alpha = 1 - 0.7 * rank / max(1, len(same) - 1) if len(same) > 1 else 1
+        place = np.arange(len(one.shares)) + (number - (len(found) - 1) / 2) * width
+        label = _wrapped(f"{one.network} (n={one.n})")
+        bars = axes.bar(place, one.shares, width, label=label, color=COLOURS[one.method], alpha=alpha)
+        if one.special:
+            for bar in bars:
+                bar.set(hatch="////", edgecolor="white", linewidth=0)
+    axes.set(xlabel="predicted class", ylabel="share of noise images")
+    axes.set_title(f"{dataset}, {pair[0]} → {pair[1]}: predictions on uniform noise")
+    axes.set_xticks(range(len(found[0].shares)))
+    _legend_outside(axes)
     return figure
 
 
-def _noise_colour(name: str, group: Group) -> str:
-    return COLOURS["teacher"] if name == "teacher" else COLOURS[group.method]
+def _draw_line(axes: Axes, groups: Sequence[Group], marker: str) -> None:
+    points = sorted(groups, key=lambda group: group.images_per_class or 0)
+    x = [group.images_per_class or 0 for group in points]
+    y, error = [group.accuracy.mean for group in points], [group.accuracy.std for group in points]
+    method, label = points[0].method, points[0].label
+    name = _wrapped(NAMES[method] + (f" [{label}]" if label else ""))
+    style = ":" if label else "-"
+    axes.errorbar(x, y, error, label=name, color=COLOURS[method], marker=marker, linestyle=style, capsize=3)
 
 
-def _of(group: Group, pair: Pair) -> bool:
-    """Whether a group belongs into the figure of a pair: its own runs, its teacher's, its student's from scratch."""
-    return group.first.pair in (pair, (pair[0], None), (None, pair[1]))
-
-
-def _curves(group: Group) -> list[dict[str, Any]]:
-    return [run.evaluation["mean_curves"] for run in group.runs if run.evaluation and run.evaluation["mean_curves"]]
-
-
-def _draw_curves(axes: Axes, group: Group) -> None:
-    curves = _curves(group)
-    mte = next(run.result["mte"] for run in group.runs if run.result["mte"])
-    other = "teacher" if mte["stepped"] == "student" else "student"
-    for name, label, colour in (
-        ("p_a", f"{mte['stepped']} (stepped)", COLOURS[group.method]),
-        ("p_b", other, COLOURS["teacher"]),
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    how = panel.measure
+    other = "teacher" if how.stepped == "student" else "student"
+    for curve, label, colour in (
+        (panel.p_a, f"{how.stepped} (stepped)", COLOURS[panel.group.method]),
+        (panel.p_b, other, COLOURS["teacher"]),
     ):
-        mean = np.mean([curve[name] for curve in curves], axis=0)
-        # Seeds are independent: the error of their mean.
-        squares = np.square([curve[f"{name}_standard_error"] for curve in curves])
-        error = np.sqrt(squares.sum(axis=0)) / len(curves)
-        axes.plot(mean, label=label, color=colour)
-        axes.fill_between(range(len(mean)), mean - 2 * error, mean + 2 * error, alpha=0.25, color=colour, linewidth=0)
-    spread = group.spread(lambda run: (run.result["mte"] or {}).get("value"))
-    assert spread
-    axes.set_title(f"{setting(group)}: MTE {spread.mean:.3f}", fontsize=10)
+        axes.plot(curve.mean, label=label, color=colour)
+        if curve.error is not None:
+            low, high = curve.mean - 2 * curve.error, curve.mean + 2 * curve.error
+            axes.fill_between(range(len(curve.mean)), low, high, alpha=0.25, color=colour, linewidth=0)
+    name = _wrapped(setting(panel.group), 46)
+    settings = f"MTE {panel.mte.mean:.3f}, n={panel.mte.n}, K={how.steps}, ξ={how.step_size:g}"
+    axes.set_title(f"{name}\n{settings}" + ("" if panel.p_a.error is not None else ", no curves' file"), fontsize=9)
     axes.set(xlabel="adversarial steps", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
+
+
+def _legend_outside(axes: Axes) -> None:
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+
+
+def _wrapped(text: str, width: int = 44) -> str:
+    """Lines that break after commas: labels have as many settings as a run differs in."""
+    lines = [""]
+    for part in text.split(", "):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += (", " if lines[-1] else "") + part
+    return ",\n".join(lines)

@@ -1,19 +1,30 @@
 """Finished runs, read from their directories and grouped by what they have in common."""
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
-from zskt_dist.config import config_hash
+from safetensors import SafetensorError
+
+from zskt_dist.config import Config
+from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
-from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.report import paper
+from zskt_dist.report.paper import Pair
+from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
+from zskt_dist.runtime.directory import RunDirectory, teacher_directory
+from zskt_dist.runtime.weights import read_about
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history
 
+log = logging.getLogger(__name__)
+
 Result = dict[str, Any]
+METHODS = ("teacher", "scratch", "distill", "train", "finetune")
 
 
 class Spread(NamedTuple):
@@ -23,6 +34,21 @@ class Spread(NamedTuple):
     std: float
     n: int
 
+    @classmethod
+    def of(cls, numbers: Iterable[float | None]) -> "Spread | None":
+        """Over the numbers that are there; None where none is."""
+        known = [number for number in numbers if number is not None]
+        return cls(fmean(known), pstdev(known), len(known)) if known else None
+
+
+class Measure(NamedTuple):
+    """How transition curves were measured: only those of one measure can be averaged or compared."""
+
+    steps: int
+    step_size: float
+    stepped: str
+    skip: str
+
 
 @dataclass(frozen=True)
 class Run:
@@ -30,6 +56,9 @@ class Run:
 
     directory: RunDirectory
     result: Result
+    config: Config
+    lent: bool = False
+    """Whether its directory is a download that will be gone."""
 
     @property
     def method(self) -> str:
@@ -39,6 +68,10 @@ class Run:
         return str(self.result["command"])
 
     @property
+    def seed(self) -> int:
+        return int(self.result["seed"])
+
+    @property
     def accuracy(self) -> float:
         """Of the network this run trained, in percent; the last iterate."""
         entry = self.result["student"]
@@ -46,38 +79,77 @@ class Run:
         return 100 * float(value)
 
     @property
-    def pair(self) -> tuple[str | None, str | None]:
+    def pair(self) -> Pair:
         teacher, student = self.result["teacher"], self.result["student"]
         return teacher and teacher["arch"], student and student["arch"]
 
     @cached_property
-    def evaluation(self) -> Result | None:
+    def recipe(self) -> Recipe:
+        return recipe_of(self.config, self.method)
+
+    @cached_property
+    def teacher(self) -> str:
+        """Which teacher it learnt from: where its weights were, or would be; a teacher's run is its own."""
+        if self.method == "teacher":
+            return self.directory.path.name
+        told = self.directory.teacher_weights() or self.config.teacher.checkpoint
+        where = Path(told) if told else teacher_directory(self.config).path / "teacher.safetensors"
+        return where.parent.name if where.parent.parent.name == "teachers" else str(where)
+
+    @cached_property
+    def evaluation(self) -> Result:
+        """What `evaluate` has measured; empty before."""
         answer = read_json(self.directory.evaluation / "evaluation.json")
-        return answer if isinstance(answer, dict) else None
+        return answer if isinstance(answer, dict) else {}
+
+    @property
+    def mte(self) -> Result | None:
+        """The mean transition error with what it depends on, from the same file as the curves."""
+        mte = self.evaluation.get("mte")
+        return mte if mte and mte["value"] is not None else None
+
+    @property
+    def measure(self) -> Measure | None:
+        if (mte := self.mte) is None:
+            return None
+        return Measure(mte["steps"], mte["step_size"], mte["stepped"], mte.get("skip", ""))
+
+    @cached_property
+    def num_classes(self) -> int | None:
+        """From the result; runs of older versions say it elsewhere or not at all."""
+        if "num_classes" in self.result:
+            return int(self.result["num_classes"])
+        if confusion := self.evaluation.get("confusion"):
+            return len(next(iter(confusion.values())))
+        try:
+            about = read_about(self.directory.weights("student" if self.result["student"] else "teacher"))
+        except (OSError, SafetensorError):
+            return None
+        known = about.get("num_classes")
+        return known if isinstance(known, int) else None
 
     @cached_property
     def history(self) -> list[Row]:
         return read_history(self.directory.history)
 
     @cached_property
-    def identity(self) -> str:
-        """Equal for runs that differ in their seed alone."""
-        config = self.directory.read_config()
-        if config is None:
-            return str(self.result["config_hash"])
-        command = str(self.result["command"])
-        alike = config.model_copy(update={"seed": 0, "seeds": None})
-        return config_hash(alike, command) if command != "pretrain" or self.result["student"] else self._teacher()
-
-    def _teacher(self) -> str:
-        return f"{self.result['teacher']['arch']}-{self.result['iterations']}"
+    def ended(self) -> float:
+        """When its training ended, in seconds; `result.json` is younger where a run has been evaluated."""
+        moment = self.history[-1].get("time") if self.history else None
+        return moment / 1000 if moment else self.directory.result.stat().st_mtime
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting with several seeds."""
+    """Runs of one recipe, each with a seed of its own."""
 
     runs: tuple[Run, ...]
+    changes: Recipe
+    """What the recipe has other than the one it is compared with."""
+    of_paper: bool
+    """Whether that one is the paper's; else it is the central one of the runs that were found."""
+    dropped: tuple[Run, ...] = ()
+    """Older runs with the seed of another."""
 
     @property
     def first(self) -> Run:
@@ -92,9 +164,23 @@ class Group:
         return str(self.first.result["dataset"])
 
     @property
+    def pair(self) -> Pair:
+        return self.first.pair
+
+    @property
     def images_per_class(self) -> int | None:
         count: int | None = self.first.result["images_per_class"]
         return count
+
+    @property
+    def label(self) -> str:
+        """What is special about it, as `key=value, …`; empty for what others are compared with."""
+        return label(self.changes)
+
+    @property
+    def is_paper_setting(self) -> bool:
+        """Whether everything that matters is as in the paper, so that the numbers can be compared."""
+        return self.of_paper and not self.changes
 
     @property
     def hashes(self) -> str:
@@ -108,35 +194,97 @@ class Group:
 
     def spread(self, value: Callable[[Run], float | None]) -> Spread | None:
         """Over the runs that have the value; None where none has."""
-        numbers = [number for run in self.runs if (number := value(run)) is not None]
-        return Spread(fmean(numbers), pstdev(numbers), len(numbers)) if numbers else None
+        return Spread.of(value(run) for run in self.runs)
+
+    def measures(self) -> dict[Measure, list[Run]]:
+        """The evaluated runs by how their transition curves were measured."""
+        found: dict[Measure, list[Run]] = {}
+        for run in self.runs:
+            if run.measure:
+                found.setdefault(run.measure, []).append(run)
+        return found
+
+    def belongs_to(self, dataset: str, pair: Pair) -> bool:
+        """Whether it has a place beside a pair: its own runs, its teacher's, its student's from scratch."""
+        return self.dataset == dataset and self.pair in (pair, (pair[0], None), (None, pair[1]))
 
 
-def find_runs(paths: Iterable[Path]) -> list[Run]:
-    """Finished single runs in and below the folders, each once; those of several seeds stand for themselves."""
+def find_runs(paths: Iterable[Path], *, lent: Path | None = None) -> list[Run]:
+    """Finished single runs in and below the folders, each once; those of several seeds stand for themselves.
+
+    What `--fresh` has put aside is passed over, unless it is named itself.
+
+    Args:
+        lent: A folder of downloads.
+    """
     found: dict[Path, Run] = {}
     for path in paths:
-        for file in sorted([path / "result.json", *path.rglob("result.json")]):
+        for file in sorted({path / "result.json", *path.rglob("result.json")}):
+            if any(".before-" in part for part in file.relative_to(path).parts):
+                continue
             directory = RunDirectory(file.parent.absolute())
             result = directory.finished()
-            known = result is not None and "seeds" not in result and "dataset" in result
-            if result is not None and known and directory.config.exists():
-                found.setdefault(directory.path, Run(directory, result))
+            if result is not None and "seeds" not in result and directory.path not in found:
+                found |= {run.directory.path: run for run in _read(directory, result, lent)}
             for name in (result or {}).get("runs", []):
-                found |= {run.directory.path: run for run in find_runs([file.parent.with_name(name)])}
+                found |= {run.directory.path: run for run in find_runs([file.parent.with_name(name)], lent=lent)}
     return list(found.values())
 
 
+def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterator[Run]:
+    """The run; none, with a warning, where its configuration cannot be read."""
+    try:
+        config = directory.read_config()
+    except UserError as error:
+        log.warning("left out of the report: %s", error)
+        return
+    if config is not None and "dataset" in result and "seed" in result:
+        yield Run(directory, result, config, lent is not None and directory.path.is_relative_to(lent.absolute()))
+
+
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Runs that differ in their seed alone, together; in the order of data set, method, M."""
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+    """Runs that differ in their seed alone, together; in the order of data set, method, M, what is special."""
+    families: dict[tuple[str, str, Pair], list[Run]] = {}
     for run in runs:
-        key = (run.result["dataset"], run.method, run.pair, run.result["images_per_class"], run.identity)
-        groups.setdefault(key, []).append(run)
-    order = ("teacher", "scratch", "distill", "train", "finetune")
+        families.setdefault((str(run.result["dataset"]), run.method, run.pair), []).append(run)
+    groups = [
+        group for (dataset, method, pair), family in families.items() for group in _split(dataset, method, pair, family)
+    ]
 
     def place(group: Group) -> tuple[Any, ...]:
         many = group.images_per_class
-        return group.dataset, order.index(group.method), many is None, many or 0, str(group.first.pair)
+        pair = tuple(arch or "" for arch in group.pair)
+        return (
+            group.dataset,
+            METHODS.index(group.method),
+            pair,
+            many is None,
+            many or 0,
+            bool(group.changes),
+            group.label,
+        )
 
-    return sorted((Group(tuple(sorted(g, key=lambda run: run.result["seed"]))) for g in groups.values()), key=place)
+    return sorted(groups, key=place)
+
+
+def reference_recipe(dataset: str, method: str, pair: Pair, runs: Iterable[Run]) -> Recipe:
+    """What runs of a method are compared with: the paper's recipe, else the central one of these runs."""
+    config = paper.configuration(dataset, pair)
+    return recipe_of(config, method) if config else central([run.recipe for run in runs], method)
+
+
+def _split(dataset: str, method: str, pair: Pair, family: list[Run]) -> Iterator[Group]:
+    reference = reference_recipe(dataset, method, pair, family)
+    of_paper = paper.configuration(dataset, pair) is not None
+    members: dict[tuple[int | None, str], list[Run]] = {}
+    for run in family:
+        members.setdefault((run.result["images_per_class"], key_of(run.recipe)), []).append(run)
+    for equal in members.values():
+        newest: dict[int, Run] = {}
+        # Only where a seed is there twice, it matters which run is newer; the path decides between equals.
+        twice = len({run.seed for run in equal}) < len(equal)
+        for run in sorted(equal, key=lambda run: (run.ended, str(run.directory.path))) if twice else equal:
+            newest[run.seed] = run
+        kept = tuple(newest[seed] for seed in sorted(newest))
+        dropped = tuple(run for run in equal if all(run is not one for one in kept))
+        yield Group(kept, changes(kept[0].recipe, reference), of_paper, dropped)

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from zskt_dist.errors import UserError
 from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
@@ -12,8 +13,15 @@ from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
 log = logging.getLogger(__name__)
 
 
+class Fetched(NamedTuple):
+    """Folders of runs, and the one that holds those of them which are downloads."""
+
+    folders: list[Path]
+    downloads: Path
+
+
 @contextmanager
-def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[list[Path]]:
+def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[Fetched]:
     """Folders of the experiments' runs: their own directories where they are here, else downloaded ones.
 
     Raises:
@@ -32,7 +40,7 @@ def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[list[Pat
             if found is None:
                 raise UserError(f"--experiment {experiment}: no such experiment at {store}")
             folders += found
-        yield folders
+        yield Fetched(folders, Path(folder))
 
 
 def log_report(uri: str | None, folder: Path, title: str) -> None:

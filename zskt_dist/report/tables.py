@@ -1,13 +1,14 @@
 """The paper's tables from groups of runs, as data frames."""
 
 import math
-import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from zskt_dist.report import paper
+from zskt_dist.report.paper import Pair
 from zskt_dist.report.runs import Group, Run, Spread
 
 NAMES = {
@@ -17,19 +18,41 @@ NAMES = {
     "train": "zero-shot",
     "finetune": "zero-shot + finetuning",
 }
-Pair = tuple[str | None, str | None]
+MISSING = "missing"
+"""Of a cell that no run fills; the commands below the table would."""
+Row = dict[str, Any]
 
 
 def setting(group: Group) -> str:
-    """As in `KD+AT, M = 10`."""
+    """As in `KD+AT, M = 10 [distill.beta=60]`."""
     many = group.images_per_class
-    return NAMES[group.method] + (f", M = {many}" if many is not None else "")
+    special = f" [{group.label}]" if group.changes else ""
+    return NAMES[group.method] + (f", M = {many}" if many is not None else "") + special
+
+
+def arrow(pair: Pair) -> str:
+    return " → ".join(filter(None, pair))
 
 
 def pairs_of(groups: Sequence[Group]) -> list[tuple[str, Pair]]:
-    """(data set, pair) of all zero-shot and KD+AT runs."""
-    seen = {(group.dataset, group.first.pair): None for group in groups if group.method in ("train", "distill")}
+    """(data set, pair) of all students that learnt from a teacher."""
+    seen = {(group.dataset, group.pair): None for group in groups if group.method in ("train", "distill", "finetune")}
     return list(seen)
+
+
+def choose(groups: Sequence[Group], dataset: str, method: str, pair: Pair) -> Group | None:
+    """The group that stands for a method in Table 1, none but those of the reference recipe.
+
+    KD+AT with M = 200, as in the paper, else with the largest M, else with all images; scratch with all images.
+    """
+    whose = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
+    mine = [g for g in groups if (g.dataset, g.method, g.pair) == (dataset, method, whose) and not g.changes]
+    if method == "distill":
+        few = [group for group in mine if group.images_per_class is not None]
+        mine = [group for group in few if group.images_per_class == 200] or few or mine
+    elif method == "scratch":
+        mine = [group for group in mine if group.images_per_class is None]
+    return max(mine, key=lambda group: group.images_per_class or 0, default=None)
 
 
 def summary(groups: Sequence[Group]) -> pd.DataFrame:
@@ -37,17 +60,16 @@ def summary(groups: Sequence[Group]) -> pd.DataFrame:
     rows = []
     for group in groups:
         result = group.first.result
-        teacher, student = group.first.pair
         rows.append(
             {
                 "data": group.dataset,
                 "method": setting(group),
-                "network": f"{teacher} → {student}" if teacher and student else student or teacher,
+                "network": arrow(group.pair),
                 "n": len(group.runs),
                 "accuracy %": show(group.accuracy),
                 "agreement %": show(group.spread(lambda run: _agreement(run.result["student"]))),
-                "ECE": show(group.spread(lambda run: _ece(run.evaluation)), 3),
-                "MTE": show(group.spread(lambda run: (run.result["mte"] or {}).get("value")), 3),
+                "ECE": show(group.spread(_ece), 3),
+                "MTE": _transition_errors(group),
                 "iterations": f"{result['iterations']:,}",
                 "seconds": show(group.spread(lambda run: run.result["seconds"]), 0),
                 "config": group.hashes,
@@ -57,54 +79,79 @@ def summary(groups: Sequence[Group]) -> pd.DataFrame:
 
 
 def table_1(groups: Sequence[Group]) -> pd.DataFrame:
-    """Accuracy of every pair and method, beside the paper's where the settings agree."""
+    """Accuracy of every pair and method, beside the paper's where everything is as there."""
     rows = []
     for dataset, pair in pairs_of(groups):
-        mine = [group for group in groups if group.dataset == dataset]
-        row: dict[str, object] = {"data": dataset, "teacher → student": f"{pair[0]} → {pair[1]}"}
-        for method in ("teacher", "scratch", "distill", "train"):
-            group = _choose(mine, method, pair)
-            if group is None:
-                row[NAMES[method]] = _missing(method, mine, pair)
+        row: Row = {"data": dataset, "teacher → student": arrow(pair)}
+        hashes = {}
+        chosen = {method: choose(groups, dataset, method, pair) for method in ("scratch", "distill", "train")}
+        teachers = _teachers(groups, dataset, pair, [g for g in (chosen["train"], chosen["distill"]) if g])
+        for method, group in {"teacher": None, **chosen}.items():
+            column = NAMES[method] + (" (M)" if method == "distill" else "")
+            spread = teachers[0] if method == "teacher" else _accuracy(group)
+            if spread is None:
+                row[column] = MISSING
                 continue
-            name = NAMES[method] + (" (M)" if method == "distill" else "")
-            row[name] = show(group.accuracy) + f" (n={group.accuracy.n})"
-            if method == "distill":
-                row[name] = f"{row[name]} (M={group.images_per_class or 'all'})"
-            reported = paper.accuracy(method, dataset, group.first.pair, group.images_per_class)
-            if reported and is_paper_setting(group):
-                row[f"{NAMES[method]}: paper"] = f"{reported.mean:.2f}"
-                row[f"{NAMES[method]}: difference"] = f"{group.accuracy.mean - reported.mean:+.2f}"
+            many = f" (M={group.images_per_class or 'all'})" if group and method == "distill" else ""
+            row[column] = f"{show(spread)} (n={spread.n}){many}"
+            hashes[method] = group.hashes if group else teachers[1]
+            reported = paper.accuracy(method, dataset, pair, group.images_per_class if group else None)
+            as_there = group.is_paper_setting if group else teachers[2]
+            if reported and as_there:
+                row[f"{NAMES[method]}: paper"] = show_reported(reported)
+                row[f"{NAMES[method]}: difference"] = f"{spread.mean - reported.mean:+.2f}"
+        row["config"] = "; ".join(f"{NAMES[method]} {text}" for method, text in hashes.items() if text)
         rows.append(row)
-    return pd.DataFrame(rows).fillna("")
+    frame = pd.DataFrame(rows).fillna("")
+    return frame[[*frame.columns.drop("config", errors="ignore"), "config"]] if rows else frame
+
+
+def figure_2(groups: Sequence[Group]) -> pd.DataFrame:
+    """Accuracy against images per class: every group of every pair of which one has seen M images per class."""
+    rows = []
+    for dataset, pair in pairs_with_few_images(groups):
+        for group in (group for group in groups if group.belongs_to(dataset, pair)):
+            many = group.images_per_class
+            reported = paper.figure_2(group.method, dataset, pair, many) if group.is_paper_setting else None
+            name = NAMES[group.method] + (f" [{group.label}]" if group.label else "")
+            rows.append(_figure_2_row(dataset, pair, name, many, group, reported))
+        if vid := paper.figure_2("vid", dataset, pair, 100):
+            rows.append(_figure_2_row(dataset, pair, "VID (Ahn et al. 2019)", 100, None, vid))
+    return pd.DataFrame(rows)
+
+
+def pairs_with_few_images(groups: Sequence[Group]) -> list[tuple[str, Pair]]:
+    """Pairs with a run that has seen M images per class."""
+    few = [group for group in groups if group.images_per_class is not None]
+    return [(data, pair) for data, pair in pairs_of(groups) if any(group.belongs_to(data, pair) for group in few)]
 
 
 def table_2(groups: Sequence[Group]) -> pd.DataFrame:
-    """Mean transition errors, with everything they depend on."""
+    """Mean transition errors, with everything they depend on; one row for each way of measuring."""
     rows = []
     for group in groups:
-        spread = group.spread(lambda run: (run.result["mte"] or {}).get("value"))
-        if spread is None:
-            continue
-        mte = next(run.result["mte"] for run in group.runs if run.result["mte"])
-        reported = paper.transition_error(group.method, group.dataset, group.first.pair)
-        comparable = reported is not None and is_paper_setting(group) and (mte["steps"], mte["step_size"]) == (100, 1)
-        rows.append(
-            {
-                "data": group.dataset,
-                "pair": " → ".join(filter(None, group.first.pair)),
-                "student": setting(group),
-                "MTE": show(spread, 3),
-                "n": spread.n,
-                "K": mte["steps"],
-                "ξ": f"{mte['step_size']:g}",
-                "N": mte["images"],
-                "stepped": mte["stepped"],
-                "paper": f"{reported.mean:.2f}" if comparable and reported else "",
-                "difference": f"{spread.mean - reported.mean:+.3f}" if comparable and reported else "",
-                "config": group.hashes,
-            }
-        )
+        for measure, runs in group.measures().items():
+            spread = Spread.of(run.mte["value"] for run in runs if run.mte)
+            assert spread
+            reported = paper.transition_error(group.method, group.dataset, group.pair, group.images_per_class)
+            as_there = group.is_paper_setting and measure == (100, 1, "student", "agreed")
+            rows.append(
+                {
+                    "data": group.dataset,
+                    "pair": arrow(group.pair),
+                    "student": setting(group),
+                    "MTE": show(spread, 3),
+                    "n": spread.n,
+                    "K": measure.steps,
+                    "ξ": f"{measure.step_size:g}",
+                    "N": _range([run.mte["images"] for run in runs if run.mte]),
+                    "stepped": measure.stepped,
+                    "skipped class": measure.skip,
+                    "paper": show_reported(reported) if reported and as_there else "",
+                    "difference": f"{spread.mean - reported.mean:+.3f}" if reported and as_there else "",
+                    "config": group.hashes,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -112,28 +159,48 @@ def pseudo_data(groups: Sequence[Group]) -> pd.DataFrame:
     """Section 4.3: confidence and class entropy on pseudo-images, averaged over the run."""
     rows = []
     for group in (group for group in groups if group.method == "train"):
-        classes = len((group.first.evaluation or {}).get("confusion", {}).get("student", [])) or 10
+        classes, batch = group.first.num_classes, group.first.config.batch_size
         for who in ("teacher", "student"):
             confidence, entropy = (
                 group.spread(partial(_mean, name=f"{who}_{what}")) for what in ("confidence", "class_entropy")
             )
+            if confidence is None:
+                continue
+            reported = paper.CONFIDENCE[who] if group.is_paper_setting else None
             rows.append(
                 {
                     "data": group.dataset,
+                    "setting": setting(group),
                     "network": f"{who} {group.first.result[who]['arch']}",
+                    "n": confidence.n,
                     "top probability": show(confidence, 3),
-                    "paper (CIFAR-10, SVHN)": f"{paper.CONFIDENCE[who]:.1f}",
+                    "paper": "" if reported is None else f"{reported:.1f}",
+                    "difference": "" if reported is None else f"{confidence.mean - reported:+.3f}",
                     "entropy of predicted classes": show(entropy, 3),
-                    "uniform would be": f"{math.log(classes):.3f}",
-                    "n": len(group.runs),
+                    "uniform in such batches": f"{uniform_entropy(classes, batch):.3f}" if classes else "",
+                    "batch": batch,
+                    "log C": f"{math.log(classes):.3f}" if classes else "",
+                    "config": group.hashes,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def is_paper_setting(group: Group) -> bool:
-    """Whether a group ran as long as the paper's, on its data."""
-    return group.first.result["iterations"] == paper.ITERATIONS.get(group.dataset)
+def uniform_entropy(classes: int, batch: int) -> float:
+    """Expected entropy, in nats, of the class frequencies in a batch whose predictions are uniform over the classes.
+
+    Frequencies of few draws are less even than what they are drawn from: the expectation is below log C, by about
+    (C - 1) / (2 batch). Each count is binomial, so E[H] = -C sum_k P(k) (k / batch) log(k / batch) exactly.
+    """
+    p = 1 / classes
+    if classes == 1:
+        return 0.0
+    total = 0.0
+    for k in range(1, batch + 1):
+        choose_k = math.lgamma(batch + 1) - math.lgamma(k + 1) - math.lgamma(batch - k + 1)
+        share = k / batch
+        total -= math.exp(choose_k + k * math.log(p) + (batch - k) * math.log1p(-p)) * share * math.log(share)
+    return classes * total
 
 
 def show(spread: Spread | None, digits: int = 2) -> str:
@@ -143,53 +210,77 @@ def show(spread: Spread | None, digits: int = 2) -> str:
     return f"{spread.mean:.{digits}f}{deviation}"
 
 
+def show_reported(reported: paper.Reported) -> str:
+    return f"{reported.mean:.2f}" + (f" ± {reported.std:.2f}" if reported.std is not None else "")
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A pipe table."""
     lines = [frame.columns, ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def fill_command(command: str, groups: Sequence[Group], pair: Pair, *overrides: str) -> str:
-    """The command that would make a missing run, from the configuration of a run that is there."""
-    known = [group for group in groups if group.first.pair == pair and group.method in ("train", "distill")]
-    if not known:
-        return f"python -m zskt_dist.{command}"
-    config = known[0].first.directory.config
-    shown = config.relative_to(config.parents[3]) if len(config.parents) > 3 else config
-    return shlex.join(["python", "-m", f"zskt_dist.{command}", "--config", str(shown), "name=null", *overrides])
+def _teachers(
+    groups: Sequence[Group], dataset: str, pair: Pair, students: Sequence[Group]
+) -> tuple[Spread | None, str, bool]:
+    """Accuracy of the teachers that the students learnt from, their hashes, and whether they are the paper's.
+
+    Each teacher counts once, however many students it had; without students those of the reference recipe.
+    """
+    if not students:
+        group = choose(groups, dataset, "teacher", pair)
+        return (group.accuracy, group.hashes, group.is_paper_setting) if group else (None, "", False)
+    used = {run.teacher: 100 * run.result["teacher"]["accuracy"] for group in students for run in group.runs}
+    trained = [run for group in groups if group.method == "teacher" for run in group.runs if run.teacher in used]
+    hashes = ", ".join(sorted({str(run.result["config_hash"]) for run in trained}))
+    return Spread.of(used.values()), hashes, all(group.is_paper_setting for group in students)
 
 
-def _missing(method: str, groups: Sequence[Group], pair: Pair) -> str:
-    command, overrides = {
-        "teacher": ("pretrain", ()),
-        "scratch": ("pretrain", ("supervised.network=student",)),
-        "distill": ("distill", ("data.images_per_class=200",)),
-        "train": ("train", ()),
-    }[method]
-    return f"`{fill_command(command, groups, pair, *overrides)}`"
+def _figure_2_row(
+    dataset: str, pair: Pair, method: str, many: int | None, group: Group | None, reported: paper.Reported | None
+) -> Row:
+    accuracy = _accuracy(group)
+    sees_none = group is not None and group.method == "train"
+    return {
+        "data": dataset,
+        "pair": arrow(pair),
+        "method": method,
+        "M": 0 if sees_none else many or "all",
+        "accuracy %": show(accuracy),
+        "n": accuracy.n if accuracy else "",
+        "paper": show_reported(reported) if reported else "",
+        "difference": f"{accuracy.mean - reported.mean:+.2f}" if accuracy and reported else "",
+        "config": group.hashes if group else "",
+    }
 
 
-def _choose(groups: Sequence[Group], method: str, pair: Pair) -> Group | None:
-    """The group for a cell: with the paper's M where there are several, else the largest."""
-    place = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
-    fitting = [group for group in groups if group.method == method and group.first.pair == place]
-    if method == "distill":
-        few = [group for group in fitting if group.images_per_class is not None]
-        fitting = [group for group in few if group.images_per_class == 200] or few or fitting
-    if method == "scratch":
-        fitting = [group for group in fitting if group.images_per_class is None]
-    return max(fitting, key=lambda group: (group.images_per_class or 0, len(group.runs)), default=None)
+def _accuracy(group: Group | None) -> Spread | None:
+    return group.accuracy if group else None
+
+
+def _transition_errors(group: Group) -> str:
+    """One value, or one for each way of measuring."""
+    measures = group.measures()
+    texts: Iterator[str] = (
+        show(Spread.of(run.mte["value"] for run in runs if run.mte), 3)
+        + (f" (K = {how.steps}, ξ = {how.step_size:g}, {how.stepped}, {how.skip})" if len(measures) > 1 else "")
+        for how, runs in measures.items()
+    )
+    return "; ".join(texts)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _agreement(student: dict[str, float] | None) -> float | None:
     return 100 * student["agreement"] if student and student["agreement"] is not None else None
 
 
-def _ece(evaluation: dict[str, dict[str, dict[str, float]]] | None) -> float | None:
-    if evaluation is None:
-        return None
-    values = evaluation["calibration"]
-    return values["student" if "student" in values else "teacher"]["ece"]
+def _ece(run: Run) -> float | None:
+    values = run.evaluation.get("calibration")
+    return values["student" if "student" in values else "teacher"]["ece"] if values else None
 
 
 def _mean(run: Run, name: str) -> float | None:

@@ -131,28 +131,32 @@ class CurveSummary:
         self._error = 0.0
 
     def add(self, table: pa.Table) -> None:
-        """Whole curves, as `SCHEMA` orders them."""
+        """All curves of some images, as `SCHEMA` orders them."""
         p = {name: table[name].to_numpy().astype(np.float64).reshape(-1, self.steps) for name in ("p_a", "p_b")}
+        images = len(table["image"].unique())
         for name, values in p.items():
-            self._sums[name] += np.stack([values.sum(axis=0), np.square(values).sum(axis=0)])
+            # The curves of one image are not independent: the spread is that of the images' means.
+            of_images = values.reshape(images, -1, self.steps).mean(axis=1)
+            self._sums[name] += np.stack([of_images.sum(axis=0), np.square(of_images).sum(axis=0)])
         self._error += float(np.abs(p["p_a"] - p["p_b"]).mean(axis=1).sum())
         self.curves += len(p["p_a"])
-        self.images += len(set(table["image"].to_pylist()))
+        self.images += images
 
     @property
     def mte(self) -> float | None:
         return self._error / self.curves if self.curves else None
 
     def mean_curves(self) -> dict[str, list[float]]:
-        """`p_a`, `p_b` and the standard errors of these means, one value per step."""
+        """`p_a`, `p_b` and the standard errors of these means over images, one value per step."""
         return dict(self._means()) if self.curves else {}
 
     def _means(self) -> Iterator[tuple[str, list[float]]]:
         for name, (total, squares) in self._sums.items():
-            mean = total / self.curves
-            variance = np.maximum(squares / self.curves - np.square(mean), 0)
+            mean = total / self.images
+            variance = np.maximum(squares / self.images - np.square(mean), 0)
             yield name, mean.tolist()
-            yield f"{name}_standard_error", np.sqrt(variance / self.curves).tolist()
+            # ddof = 1: variance * N / (N - 1), over N images
+            yield f"{name}_standard_error", np.sqrt(variance / max(1, self.images - 1)).tolist()
 
 
 def describe_mte(config: Config, summary: CurveSummary, images_per_class: int | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def build_result(
     *,
     teacher: tuple[nn.Module | None, float | None],
     sha256: str | None,
+    num_classes: int,
 ) -> Result:
     """All keys of DESIGN's `result.json`; accuracies are fractions, `accuracy_last` is the headline.
 
@@ -46,6 +47,7 @@ def build_result(
         "device": str(world.device),
         "seed": config.teacher_seed if sha256 is None else config.seed,
         "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
+        "num_classes": num_classes,
         "images_per_class": None if job.command == "train" or sha256 is None else config.data.images_per_class,
         "iterations": task.iterations,
         "resumed_from": outcome.resumed_from,

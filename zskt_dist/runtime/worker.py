@@ -114,6 +114,7 @@ class Worker:
                     task,
                     teacher=(task.network, outcome.scores.accuracy) if role == "teacher" else (teacher, accuracy),
                     sha256=None if role == "teacher" else sha256,
+                    num_classes=self.dataset.num_classes,
                 )
             )
 

@@ -1,0 +1,63 @@
+"""The report's folder: built beside its place and put there at the end, so that nothing else is lost."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from zskt_dist.errors import UserError
+from zskt_dist.files import read_json, write_json
+from zskt_dist.runtime.directory import RunDirectory
+
+MANIFEST = "report.json"
+"""Lists the files of a report: those alone a later one replaces."""
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files become those of `folder` where the block ends well.
+
+    Raises:
+        UserError: `folder` is a run directory, or holds files of the same names that no report has written.
+    """
+    _refuse_runs(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_runs(folder: Path) -> None:
+    run = RunDirectory(folder)
+    if any(path.exists() for path in (run.begun, run.result, run.config, run.checkpoints)):
+        raise UserError(f"--out {folder}: is a run directory; choose a folder of the report's own")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file; choose a folder of the report's own")
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    new = {path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()}
+    old = _listed(folder)
+    # Reports of before there was a list are known by their page.
+    ours = old if old is not None or not (folder / "report.html").exists() else new
+    if foreign := sorted(name for name in new - (ours or set()) if (folder / name).exists()):
+        raise UserError(f"--out {folder}: {foreign[0]} is there already, and no report has written it; choose another")
+    for name in sorted(new):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (temporary / name).replace(folder / name)
+    for name in (old or set()) - new:
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / MANIFEST, {"files": sorted(new)})
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """Files of an earlier report, all inside the folder; None where there is no list."""
+    known = read_json(folder / MANIFEST)
+    if not isinstance(known, dict) or not isinstance(known.get("files"), list):
+        return None
+    names = [PurePosixPath(name) for name in known["files"] if isinstance(name, str)]
+    return {str(name) for name in names if not name.is_absolute() and ".." not in name.parts}

@@ -1,0 +1,86 @@
+"""What a run is an instance of: its recipe, and in what it differs from the recipe it is compared with."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zskt_dist.config import Config, flatten
+from zskt_dist.config.load import PLACEMENT_KEYS, TEACHER_KEYS, UNUSED_KEYS, is_under
+from zskt_dist.data.sources import KNOWN
+
+Recipe = dict[str, Any]
+"""Dotted keys to JSON values."""
+
+COMMANDS = {
+    "teacher": "pretrain",
+    "scratch": "pretrain",
+    "distill": "distill",
+    "train": "train",
+    "finetune": "finetune",
+}
+"""Of each method."""
+# Where and how often a run is done and measured, and what a group of runs has in common by other means.
+_APART = (
+    *("seed", "seeds", "experiment", "device", "launch", "evaluation", "transitions"),
+    *("data.name", "data.root", "data.images_per_class", "teacher.arch", "student.arch", "supervised.network"),
+)
+
+
+def recipe_of(config: Config, method: str) -> Recipe:
+    """All that can change the result of a method, but for seed, data set, networks, M and the place of the run.
+
+    Values that others stand in for where they are null are written out, so that equal recipes look equal.
+    """
+    leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
+    if (facts := KNOWN.get(config.data.name)) and config.data.mean is None:
+        leaves |= {"data.mean": list(facts.mean), "data.std": list(facts.std)}
+    if config.data.augment == "auto":
+        leaves["data.augment"] = facts.augmentation if facts else "crop"
+    if method == "teacher":
+        return {
+            key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, _APART)
+        }
+    unused = (*PLACEMENT_KEYS, *UNUSED_KEYS[COMMANDS[method]], *_APART)
+    kept = {key: value for key, value in leaves.items() if not is_under(key, unused)}
+    # Workers change what batch norm sees, unless it is that of the global batch.
+    return kept if config.engine.batch_norm == "sync" else kept | {"launch.workers": leaves["launch.workers"]}
+
+
+def changes(recipe: Recipe, reference: Recipe) -> Recipe:
+    """What a recipe has other than the reference."""
+    return {key: value for key, value in recipe.items() if reference.get(key) != value}
+
+
+def central(recipes: Sequence[Recipe], method: str) -> Recipe:
+    """The recipe that differs least from all the others, as what ablations vary does; among equals, the plainest."""
+    defaults = recipe_of(Config(), method)
+
+    def place(recipe: Recipe) -> tuple[int, int, str]:
+        distance = sum(len(changes(other, recipe)) for other in recipes)
+        return distance, len(changes(recipe, defaults)), key_of(recipe)
+
+    return min({key_of(recipe): recipe for recipe in recipes}.values(), key=place)
+
+
+def key_of(recipe: Recipe) -> str:
+    """Equal for equal recipes."""
+    return json.dumps(recipe, sort_keys=True)
+
+
+def words(recipe: Recipe) -> list[str]:
+    """As `key=value` of the command line."""
+    return [f"{key}={_word(value)}" for key, value in recipe.items()]
+
+
+def label(different: Recipe) -> str:
+    """As in `loss.beta=0, transfer.pseudo_batch=fresh`; of a path the last two parts."""
+    paths = ("teacher.checkpoint", "finetune.student")
+    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and v else v for k, v in different.items()}
+    return ", ".join(words(short))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
