@@ -14,6 +14,7 @@ from tune.space import Sweep, Trial
 from tune.states import ENDED, States
 from tune.table import best_trial, means_over_seeds, rank_correlations, trial_table
 from zskt_dist.report.page import Report
+from zskt_dist.report.tables import markdown
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 from zskt_dist.tracking.mlflow import RunAddress
 
@@ -81,12 +82,32 @@ def _write_report(sweep: Sweep, directory: RunDirectory, table: pd.DataFrame, ke
     report.text(f"Selected {_SELECTED[sweep.select_by]}.")
     if best := result["best"]:
         report.text(f"Best: trial {best['trial']}, run `{best['run']}`: {best['settings']}")
-    report.table("trials", "Trials", table, "no trial was started")
-    report.table("means", "Means over seeds", means_over_seeds(table, keys), "no trial has finished")
-    correlations = rank_correlations(table)
-    report.table("ranking", "How the label-free scores rank", correlations, "it takes four finished trials")
-    report.figures("sweep", "Figures", sweep_figures(table, keys), "no trial has finished")
+    frames = (
+        ("trials", "Trials", table.drop(columns="message")),
+        ("means", "Means over seeds", means_over_seeds(table, keys) if "seed" in keys else pd.DataFrame()),
+        ("ranking", "How the label-free scores rank, compared with test accuracy", rank_correlations(table)),
+        ("problems", "Trials that did not finish", table[table["message"] != ""][["trial", "state", "message"]]),
+    )
+    for name, heading, frame in frames:
+        if not frame.empty:
+            report.numbers(name, frame)
+            report.text(f"## {heading}", "", markdown(_readable(frame)))
+    report.text("## Figures")
+    for label, figure in sweep_figures(table, keys).items():
+        if figure is not None:
+            report.figure("sweep", sweep.title, label, figure)
     report.write()
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers to four significant digits, nothing for what is missing."""
+
+    def cell(value: Any) -> str:
+        if value is None or value != value:
+            return ""
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return frame.map(cell)
 
 
 def print_sweep(result: Result, directory: RunDirectory, console: Console) -> None:
