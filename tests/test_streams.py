@@ -48,6 +48,7 @@ def test_purposes_keep_their_numbers() -> None:
         "SUBSET": 5,
         "UNIFORM_NOISE": 6,
         "IMAGE_NOISE": 7,
+        "HELD_OUT": 8,
     }
 
 

@@ -43,6 +43,14 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def read_bytes(path: Path) -> bytes | None:
+    """The content, or None where there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def try_lock(path: Path) -> IO[str] | None:
     """An open file that holds the lock until it is closed or this process ends; None if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)

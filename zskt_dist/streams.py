@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     SUBSET = 5
     UNIFORM_NOISE = 6
     IMAGE_NOISE = 7
+    HELD_OUT = 8
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

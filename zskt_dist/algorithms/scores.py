@@ -31,6 +31,18 @@ def calibration_sums(logits: Tensor, truth: Tensor) -> Tensor:
     return torch.zeros(BINS, 3, dtype=torch.float64, device=logits.device).index_add_(0, place, sums)
 
 
+def agreement_sums(student: Tensor, teacher: Tensor) -> Tensor:
+    """Images on which both predict the same class, and the sum of KL(teacher || student) in nats; float64 [2].
+
+    Args:
+        student: Logits [B, C].
+        teacher: Logits [B, C].
+    """
+    agreed = (student.argmax(dim=1) == teacher.argmax(dim=1)).double().sum()
+    log_p, log_q = (torch.log_softmax(logits.double(), dim=1) for logits in (teacher, student))
+    return torch.stack([agreed, (log_p.exp() * (log_p - log_q)).sum()])
+
+
 class Calibration(NamedTuple):
     """How well confidence tells how often a network is right."""
 

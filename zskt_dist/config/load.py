@@ -19,7 +19,12 @@ Tree = dict[str, Any]
 # Where a run's files and records go does not change what it computes.
 PLACEMENT_KEYS = ("name", "runs_dir", "tracking", "checkpoint", "launch.max_failures", "data.download")
 # What measures a trained network changes nothing in it.
-MEASURE_KEYS = ("transitions", "evaluation.noise_images")
+MEASURE_KEYS = (
+    "transitions",
+    "evaluation.noise_images",
+    "evaluation.held_out_images",
+    "evaluation.snapshots",
+)
 _ZERO_SHOT = ("generator", "generator_terms", "transfer", "optimizer", "batch_size", "iterations")
 # What a command never looks at. So a run is found again by those settings alone that made it.
 UNUSED_KEYS = {

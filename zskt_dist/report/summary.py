@@ -32,6 +32,13 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         f"({result['iterations_per_second']:.2f}/s) by {result['world_size']} worker(s), "
         f"{result['launcher']}, {result['device']}{resumed}"
     )
+    if estimates := result.get("estimates"):
+        console.print(
+            f"without labels: agrees with the teacher on {100 * estimates['held_out_agreement']:.1f} % of held-out "
+            f"pseudo-images and {100 * estimates['noise_agreement']:.1f} % of noise (estimates, no test image is seen)",
+            soft_wrap=True,
+            highlight=False,
+        )
     role = "student" if student else "teacher"
     for run in result.get("runs", [directory.name]):
         console.print(f"{role:8} {directory.with_name(run) / f'{role}.safetensors'}", soft_wrap=True)

@@ -26,6 +26,8 @@ class RunDirectory:
         self.history = path / "history.parquet"
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
+        self.snapshots = path / "snapshots"
+        """The generator at several moments of the run."""
         self.evaluation = path / "evaluation"
         self.subset = path / "subset.json"
         """Which training images a run with some images per class has seen."""

@@ -17,6 +17,7 @@ from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.runtime.checkpoint import CheckpointStore, State
 from zskt_dist.runtime.evaluation import Scores
+from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
 from zskt_dist.runtime.statistics import load_statistics, running_statistics
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.world import World
@@ -52,6 +53,9 @@ class Task(Protocol):
 
     def step(self, iteration: int) -> Metrics: ...
 
+    def judge(self, iteration: int) -> Row:
+        """Scores that need no labels, after `iteration` iterations, on all ranks together; {} where there are none."""
+
     def picture(self, path: Path | None) -> bool:
         """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
 
@@ -86,6 +90,8 @@ class Outcome:
     seconds: float
     """Training, evaluation and saving, summed over resumed runs."""
     iterations_per_second: float
+    estimates: Row
+    """How good the network is, as far as that can be told without labels; {} where it is not estimated."""
 
 
 class Loop:
@@ -178,6 +184,7 @@ class Loop:
         values = {"accuracy": scores.accuracy}
         if scores.agreement is not None:
             values["agreement"] = scores.agreement
+        values |= self.task.judge(done)
         self._report(done, values)
         path = self.figures / f"pseudo_images_{done:08d}.png"
         if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
@@ -223,7 +230,15 @@ class Loop:
             resumed_from=resumed_from,
             seconds=seconds,
             iterations_per_second=self.task.iterations / seconds,
+            estimates=_estimates(self.history.rows, last),
         )
+
+
+def _estimates(history: list[Row], last: Row) -> Row:
+    estimates = {name: last[name] for name in LABEL_FREE if name in last}
+    if estimates and (drift := generator_drift(history)) is not None:
+        estimates["generator_loss_drift"] = drift
+    return estimates
 
 
 def _scalars(means: Mapping[str, list[float]]) -> Mapping[str, float]:

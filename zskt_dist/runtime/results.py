@@ -61,6 +61,7 @@ def build_result(
             "agreement": outcome.scores.agreement,
             "sha256": sha256,
         },
+        "estimates": outcome.estimates or None,
         "mte": None,
         "mlflow": job.tracking,
     }

@@ -18,6 +18,7 @@ from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.networks import new_network, synchronised, tap_pair
 from zskt_dist.runtime.world import World
+from zskt_dist.tracking.base import Row
 
 
 class Training(Protocol):
@@ -49,6 +50,9 @@ class SupervisedTask:
 
     def step(self, iteration: int) -> Metrics:
         return self.training.step(*self.batches(iteration))
+
+    def judge(self, iteration: int) -> Row:
+        return {}
 
     def picture(self, path: Path | None) -> bool:
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError
@@ -24,6 +24,11 @@ def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) ->
     content = save(tensors, {"zskt_dist": json.dumps(about, sort_keys=True)})
     write_atomic(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def parse_weights(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that `save_weights` has written."""
+    return load(content)
 
 
 def read_about(path: Path) -> dict[str, object]:

@@ -91,7 +91,7 @@ class Worker:
         if self.world.is_main and directory.path != self.directory.path:  # else the driver has written it
             config = self.job.config.model_copy(update={"name": None})
             directory.begin(command, config, replace(self.job, command=command).teacher_weights)
-        task, teacher = self._task(command, role)
+        task, teacher = self._task(command, role, directory)
         evaluator = Evaluator(
             self.dataset, self.world, batch_size=self.job.config.evaluation.batch_size, teacher=teacher
         )
@@ -115,7 +115,7 @@ class Worker:
                 )
             )
 
-    def _task(self, command: str, role: str) -> tuple[Task, nn.Module | None]:
+    def _task(self, command: str, role: str, directory: RunDirectory) -> tuple[Task, nn.Module | None]:
         """What one iteration of `command` is, and the teacher its network is compared with."""
         config, dataset, world = self.job.config, self.dataset, self.world
         if command == "pretrain":
@@ -125,7 +125,8 @@ class Worker:
             return distillation(config, teacher, dataset, world), teacher
         if command == "finetune":
             return finetuning(config, self._zero_shot_student(), dataset, world), teacher
-        return ZeroShotTask(config, teacher, dataset.image_shape, dataset.num_classes, world), teacher
+        shape, classes = dataset.image_shape, dataset.num_classes
+        return ZeroShotTask(config, teacher, shape, classes, world, directory.snapshots), teacher
 
     def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""

@@ -15,14 +15,19 @@ from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import Generator, ImageShape, TappedNetwork
+from zskt_dist.runtime.held_out import HeldOut
 from zskt_dist.runtime.networks import new_network, seed_initialisation, synchronised, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tracking.base import Row
 
 
 class ZeroShotTask:
     """Algorithm 1: needs a teacher and the shape of its images, and never a real image.
+
+    Args:
+        snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
 
     Raises:
         ConfigError: the attention maps of teacher and student do not pair.
@@ -31,7 +36,13 @@ class ZeroShotTask:
     phase = "student"
 
     def __init__(
-        self, config: Config, teacher: nn.Module, image_shape: ImageShape, num_classes: int, world: World
+        self,
+        config: Config,
+        teacher: nn.Module,
+        image_shape: ImageShape,
+        num_classes: int,
+        world: World,
+        snapshots: Path | None = None,
     ) -> None:
         self._config, self._world = config, world
         self.iterations = config.iterations
@@ -68,9 +79,15 @@ class ZeroShotTask:
             generator_step_statistics=config.transfer.generator_step_statistics == "update",
             terms=_generator_terms(config, tapped_teacher),
         )
+        self.held_out = HeldOut(config, generator, teacher, image_shape, world, snapshots)
 
     def step(self, iteration: int) -> Metrics:
-        return self.transfer.step(self.noise(iteration))
+        metrics = self.transfer.step(self.noise(iteration))
+        self.held_out.after(iteration + 1)
+        return metrics
+
+    def judge(self, iteration: int) -> Row:
+        return self.held_out.judge(self.network, iteration)
 
     def noise(self, iteration: int) -> "IterationNoise":
         return IterationNoise(self._config, self._world, iteration)
