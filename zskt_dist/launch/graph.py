@@ -25,16 +25,17 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
     """
     started = time.monotonic()
     for number, task in enumerate(tasks, start=1):
-        directory = run_directory(task.config, task.command).path
-        console.rule(f"{number}/{len(tasks)}  {task.command}  {directory.name}", align="left")
-        if run_directory(task.config, task.command).finished() is None:
+        directory = run_directory(task.config, task.command)
+        console.rule(f"{number}/{len(tasks)}  {task.command}  {directory.path.name}", align="left")
+        directory.mirror.pull(checkpoints=False)
+        if directory.finished() is None:
             _run([task.command, *task.arguments], number, len(tasks))
         else:
             console.print("finished earlier")
         if task.evaluate is not None:
-            _run(["evaluate", str(directory), *task.evaluate], number, len(tasks))
-    folders = dict.fromkeys(str(run_directory(task.config, task.command).path) for task in tasks)
-    runs = [*folders, *dict.fromkeys(str(teacher_directory(task.config).path) for task in tasks)]
+            _run(["evaluate", directory.location, *task.evaluate], number, len(tasks))
+    folders = dict.fromkeys(run_directory(task.config, task.command).location for task in tasks)
+    runs = [*folders, *dict.fromkeys(teacher_directory(task.config).location for task in tasks)]
     _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
     console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")
 
@@ -46,6 +47,7 @@ def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
         table.add_column(column, overflow="fold")
     for task in tasks:
         directory = run_directory(task.config, task.command)
+        directory.mirror.pull(checkpoints=False)
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(task.command, directory.path.name, state, "" if task.evaluate is None else "yes")
     console.print(table)
