@@ -23,7 +23,10 @@ _HINTS = {
     "gs": "credentials come from GOOGLE_APPLICATION_CREDENTIALS or the machine's service account",
 }
 _SHORT_MESSAGE = 300
-_GCS_PATIENCE_SECONDS = 30  # of itself it tries for a quarter of an hour
+_DEFAULTS = {
+    "s3": "allow_delayed_open=true",  # one request for a small file, not three
+    "gs": "retry_limit_seconds=30",  # of itself it tries for a quarter of an hour
+}
 
 
 def is_uri(location: str) -> bool:
@@ -87,7 +90,7 @@ def connect(location: str, key: str = "runs_dir") -> tuple[Any, str]:
 
     working_copy(location)  # refuses what must not be written down
     try:
-        filesystem, path = fs.FileSystem.from_uri(_patient(location))
+        filesystem, path = fs.FileSystem.from_uri(_with_default(location))
         path = path.rstrip("/")
         bucket = path.partition("/")[0]
         # Listing answers "nothing there" for a bucket that does not exist.
@@ -147,8 +150,9 @@ def _hint(location: str) -> str:
     return _HINTS.get(scheme, "a folder, s3://bucket/folder, gs://bucket/folder or file:///folder would work")
 
 
-def _patient(location: str) -> str:
-    """Google's client is told not to wait for long, unless the user says how long."""
-    if not location.startswith(("gs://", "gcs://")) or "retry_limit_seconds=" in location:
+def _with_default(location: str) -> str:
+    """What we prefer of a store's options, where the user says nothing else."""
+    option = _DEFAULTS.get(location.partition("://")[0])
+    if option is None or option.partition("=")[0] + "=" in location:
         return location
-    return f"{location}{'&' if '?' in location else '?'}retry_limit_seconds={_GCS_PATIENCE_SECONDS}"
+    return f"{location}{'&' if '?' in location else '?'}{option}"
