@@ -174,7 +174,7 @@ def test_starting_over_keeps_the_earlier_run_in_the_store(object_store: ObjectSt
     assert _train(object_store.uri(), *short, "--fresh") == 0
     results = [name for name in object_store.names() if name.startswith("runs/digits") and name.endswith("result.json")]
     assert len(results) == 2
-    assert results[1].startswith("runs/digits/run.before-")
+    assert results[0].startswith("runs/digits/run.before-")
 
 
 @pytest.mark.parametrize("dry", [False, True])

@@ -23,7 +23,10 @@ from zskt_dist.runtime.storage import OBJECT_STORES, check, connect, is_uri, sho
 log = logging.getLogger(__name__)
 
 Stamp = list[int | None]
-"""Size in bytes and time of the last change in ns: what tells two versions of a file apart."""
+"""Size in bytes and time of the last change in ns: what tells two versions of a file apart.
+
+S3 dates to the second, so versions of one size that two machines write within a second look alike.
+"""
 
 _RESULT, _CHECKPOINTS, _RECORD = "result.json", "checkpoints/", ".mirror.json"
 _OF_ONE_MOMENT = ("stop", "failure.json", "progress.json")
