@@ -1,11 +1,14 @@
 """Fixtures of all tests."""
 
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.support.distributed import Ranks
+from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,23 @@ def two_ranks() -> Iterator[Ranks]:
     ranks = Ranks(2)
     yield ranks
     ranks.close()
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[str]:
+    """host:port of an S3 server."""
+    server, endpoint = start_server()
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def object_store(object_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An empty bucket; this process is on machine `here`."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    make_bucket(object_server, bucket)
+    store = ObjectStore(object_server, bucket, tmp_path / "machines", monkeypatch)
+    store.move_to("here")
+    return store

@@ -6,8 +6,8 @@ of Tune's own records: finished trials are left alone, others continue from thei
 
 import logging
 import os
-import shutil
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,13 @@ from zskt_dist.launch.plan import problems
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.storage import absolute, join, remove_folder
 from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
 
 log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 120.0
+"""How long trials that are asked to stop may take to save."""
 
 
 def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> dict[str, Any]:
@@ -46,6 +50,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         for problem in problems(Job.plan("train", trial.config)):
             raise problem
     with directory.driven():
+        directory.mirror.pull()
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier sweep is kept as {aside}; runs of trials are used again")
         directory.path.mkdir(parents=True, exist_ok=True)
@@ -58,6 +63,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
             started = trials if sweep.scheduler == "asha" else todo
             _run(sweep, started, states, directory, parent, console)
         result = conclude(sweep, trials, states, directory, parent)
+        directory.mirror.push()
         if directory.stop.exists():
             raise Interrupted(states.count(*ENDED), len(trials))
     if result["finished"] == 0:
@@ -69,7 +75,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
 def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:
     """Beside the runs of its trials."""
     config = trials[0].config
-    return RunDirectory(Path(config.runs_dir, config.experiment, f"sweep-{sweep.name}").absolute())
+    return RunDirectory(absolute(join(config.runs_dir, config.experiment, f"sweep-{sweep.name}")))
 
 
 def _run(
@@ -86,7 +92,7 @@ def _run(
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # how a trial ended is a result without scores
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    storage = directory.path / ".tune"
+    storage = join(directory.location, ".tune")
     with connected():
         concurrent = _concurrent_trials(sweep, trials)
         console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
@@ -99,20 +105,23 @@ def _run(
                 tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, trials), max_concurrent_trials=concurrent),
                 run_config=tune.RunConfig(
                     name="trials",
-                    storage_path=str(storage),
+                    storage_path=storage,
                     verbose=0,
                     callbacks=[watch],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )
             try:
-                _fit(tuner)
+                _fit(tuner, directory.stop)
             finally:
-                shutil.rmtree(storage, ignore_errors=True)
+                remove_folder(storage)
 
 
-def _fit(tuner: tune.Tuner) -> None:
-    """`tuner.fit()` in a thread, so that this one hears signals; trials see the file they leave."""
+def _fit(tuner: tune.Tuner, stop: Path) -> None:
+    """`tuner.fit()` in a thread, so that this one hears signals; trials see the file `stop` that they leave.
+
+    Trials on machines that share no disk with this one do not; they go on from their last checkpoints.
+    """
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -123,8 +132,11 @@ def _fit(tuner: tune.Tuner) -> None:
 
     thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
     thread.start()
-    while thread.is_alive():
+    asked: float | None = None
+    while thread.is_alive() and (asked is None or time.monotonic() - asked < _STOP_SECONDS):
         thread.join(timeout=0.2)
+        if asked is None and stop.exists():
+            asked = time.monotonic()
     if failures:
         raise UserError(f"Ray Tune gave up: {failures[0]}; the same command goes on") from failures[0]
 

@@ -17,7 +17,9 @@ from zskt_dist.config import Config
 from zskt_dist.files import read_bytes
 from zskt_dist.models import Generator, ImageShape
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.networks import load_trained
+from zskt_dist.runtime.storage import is_file
 from zskt_dist.runtime.weights import parse_weights
 from zskt_dist.streams import Purpose, normal, stream
 
@@ -40,16 +42,17 @@ def pooled_agreement(runs: Sequence[RunDirectory], images: int, seed: int = 0) -
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pairs = {}
     for run in runs:
-        config, teacher = run.read_config(), run.teacher_weights()
-        if config is not None and teacher is not None and teacher.exists():
+        config, where = run.read_config(), run.teacher_weights()
+        if config is not None and where is not None and is_file(where, "teacher weights"):
             student, shape = load_trained(config, "student", run.weights("student"))
-            pairs[run] = (config, load_trained(config, "teacher", teacher)[0].to(device), student.to(device), shape)
+            teacher, _ = load_trained(config, "teacher", local_file(where, "teacher weights"))
+            pairs[run] = (config, teacher.to(device), student.to(device), shape)
     scores = {}
     for shape in dict.fromkeys(shape for *_, shape in pairs.values()):
         of_shape = {run: pair for run, pair in pairs.items() if pair[-1] == shape}
         pool = list(_pool({run: pair[0] for run, pair in of_shape.items()}, shape, images, seed))
-        for run, (_, teacher_network, student, _) in of_shape.items():
-            sums = [agreement_sums(student(x), teacher_network(x))[0] for x in (x.to(device) for x in pool)]
+        for run, (_, teacher, student, _) in of_shape.items():
+            sums = [agreement_sums(student(x), teacher(x))[0] for x in (x.to(device) for x in pool)]
             scores[str(run.path)] = fmean((hits / len(x)).item() for hits, x in zip(sums, pool, strict=True))
     return scores
 

@@ -16,6 +16,7 @@ from tune.table import best_trial, means_over_seeds, rank_correlations, trial_ta
 from zskt_dist.report.page import Report
 from zskt_dist.report.tables import markdown
 from zskt_dist.runtime.directory import RunDirectory, run_directory
+from zskt_dist.runtime.storage import absolute
 from zskt_dist.tracking.mlflow import RunAddress
 
 Result = dict[str, Any]
@@ -30,7 +31,9 @@ def conclude(
     sweep: Sweep, trials: Sequence[Trial], states: States, directory: RunDirectory, parent: RunAddress | None
 ) -> Result:
     """Judges, tabulates, draws, chooses and records what there is; safe to repeat."""
-    runs = {trial.hash: RunDirectory(run_directory(trial.config, "train").path.absolute()) for trial in trials}
+    runs = {trial.hash: RunDirectory(absolute(run_directory(trial.config, "train").location)) for trial in trials}
+    for run in runs.values():
+        run.mirror.pull(checkpoints=False)
     finished = [runs[state.hash] for state in states if state.state == "finished" and runs[state.hash].finished()]
     pooled = pooled_agreement(finished, sweep.pool_images, sweep.seed) if sweep.pool_images and finished else {}
     table = trial_table(states, runs, pooled)

@@ -13,6 +13,7 @@ from zskt_dist.config import parse_config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json
 from zskt_dist.runtime.directory import RunDirectory, run_directory
+from zskt_dist.runtime.storage import absolute
 from zskt_dist.tracking.mlflow import RunAddress
 
 _POLL_SECONDS = 0.5
@@ -35,7 +36,7 @@ class TrialRun(tune.Trainable):
         if Path(order["folder"]).is_dir():  # else: another machine, where Ray has unpacked the job's own folder
             os.chdir(order["folder"])
         self.run_config = parse_config(order["config"])
-        self.directory = RunDirectory(run_directory(self.run_config, "train").path.absolute())
+        self.directory = RunDirectory(absolute(run_directory(self.run_config, "train").location))
         self.reported = 0
         self.outcome: dict[str, Any] = {"state": "failed", "message": "ended without an answer"}
         self.thread = threading.Thread(target=self._run, name="trial", daemon=True)
@@ -91,6 +92,7 @@ class TrialRun(tune.Trainable):
         from zskt_dist.launch.record import adopt
 
         console, group = Console(quiet=True), self.order["group"] and RunAddress(**self.order["group"])
+        self.directory.mirror.pull(checkpoints=False)
         result = self.directory.finished()
         if result is None:
             result = execute("train", self.run_config, fresh=False, console=console, group=group)
@@ -100,5 +102,5 @@ class TrialRun(tune.Trainable):
             # The workers have left, and their room is still this trial's: on one machine it is measured right here.
             here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]
             overrides = [*self.order["evaluate"], *(here if self.order["one_machine"] else [])]
-            evaluate_run(self.directory.path, overrides, fresh=False, console=console)
+            evaluate_run(self.directory.location, overrides, fresh=False, console=console)
         return {"iteration": result["iterations"], **(result["estimates"] or {})}

@@ -49,6 +49,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     from rich.console import Console
 
     from zskt_dist.runtime.directory import run_directory
+    from zskt_dist.runtime.job import Job
+    from zskt_dist.runtime.storage import check
 
     console = Console()
     directory = run_directory(config, command)
@@ -58,13 +60,17 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
         return
 
+    check(config.runs_dir)
+    directory.mirror.pull(checkpoints=False)
     if config.name is not None and not options.fresh:  # other names are made of the settings
         directory.check(command, config)
     result = None if options.fresh else directory.finished()
-    if result and directory.record_is_partial() and not is_follower():
-        from zskt_dist.launch.record import repair_record
+    if result and not is_follower():
+        if directory.record_is_partial():
+            from zskt_dist.launch.record import repair_record
 
-        repair_record(directory, config.tracking.uri)
+            repair_record(directory, config.tracking.uri)
+        Job.plan(command, config).push()  # what an earlier command could not
     if result is None:
         result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
@@ -74,6 +80,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         if options.json:
             write_json(options.json, result)
         print_summary(result, directory.path, console)
+        if directory.location != str(directory.path):
+            console.print(f"store    {directory.location}", soft_wrap=True, highlight=False)
 
 
 def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:

@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         epilog="What has been measured with the same settings is shown again at once; --fresh measures anew.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run directory, runs/EXPERIMENT/NAME")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a run directory, runs/EXPERIMENT/NAME, or its URI")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="transitions.images=100, data.root=…, launch.workers=2, …"
     )

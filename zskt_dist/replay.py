@@ -2,14 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from zskt_dist.errors import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zskt_dist.replay", description=__doc__)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run directory, runs/EXPERIMENT/NAME")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a run directory, runs/EXPERIMENT/NAME, or its URI")
     parser.add_argument(
         "--uri", metavar="URI", help="tracking URI; default: the run's own, else MLFLOW_TRACKING_URI, else mlflow.db"
     )
@@ -17,10 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: _replay(options.run_dir, options.uri))
 
 
-def _replay(path: Path, uri: str | None) -> None:
+def _replay(location: str, uri: str | None) -> None:
     from zskt_dist.launch.record import replay_command
 
-    print(replay_command(path, uri))
+    print(replay_command(location, uri))
 
 
 if __name__ == "__main__":

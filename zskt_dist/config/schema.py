@@ -285,7 +285,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where every worker finds a GPU of its own."""
     runs_dir: str = "runs"
-    """Folder of all run directories; with several machines, on storage they share."""
+    """Folder of all run directories, with several machines on storage they share; or a URI: `s3://bucket/runs`."""
     teacher: Teacher = Teacher()
     student: Student = Student()
     generator: Generator = Generator()

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,21 @@ def execute(
         Interrupted: asked to stop; the same command continues.
     """
     job = Job.plan(command, config)
-    directory = RunDirectory(Path(job.directory))
+    directory = RunDirectory(job.directory)
     if is_follower():
         local.launch(job)
         return {}
     for problem in problems(job):
         raise problem
     with directory.driven():
+        directory.mirror.pull(checkpoints=False)
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
         directory.begin(command, config, job.teacher_weights)
-        _run(open_record(replace(job, git_commit=_git_commit()), group), directory, console)
+        job = open_record(replace(job, git_commit=_git_commit()), group)
+        directory.mirror.push()
+        _run(job, directory, console)
+        job.push()
     result = directory.finished()
     assert result, "a launcher that returns has finished the run"
     return result
@@ -74,9 +79,11 @@ def evaluate(directory: RunDirectory, config: Config, console: Console) -> None:
                 _launch(job)
         finally:
             directory.clear_requests()
+        directory.mirror.pull(checkpoints=False)  # the workers may have been on other machines
         _draw(directory)
         if directory.tracking.exists():
             close_record(job, "FINISHED")
+        job.push()
 
 
 def _run(job: Job, directory: RunDirectory, console: Console) -> None:
@@ -91,9 +98,11 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
         raise
     finally:
         directory.clear_requests()
+        directory.mirror.attempt(partial(directory.mirror.pull, checkpoints=False))
         if status != "KILLED":  # who is asked to stop may have seconds; the command that continues draws
             _draw(directory)
         close_record(job, status)
+        directory.mirror.attempt(directory.mirror.push)
 
 
 def _launch(job: Job) -> None:

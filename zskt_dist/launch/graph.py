@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from zskt_dist.launch.seeds import runs_of_seeds
 from zskt_dist.runtime.directory import RunDirectory, run_directory
+from zskt_dist.runtime.storage import split
 
 
 def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
@@ -27,27 +27,32 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
     """
     started = time.monotonic()
     for number, task in enumerate(tasks, start=1):
-        directory = run_directory(task.config, task.command).path
-        console.rule(f"{number}/{len(tasks)}  {task.command}  {directory.name}", align="left")
-        if run_directory(task.config, task.command).finished() is None:
+        directory = run_directory(task.config, task.command)
+        console.rule(f"{number}/{len(tasks)}  {task.command}  {directory.path.name}", align="left")
+        directory.mirror.pull(checkpoints=False)
+        if directory.finished() is None:
             _run([task.command, *task.arguments], number, len(tasks))
         else:
             console.print("finished earlier")
         if task.evaluate is not None:
-            _run(["evaluate", str(directory), *task.evaluate], number, len(tasks))
-    runs = dict.fromkeys(str(path) for task in tasks for path in _made_by(task))
+            _run(["evaluate", directory.location, *task.evaluate], number, len(tasks))
+    runs = dict.fromkeys(location for task in tasks for location in _made_by(task))
     _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
     console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")
 
 
-def _made_by(task: Task) -> Iterator[Path]:
-    """The run directory of a task, and those of the teachers that its runs learnt from."""
-    yield run_directory(task.config, task.command).path
+def _made_by(task: Task) -> Iterator[str]:
+    """Locations of a task's run and of the teachers that its runs learnt from."""
+    yield run_directory(task.config, task.command).location
     for _, single in runs_of_seeds(task.config) if task.config.seeds else [(None, task.config)]:
-        weights = run_directory(single, task.command).teacher_weights()
-        # A checkpoint of the user's need not lie in a run directory.
-        if weights is not None and RunDirectory(weights.parent).finished():
-            yield weights.parent
+        run = run_directory(single, task.command)
+        run.mirror.pull(checkpoints=False)
+        if (weights := run.teacher_weights()) is None:
+            continue
+        teacher = RunDirectory(split(weights)[0])
+        teacher.mirror.pull(checkpoints=False)
+        if teacher.finished():  # a checkpoint of the user's need not lie in a run directory
+            yield teacher.location
 
 
 def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
@@ -57,6 +62,7 @@ def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
         table.add_column(column, overflow="fold")
     for task in tasks:
         directory = run_directory(task.config, task.command)
+        directory.mirror.pull(checkpoints=False)
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(task.command, directory.path.name, state, "" if task.evaluate is None else "yes")
     console.print(table)

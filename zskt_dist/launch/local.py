@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ def launch(job: Job) -> None:
 
 def _spawn(job: Job) -> None:
     """One process per worker; when one fails the others are ended."""
-    directory = RunDirectory(Path(job.directory))
+    directory = RunDirectory(job.directory)
     with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
         workers = start_processes(
             _child,

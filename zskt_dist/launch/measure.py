@@ -1,6 +1,5 @@
 """`evaluate`: which run is measured how, and its answer as a table."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from zskt_dist.launch.record import repair_record
 from zskt_dist.launch.seeds import seed_directories, summarise_mte
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.evaluate import finished_evaluation
+from zskt_dist.runtime.storage import absolute, check, is_file, join, split
 
 Result = dict[str, Any]
 
@@ -22,7 +22,7 @@ Result = dict[str, Any]
 _OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", "teacher.checkpoint=")
 
 
-def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Console) -> Result:
+def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: Console) -> Result:
     """Measures a run, or those of its seeds, and returns its result with the evaluation in it.
 
     Raises:
@@ -33,11 +33,17 @@ def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Cons
             key, _, value = override.partition("=")
             allowed = ", ".join(prefix.rstrip(".=") for prefix in _OWN_KEYS)
             raise ConfigError(key, value, f"belongs to the run that is evaluated; evaluate takes {allowed}")
-    directory = RunDirectory(path.absolute())
+    check(location, "RUN_DIR")
+    directory = RunDirectory(absolute(location))
+    directory.mirror.pull(checkpoints=False)
     result = directory.finished()
     if result is None:
-        raise UserError(f"{path}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME")
+        raise UserError(
+            f"{location}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME"
+        )
     runs = seed_directories(directory, result)
+    for run in runs[1:] if runs[0] is directory else runs:
+        run.mirror.pull(checkpoints=False)
     answers = [_evaluate(run, overrides, fresh, console) for run in runs]
     if is_follower():
         return {}
@@ -46,6 +52,7 @@ def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Cons
         directory.finish(result)
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
+        directory.mirror.push()
     result = directory.finished() or result
     print_evaluation([(run.path.name, answer) for run, answer in zip(runs, answers, strict=True)], result, console)
     return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}
@@ -64,7 +71,7 @@ def _config(directory: RunDirectory, overrides: list[str]) -> Config:
     """The run's configuration with the overrides, at the place where the run lies now."""
     config = directory.read_config()
     if config is None:
-        raise UserError(f"{directory.path} holds a result but no config.yaml")
+        raise UserError(f"{directory.location} holds a result but no config.yaml")
     teacher = config.teacher.model_copy(update={"checkpoint": _teacher_weights(directory)})
     config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
     return with_overrides(config, overrides)
@@ -73,12 +80,11 @@ def _config(directory: RunDirectory, overrides: list[str]) -> Config:
 def _teacher_weights(directory: RunDirectory) -> str | None:
     """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
     told = directory.teacher_weights()
-    if told is None:
-        return None
-    if told.exists():
-        return str(told)
-    moved = directory.path.parent.parent / "teachers" / told.parent.name / told.name
-    return str(moved if moved.exists() else told)
+    if told is None or is_file(told, "RUN_DIR"):
+        return told
+    folder, name = split(told)
+    moved = join(split(split(directory.location)[0])[0], "teachers", split(folder)[1], name)
+    return moved if is_file(moved, "RUN_DIR") else told
 
 
 def print_evaluation(answers: list[tuple[str, Result]], result: Result, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -16,6 +15,7 @@ from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.models import Generator, count_parameters
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import new_network, tap_pair
+from zskt_dist.runtime.storage import check, is_file
 
 Lines = list[tuple[str, str]]
 
@@ -23,10 +23,13 @@ Lines = list[tuple[str, str]]
 def problems(job: Job) -> Iterator[UserError]:
     """Everything that would stop the job, cheapest check first: nothing is trained, no training image is read."""
     config = job.config
-    if (checkpoint := config.teacher.checkpoint) is not None and not Path(checkpoint).is_file():
-        yield ConfigError("teacher.checkpoint", checkpoint, "no such file; null trains a teacher first")
-    if (weights := config.finetune.student) is not None and job.command == "finetune" and not Path(weights).is_file():
-        yield ConfigError("finetune.student", weights, "no such file; null trains the zero-shot student first")
+    try:
+        check(config.runs_dir)
+        _check_weights("teacher.checkpoint", config.teacher.checkpoint, "null trains a teacher first")
+        if job.command == "finetune":
+            _check_weights("finetune.student", config.finetune.student, "null trains the zero-shot student first")
+    except UserError as error:
+        yield error
     try:
         _check_devices(config)
     except UserError as error:
@@ -144,6 +147,11 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     if not found:
         console.print("ready: configuration, files and resources are in order")
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
+
+
+def _check_weights(key: str, location: str | None, otherwise: str) -> None:
+    if location is not None and not is_file(location, key):
+        raise ConfigError(key, location, f"no such file; {otherwise}")
 
 
 def _check_devices(config: Config) -> None:

@@ -6,12 +6,11 @@ how far it got lives in its run directory, so Ray's own storage holds nothing th
 
 import logging
 import os
-import shutil
-import tempfile
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import ray
@@ -29,6 +28,7 @@ from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.storage import join, remove_folder
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
@@ -43,14 +43,14 @@ def launch(job: Job) -> None:
     with connected() as ours:
         config = job.config
         each = check_resources(config)
-        directory = RunDirectory(Path(job.directory))
-        storage = tempfile.mkdtemp(prefix="zskt-ray-")
+        directory = RunDirectory(job.directory)
+        storage = join(job.directory, ".ray")  # Ray checks that every node sees it
         trainer = TorchTrainer(
             _worker,
             train_loop_config=job.to_dict(),
             scaling_config=_scaling(config, each),
             run_config=RunConfig(
-                name=directory.path.name,
+                name=f"{directory.path.name}-{secrets.token_hex(4)}",  # new: Ray must not resume by a state of its own
                 storage_path=storage,
                 # Ray's own notes are in its log files; the progress of the run is said by the driver.
                 logging_config=LoggingConfig(log_level="ERROR"),
@@ -60,7 +60,7 @@ def launch(job: Job) -> None:
         try:
             _fit(trainer, directory, leave_at_once=ours)
         finally:
-            shutil.rmtree(storage, ignore_errors=True)
+            remove_folder(storage)
 
 
 @contextmanager
@@ -134,12 +134,15 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
             failures.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    asked = False
     with stop_file_on_signal(directory.stop):
         thread.start()
         while thread.is_alive():
             thread.join(timeout=0.2)
             if leave_at_once and directory.failure.exists():
                 break
+            if not asked and directory.stop.exists():  # in a store it reaches rank 0 on another machine
+                asked = directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
     directory.raise_told()
     if failures:
         raise UserError(f"Ray Train gave up: {_last_line(failures[0])}") from failures[0]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from zskt_dist.config import Config, flatten
@@ -15,6 +15,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import load_trained
+from zskt_dist.runtime.storage import absolute, check
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
@@ -37,7 +38,7 @@ def open_record(job: Job, group: RunAddress | None = None) -> Job:
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return job
-    directory = RunDirectory(Path(job.directory))
+    directory = RunDirectory(job.directory)
     try:
         address = _open(directory, uri, job.config, _tags(job) | _nested(group, uri))
     except Exception as error:
@@ -111,9 +112,10 @@ def close_record(job: Job, status: str) -> None:
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return
-    directories = [RunDirectory(Path(job.directory))]
-    for path in {job.teacher_directory, job.student_directory} - {job.directory}:
-        other = RunDirectory(Path(path))
+    directories = [RunDirectory(job.directory)]
+    for location in {job.teacher_directory, job.student_directory} - {job.directory}:
+        other = RunDirectory(location)
+        other.mirror.attempt(partial(other.mirror.pull, checkpoints=False))
         if other.finished() and not other.tracking.exists():
             directories.append(other)
     for directory in directories:
@@ -136,7 +138,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     """
     config = directory.read_config()
     if config is None:
-        raise UserError(f"{directory.path} is no run directory: it has no config.yaml")
+        raise UserError(f"{directory.location} is no run directory: it has no config.yaml")
     result = directory.finished()
     if result and "seeds" in result:
         return _upload_group(directory, _open(directory, uri, config, {}), result)
@@ -187,19 +189,21 @@ def _evaluation_row(directory: RunDirectory, result: dict[str, Any] | None) -> l
     return [{"iteration": result["iterations"], "time": round(time.time() * 1000), **row}]
 
 
-def replay_command(path: Path, uri: str | None) -> str:
+def replay_command(location: str, uri: str | None) -> str:
     """`python -m zskt_dist.replay`; returns what to tell the user.
 
     Raises:
         UserError: no run directory, or the store cannot be reached.
     """
-    directory = RunDirectory(path.absolute())
+    check(location, "RUN_DIR")
+    directory = RunDirectory(absolute(location))
+    directory.mirror.pull(checkpoints=False)
     known = read_json(directory.tracking)
     target = tracking_uri(uri or (known and known["tracking_uri"]))
     if target is None:
         raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
     if not directory.config.exists():
-        raise UserError(f"{path} is no run directory: it has no config.yaml")
+        raise UserError(f"{location} is no run directory: it has no config.yaml")
     try:
         with directory.driven():
             missing = replay(directory, target)
@@ -207,6 +211,7 @@ def replay_command(path: Path, uri: str | None) -> str:
         raise
     except Exception as error:
         raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
+    directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"
 
 
@@ -270,5 +275,5 @@ def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:
     line = (str(error).strip().splitlines() or [""])[0][:200]
     return (
         f"MLflow at {uri} cannot be reached ({type(error).__name__}: {line}). Nothing is lost: "
-        f"`python -m zskt_dist.replay {directory.path}` uploads the run later"
+        f"`python -m zskt_dist.replay {directory.location}` uploads the run later"
     )

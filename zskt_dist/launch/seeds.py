@@ -1,7 +1,6 @@
 """One command for several seeds: a run for each, and their mean and standard deviation."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -24,6 +23,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
     """
     directory = run_directory(config, command)
     with directory.driven():
+        directory.mirror.pull(checkpoints=False)
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier result is kept as {aside}")
         directory.begin(command, config, None)
@@ -31,7 +31,8 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
         results = []
         for seed, single in runs_of_seeds(config):
             run = run_directory(single, command)
-            console.print(f"seed {seed}: {run.path}", soft_wrap=True, highlight=False)
+            console.print(f"seed {seed}: {run.location}", soft_wrap=True, highlight=False)
+            run.mirror.pull(checkpoints=False)
             result = None if fresh else run.finished()
             if result is None:
                 result = execute(command, single, fresh=fresh, console=console, group=group)
@@ -42,6 +43,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
             return {}  # one of torchrun's followers
         directory.finish(summarise(command, config, directory, results))
         close_group(directory, group)
+        directory.mirror.push()
     return directory.finished() or {}
 
 
@@ -97,4 +99,4 @@ def _spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | No
 def seed_directories(directory: RunDirectory, result: Result) -> list[RunDirectory]:
     """The single runs behind a result: those of its seeds, or the run itself."""
     names = result.get("runs")
-    return [RunDirectory(Path(directory.path.parent, name)) for name in names] if names else [directory]
+    return [directory.sibling(name) for name in names] if names else [directory]

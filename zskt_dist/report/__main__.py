@@ -9,7 +9,7 @@ from zskt_dist.errors import UserError, guarded
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zskt_dist.report", description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="FOLDER", help="run directories, or folders of them")
+    parser.add_argument("runs", nargs="*", metavar="FOLDER", help="run directories, folders of them, or their URIs")
     parser.add_argument("--experiment", action="append", default=[], help="also the runs of this MLflow experiment")
     parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db")
     parser.add_argument("--out", type=Path, default=Path("runs/report"), metavar="FOLDER", help="default: runs/report")
@@ -22,13 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(options: argparse.Namespace) -> None:
     from zskt_dist.report.page import write_report
     from zskt_dist.report.runs import find_runs, group_runs
-    from zskt_dist.report.store import fetch_runs, log_report
+    from zskt_dist.report.store import fetch_runs, log_report, stored_runs
 
-    for path in options.runs:
-        if not path.is_dir():
-            raise UserError(f"{path}: no such folder")
+    folders = [stored_runs(location) for location in options.runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
     with fetch_runs(options.uri, options.experiment) as fetched:
-        groups = group_runs(find_runs([*options.runs, *fetched.folders], lent=fetched.downloads))
+        groups = group_runs(find_runs([*folders, *fetched.folders], lent=fetched.downloads))
         if not groups:
             where = (
                 ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"

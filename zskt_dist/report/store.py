@@ -1,4 +1,4 @@
-"""Runs from an MLflow store, and the report into it."""
+"""Runs from an MLflow store or an object store, and the report into the former."""
 
 import logging
 import tempfile
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zskt_dist.errors import UserError
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.storage import finished_below, is_uri, working_copy
 from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,22 @@ def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[Fetched]
                 raise UserError(f"--experiment {experiment}: no such experiment at {store}")
             folders += found
         yield Fetched(folders, Path(folder))
+
+
+def stored_runs(location: str) -> Path:
+    """A folder as it is; of a URI the working copy, with all finished runs in and below it, their seeds' included.
+
+    Raises:
+        UserError: the store cannot be reached.
+    """
+    if not is_uri(location):
+        return Path(location)
+    for run in finished_below(location):
+        directory = RunDirectory(run)
+        directory.mirror.pull(checkpoints=False)
+        for name in (directory.finished() or {}).get("runs", []):
+            directory.sibling(name).mirror.pull(checkpoints=False)
+    return working_copy(location)
 
 
 def log_report(uri: str | None, folder: Path, title: str) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +28,14 @@ class Saved(NamedTuple):
 
 
 class CheckpointStore:
-    """The last `keep` checkpoints in a folder."""
+    """The last `keep` checkpoints in a folder.
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    Args:
+        on_saved: Called after each one.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, on_saved: Callable[[], None] | None = None) -> None:
+        self.folder, self.keep, self.on_saved = folder, keep, on_saved
 
     def save(self, iteration: int, state: State) -> Path:
         """`state`: tensors, numbers, strings and containers of these, as `torch.load(weights_only=True)` reads."""
@@ -45,6 +50,8 @@ class CheckpointStore:
         earlier = [other for other in others if other not in later]
         for old in [*later, *earlier[self.keep - 1 :]]:
             old.unlink(missing_ok=True)
+        if self.on_saved:
+            self.on_saved()
         return path
 
     def newest(self) -> Path | None:
@@ -59,9 +66,11 @@ class CheckpointStore:
             log.warning("checkpoint %s %s; trying the one before", path, problem)
         return None
 
-    @staticmethod
-    def read(path: Path) -> Saved:
-        """A checkpoint that `newest` has found, with its tensors on the CPU."""
+    def latest(self) -> Saved | None:
+        """The content of `newest`, with its tensors on the CPU."""
+        path = self.newest()
+        if path is None:
+            return None
         return Saved(int(_parse(path)["iteration"]), torch.load(path, map_location="cpu", weights_only=True))
 
     def _newest_first(self) -> list[Path]:

@@ -61,14 +61,16 @@ class CurveParts:
     ) -> None:
         """All missing parts, each by the worker whose turn it is; raises Interrupted when asked to stop."""
         total = len(self.parts)
+        done = world.from_main(lambda: {number for number in range(total) if self.path(number).exists()})
         for first in range(0, total, world.size):
             number = first + world.rank
-            if number < total and not self.path(number).exists():
+            curves: Curves | None = None
+            if number < total and number not in done:
                 positions, from_class = self.parts[number]
                 x = standardise(split.images[torch.from_numpy(positions)].to(world.device))
                 origin = torch.from_numpy(from_class).to(world.device)
                 settings = self.settings
-                curves = transition_curves(
+                found = transition_curves(
                     *networks,
                     x,
                     origin,
@@ -77,7 +79,10 @@ class CurveParts:
                     step_size=settings.step_size,
                     rows=settings.rows,
                 )
-                self._write(number, curves)
+                curves = Curves(*(values.cpu() for values in found))
+            for other, part in enumerate(world.gather(curves), start=first):
+                if part is not None and world.is_main:  # the other workers' machines may not see the folder
+                    self._write(other, part)
             if stop.agreed() and first + world.size < total:
                 stop.close()
                 raise Interrupted(first + world.size, total)

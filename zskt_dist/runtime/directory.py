@@ -11,15 +11,27 @@ import yaml
 from zskt_dist.config import Config, config_hash, differing_keys, dump_yaml, parse_config, teacher_hash
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json, try_lock, write_atomic, write_json
+from zskt_dist.runtime.mirror import Mirror, StoreMirror
+from zskt_dist.runtime.storage import is_uri, join, split, working_copy
 
 Result = dict[str, Any]
 
 
 class RunDirectory:
-    """Paths and small files of one run; knows nothing of what is in them."""
+    """Paths and small files of one run; knows nothing of what is in them.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        location: A folder, or a URI; then all paths are those of its working copy on this machine.
+
+    Raises:
+        ConfigError: a URI that cannot be used.
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        self.location = str(location)
+        self.path = path = working_copy(self.location) if is_uri(self.location) else Path(location)
+        self.mirror = StoreMirror(self.location, path) if is_uri(self.location) else Mirror()
+        """Carries the working copy from and to the store; of a plain folder: does nothing."""
         self.config = path / "config.yaml"
         self.begun = path / "command.json"
         self.result = path / "result.json"
@@ -61,25 +73,28 @@ class RunDirectory:
         begun = read_json(self.begun)
         if isinstance(begun, dict) and begun.get("command") != command:
             raise UserError(
-                f"name={config.name}: {self.path} holds a run of {begun.get('command')}. "
+                f"name={config.name}: {self.location} holds a run of {begun.get('command')}. "
                 "Choose another name, or start over with --fresh"
             )
         if (before := self.read_config()) and (keys := differing_keys(before, config)):
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
-                f"name={config.name}: {self.path} holds a run with other settings ({shown}). "
+                f"name={config.name}: {self.location} holds a run with other settings ({shown}). "
                 "Choose another name, or start over with --fresh"
             )
 
-    def begin(self, command: str, config: Config, teacher: Path | None) -> None:
+    def sibling(self, name: str) -> "RunDirectory":
+        """Another run of the same experiment."""
+        return RunDirectory(join(split(self.location)[0], name))
+
+    def begin(self, command: str, config: Config, teacher: str | None) -> None:
         """Writes down what this run is, and where the weights of its teacher are or will be."""
         write_atomic(self.config, dump_yaml(config))
-        write_json(self.begun, {"command": command, "teacher": teacher and str(teacher)})
+        write_json(self.begun, {"command": command, "teacher": teacher})
 
-    def teacher_weights(self) -> Path | None:
+    def teacher_weights(self) -> str | None:
         """Where the teacher was when the run began."""
-        told = (read_json(self.begun) or {}).get("teacher")
-        return told and Path(told)
+        return (read_json(self.begun) or {}).get("teacher")
 
     def read_config(self) -> Config | None:
         """The configuration the run was started with."""
@@ -94,15 +109,16 @@ class RunDirectory:
         """Renames an existing directory, so that the run starts over and nothing is lost.
 
         Raises:
-            UserError: its workers are still running.
+            UserError: its workers are still running, or its store cannot be reached.
         """
         if not self.path.exists():
             return None
         held = self.try_lock()
         if held is None:
-            raise UserError(f"{self.path}: its workers are still running; wait for them or stop them")
+            raise UserError(f"{self.location}: its workers are still running; wait for them or stop them")
         held.close()
         aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+        self.mirror.move(aside.name)
         self.path.rename(aside)
         return aside
 
@@ -113,10 +129,16 @@ class RunDirectory:
         """Leaves an error of a worker for the driver, which is another process."""
         interrupted = [error.iteration, error.iterations] if isinstance(error, Interrupted) else None
         write_json(self.failure, {"message": str(error), "interrupted": interrupted})
+        self.mirror.attempt(lambda: self.mirror.send(self.failure.name))
+
+    def told(self) -> Any | None:
+        """What a worker has told, here or on another machine."""
+        self.mirror.attempt(lambda: self.mirror.receive(self.failure.name))
+        return read_json(self.failure)
 
     def raise_told(self) -> None:
         """Raises what a worker has told, if anything."""
-        told = read_json(self.failure)
+        told = self.told()
         if told and told["interrupted"]:
             raise Interrupted(*told["interrupted"])
         if told:
@@ -126,6 +148,7 @@ class RunDirectory:
         """Forgets an earlier stop request and failure; the driver does this before it starts workers."""
         self.stop.unlink(missing_ok=True)
         self.failure.unlink(missing_ok=True)
+        self.mirror.attempt(lambda: self.mirror.forget(self.stop.name, self.failure.name))
 
     def try_lock(self) -> IO[str] | None:
         """An open file: one group of workers at a time writes here, until rank 0 closes the file or ends."""
@@ -140,7 +163,7 @@ class RunDirectory:
         """
         held = try_lock(self.path.with_name(f".{self.path.name}.lock"))
         if held is None:
-            raise UserError(f"{self.path}: another command is working on this run; wait for it or stop it")
+            raise UserError(f"{self.location}: another command is working on this run; wait for it or stop it")
         with held:
             yield
 
@@ -161,4 +184,4 @@ def teacher_directory(config: Config) -> RunDirectory:
 
 
 def _in(config: Config, experiment: str, name: str) -> RunDirectory:
-    return RunDirectory(Path(config.runs_dir) / experiment / name)
+    return RunDirectory(join(config.runs_dir, experiment, name))

@@ -48,11 +48,11 @@ class RunEvaluation:
     """
 
     def __init__(self, job: Job, dataset: ImageDataset, world: World, stop: StopVote) -> None:
-        self.directory, self.config, self.dataset = RunDirectory(Path(job.directory)), job.config, dataset
+        self.directory, self.config, self.dataset = RunDirectory(job.directory), job.config, dataset
         self.world, self.stop = world, stop
-        result = self.directory.finished()
+        result = world.from_main(self.directory.finished)
         if result is None:
-            raise UserError(f"{self.directory.path}: the run is not finished, so there is nothing to evaluate yet")
+            raise UserError(f"{self.directory.location}: the run is not finished, so there is nothing to evaluate yet")
         self.result = result
         self.role = "student" if result["student"] else "teacher"
         self.network = self._load(self.role, self.directory.weights(self.role))
@@ -61,9 +61,9 @@ class RunEvaluation:
         if result["teacher"] and result["student"]:
             if self.config.teacher.checkpoint is None:
                 raise ConfigError(
-                    "teacher.checkpoint", None, f"{self.directory.path} does not say where its teacher is"
+                    "teacher.checkpoint", None, f"{self.directory.location} does not say where its teacher is"
                 )
-            self.teacher = self.networks["teacher"] = self._load("teacher", Path(self.config.teacher.checkpoint))
+            self.teacher = self.networks["teacher"] = self._load("teacher", self.config.teacher.checkpoint)
         self.parts: CurveParts | None = None
         self.progress = ProgressFile(self.directory.progress if world.is_main else None)
 
@@ -79,9 +79,9 @@ class RunEvaluation:
             if self.parts:
                 self.parts.remove()
 
-    def _load(self, role: str, path: Path) -> nn.Module:
+    def _load(self, role: str, path: Path | str) -> nn.Module:
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
-        network = read_network(self.config, role, shape, classes, path, f"{role} weights")
+        network = read_network(self.config, role, shape, classes, path, f"{role} weights", self.world)
         return network.to(self.world.device).eval().requires_grad_(False)
 
     @torch.no_grad()

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config, config_hash, parse_config, teacher_hash
-from zskt_dist.runtime.directory import run_directory, teacher_directory
+from zskt_dist.runtime.directory import RunDirectory, run_directory, teacher_directory
+from zskt_dist.runtime.storage import absolute, join
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Job:
         command: `train`, `pretrain`, `distill`, `finetune` or `evaluate`.
         config: With absolute paths: workers may start in other folders than the driver.
         hashes: Of the configuration as the user wrote it, for each command.
-        directory: The run directory, absolute, on storage all workers see.
+        directory: The location of the run directory, absolute: a folder that all workers see, or a URI.
         teacher_directory: Likewise, of the teacher that is trained where no checkpoint is given.
         student_directory: Likewise, of the zero-shot run whose student is finetuned.
         launcher: `local` or `ray`, for the record.
@@ -45,9 +46,9 @@ class Job:
             command=command,
             config=absolute_paths(config),
             hashes=hashes,
-            directory=str(run_directory(config, command).path.absolute()),
-            teacher_directory=str(teacher_directory(config).path.absolute()),
-            student_directory=str(run_directory(unnamed, "train").path.absolute()),
+            directory=absolute(run_directory(config, command).location),
+            teacher_directory=absolute(teacher_directory(config).location),
+            student_directory=absolute(run_directory(unnamed, "train").location),
             launcher=config.launch.kind,
         )
 
@@ -61,12 +62,11 @@ class Job:
         return self.config.supervised.network if self.command == "pretrain" else "student"
 
     @property
-    def teacher_weights(self) -> Path | None:
-        """The teacher's weights: the user's, or those that are made; None where a network learns without one."""
+    def teacher_weights(self) -> str | None:
+        """The teacher's weights, the user's or those that are made; None where a network learns without one."""
         if self.command == "pretrain":
             return None
-        checkpoint = self.config.teacher.checkpoint
-        return Path(checkpoint) if checkpoint else Path(self.teacher_directory, "teacher.safetensors")
+        return self.config.teacher.checkpoint or join(self.teacher_directory, "teacher.safetensors")
 
     @property
     def needs_training_images(self) -> bool:
@@ -75,14 +75,23 @@ class Job:
             return self.config.teacher.checkpoint is None
         return self.command != "evaluate"
 
+    def push(self) -> None:
+        """Uploads what the stores lack of this job's run and of those made on its way, which it refers to.
+
+        Raises:
+            UserError: a store cannot be reached.
+        """
+        for location in dict.fromkeys([self.teacher_directory, self.student_directory, self.directory]):
+            RunDirectory(location).mirror.push()
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.model_dump(mode="json")}
 
     @classmethod
-    def evaluation(cls, directory: Path, config: Config) -> "Job":
+    def evaluation(cls, directory: Path | str, config: Config) -> "Job":
         """The job of measuring a finished run, whose own configuration is `config` but for how it is measured."""
         job = cls.plan("train", config)
-        return replace(job, command="evaluate", directory=str(directory.absolute()))
+        return replace(job, command="evaluate", directory=absolute(directory))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Job":
@@ -90,13 +99,13 @@ class Job:
 
 
 def absolute_paths(config: Config) -> Config:
-    """The configuration with every path made absolute."""
+    """The configuration with every path made absolute; URIs stay as they are."""
     teacher, data = config.teacher, config.data
     if teacher.checkpoint is not None:
-        teacher = teacher.model_copy(update={"checkpoint": str(Path(teacher.checkpoint).absolute())})
-    data = data.model_copy(update={"root": str(Path(data.root).absolute())})
+        teacher = teacher.model_copy(update={"checkpoint": absolute(teacher.checkpoint)})
+    data = data.model_copy(update={"root": absolute(data.root)})
     finetune = config.finetune
     if finetune.student is not None:
-        finetune = finetune.model_copy(update={"student": str(Path(finetune.student).absolute())})
-    runs_dir = str(Path(config.runs_dir).absolute())
-    return config.model_copy(update={"teacher": teacher, "data": data, "finetune": finetune, "runs_dir": runs_dir})
+        finetune = finetune.model_copy(update={"student": absolute(finetune.student)})
+    update = {"teacher": teacher, "data": data, "finetune": finetune, "runs_dir": absolute(config.runs_dir)}
+    return config.model_copy(update=update)

@@ -222,10 +222,10 @@ class Loop:
 
     def _resume(self) -> int | None:
         """The iteration of the newest good checkpoint, restored into the task; None at the start."""
-        path = self.world.broadcast(self.store.newest() if self.world.is_main else None)
-        if path is None:
+        saved = self.world.from_main(self.store.latest)  # other workers may be on machines without the file
+        if saved is None:
             return None
-        iteration, state = self.store.read(path)
+        iteration, state = saved
         for name, engine in self.task.engines.items():
             engine.load_state_dict(state["engines"][name])
             load_statistics(engine.raw, [statistics[name] for statistics in state["statistics"]], self.world)

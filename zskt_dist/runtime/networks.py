@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, TappedNetwork, build_network
+from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, stream
@@ -73,18 +74,30 @@ def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, Imag
 
 
 def read_network(
-    config: Config, role: str, image_shape: ImageShape, num_classes: int, path: Path, key: str
+    config: Config,
+    role: str,
+    image_shape: ImageShape,
+    num_classes: int,
+    path: Path | str,
+    key: str,
+    world: World | None = None,
 ) -> nn.Module:
     """The network of `config.teacher` or `config.student` with the weights of `path`.
 
     Args:
+        path: May be a URI.
         key: Configuration key that names the file, for messages.
+        world: All its workers call together, and rank 0 alone reads the file.
 
     Raises:
         ConfigError: no such file, damaged, unsafe, or it does not fit the architecture.
     """
     network = new_network(config, role, image_shape, num_classes)
-    load_into(network, read_weights(path, key), key, path)
+
+    def read() -> dict[str, Tensor]:
+        return read_weights(local_file(str(path), key), key)
+
+    load_into(network, world.from_main(read) if world else read(), key, path)
     return network
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from zskt_dist.models import count_parameters
+from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Outcome, Task
 from zskt_dist.runtime.world import World
@@ -34,11 +35,12 @@ def build_result(
     """
     config = job.config
     network, accuracy = teacher
+    directory = RunDirectory(job.directory)
     return {
         "status": "finished",
         "command": job.command,
-        "experiment": Path(job.directory).parent.name,
-        "name": Path(job.directory).name,
+        "experiment": directory.path.parent.name,
+        "name": directory.path.name,
         "config_hash": job.config_hash,
         "git_commit": job.git_commit,
         "launcher": job.launcher,

@@ -68,7 +68,7 @@ def read_weights(path: Path, key: str) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def load_into(network: nn.Module, weights: Mapping[str, Tensor], key: str, path: Path) -> None:
+def load_into(network: nn.Module, weights: Mapping[str, Tensor], key: str, path: Path | str) -> None:
     """Loads all weights by name.
 
     Raises:

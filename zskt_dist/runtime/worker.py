@@ -1,7 +1,8 @@
 """What every worker does for a command, whoever launched it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from zskt_dist.runtime.networks import read_network
 from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.storage import is_uri
 from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
@@ -53,7 +55,7 @@ class Worker:
     preempted: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
-        self.directory = RunDirectory(Path(self.job.directory))
+        self.directory = RunDirectory(self.job.directory)
         self.stop = StopVote(self.world, self.directory.stop)
 
     @cached_property
@@ -68,14 +70,17 @@ class Worker:
             UserError: something the user asked for cannot be done.
         """
         _check_batches(self.job.config, self.world)
-        with self.stop.listening(), _Lock(self.directory, self.world, self.stop, _RUN_PATIENCE_SECONDS):
+        with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             if self.job.command == "evaluate":
                 RunEvaluation(self.job, self.dataset, self.world, self.stop).run()
             else:
                 self._fit(self.job.command, self.directory, self.tracker, self.job.role)
+        self.world.from_main(self.job.push)
 
     def run_for_driver(self) -> None:
         """As `run`, where the driver is another process: what is meant for the user is left in the run directory."""
+        if is_uri(self.job.directory):
+            self.directory.failure.unlink(missing_ok=True)  # of an earlier run; the driver may be on another machine
         try:
             self.run()
         except UserError as error:
@@ -83,7 +88,7 @@ class Worker:
             if self.world.size > 1 and not isinstance(error, Interrupted):
                 dist.destroy_process_group()  # the others may wait for this worker, and now find it gone
         except RuntimeError:
-            if not self.directory.failure.exists():  # else: another worker has told why it left
+            if not self.directory.told():  # else: another worker has told why it left
                 raise
 
     def _fit(self, command: str, directory: RunDirectory, tracker: Tracker, role: str) -> None:
@@ -103,7 +108,7 @@ class Worker:
         sha256 = self._export(directory, role, task)
         accuracy = evaluator.teacher_accuracy()
         if self.world.is_main:
-            job = replace(self.job, command=command, directory=str(directory.path))
+            job = replace(self.job, command=command, directory=directory.location)
             if directory.path != self.directory.path:
                 job = replace(job, tracking=None)
             directory.finish(
@@ -134,24 +139,45 @@ class Worker:
     def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""
         path = self.job.config.teacher.checkpoint or self._made("pretrain", self.job.teacher_directory, "teacher")
-        return self._read("teacher", "teacher.checkpoint", Path(path)).eval().requires_grad_(False)
+        return self._read("teacher", "teacher.checkpoint", path).eval().requires_grad_(False)
 
     def _zero_shot_student(self) -> nn.Module:
         """The student to finetune: from the user's file, or of the zero-shot run, which is made now where missing."""
         path = self.job.config.finetune.student or self._made("train", self.job.student_directory, "student")
-        return self._read("student", "finetune.student", Path(path))
+        return self._read("student", "finetune.student", path)
+
+    @contextmanager
+    def _held(self, directory: RunDirectory, patience: float) -> Iterator[None]:
+        """These workers alone write to a directory; rank 0 fetches it from its store and uploads to it."""
+        with _Lock(directory, self.world, self.stop, patience):
+            self.world.from_main(lambda: self._fetch(directory))
+            if not self.world.is_main:
+                yield
+                return
+            # Elsewhere the driver is on this machine, and writes the stop file itself.
+            asked = directory.stop if self.job.launcher == "ray" and directory.path == self.directory.path else None
+            try:
+                with directory.mirror.following(asked):
+                    yield
+            finally:
+                directory.mirror.attempt(directory.mirror.push)
+
+    def _fetch(self, directory: RunDirectory) -> None:
+        directory.mirror.pull(checkpoints=False)
+        if directory.finished() is None:  # it is to go on from its checkpoints
+            directory.mirror.pull()
 
     def _made(self, command: str, directory: str, role: str) -> Path:
         """Weights that another command makes, in a run directory of its own."""
-        where = RunDirectory(Path(directory))
-        with _Lock(where, self.world, self.stop, _TEACHER_PATIENCE_SECONDS):
+        where = RunDirectory(directory)
+        with self._held(where, _TEACHER_PATIENCE_SECONDS):
             self._fit(command, where, NullTracker(), role)
         self.world.barrier()  # rank 0 has written the file
         return where.weights(role)
 
-    def _read(self, role: str, key: str, path: Path) -> nn.Module:
+    def _read(self, role: str, key: str, path: Path | str) -> nn.Module:
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
-        return read_network(self.job.config, role, shape, classes, path, key).to(self.world.device)
+        return read_network(self.job.config, role, shape, classes, path, key, self.world).to(self.world.device)
 
     def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator, tracker: Tracker) -> Outcome:
         config = self.job.config
@@ -159,7 +185,7 @@ class Worker:
         loop = Loop(
             task,
             self.world,
-            CheckpointStore(directory.checkpoints, config.checkpoint.keep),
+            CheckpointStore(directory.checkpoints, config.checkpoint.keep, directory.mirror.push_soon),
             Cadence.of(config),
             evaluate=evaluator,
             history=history,

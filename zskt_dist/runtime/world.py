@@ -1,12 +1,16 @@
 """Who this process is among the workers, and the few collectives the runtime needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from zskt_dist.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,23 @@ class World:
         box = [item]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def from_main(self, read: Callable[[], T]) -> T:
+        """What `read` returns on rank 0, which alone sees the run's files, on every worker.
+
+        Raises:
+            UserError: on every worker, where `read` raises one.
+        """
+        answer: T | None = None
+        problem: UserError | None = None
+        if self.is_main:
+            try:
+                answer = read()
+            except UserError as error:
+                problem = error
+        if self.size > 1:
+            answer, message = self.broadcast((answer, problem and str(problem)))
+            problem = problem or (UserError(message) if message else None)
+        if problem is not None:
+            raise problem
+        return cast(T, answer)

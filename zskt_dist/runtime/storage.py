@@ -1,0 +1,158 @@
+"""Where run directories lie: a folder, or a URI that pyarrow knows, with a working copy on this machine.
+
+A location is a text, `runs/digits/a` or `s3://bucket/runs/digits/a?region=eu-west-1`; the query of a
+URI belongs to the store and stays at the end when names are joined.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from zskt_dist.errors import ConfigError
+
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""pyarrow's names of filesystems that replace an object at once and know no folders."""
+
+_HINTS = {
+    "s3": "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws or the machine's role; a server "
+    "other than Amazon's is named by ?endpoint_override=HOST:PORT&scheme=http&region=us-east-1",
+    "gs": "credentials come from GOOGLE_APPLICATION_CREDENTIALS or the machine's service account",
+}
+_SHORT_MESSAGE = 300
+_DEFAULTS = {
+    "s3": "allow_delayed_open=true",  # one request for a small file, not three
+    "gs": "retry_limit_seconds=30",  # of itself it tries for a quarter of an hour
+}
+
+
+def is_uri(location: str) -> bool:
+    return "://" in location
+
+
+def absolute(location: str | Path) -> str:
+    """A folder's absolute path; a URI as it is."""
+    text = str(location)
+    return text if is_uri(text) else str(Path(text).absolute())
+
+
+def join(location: str, *names: str) -> str:
+    """`location/name/…`."""
+    if not is_uri(location):
+        return str(Path(location, *names))
+    path, mark, query = location.partition("?")
+    return "/".join([path.rstrip("/"), *names]) + mark + query
+
+
+def split(location: str) -> tuple[str, str]:
+    """The location of the folder, and the last name."""
+    if not is_uri(location):
+        return str(Path(location).parent), Path(location).name
+    path, mark, query = location.partition("?")
+    folder, _, name = path.rstrip("/").rpartition("/")
+    return folder + mark + query, name
+
+
+def working_copy(location: str) -> Path:
+    """Where a URI's files lie on this machine: below `$ZSKT_CACHE`, else `~/.cache/zskt_dist`.
+
+    Raises:
+        ConfigError: the URI leaves its folder, or holds a password, which would be written down with the run.
+    """
+    place, _, query = location.partition("?")
+    scheme, _, rest = place.partition("://")
+    host, *names = rest.split("/")
+    if ":" in host.partition("@")[0] and "@" in host:
+        shown = location.replace(host.partition("@")[0], "…")
+        raise ConfigError("runs_dir", shown, f"would write its password down with every run; {_hint(location)}")
+    if {".", ".."} & set(names):
+        raise ConfigError("runs_dir", location, "has . or .. in it; write the folder out")
+    digest = hashlib.sha256(f"{scheme}://{host}?{query}".encode()).hexdigest()[:8]
+    store = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{scheme}-{host}-{digest}")
+    cache = Path(os.environ.get("ZSKT_CACHE") or Path.home() / ".cache" / "zskt_dist")
+    return cache.absolute().joinpath("runs", store, *filter(None, names))
+
+
+def connect(location: str, key: str = "runs_dir") -> tuple[Any, str]:
+    """The pyarrow filesystem of a URI, and the path in it.
+
+    Args:
+        key: What names the URI, for messages.
+
+    Raises:
+        ConfigError: an unknown scheme, no such bucket, no access.
+    """
+    import pyarrow  # late: a plain folder does without
+    from pyarrow import fs
+
+    working_copy(location)  # refuses what must not be written down
+    try:
+        filesystem, path = fs.FileSystem.from_uri(_with_default(location))
+        path = path.rstrip("/")
+        bucket = path.partition("/")[0]
+        # Listing answers "nothing there" for a bucket that does not exist.
+        missing = filesystem.type_name == "s3" and filesystem.get_file_info(bucket).type == fs.FileType.NotFound
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
+    if missing:
+        raise ConfigError(key, location, f"there is no bucket {bucket!r}; make it first, or name another")
+    return filesystem, path
+
+
+def check(location: str, key: str = "runs_dir") -> None:
+    """Whether a URI can be reached; of a plain folder nothing is asked. Raises as `connect`."""
+    if is_uri(location):
+        connect(location, key)
+
+
+def is_file(location: str, key: str) -> bool:
+    """Whether there is such a file, here or in its store; raises as `connect`."""
+    if not is_uri(location):
+        return Path(location).is_file()
+    filesystem, path = connect(location, key)
+    return bool(filesystem.get_file_info(path).is_file)
+
+
+def finished_below(location: str, key: str = "FOLDER") -> list[str]:
+    """URIs of the folders in and below a URI that hold a `result.json`; raises as `connect`."""
+    import pyarrow
+    from pyarrow import fs
+
+    filesystem, base = connect(location, key)
+    try:
+        found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
+    names = [info.path[len(base) + 1 :].split("/") for info in found]
+    return sorted(join(location, *folders) for *folders, name in names if name == "result.json")
+
+
+def remove_folder(location: str) -> None:
+    """A folder and all in it, where that is possible."""
+    if not is_uri(location):
+        shutil.rmtree(location, ignore_errors=True)
+        return
+    with suppress(OSError, ConfigError):
+        filesystem, path = connect(location)
+        filesystem.delete_dir(path)
+
+
+def short(error: Exception) -> str:
+    """Messages of pyarrow are long and of several lines."""
+    return " ".join(str(error).split())[:_SHORT_MESSAGE] or type(error).__name__
+
+
+def _hint(location: str) -> str:
+    scheme = location.partition("://")[0]
+    return _HINTS.get(scheme, "a folder, s3://bucket/folder, gs://bucket/folder or file:///folder would work")
+
+
+def _with_default(location: str) -> str:
+    """What we prefer of a store's options, where the user says nothing else."""
+    option = _DEFAULTS.get(location.partition("://")[0])
+    if option is None or option.partition("=")[0] + "=" in location:
+        return location
+    return f"{location}{'&' if '?' in location else '?'}{option}"
