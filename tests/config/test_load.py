@@ -21,7 +21,8 @@ from zskt_dist.config import (
 REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 GRAPHS = [path for path in FILES if path.name.startswith("graph")]
-CONFIGS = [path for path in FILES if path not in GRAPHS]
+SWEEPS = [path for path in FILES if path.parent.name == "sweeps"]
+CONFIGS = [path for path in FILES if path not in (*GRAPHS, *SWEEPS)]
 HEAVY = ["torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"]
 
 

@@ -64,7 +64,7 @@ def test_the_report_gets_the_teachers_that_the_runs_learnt_from(
 
     def begin(config: Config, teacher: str | None) -> str:
         directory = run_directory(config, "train")
-        directory.begin("train", config, teacher and Path(teacher))
+        directory.begin("train", config, teacher)
         return str(directory.path)
 
     for name in ("runs/teachers/t0", "runs/teachers/t1"):

@@ -36,7 +36,7 @@ def _predictions(run: RunDirectory, role: str, x: torch.Tensor) -> np.ndarray:
     assert config
     path = run.weights("student") if role == "student" else run.teacher_weights()
     assert path
-    return np.array([int(load_trained(config, role, path)[0](image[None]).argmax()) for image in x])
+    return np.array([int(load_trained(config, role, Path(path))[0](image[None]).argmax()) for image in x])
 
 
 def test_noise_alone_is_counted_image_by_image(runs: list[RunDirectory], tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_a_run_whose_teacher_is_gone_has_no_score(runs: list[RunDirectory], tmp_
     config = runs[0].read_config()
     assert config
     orphan = RunDirectory(tmp_path / "orphan")
-    orphan.begin("train", config, tmp_path / "gone.safetensors")
+    orphan.begin("train", config, str(tmp_path / "gone.safetensors"))
     assert pooled_agreement([orphan], 48) == {}

@@ -1,0 +1,210 @@
+"""An elastic run on a cluster that loses workers, nodes and the driver: what is lost each time, and how it ends.
+
+`python -m benchmarks.faults --json FILE` starts several Ray nodes on this machine, trains with launch.workers=[1, 2],
+and kills something again and again.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # a cluster of this process alone, bound to this machine
+
+from ray.cluster_utils import Cluster
+
+RUN = "fault-run"
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something was killed, or came, and the workers were started again."""
+
+    what: str
+    iteration: int
+    """The last one that was seen of the workers before; they show it three times a second."""
+    continued_from: int
+    """Iteration of the checkpoint from which the new workers went on."""
+    workers: int
+    """How many these are."""
+    seconds: float
+    """Until they did their first iteration."""
+
+    @property
+    def wasted(self) -> int:
+        """Iterations done twice."""
+        return self.iteration - self.continued_from
+
+
+class Machines:
+    """A head without CPUs, where the driver is, and worker nodes of one CPU each; all on this machine."""
+
+    def __init__(self, nodes: int = 2) -> None:
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
+        self.cluster.wait_for_nodes()
+
+    def lose(self) -> None:
+        """A node is gone, with everything on it, without a word."""
+        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+
+    def gain(self) -> None:
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+
+    def close(self) -> None:
+        self.cluster.shutdown()
+
+
+class Run:
+    """The training command, as a user starts it and starts it again."""
+
+    def __init__(self, folder: Path, address: str, arguments: Sequence[str]) -> None:
+        self.folder, self.address, self.arguments = folder, address, list(arguments)
+        self.directory = folder / "runs" / "digits" / RUN
+        self.start()
+
+    def start(self) -> None:
+        environment = os.environ | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "zskt_dist.train", f"name={RUN}", "launch.kind=ray", *self.arguments],
+            cwd=self.folder,
+            env=environment,
+            stdout=(self.folder / "log").open("a"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def iteration(self) -> int:
+        """Of the student, as the run shows it; 0 before it begins."""
+        try:
+            state = json.loads((self.directory / "progress.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+        return int(state["iteration"]) if state["phase"] == "student" else 0
+
+    def checkpoint(self) -> int:
+        """Iteration of the newest one."""
+        return max((int(path.name.split("-")[0]) for path in (self.directory / "checkpoints").glob("*.pt")), default=0)
+
+    def wait_for(self, reached: Callable[[], bool], patience: float = 400.0) -> None:
+        """Raises AssertionError, with what the run has said, where it ends or patience does."""
+        deadline = time.monotonic() + patience
+        while not reached():
+            log = (self.folder / "log").read_text()
+            assert self.process.poll() in (None, 0), log
+            assert time.monotonic() < deadline, f"waited {patience} s at iteration {self.iteration()}:\n{log}"
+            time.sleep(0.05)
+
+    def result(self) -> dict[str, Any]:
+        """Waits for the end of the run."""
+        self.wait_for(lambda: self.process.poll() is not None)
+        return dict(json.loads((self.directory / "result.json").read_text()))
+
+
+def workers() -> list[int]:
+    """Process ids of Ray's training workers on this machine."""
+    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listing.splitlines() if "ray::RayTrainWorker" in line]
+
+
+def strike(run: Run, what: str, act: Callable[[], None], at: int) -> Fault:
+    """Does `act` once the run has reached iteration `at`, and waits until other workers go on."""
+    run.wait_for(lambda: run.iteration() >= at)
+    before, seen = set(workers()), [run.iteration()]
+    started = time.monotonic()
+    act()
+
+    def replaced() -> bool:
+        seen.append(run.iteration())
+        now = set(workers())
+        return bool(now) and not now & before
+
+    run.wait_for(replaced)
+    checkpoint, last = run.checkpoint(), max(seen)
+    shown = (run.directory / "progress.json").stat().st_mtime_ns
+    run.wait_for(lambda: _shown_since(run, shown))
+    return Fault(what, last, checkpoint, len(workers()), round(time.monotonic() - started, 1))
+
+
+def _shown_since(run: Run, moment: int) -> bool:
+    try:
+        newer = (run.directory / "progress.json").stat().st_mtime_ns > moment
+    except FileNotFoundError:  # a new driver has removed the old one's, or the run has ended
+        return run.process.poll() == 0
+    return newer and run.iteration() > 0
+
+
+def kill_worker() -> None:
+    os.kill(workers()[-1], signal.SIGKILL)
+
+
+@contextmanager
+def machines() -> Iterator[Machines]:
+    ours = Machines()
+    try:
+        yield ours
+    finally:
+        ours.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--every", type=int, default=20, help="iterations between checkpoints")
+    options = parser.parse_args()
+    arguments = [
+        "--config",
+        str(REPOSITORY / "configs" / "digits.yaml"),
+        *(f"iterations={options.iterations}", f"checkpoint.every={options.every}", "tracking.uri=none"),
+        *("launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.max_failures=20", "launch.resize_seconds=5"),
+    ]
+    with tempfile.TemporaryDirectory() as folder, machines() as ours:
+        run = Run(Path(folder), ours.cluster.address, arguments)
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("a worker is killed", kill_worker),
+            ("a node is lost", ours.lose),
+            ("a node joins", ours.gain),
+            ("the driver is killed, the command given again", lambda: (run.kill(), run.start())[1]),
+            ("a worker is killed", kill_worker),
+            ("a node is lost", ours.lose),
+            ("a node joins", ours.gain),
+            ("the driver is killed, the command given again", lambda: (run.kill(), run.start())[1]),
+        ]
+        places = [(number + 1) * options.iterations // (len(steps) + 1) for number in range(len(steps))]
+        faults = []
+        for (what, act), at in zip(steps, places, strict=True):
+            faults.append(strike(run, what, act, at))
+            print(faults[-1], flush=True)
+        result = run.result()
+    answer = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "iterations": options.iterations,
+        "checkpoint_every": options.every,
+        "faults": [asdict(fault) | {"wasted": fault.wasted} for fault in faults],
+        "accuracy_last": result["student"]["accuracy_last"],
+        "agreement": result["student"]["agreement"],
+        "world_size_at_the_end": result["world_size"],
+    }
+    print(json.dumps(answer, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(answer, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

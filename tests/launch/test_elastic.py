@@ -1,0 +1,39 @@
+"""Real Ray nodes: one is lost and the run goes on with fewer workers, one joins and is taken up, nothing else changes."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import Run, machines, strike
+from tests.support.configs import TINY
+from zskt_dist.runtime.zero_shot import cosine_decay
+from zskt_dist.tracking.local import read_history
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+EVERY, TOTAL = 20, 500
+ARGUMENTS = [*TINY, "launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.resize_seconds=3", "batch_size=9"]
+ARGUMENTS += [f"iterations={TOTAL}", f"checkpoint.every={EVERY}", "evaluation.every=250", "tracking.log_every=10"]
+ARGUMENTS += ["transfer.student_steps=60"]  # so slow that the run outlasts what happens to it
+
+
+@pytest.mark.timeout(900)
+def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_taken_up(tmp_path: Path) -> None:
+    with machines() as ours:
+        run = Run(tmp_path, ours.cluster.address, ARGUMENTS)
+        try:
+            lost = strike(run, "lost", ours.lose, at=EVERY + 5)
+            gained = strike(run, "gained", ours.gain, at=lost.iteration + EVERY)
+            result = run.result()
+        finally:
+            run.kill()
+    assert (lost.workers, gained.workers) == (1, 2)
+    assert 0 <= lost.wasted <= EVERY
+    assert 0 <= gained.wasted <= EVERY
+    assert result["iterations"] == TOTAL
+    assert result["world_size"] == 2
+    rows = [row for row in read_history(run.directory / "history.parquet") if "kl" in row]
+    assert [row["iteration"] for row in rows] == list(range(10, TOTAL + 1, 10)), "each iteration once, none left out"
+    for row in rows:
+        expected = 2e-3 * cosine_decay(int(row["iteration"]), TOTAL)
+        assert row["student_learning_rate"] == pytest.approx(expected), "the schedule is that of the iteration"
