@@ -9,6 +9,7 @@ import torch
 
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
+from tests.support.ray_cluster import ray_cluster
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,13 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _one_thread() -> None:
     """Networks of tests are so small that threads only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", name="ray_cluster")
+def _ray_cluster() -> Iterator[dict[str, str]]:
+    """The environment of commands that shall find the session's Ray cluster."""
+    with ray_cluster() as environment:
+        yield environment
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Real Ray nodes: one is lost and the run goes on with fewer workers, one joins and is taken up, nothing else changes."""
+"""Real Ray nodes: one is lost, one joins; the run goes on with as many workers as there is room for."""
 
 from pathlib import Path
 

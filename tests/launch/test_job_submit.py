@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from tests.launch.conftest import DASHBOARD, RAY
 from tests.support.commands import REPOSITORY, read_result
 from tests.support.configs import TINY
+from tests.support.ray_cluster import DASHBOARD, RAY
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -14,11 +14,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def command(
-    verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None
+    verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None, package: str = "zskt_dist"
 ) -> subprocess.Popen[str]:
-    """`python -m zskt_dist.VERB …` in `folder`, in a process group of its own, with stderr kept."""
+    """`python -m PACKAGE.VERB …` in `folder`, in a process group of its own, with stderr kept."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"zskt_dist.{verb}", *arguments],
+        [sys.executable, "-m", f"{package}.{verb}", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | (environment or {}),
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests that need a real one: it takes half a minute to start."""
+"""A real Ray cluster on this machine: it takes half a minute to start, so one serves the whole test session."""
 
 import os
 import shutil
@@ -6,17 +6,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 RAY = str(Path(sys.executable).with_name("ray"))
 PORT, DASHBOARD = 6397, 8397
 
 
-@pytest.fixture(scope="session")
+@contextmanager
 def ray_cluster() -> Iterator[dict[str, str]]:
-    """A cluster of two CPUs, with its job server; the environment with which commands find it."""
+    """A cluster of two CPUs, with its job server; yields the environment with which commands find it."""
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths have to be short
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"127.0.0.1:{PORT}"}
     ports = [f"--port={PORT}", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
@@ -27,6 +26,8 @@ def ray_cluster() -> Iterator[dict[str, str]]:
         capture_output=True,
         timeout=180,
     )
-    yield environment
-    subprocess.run([RAY, "stop", "--force"], check=False, capture_output=True, timeout=120)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield environment
+    finally:
+        subprocess.run([RAY, "stop", "--force"], check=False, capture_output=True, timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
