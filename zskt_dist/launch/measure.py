@@ -9,17 +9,20 @@ from rich.table import Table
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json
-from zskt_dist.launch.driver import evaluate
+from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.record import repair_record
 from zskt_dist.launch.seeds import seed_directories, summarise_mte
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.evaluate import finished_evaluation
+from zskt_dist.runtime.measurement import Measurement, teacher_weights
 
 Result = dict[str, Any]
 
 # How a run is measured, on which images, and where; all else belongs to the run.
 _OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", "teacher.checkpoint=")
+
+# Nothing is trained: in place of the run's batch sizes stands one that 1 … 16 workers, and many more, can share.
+_ANY_SHARE = 720_720
 
 
 def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Console) -> Result:
@@ -37,26 +40,34 @@ def evaluate_run(path: Path, overrides: list[str], *, fresh: bool, console: Cons
     result = directory.finished()
     if result is None:
         raise UserError(f"{path}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME")
-    runs = seed_directories(directory, result)
-    answers = [_evaluate(run, overrides, fresh, console) for run in runs]
+    measurements = [Measurement(run, _config(run, overrides)) for run in seed_directories(directory, result)]
+    answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
     if is_follower():
         return {}
-    if "seeds" in result:
-        result |= {"mte": summarise_mte([(run.finished() or {}).get("mte") for run in runs])}
-        directory.finish(result)
+    own = all(measurement.is_own for measurement in measurements)
+    if "seeds" in result and own:
+        directory.finish(result | {"mte": summarise_mte([answer["mte"] for answer in answers])})
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
     result = directory.finished() or result
-    print_evaluation([(run.path.name, answer) for run, answer in zip(runs, answers, strict=True)], result, console)
+    mte = summarise_mte([answer["mte"] for answer in answers]) if "seeds" in result else answers[0]["mte"]
+    rows = [
+        (measurement.directory.path.name, answer) for measurement, answer in zip(measurements, answers, strict=True)
+    ]
+    print_evaluation(rows, result | {"mte": mte}, console)
+    if not own:
+        folders = ", ".join(str(measurement.folder) for measurement in measurements)
+        console.print(f"Other data or another teacher than the run's: result.json keeps its MTE, this is in {folders}")
     return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}
 
 
-def _evaluate(directory: RunDirectory, overrides: list[str], fresh: bool, console: Console) -> Result:
-    config = _config(directory, overrides)
-    answer = None if fresh else finished_evaluation(directory, config)
+def _evaluate(measurement: Measurement, fresh: bool, console: Console) -> Result:
+    answer = None if fresh else measurement.finished()
     if answer is None:
-        evaluate(directory, config, console)
-        answer = read_json(directory.evaluation / "evaluation.json")
+        evaluate(measurement, fresh=fresh, console=console)
+        answer = read_json(measurement.folder / "evaluation.json")
+    elif not is_follower():
+        complete_evaluation(measurement, answer)
     return answer or {}
 
 
@@ -65,20 +76,15 @@ def _config(directory: RunDirectory, overrides: list[str]) -> Config:
     config = directory.read_config()
     if config is None:
         raise UserError(f"{directory.path} holds a result but no config.yaml")
-    teacher = config.teacher.model_copy(update={"checkpoint": _teacher_weights(directory)})
-    config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
+    weights = teacher_weights(directory)
+    teacher = config.teacher.model_copy(update={"checkpoint": weights and str(weights)})
+    sizes = {
+        "batch_size": _ANY_SHARE,
+        "supervised": config.supervised.model_copy(update={"batch_size": _ANY_SHARE}),
+        "finetune": config.finetune.model_copy(update={"batch_size": _ANY_SHARE}),
+    }
+    config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None, **sizes})
     return with_overrides(config, overrides)
-
-
-def _teacher_weights(directory: RunDirectory) -> str | None:
-    """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
-    told = directory.teacher_weights()
-    if told is None:
-        return None
-    if told.exists():
-        return str(told)
-    moved = directory.path.parent.parent / "teachers" / told.parent.name / told.name
-    return str(moved if moved.exists() else told)
 
 
 def print_evaluation(answers: list[tuple[str, Result]], result: Result, console: Console) -> None:

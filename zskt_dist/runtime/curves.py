@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from zskt_dist.algorithms.transitions import Curves, Network, transition_curves
+from zskt_dist.algorithms.transitions import Curves, Network, transition_curves, transition_error
 from zskt_dist.config import Config
 from zskt_dist.data import Split, Standardise
 from zskt_dist.errors import Interrupted
@@ -131,17 +131,19 @@ class CurveSummary:
         self._error = 0.0
 
     def add(self, table: pa.Table) -> None:
-        """Whole curves, as `SCHEMA` orders them."""
+        """All curves of some images, as `SCHEMA` orders them."""
         p = {name: table[name].to_numpy().astype(np.float64).reshape(-1, self.steps) for name in ("p_a", "p_b")}
         for name, values in p.items():
             self._sums[name] += np.stack([values.sum(axis=0), np.square(values).sum(axis=0)])
-        self._error += float(np.abs(p["p_a"] - p["p_b"]).mean(axis=1).sum())
+        images = len(table["image"].unique())
+        p_a, p_b = (torch.from_numpy(values).view(images, -1, self.steps) for values in p.values())
+        self._error += transition_error(p_a, p_b).sum().item()
         self.curves += len(p["p_a"])
-        self.images += len(set(table["image"].to_pylist()))
+        self.images += images
 
     @property
     def mte(self) -> float | None:
-        return self._error / self.curves if self.curves else None
+        return self._error / self.images if self.images else None
 
     def mean_curves(self) -> dict[str, list[float]]:
         """`p_a`, `p_b` and the standard errors of these means, one value per step."""
@@ -155,11 +157,12 @@ class CurveSummary:
             yield f"{name}_standard_error", np.sqrt(variance / self.curves).tolist()
 
 
-def describe_mte(config: Config, summary: CurveSummary, images_per_class: int | None) -> dict[str, Any]:
+def describe_mte(config: Config, summary: CurveSummary, dataset: str, images_per_class: int | None) -> dict[str, Any]:
     """The MTE with everything it depends on (section 4.4: "must be reported clearly")."""
     settings = config.transitions
     return {
         "value": summary.mte,
+        "dataset": dataset,
         "steps": settings.steps,
         "step_size": settings.step_size,
         "images": summary.images,

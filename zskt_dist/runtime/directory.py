@@ -71,10 +71,27 @@ class RunDirectory:
                 "Choose another name, or start over with --fresh"
             )
 
-    def begin(self, command: str, config: Config, teacher: Path | None) -> None:
-        """Writes down what this run is, and where the weights of its teacher are or will be."""
+    def begin(self, command: str, config: Config, teacher: Path | None, group: Path | None = None) -> None:
+        """Writes down what this run is, where the weights of its teacher are or will be, and the seeds it belongs to.
+
+        Args:
+            group: Run directory of several seeds; None: as before.
+        """
+        group = group or self.group()
         write_atomic(self.config, dump_yaml(config))
-        write_json(self.begun, {"command": command, "teacher": teacher and str(teacher)})
+        write_json(
+            self.begun,
+            {"command": command, "teacher": teacher and str(teacher), "group": group and group.name},
+        )
+
+    def group(self) -> Path | None:
+        """The directory, beside this one, of the several seeds this run belongs to."""
+        told = (read_json(self.begun) or {}).get("group")
+        return told and self.path.with_name(told)
+
+    def join(self, group: Path) -> None:
+        """Makes a run that was begun earlier one of `group`'s seeds."""
+        write_json(self.begun, (read_json(self.begun) or {}) | {"group": group.name})
 
     def teacher_weights(self) -> Path | None:
         """Where the teacher was when the run began."""

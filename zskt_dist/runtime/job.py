@@ -75,6 +75,12 @@ class Job:
             return self.config.teacher.checkpoint is None
         return self.command != "evaluate"
 
+    @property
+    def sees_images_per_class(self) -> int | None:
+        """M, where this command's network learns from so many labelled images of each class."""
+        learns = self.command in ("distill", "finetune") or (self.command == "pretrain" and self.role == "student")
+        return self.config.data.images_per_class if learns else None
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.model_dump(mode="json")}
 
