@@ -96,7 +96,8 @@ def test_scores_and_curves_are_those_of_plain_loops(tmp_path: Path) -> None:
 def test_two_workers_measure_what_one_does(two_ranks: Ranks, tmp_path: Path) -> None:
     directory, config = _trained(tmp_path)
     alone = _evaluate(ALONE, directory.path, config)
-    both, _ = two_ranks.run(_evaluate, directory.path, config)
+    odd = config.model_copy(update={"batch_size": 7})  # that no two workers could train on
+    both, _ = two_ranks.run(_evaluate, directory.path, odd)
     assert both.pop("mean_curves")["p_b"] == pytest.approx(alone.pop("mean_curves")["p_b"], abs=1e-6)
     assert both.pop("mte")["value"] == pytest.approx(alone.pop("mte")["value"], abs=1e-6)
     eces = [[entry["ece"] for entry in answer["calibration"].values()] for answer in (both, alone)]
