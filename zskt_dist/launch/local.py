@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous as find_store
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from zskt_dist.errors import Interrupted, UserError
@@ -79,10 +80,10 @@ def _group(job: Job, rendezvous: str, local_rank: int) -> Iterator[Worker]:
     device = worker_device(job.config, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = next(dist.rendezvous(rendezvous, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
+    store, rank, size = next(find_store(rendezvous, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
     store.set_timeout(_RENDEZVOUS_PATIENCE)
     # torchrun's store outlives a group: without a name of its own the next one would find the last one's addresses.
-    store = dist.PrefixStore(f"group-{next(_GROUPS)}", store)
+    store = dist.PrefixStore(f"group-{next(_GROUPS)}", store)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
