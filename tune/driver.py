@@ -150,7 +150,7 @@ def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> 
         "number": trial.number,
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
         "evaluate": trial.evaluate,
-        "group": parent and parent._asdict(),
+        "sweep": directory.path.name,
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
         "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),

@@ -61,7 +61,8 @@ def close_parent(
             if not known:
                 continue
             child = RunAddress(*(known[field] for field in RunAddress._fields))
-            chosen = {"best": str(row["trial"] == best).lower(), "selected_by": result["select_by"]}
+            nested = {"mlflow.parentRunId": address.run_id}  # also where the trial could not see the sweep's folder
+            chosen = nested | {"best": str(row["trial"] == best).lower(), "selected_by": result["select_by"]}
             set_tags(child, {"sweep": result["name"], "trial": str(row["trial"]), "state": row["state"], **chosen})
             if pd.notna(row["score"]):
                 log_values(child, {"score": row["score"]}, step=int(row["iteration"]))
@@ -69,7 +70,9 @@ def close_parent(
         log_values(address, numbers | {"trials": result["trials"], "failed": result["failed"]})
         folders = {name: sorted((report / name).glob("*.*")) for name in ("tables", "figures")}
         files = [path for path in (report / "report.md", report / "report.html") if path.exists()]
-        upload(address, rows=[], images={}, files=files, folders=folders, tags={}, log_model=None, status=status)
+        upload(
+            address, rows=[], scores={}, images={}, files=files, folders=folders, tags={}, log_model=None, status=status
+        )
     except Exception as error:
         log.warning("%s", _lost(address.tracking_uri, error))
 

@@ -14,7 +14,6 @@ from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 from zskt_dist.runtime.storage import absolute
-from zskt_dist.tracking.mlflow import RunAddress
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 300.0
@@ -26,8 +25,8 @@ log = logging.getLogger(__name__)
 class TrialRun(tune.Trainable):
     """Drives one Ray Train run from a thread, so that a trial that is stopped early still saves and leaves in order.
 
-    Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `group` (address of
-    the MLflow run of the sweep, or None), `folder` (where the sweep was started), `stop` (a file: the sweep ends),
+    Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `sweep` (name of
+    its directory), `folder` (where the sweep was started), `stop` (a file: the sweep ends),
     `one_machine` (a single node without GPU is the whole cluster) and `cores` (CPUs of the run's workers together).
     """
 
@@ -91,13 +90,13 @@ class TrialRun(tune.Trainable):
         from zskt_dist.launch.measure import evaluate_run
         from zskt_dist.launch.record import adopt
 
-        console, group = Console(quiet=True), self.order["group"] and RunAddress(**self.order["group"])
+        console, group = Console(quiet=True), self.order["sweep"]
         self.directory.mirror.pull(checkpoints=False)
         result = self.directory.finished()
         if result is None:
             result = execute("train", self.run_config, fresh=False, console=console, group=group)
         else:
-            adopt(self.directory, group)
+            adopt(self.directory, self.directory.sibling(group), self.run_config.tracking.uri)
         if self.order["evaluate"] is not None:
             # The workers have left, and their room is still this trial's: on one machine it is measured right here.
             here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]

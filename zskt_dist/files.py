@@ -1,6 +1,7 @@
 """Files that are never half-written, and a lock that dies with its process."""
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -50,6 +51,12 @@ def read_bytes(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def sha256_of(path: Path) -> str:
+    """Of the content, hex; raises OSError where there is no such file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def try_lock(path: Path) -> IO[str] | None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from zskt_dist.algorithms.toy import SIDE, ToySettings, decision_map, toy_data, toy_transfer, train_teacher
+from zskt_dist.algorithms.toy import SIDE, ToySettings, ToyTransfer, decision_map, toy_data, train_teacher
 
 
 def _data() -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,8 +27,12 @@ def test_the_student_comes_to_agree_and_the_teacher_stays() -> None:
     before = [parameter.clone() for parameter in teacher.parameters()]
     settings = ToySettings(rounds=40, points=50, points_learning_rate=0.1)
     generator = torch.Generator().manual_seed(1)
-    snapshots = list(toy_transfer(teacher, settings, generator, lambda number: number % 20 == 0))
-    assert [snapshot.round for snapshot in snapshots] == [0, 20, 40]
+    transfer = ToyTransfer(teacher, settings, generator)
+    snapshots = [transfer.snapshot()]
+    for _ in range(settings.rounds):
+        transfer.step()
+    snapshots.append(transfer.snapshot())
+    assert [snapshot.round for snapshot in snapshots] == [0, 40]
     assert all(snapshot.points.abs().max() <= SIDE for snapshot in snapshots)
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
     last, cells = snapshots[-1], decision_map(teacher)

@@ -2,6 +2,9 @@
 
 import importlib
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from tests.support.configs import TINY
 from zskt_dist import reproduce
 from zskt_dist.config import Config, load_config
 from zskt_dist.config.graph import Task
-from zskt_dist.errors import UserError
+from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch import graph
 from zskt_dist.launch.seeds import runs_of_seeds
 from zskt_dist.runtime.directory import RunDirectory, run_directory
@@ -92,6 +95,44 @@ def test_the_help_names_a_graph_that_is_there(capsys: pytest.CaptureFixture[str]
 def test_a_failing_command_stops_the_graph() -> None:
     with pytest.raises(UserError, match="train ended with exit code 2"):
         graph._run(["train", "loss.betta=1"], 1, 3)
+
+
+@pytest.mark.parametrize("code", [-signal.SIGTERM, -signal.SIGINT, 130, 143])
+def test_a_command_that_was_stopped_stops_the_graph_gently(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes while the command still imports ends it without a word of its own."""
+    program = f"import os, signal; os.kill(os.getpid(), {-code})" if code < 0 else f"raise SystemExit({code})"
+    if code == -signal.SIGINT:
+        program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); {program}"
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        graph.subprocess, "Popen", lambda command, **settings: popen([sys.executable, "-c", program], **settings)
+    )
+    with pytest.raises(Interrupted):
+        graph._run(["train"], 1, 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_for_the_graph_alone_reaches_the_command_once(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = tmp_path / "heard"
+    program = f"""
+import os, pathlib, signal, sys, time
+def hear(number, frame):
+    with open({str(heard)!r}, "a") as file: file.write(f"{{number}} {{os.getpid() == os.getsid(0)}}")
+    time.sleep(0.5)
+    sys.exit(143)
+signal.signal({int(number)}, hear)
+os.kill(os.getppid(), {int(number)})
+time.sleep(60)
+"""
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        graph.subprocess, "Popen", lambda command, **settings: popen([sys.executable, "-c", program], **settings)
+    )
+    with pytest.raises(Interrupted):
+        graph._run(["train"], 1, 3)
+    assert heard.read_text() == f"{int(number)} True"
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

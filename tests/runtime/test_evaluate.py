@@ -16,8 +16,8 @@ from zskt_dist.data import open_dataset
 from zskt_dist.errors import Interrupted
 from zskt_dist.runtime.curves import CurveParts
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.evaluate import finished_evaluation
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.measurement import Measurement
 from zskt_dist.runtime.networks import load_trained
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
@@ -75,6 +75,7 @@ def test_scores_and_curves_are_those_of_plain_loops(tmp_path: Path) -> None:
     assert answer["mte"]["value"] == pytest.approx((table["p_a"] - table["p_b"]).abs().mean(), abs=1e-6)
     assert answer["mte"] | {"value": 0} == {
         "value": 0,
+        "dataset": "digits",
         "steps": 4,
         "step_size": 5.0,
         "images": 20,
@@ -88,19 +89,22 @@ def test_scores_and_curves_are_those_of_plain_loops(tmp_path: Path) -> None:
     assert len(last) == 20
     assert answer["mean_curves"]["p_a"][3] == pytest.approx(last.mean(), abs=1e-6)
     assert answer["mean_curves"]["p_a_standard_error"][3] == pytest.approx(last.std(ddof=1) / 20**0.5, abs=1e-6)
-    assert finished_evaluation(directory, config) == answer
-    assert finished_evaluation(directory, with_overrides(config, ["transitions.steps=5"])) is None
+    assert Measurement(directory, config).finished() == answer
+    assert Measurement(directory, with_overrides(config, ["transitions.steps=5"])).finished() is None
 
 
 def test_two_workers_measure_what_one_does(two_ranks: Ranks, tmp_path: Path) -> None:
     directory, config = _trained(tmp_path)
     alone = _evaluate(ALONE, directory.path, config)
-    both, _ = two_ranks.run(_evaluate, directory.path, config)
+    odd = config.model_copy(update={"batch_size": 7})  # that no two workers could train on
+    both, _ = two_ranks.run(_evaluate, directory.path, odd)
     assert both.pop("mean_curves")["p_b"] == pytest.approx(alone.pop("mean_curves")["p_b"], abs=1e-6)
     assert both.pop("mte")["value"] == pytest.approx(alone.pop("mte")["value"], abs=1e-6)
     eces = [[entry["ece"] for entry in answer["calibration"].values()] for answer in (both, alone)]
     assert eces[0] == pytest.approx(eces[1], abs=1e-6)
-    assert both["noise"]["images"] == alone["noise"]["images"]
+    for who in ("student", "teacher"):
+        assert sum(both["noise"][who]) == pytest.approx(1)
+        assert both["noise"][who] == alone["noise"][who], "each batch is whole on one of the workers"
     assert both["confusion"] == alone["confusion"]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.configs import tiny_config
+from tests.support.configs import TINY, tiny_config
 from tests.support.distributed import Ranks
+from zskt_dist import cli
 from zskt_dist.errors import Interrupted
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
@@ -24,13 +25,23 @@ class Killed(RuntimeError):
     """Stands for SIGKILL: nothing is saved on the way out."""
 
 
-def _train(world: World, folder: Path, name: str, overrides: tuple[str, ...] = ()) -> dict[str, object] | None:
-    job = Job.plan("train", tiny_config(folder, *NETWORKS, f"name={name}", *overrides))
+def _train(
+    world: World, folder: Path, name: str, overrides: tuple[str, ...] = (), command: str = "train"
+) -> dict[str, object] | None:
+    job = Job.plan(command, tiny_config(folder, *NETWORKS, f"name={name}", *overrides))
     Worker(job, world).run()
     return RunDirectory(Path(job.directory)).finished()
 
 
-def _killed_at(world: World, folder: Path, name: str, phase: str, iteration: int) -> None:
+def _killed_at(
+    world: World,
+    folder: Path,
+    name: str,
+    phase: str,
+    iteration: int,
+    overrides: tuple[str, ...] = (),
+    command: str = "train",
+) -> None:
     """As `_train`, dying before `iteration` of `phase` is finished."""
     with pytest.MonkeyPatch.context() as patch:
         numbers = Loop._report
@@ -42,7 +53,7 @@ def _killed_at(world: World, folder: Path, name: str, phase: str, iteration: int
 
         patch.setattr(Loop, "_report", report)
         with pytest.raises(Killed):
-            _train(world, folder, name, ("tracking.log_every=1",))
+            _train(world, folder, name, ("tracking.log_every=1", *overrides), command)
 
 
 def _stopped(world: World, folder: Path, name: str) -> int:
@@ -85,6 +96,57 @@ def test_one_worker_killed_and_continued_ends_with_the_same_bits(tmp_path: Path,
     assert _sha256(result) == _sha256(expected)
     assert result is not None
     assert result["resumed_from"] == (3 if (phase, iteration) == ("student", 5) else None)
+
+
+FEW = ("data.images_per_class=3", "finetune.iterations=6", "finetune.batch_size=8", "finetune.batch_norm=train")
+
+
+@pytest.mark.parametrize(
+    ("command", "phase"),
+    [("distill", "distill"), ("finetune", "student"), ("finetune", "finetune"), ("pretrain", "scratch")],
+)
+def test_every_command_killed_and_continued_ends_with_the_same_bits(tmp_path: Path, command: str, phase: str) -> None:
+    overrides = (*FEW, "supervised.network=student") if command == "pretrain" else FEW
+    expected = _train(ALONE, tmp_path / "whole", "run", overrides, command)
+    _killed_at(ALONE, tmp_path / "killed", "run", phase, 5, overrides, command)
+    result = _train(ALONE, tmp_path / "killed", "run", overrides, command)
+    assert _sha256(result) == _sha256(expected)
+    assert result is not None
+    assert result["resumed_from"] == (3 if phase == command or phase == "scratch" else None)
+
+
+def test_several_seeds_killed_in_the_second_go_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [*TINY, *NETWORKS, "name=run", "seeds=[0,1]", "teacher.seed=0", "tracking.log_every=1"]
+    arguments += ["launch.cpus_per_worker=1"]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    assert cli.training_command("train", "", arguments) == 0
+
+    monkeypatch.chdir(tmp_path / "killed")
+    reports: list[tuple[str, int]] = []
+    report = Loop._report
+
+    def killed(loop: Loop, done: int, values: dict[str, float]) -> None:
+        reports.append((loop.task.phase, done))
+        if "accuracy" not in values and reports.count(("student", 5)) == 2:
+            raise KeyboardInterrupt
+        report(loop, done, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_report", killed)
+        assert cli.training_command("train", "", arguments) == 130
+    first = Path("runs/digits/run-seed0/result.json")
+    written = first.stat()
+    assert cli.training_command("train", "", arguments) == 0
+    assert first.stat() == written, "the finished seed is left alone"
+    for seed in (0, 1):
+        runs = [
+            RunDirectory(tmp_path / name / f"runs/digits/run-seed{seed}").finished() for name in ("whole", "killed")
+        ]
+        assert _sha256(runs[0]) == _sha256(runs[1])
+    assert runs[1] is not None
+    assert runs[1]["resumed_from"] == 3
 
 
 def test_two_workers_stopped_again_and_again_end_with_the_same_bits(two_ranks: Ranks, tmp_path: Path) -> None:

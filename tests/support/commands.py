@@ -17,8 +17,14 @@ def command(
     verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None, package: str = "zskt_dist"
 ) -> subprocess.Popen[str]:
     """`python -m PACKAGE.VERB …` in `folder`, in a process group of its own, with stderr kept."""
+    return _start(f"{package}.{verb}", *arguments, folder=folder, environment=environment)
+
+
+def _start(
+    module: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", f"{package}.{verb}", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | (environment or {}),
         stdout=subprocess.PIPE,
@@ -39,6 +45,11 @@ def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, s
 
 def run(verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> tuple[int, str]:
     return finish(command(verb, *arguments, folder=folder, environment=environment))
+
+
+def module(name: str, *arguments: str, folder: Path) -> tuple[int, str]:
+    """`python -m NAME …`, as `run`."""
+    return finish(_start(name, *arguments, folder=folder))
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

@@ -48,6 +48,7 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
         upload(
             address,
             rows=ROWS,
+            scores={},
             images={2: picture},
             files=[],
             folders={},
@@ -71,7 +72,7 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
 
 def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
     first = _open(store, "again")
-    upload(first, rows=ROWS, images={}, files=[], folders={}, tags={}, log_model=None, status="KILLED")
+    upload(first, rows=ROWS, scores={}, images={}, files=[], folders={}, tags={}, log_model=None, status="KILLED")
     second = open_run(store, "digits", "again", params={"loss.beta": 250.0, "new": 1}, tags={}, known=first)
     assert second == first
     stream = MlflowStream(second)

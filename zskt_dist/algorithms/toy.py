@@ -3,8 +3,9 @@
 Shapes: N points of the data, P pseudo points, G x G cells of a decision map; all points are in [-3, 3]^2.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,31 +80,62 @@ def train_teacher(x: Tensor, label: Tensor, steps: int = 1000) -> nn.Module:
     return teacher.requires_grad_(False)
 
 
-def toy_transfer(
-    teacher: nn.Module, settings: ToySettings, generator: torch.Generator, shown: Callable[[int], bool]
-) -> Iterator[Snapshot]:
-    """Zero-shot transfer with learnt pseudo points; yields the state before the first round and after `shown` ones."""
-    student = toy_network()
-    raw = torch.randn(settings.points, 2, generator=generator) + 3  # squashed into the square, far from the data
-    raw.requires_grad_()
-    seek = torch.optim.Adam([raw], settings.points_learning_rate, fused=True)
-    learn = torch.optim.Adam(student.parameters(), settings.student_learning_rate, fused=True)
-    target_map = decision_map(teacher)
-    yield _snapshot(0, raw, student, target_map)
-    for number in range(1, settings.rounds + 1):
+class ToyTransfer:
+    """Zero-shot transfer with learnt pseudo points, one round at a time.
+
+    Args:
+        generator: Of the first pseudo points; the student's initialisation is torch's own.
+
+    Attributes:
+        round: Rounds done.
+    """
+
+    def __init__(self, teacher: nn.Module, settings: ToySettings, generator: torch.Generator) -> None:
+        self.teacher, self.settings, self.round = teacher, settings, 0
+        self.student = toy_network()
+        raw = torch.randn(settings.points, 2, generator=generator) + 3  # squashed into the square, far from the data
+        self.raw = raw.requires_grad_()
+        self.seek = torch.optim.Adam([self.raw], settings.points_learning_rate, fused=True)
+        self.learn = torch.optim.Adam(self.student.parameters(), settings.student_learning_rate, fused=True)
+        self.target_map = decision_map(teacher)
+
+    def step(self) -> None:
+        """One round."""
         # Points: seek places where the student disagrees with the teacher.
-        student.requires_grad_(False)
-        for _ in range(settings.point_steps):
-            x = squash(raw)
-            _step(seek, -GAP(student(x), teacher(x)), [raw], settings.clip_norm)
+        self.student.requires_grad_(False)
+        for _ in range(self.settings.point_steps):
+            x = squash(self.raw)
+            _step(self.seek, -GAP(self.student(x), self.teacher(x)), [self.raw], self.settings.clip_norm)
         # Student: match the teacher there.
-        student.requires_grad_(True)
-        x = squash(raw).detach()
-        belief = teacher(x)
-        for _ in range(settings.student_steps):
-            _step(learn, GAP(student(x), belief), list(student.parameters()), settings.clip_norm)
-        if shown(number):
-            yield _snapshot(number, raw, student, target_map)
+        self.student.requires_grad_(True)
+        x = squash(self.raw).detach()
+        belief = self.teacher(x)
+        for _ in range(self.settings.student_steps):
+            _step(self.learn, GAP(self.student(x), belief), list(self.student.parameters()), self.settings.clip_norm)
+        self.round += 1
+
+    def snapshot(self) -> Snapshot:
+        student_map = decision_map(self.student, len(self.target_map))
+        agreement = (student_map == self.target_map).double().mean().item()
+        return Snapshot(self.round, squash(self.raw).detach(), student_map, agreement)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next round depends on, but for the teacher."""
+        return {
+            "round": self.round,
+            "raw": self.raw.detach(),
+            "student": self.student.state_dict(),
+            "seek": self.seek.state_dict(),
+            "learn": self.learn.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.round = state["round"]
+        with torch.no_grad():
+            self.raw.copy_(state["raw"])
+        self.student.load_state_dict(state["student"])
+        self.seek.load_state_dict(state["seek"])
+        self.learn.load_state_dict(state["learn"])
 
 
 def squash(raw: Tensor) -> Tensor:
@@ -117,12 +149,6 @@ def decision_map(network: nn.Module, cells: int = 200) -> Tensor:
     axis = torch.linspace(-SIDE, SIDE, cells)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return network(torch.stack([x.flatten(), y.flatten()], dim=1)).argmax(dim=1).view(cells, cells)
-
-
-def _snapshot(number: int, raw: Tensor, student: nn.Module, target_map: Tensor) -> Snapshot:
-    student_map = decision_map(student, len(target_map))
-    agreement = (student_map == target_map).double().mean().item()
-    return Snapshot(number, squash(raw).detach(), student_map, agreement)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[Tensor], clip_norm: float) -> None:

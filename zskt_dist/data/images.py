@@ -62,6 +62,7 @@ class ImageDataset:
         statistics: Per-channel mean and standard deviation of pixels in [0, 1]; None: measured
             on the train split.
         augmentation: `none`, `crop` (random translation by up to max(H, W) / 8 pixels) or `crop_flip`.
+        read_labels: Reads a split's labels int64 [N] without its images; None: there is no cheaper way.
     """
 
     name: str
@@ -70,10 +71,16 @@ class ImageDataset:
     read: Callable[[SplitName], Split]
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     augmentation: Literal["none", "crop", "crop_flip"] = "none"
+    read_labels: Callable[[SplitName], Tensor] | None = None
 
     @cached_property
     def train(self) -> Split:
         return self.read("train")
+
+    @property
+    def train_labels(self) -> Tensor:
+        """int64 [N], of the train split."""
+        return self.read_labels("train") if self.read_labels else self.train.labels
 
     @cached_property
     def test(self) -> Split:

@@ -70,6 +70,13 @@ class ParquetImages:
                 row += 1
         return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), self._labels(table, split))
 
+    def read_labels(self, split: SplitName) -> torch.Tensor:
+        """Labels int64 [N] of a split, whose images are not decoded; raises as `read`."""
+        self.require(split)
+        return self._labels(
+            pa.concat_tables(pq.read_table(path, columns=[self._label]) for path in self._files[split]), split
+        )
+
     def _labels(self, table: pa.Table, split: SplitName) -> torch.Tensor:
         """int64 [N]; every image needs one (Hugging Face marks unlabelled ones by -1)."""
         labels = table[self._label].to_pylist()

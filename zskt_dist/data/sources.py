@@ -58,6 +58,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     """
     data = config.data
     read: Callable[[SplitName], Split]
+    read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
@@ -65,6 +66,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         if needs_train:
             parquet.require("train")
         shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
+        read_labels = parquet.read_labels
         statistics, augmentation = given, "crop"
     else:
         facts = KNOWN[data.name]
@@ -78,6 +80,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         image_shape=shape,
         num_classes=num_classes,
         read=read,
+        read_labels=read_labels,
         statistics=statistics,
         augmentation=augmentation if data.augment == "auto" else data.augment,
     )

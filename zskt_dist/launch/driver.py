@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,27 +11,25 @@ from typing import Any
 from rich.console import Console
 
 from zskt_dist.config import Config
-from zskt_dist.errors import Interrupted
+from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.plan import problems
 from zskt_dist.launch.progress import watching
-from zskt_dist.launch.record import close_record, open_record
-from zskt_dist.report.figures import draw_evaluation, draw_run
+from zskt_dist.launch.record import close_record, mark_partial, open_record, repair_record
+from zskt_dist.report.figures import draw_evaluation, draw_run, evaluation_is_drawn
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.tracking.mlflow import RunAddress
+from zskt_dist.runtime.measurement import Measurement
 
 log = logging.getLogger(__name__)
 
 
-def execute(
-    command: str, config: Config, *, fresh: bool, console: Console, group: RunAddress | None = None
-) -> dict[str, Any]:
+def execute(command: str, config: Config, *, fresh: bool, console: Console, group: str | None = None) -> dict[str, Any]:
     """Runs a command to its end, or continues it, and returns its result; {} on torchrun's other ranks.
 
     Args:
-        group: MLflow run that the run's own is nested under.
+        group: Name of the run directory, beside this one, of the seeds or the sweep that it belongs to.
 
     Raises:
         UserError: something the user asked for cannot be done.
@@ -47,8 +46,8 @@ def execute(
         directory.mirror.pull(checkpoints=False)
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
-        directory.begin(command, config, job.teacher_weights)
-        job = open_record(replace(job, git_commit=_git_commit()), group)
+        directory.begin(command, config, job.teacher_weights, group)
+        job = open_record(replace(job, git_commit=_git_commit()))
         directory.mirror.push()
         _run(job, directory, console)
         job.push()
@@ -57,16 +56,14 @@ def execute(
     return result
 
 
-def evaluate(directory: RunDirectory, config: Config, console: Console) -> None:
+def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None:
     """Measures a finished run and adds the answer to its directory and its MLflow run.
-
-    Args:
-        config: The run's own, but for how it is measured and where.
 
     Raises:
         UserError: something is missing; Interrupted: asked to stop, the same command continues.
     """
-    job = Job.evaluation(directory.path, config)
+    directory = measurement.directory
+    job = Job.evaluation(directory.location, measurement.config)
     if is_follower():
         local.launch(job)
         return
@@ -74,16 +71,37 @@ def evaluate(directory: RunDirectory, config: Config, console: Console) -> None:
         raise problem
     with directory.driven():
         directory.clear_requests()
+        if fresh:
+            measurement.discard_parts()
+        if measurement.is_own:
+            mark_partial(directory)
         try:
             with watching(directory.progress, console):
                 _launch(job)
         finally:
             directory.clear_requests()
         directory.mirror.pull(checkpoints=False)  # the workers may have been on other machines
-        _draw(directory)
-        if directory.tracking.exists():
-            close_record(job, "FINISHED")
+        if measurement.is_own:
+            _draw(directory)
+            if directory.tracking.exists():
+                close_record(job, "FINISHED")
         job.push()
+
+
+def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> None:
+    """What a command that was killed after measuring left undone: result, figures, MLflow."""
+    directory = measurement.directory
+    if not measurement.is_own:
+        return
+    told, drawn = (directory.finished() or {}).get("mte") == answer["mte"], evaluation_is_drawn(directory)
+    if told and drawn and not directory.record_is_partial():
+        return
+    with suppress(UserError), directory.driven():  # else: the command that is working on the run will do it
+        measurement.publish(answer)
+        _draw(directory)
+    if directory.record_is_partial():
+        repair_record(directory, measurement.config.tracking.uri)
+    directory.mirror.push()
 
 
 def _run(job: Job, directory: RunDirectory, console: Console) -> None:

@@ -17,6 +17,9 @@ from zskt_dist.launch.seeds import runs_of_seeds
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 from zskt_dist.runtime.storage import split
 
+# How a command ends that was asked to stop: gently, by a second Ctrl-C, or by the signal itself while it imported.
+_STOPPED = (EXIT_INTERRUPTED, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT)
+
 
 def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
     """Runs what is missing, each command in a process of its own, and then the report.
@@ -69,23 +72,30 @@ def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
 
 
 def _run(arguments: Sequence[str], done: int, total: int) -> None:
-    """One command in a process of its own; a signal that stops us stops it, gently."""
-    process = subprocess.Popen([sys.executable, "-m", f"zskt_dist.{arguments[0]}", *arguments[1:]])
+    """One command in a process and session of its own; a signal that stops us stops it, gently."""
+    process: subprocess.Popen[bytes] | None = None
+    asked: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        # Ctrl-C reaches the whole process group by itself; SIGTERM only us.
-        if number == signal.SIGTERM:
+        asked.append(number)
+        if process is not None:
             process.send_signal(number)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        # In its own session, Ctrl-C does not reach it beside us: it gets every signal once, from here.
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"zskt_dist.{arguments[0]}", *arguments[1:]], start_new_session=True
+        )
+        if asked:  # while the process was started
+            process.terminate()
         code = process.wait()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-    if code == EXIT_INTERRUPTED:
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    if code in _STOPPED:
         raise Interrupted(done - 1, total)
     if code:
         raise UserError(f"{arguments[0]} ended with exit code {code}; the same command goes on from there")

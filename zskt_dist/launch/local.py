@@ -1,13 +1,16 @@
 """Launching on this machine: this process, several local ones, or the ranks torchrun started."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous as find_store
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from zskt_dist.errors import Interrupted, UserError
@@ -19,6 +22,11 @@ from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
+
+_GROUPS = itertools.count()
+"""Process groups of this process so far: several seeds make one after the other, in the same order on every rank."""
+_RENDEZVOUS_PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others; rank 0 may be uploading the run before."""
 
 
 def launch(job: Job) -> None:
@@ -71,12 +79,12 @@ def _group(job: Job, rendezvous: str, local_rank: int) -> Iterator[Worker]:
     device = worker_device(job.config, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=rendezvous,
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
+    store, rank, size = next(find_store(rendezvous, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
+    store.set_timeout(_RENDEZVOUS_PATIENCE)
+    # torchrun's store outlives a group: without a name of its own the next one would find the last one's addresses.
+    store = dist.PrefixStore(f"group-{next(_GROUPS)}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         with _single(job, device) as worker:
             yield worker

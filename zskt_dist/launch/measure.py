@@ -8,13 +8,13 @@ from rich.table import Table
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json
-from zskt_dist.launch.driver import evaluate
+from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.record import repair_record
 from zskt_dist.launch.seeds import seed_directories, summarise_mte
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.evaluate import finished_evaluation
-from zskt_dist.runtime.storage import absolute, check, is_file, join, split
+from zskt_dist.runtime.measurement import Measurement, teacher_weights
+from zskt_dist.runtime.storage import absolute, check
 
 Result = dict[str, Any]
 
@@ -44,26 +44,35 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)
-    answers = [_evaluate(run, overrides, fresh, console) for run in runs]
+    measurements = [Measurement(run, _config(run, overrides)) for run in runs]
+    answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
     if is_follower():
         return {}
-    if "seeds" in result:
-        result |= {"mte": summarise_mte([(run.finished() or {}).get("mte") for run in runs])}
-        directory.finish(result)
+    own = all(measurement.is_own for measurement in measurements)
+    if "seeds" in result and own:
+        directory.finish(result | {"mte": summarise_mte([answer["mte"] for answer in answers])})
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
         directory.mirror.push()
     result = directory.finished() or result
-    print_evaluation([(run.path.name, answer) for run, answer in zip(runs, answers, strict=True)], result, console)
+    mte = summarise_mte([answer["mte"] for answer in answers]) if "seeds" in result else answers[0]["mte"]
+    rows = [
+        (measurement.directory.path.name, answer) for measurement, answer in zip(measurements, answers, strict=True)
+    ]
+    print_evaluation(rows, result | {"mte": mte}, console)
+    if not own:
+        folders = ", ".join(str(measurement.folder) for measurement in measurements)
+        console.print(f"Other data or another teacher than the run's: result.json keeps its MTE, this is in {folders}")
     return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}
 
 
-def _evaluate(directory: RunDirectory, overrides: list[str], fresh: bool, console: Console) -> Result:
-    config = _config(directory, overrides)
-    answer = None if fresh else finished_evaluation(directory, config)
+def _evaluate(measurement: Measurement, fresh: bool, console: Console) -> Result:
+    answer = None if fresh else measurement.finished()
     if answer is None:
-        evaluate(directory, config, console)
-        answer = read_json(directory.evaluation / "evaluation.json")
+        evaluate(measurement, fresh=fresh, console=console)
+        answer = read_json(measurement.folder / "evaluation.json")
+    elif not is_follower():
+        complete_evaluation(measurement, answer)
     return answer or {}
 
 
@@ -72,19 +81,9 @@ def _config(directory: RunDirectory, overrides: list[str]) -> Config:
     config = directory.read_config()
     if config is None:
         raise UserError(f"{directory.location} holds a result but no config.yaml")
-    teacher = config.teacher.model_copy(update={"checkpoint": _teacher_weights(directory)})
+    teacher = config.teacher.model_copy(update={"checkpoint": teacher_weights(directory)})
     config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
     return with_overrides(config, overrides)
-
-
-def _teacher_weights(directory: RunDirectory) -> str | None:
-    """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
-    told = directory.teacher_weights()
-    if told is None or is_file(told, "RUN_DIR"):
-        return told
-    folder, name = split(told)
-    moved = join(split(split(directory.location)[0])[0], "teachers", split(folder)[1], name)
-    return moved if is_file(moved, "RUN_DIR") else told
 
 
 def print_evaluation(answers: list[tuple[str, Result]], result: Result, console: Console) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, open_dataset
+from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
@@ -21,7 +21,7 @@ Lines = list[tuple[str, str]]
 
 
 def problems(job: Job) -> Iterator[UserError]:
-    """Everything that would stop the job, cheapest check first: nothing is trained, no training image is read."""
+    """Everything that would stop the job, cheapest check first: nothing is trained."""
     config = job.config
     try:
         check(config.runs_dir)
@@ -39,6 +39,8 @@ def problems(job: Job) -> Iterator[UserError]:
         _check_networks(config, dataset, job.command)
         if config.data.name != "digits":
             dataset.read("test")  # downloads, where that is allowed, before several workers would
+        if job.sees_images_per_class:
+            balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
         if config.data.name == "svhn" and config.data.download and job.needs_training_images:
             dataset.read("train")  # SVHN is downloaded split by split
     except UserError as error:
@@ -176,10 +178,10 @@ def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None
         teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
         if command != "pretrain" or config.supervised.network == "student":
             student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-        if command in ("train", "distill"):  # the others compare no attention maps
-            tap_pair(
-                config, teacher, student, dataset.image_shape, weight="distill" if command == "distill" else "loss"
-            )
+        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
+        if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
+            weight = "distill" if command == "distill" else "loss"
+            tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:

@@ -11,13 +11,12 @@ from typing import Any
 from zskt_dist.config import Config, flatten
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
-from zskt_dist.launch.environment import is_follower
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import load_trained
 from zskt_dist.runtime.storage import absolute, check
 from zskt_dist.runtime.world import World
-from zskt_dist.tracking.base import NullTracker, Tracker
+from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow import (
     IMAGE_KEY,
@@ -33,65 +32,100 @@ from zskt_dist.tracking.mlflow import (
 log = logging.getLogger(__name__)
 
 
-def open_record(job: Job, group: RunAddress | None = None) -> Job:
+def open_record(job: Job) -> Job:
     """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return job
     directory = RunDirectory(job.directory)
     try:
-        address = _open(directory, uri, job.config, _tags(job) | _nested(group, uri))
+        address = _open(directory, uri, job.config, _tags(job) | _nested(directory, uri))
     except Exception as error:
         log.warning("%s", _unreachable(uri, error, directory))
         return job
     return replace(job, tracking=address._asdict())
 
 
-def open_group(directory: RunDirectory, command: str, config: Config) -> RunAddress | None:
-    """The MLflow run under which those of several seeds are nested; None where MLflow cannot be reached."""
+def open_group(directory: RunDirectory, config: Config) -> None:
+    """Opens the MLflow run under which those of several seeds are nested, where MLflow can be reached."""
     uri = tracking_uri(config.tracking.uri)
-    if uri is None or is_follower():
-        return None
+    if uri is None:
+        return
     try:
-        seeds = ",".join(str(seed) for seed in config.seeds or ())
-        return _open(directory, uri, config, {"command": command, "seeds": seeds, **_what(config, "pair")})
+        _open(directory, uri, config, _group_tags(directory, config))
     except Exception as error:
         log.warning("%s", _unreachable(uri, error, directory))
-        return None
 
 
-def adopt(directory: RunDirectory, group: RunAddress | None) -> None:
-    """Nests a run that was finished earlier under `group`."""
-    known = read_json(directory.tracking)
-    if group is None or not known or known["tracking_uri"] != group.tracking_uri:
+def adopt(run: RunDirectory, group: RunDirectory, uri: str | None) -> None:
+    """Nests a run that was finished earlier under `group`, and completes its record where that was cut short."""
+    run.belong_to(group.path.name)
+    target = tracking_uri(uri)
+    known = read_json(run.tracking)
+    if target is None or not known or known["tracking_uri"] != target:
+        return
+    if run.record_is_partial():
+        repair_record(run, uri)
         return
     try:
-        set_tags(_address(known), _nested(group, group.tracking_uri))
+        set_tags(_address(known), _nested(run, target))
     except Exception as error:
-        log.warning("%s", _unreachable(group.tracking_uri, error, directory))
+        log.warning("%s", _unreachable(target, error, run))
 
 
-def close_group(directory: RunDirectory, group: RunAddress | None) -> None:
-    """Means and standard deviations over the seeds become metrics of the group's run."""
-    result = directory.finished()
-    if group is None or result is None:
+def close_group(directory: RunDirectory, config: Config, status: str) -> None:
+    """Means and standard deviations over the seeds become metrics of the group's run.
+
+    Args:
+        status: MLflow's word for how the command ended.
+    """
+    uri = tracking_uri(config.tracking.uri)
+    if uri is None:
         return
     try:
-        _upload_group(directory, group, result)
+        _upload_group(directory, uri, config, status)
     except Exception as error:
-        log.warning("%s", _unreachable(group.tracking_uri, error, directory))
+        log.warning("%s", _unreachable(uri, error, directory))
 
 
-def _upload_group(directory: RunDirectory, group: RunAddress, result: dict[str, Any]) -> int:
-    row: dict[str, float] = {"iteration": result["iterations"], "time": round(time.time() * 1000)}
-    for who in ("teacher", "student", "mte"):
-        numbers = {key: value for key, value in (result[who] or {}).items() if isinstance(value, float)}
-        row |= {f"{who}_{key}" if who != "student" else key: value for key, value in numbers.items()}
-    directory.finish(result | {"mlflow": group._asdict()})
-    files = [directory.config, directory.result]
-    missing = upload(group, rows=[row], images={}, files=files, folders={}, tags={}, log_model=None, status="FINISHED")
-    write_json(directory.tracking, group._asdict() | {"complete": True})
+def _upload_group(directory: RunDirectory, uri: str, config: Config, status: str) -> int:
+    group = _open(directory, uri, config, _group_tags(directory, config))
+    if result := directory.finished():
+        result = result | {"mlflow": group._asdict()}
+        directory.finish(result)
+    for run in (directory.sibling(name) for name in (result or {}).get("runs", [])):
+        known = read_json(run.tracking)  # opened while the group could not be
+        if (own := run.group()) and own.path == directory.path and known and known["tracking_uri"] == uri:
+            set_tags(_address(known), _nested(run, uri))
+    missing = upload(
+        group,
+        rows=[],
+        scores=_group_scores(result) if result else {},
+        images={},
+        files=[path for path in (directory.config, directory.result) if path.exists()],
+        folders={},
+        tags={},
+        log_model=None,
+        status=status,
+    )
+    write_json(directory.tracking, group._asdict() | {"complete": result is not None})
     return missing
+
+
+def _group_scores(result: dict[str, Any]) -> Row:
+    """Means and deviations, under the names that the single runs' metrics have."""
+    scores: Row = {"iteration": result["iterations"], "time": round(time.time() * 1000)}
+    places = {
+        "accuracy": ("student", "accuracy_last"),
+        "agreement": ("student", "agreement"),
+        "teacher_accuracy": ("teacher", "accuracy"),
+        "mte": ("mte", "value"),
+    }
+    for name, (who, key) in places.items():
+        for suffix in ("", "_std"):
+            if (value := (result[who] or {}).get(key + suffix)) is not None:
+                scores[name + suffix] = value
+    return scores
 
 
 @contextmanager
@@ -140,9 +174,10 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     if config is None:
         raise UserError(f"{directory.location} is no run directory: it has no config.yaml")
     result = directory.finished()
-    if result and "seeds" in result:
-        return _upload_group(directory, _open(directory, uri, config, {}), result)
-    address = _open(directory, uri, config, _result_tags(config, result) if result else {})
+    if config.seeds is not None:
+        return _upload_group(directory, uri, config, status or ("FINISHED" if result else "KILLED"))
+    tags = (_result_tags(config, result) if result else {}) | _nested(directory, uri)
+    address = _open(directory, uri, config, tags)
     if result and result["mlflow"] != address._asdict():
         result = result | {"mlflow": address._asdict()}
         directory.finish(result)
@@ -154,11 +189,12 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     extra = sorted(directory.evaluation.glob("*.*")) if directory.evaluation.is_dir() else []
     missing = upload(
         address,
-        rows=[*read_history(directory.history), *_evaluation_row(directory, result)],
+        rows=read_history(directory.history),
+        scores=_evaluation_scores(directory, result) if result else {},
         images=stepped,
         files=[path for path in files if path.exists()],
         folders={"evaluation": extra},
-        tags=_result_tags(config, result) if result else {},
+        tags=tags,
         log_model=(lambda: _log_model(directory, config, role)) if result else None,
         status=status or ("FINISHED" if result else "KILLED"),
     )
@@ -178,15 +214,23 @@ def repair_record(directory: RunDirectory, uri: str | None) -> None:
         log.warning("%s", _unreachable(target, error, directory))
 
 
-def _evaluation_row(directory: RunDirectory, result: dict[str, Any] | None) -> list[dict[str, float]]:
-    """What `evaluate` has measured, as metrics at the last iteration."""
+def mark_partial(directory: RunDirectory) -> None:
+    """Notes, where there is an MLflow run, that something is about to be measured that it does not have."""
+    if known := read_json(directory.tracking):
+        write_json(directory.tracking, known | {"complete": False})
+
+
+def _evaluation_scores(directory: RunDirectory, result: dict[str, Any]) -> Row:
+    """What `evaluate` has measured last, as metrics at the last iteration."""
     answer = read_json(directory.evaluation / "evaluation.json")
-    if not answer or not result:
-        return []
-    row = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
+    if not answer:
+        return {}
+    scores = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
+    if answer["teacher_accuracy"] is not None:
+        scores["teacher_accuracy"] = answer["teacher_accuracy"]
     if answer["mte"] and answer["mte"]["value"] is not None:
-        row["mte"] = answer["mte"]["value"]
-    return [{"iteration": result["iterations"], "time": round(time.time() * 1000), **row}]
+        scores["mte"] = answer["mte"]["value"]
+    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores}
 
 
 def replay_command(location: str, uri: str | None) -> str:
@@ -233,9 +277,16 @@ def _address(known: dict[str, Any]) -> RunAddress:
     return RunAddress(*(known[field] for field in RunAddress._fields))
 
 
-def _nested(group: RunAddress | None, uri: str) -> dict[str, str]:
-    """MLflow's own tag for a run that is shown under another."""
-    return {"mlflow.parentRunId": group.run_id} if group and group.tracking_uri == uri else {}
+def _nested(run: RunDirectory, uri: str) -> dict[str, str]:
+    """MLflow's own tag for a run that is shown under another; {} while the other is not in this store."""
+    group = run.group()
+    known = group and read_json(group.tracking)
+    return {"mlflow.parentRunId": known["run_id"]} if known and known["tracking_uri"] == uri else {}
+
+
+def _group_tags(directory: RunDirectory, config: Config) -> dict[str, str]:
+    command = str((read_json(directory.begun) or {}).get("command"))
+    return {"command": command, "seeds": ",".join(str(seed) for seed in config.seeds or ()), **_what(config, "pair")}
 
 
 def _log_model(directory: RunDirectory, config: Config, role: str) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from zskt_dist.config import Config, config_hash
+from zskt_dist.errors import Interrupted
 from zskt_dist.launch.driver import execute
+from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.record import adopt, close_group, open_group
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 
@@ -17,34 +19,56 @@ Result = dict[str, Any]
 def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console) -> Result:
     """Runs, continues or looks up each seed's run; the result has means, and `…_std` beside them.
 
+    Returns:
+        {} on torchrun's other ranks.
+
     Raises:
         UserError: something the user asked for cannot be done.
         Interrupted: asked to stop; the same command continues with the seed that was stopped.
     """
+    singles = dict(runs_of_seeds(config))
+    if config.name is not None and not fresh:  # other names are made of the settings
+        for single in singles.values():
+            run_directory(single, command).check(command, single)
+    # Every rank of torchrun looks for itself, before it takes part in anything: as no run is finished
+    # without all ranks, they find the same.
+    missing = [seed for seed, single in singles.items() if fresh or not _finished(run_directory(single, command))]
+    if is_follower():
+        for seed in missing:
+            execute(command, singles[seed], fresh=fresh, console=console)
+        return {}
     directory = run_directory(config, command)
     with directory.driven():
         directory.mirror.pull(checkpoints=False)
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier result is kept as {aside}")
         directory.begin(command, config, None)
-        group = open_group(directory, command, config)
-        results = []
-        for seed, single in runs_of_seeds(config):
-            run = run_directory(single, command)
-            console.print(f"seed {seed}: {run.location}", soft_wrap=True, highlight=False)
-            run.mirror.pull(checkpoints=False)
-            result = None if fresh else run.finished()
-            if result is None:
-                result = execute(command, single, fresh=fresh, console=console, group=group)
-            else:
-                adopt(run, group)
-            results.append(result)
-        if not results[0]:
-            return {}  # one of torchrun's followers
-        directory.finish(summarise(command, config, directory, results))
-        close_group(directory, group)
+        open_group(directory, config)
+        status = "FAILED"
+        try:
+            results = []
+            for seed, single in singles.items():
+                run = run_directory(single, command)
+                console.print(f"seed {seed}: {run.location}", soft_wrap=True, highlight=False)
+                if seed in missing:
+                    execute(command, single, fresh=fresh, console=console, group=directory.path.name)
+                else:
+                    adopt(run, directory, config.tracking.uri)
+                results.append(run.finished() or {})
+            directory.finish(summarise(command, config, directory, results))
+            status = "FINISHED"
+        except (Interrupted, KeyboardInterrupt):
+            status = "KILLED"
+            raise
+        finally:
+            close_group(directory, config, status)
         directory.mirror.push()
     return directory.finished() or {}
+
+
+def _finished(run: RunDirectory) -> Result | None:
+    run.mirror.pull(checkpoints=False)
+    return run.finished()
 
 
 def runs_of_seeds(config: Config) -> Iterator[tuple[int, Config]]:
@@ -70,19 +94,20 @@ def summarise(command: str, config: Config, directory: RunDirectory, results: li
         "seconds": round(sum(result["seconds"] for result in results), 2),
         "iterations_per_second": round(fmean(result["iterations_per_second"] for result in results), 3),
         "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
-        "teacher": _spread([result["teacher"] for result in results], ("accuracy",)),
-        "student": _spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
+        "teacher": spread([result["teacher"] for result in results], ("accuracy",)),
+        "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
         "mte": summarise_mte([result["mte"] for result in results]),
         "mlflow": None,
     }
 
 
 def summarise_mte(values: list[Result | None]) -> Result | None:
-    """The mean transition error over seeds; None while one of them has not been evaluated."""
-    return _spread(values, ("value", "images"))
+    """The mean transition error over seeds; None unless all have been evaluated, and in the same way."""
+    ways = [{key: entry[key] for key in entry if key not in ("value", "images")} for entry in values if entry]
+    return spread(values, ("value", "images")) if all(way == ways[0] for way in ways) else None
 
 
-def _spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:
+def spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:
     """The first entry with the named numbers replaced by their mean, and their standard deviation beside it."""
     present = [entry for entry in entries if entry is not None]
     if len(present) < len(entries):

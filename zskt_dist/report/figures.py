@@ -37,9 +37,15 @@ def draw_evaluation(directory: RunDirectory) -> None:
         return
     if answer["mean_curves"]:
         _save(_transitions(answer["mean_curves"], answer["mte"]), directory.figures / "transition_curves.png")
-    _save(_calibration(answer["calibration"]), directory.figures / "calibration.png")
     if answer["noise"]:
         _save(_noise(answer["noise"]), directory.figures / "noise.png")
+    _save(_calibration(answer["calibration"]), directory.figures / "calibration.png")
+
+
+def evaluation_is_drawn(directory: RunDirectory) -> bool:
+    """Whether the figures, of which `calibration.png` is the last, are newer than what was measured."""
+    last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
+    return last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
 
 
 def _transitions(curves: dict[str, list[float]], mte: dict[str, Any]) -> Figure:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from zskt_dist.algorithms.transitions import Curves, Network, transition_curves
+from zskt_dist.algorithms.transitions import Curves, Network, transition_curves, transition_error
 from zskt_dist.config import Config
 from zskt_dist.data import Split, Standardise
 from zskt_dist.errors import Interrupted
@@ -143,13 +143,14 @@ class CurveSummary:
             # The curves of one image are not independent: the spread is that of the images' means.
             of_images = values.reshape(images, -1, self.steps).mean(axis=1)
             self._sums[name] += np.stack([of_images.sum(axis=0), np.square(of_images).sum(axis=0)])
-        self._error += float(np.abs(p["p_a"] - p["p_b"]).mean(axis=1).sum())
+        p_a, p_b = (torch.from_numpy(values).view(images, -1, self.steps) for values in p.values())
+        self._error += transition_error(p_a, p_b).sum().item()
         self.curves += len(p["p_a"])
         self.images += images
 
     @property
     def mte(self) -> float | None:
-        return self._error / self.curves if self.curves else None
+        return self._error / self.images if self.images else None
 
     def mean_curves(self) -> dict[str, list[float]]:
         """`p_a`, `p_b` and the standard errors of these means over images, one value per step."""
@@ -164,11 +165,12 @@ class CurveSummary:
             yield f"{name}_standard_error", np.sqrt(variance / max(1, self.images - 1)).tolist()
 
 
-def describe_mte(config: Config, summary: CurveSummary, images_per_class: int | None) -> dict[str, Any]:
+def describe_mte(config: Config, summary: CurveSummary, dataset: str, images_per_class: int | None) -> dict[str, Any]:
     """The MTE with everything it depends on (section 4.4: "must be reported clearly")."""
     settings = config.transitions
     return {
         "value": summary.mte,
+        "dataset": dataset,
         "steps": settings.steps,
         "step_size": settings.step_size,
         "images": summary.images,

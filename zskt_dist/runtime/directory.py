@@ -87,10 +87,24 @@ class RunDirectory:
         """Another run of the same experiment."""
         return RunDirectory(join(split(self.location)[0], name))
 
-    def begin(self, command: str, config: Config, teacher: str | None) -> None:
-        """Writes down what this run is, and where the weights of its teacher are or will be."""
+    def begin(self, command: str, config: Config, teacher: str | None, group: str | None = None) -> None:
+        """Writes down what this run is, where the weights of its teacher are or will be, and what it belongs to.
+
+        Args:
+            group: Name of the directory, beside this one, of several seeds or a sweep; None: as before.
+        """
+        told = read_json(self.begun) or {}
         write_atomic(self.config, dump_yaml(config))
-        write_json(self.begun, {"command": command, "teacher": teacher})
+        write_json(self.begun, {"command": command, "teacher": teacher, "group": group or told.get("group")})
+
+    def group(self) -> "RunDirectory | None":
+        """The directory of the several seeds, or of the sweep, that this run belongs to."""
+        told = (read_json(self.begun) or {}).get("group")
+        return told and self.sibling(told)
+
+    def belong_to(self, group: str) -> None:
+        """Makes a run that was begun earlier one of `group`."""
+        write_json(self.begun, (read_json(self.begun) or {}) | {"group": group})
 
     def teacher_weights(self) -> str | None:
         """Where the teacher was when the run began."""

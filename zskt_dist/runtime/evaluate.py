@@ -1,43 +1,26 @@
 """Everything that is measured of a trained network once: scores, calibration, noise, transition curves."""
 
-import hashlib
-import json
+import logging
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, confusion
-from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
-from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.files import read_json, write_json
 from zskt_dist.runtime.curves import CurveParts, describe_mte
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.measurement import Answer, Measurement
 from zskt_dist.runtime.networks import read_network
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.local import ProgressFile
 
-Answer = dict[str, Any]
-
-
-def settings_of(config: Config) -> Answer:
-    """What an evaluation depends on, besides the networks."""
-    data = config.data.model_dump(mode="json", include={"name", "mean", "std"})
-    data["root"] = str(Path(config.data.root).absolute())
-    transitions = config.transitions.model_dump(mode="json", exclude={"rows"})
-    return {"transitions": transitions, "noise_images": config.evaluation.noise_images, "data": data}
-
-
-def finished_evaluation(directory: RunDirectory, config: Config) -> Answer | None:
-    """The answer of an earlier evaluation with the same settings."""
-    answer = read_json(directory.evaluation / "evaluation.json")
-    return answer if isinstance(answer, dict) and answer["settings"] == settings_of(config) else None
+log = logging.getLogger(__name__)
 
 
 class RunEvaluation:
@@ -50,34 +33,29 @@ class RunEvaluation:
     def __init__(self, job: Job, dataset: ImageDataset, world: World, stop: StopVote) -> None:
         self.directory, self.config, self.dataset = RunDirectory(job.directory), job.config, dataset
         self.world, self.stop = world, stop
-        result = world.from_main(self.directory.finished)
-        if result is None:
-            raise UserError(f"{self.directory.location}: the run is not finished, so there is nothing to evaluate yet")
-        self.result = result
-        self.role = "student" if result["student"] else "teacher"
-        self.network = self._load(self.role, self.directory.weights(self.role))
-        self.networks = {self.role: self.network}
-        self.teacher: nn.Module | None = None
-        if result["teacher"] and result["student"]:
-            if self.config.teacher.checkpoint is None:
-                raise ConfigError(
-                    "teacher.checkpoint", None, f"{self.directory.location} does not say where its teacher is"
-                )
-            self.teacher = self.networks["teacher"] = self._load("teacher", self.config.teacher.checkpoint)
+        # Rank 0 alone sees the run's files.
+        self.measurement: Measurement | None = None
+        self.role, weights = world.from_main(partial(self._open, job))
+        self.networks = {role: self._load(role, path) for role, path in weights.items()}
+        self.network = self.networks[self.role]
+        self.teacher = self.networks["teacher"] if self.role == "student" and len(self.networks) > 1 else None
         self.parts: CurveParts | None = None
         self.progress = ProgressFile(self.directory.progress if world.is_main else None)
 
     def run(self) -> None:
-        """Writes `evaluation/evaluation.json` and the curves; the run's `result.json` learns the MTE."""
+        """Writes `evaluation.json` and the curves; the run's `result.json` learns the MTE."""
         answer, classes = self._scores()
         answer["noise"] = self._noise()
         answer["mte"], answer["mean_curves"] = self._transitions(classes)
-        if self.world.is_main:
-            answer["settings"] = settings_of(self.config)
-            write_json(self.directory.evaluation / "evaluation.json", answer)
-            self.directory.finish(self.result | {"mte": answer["mte"]})
+        if self.measurement:
+            self.measurement.keep(answer | {"settings": self.measurement.settings})
             if self.parts:
                 self.parts.remove()
+
+    def _open(self, job: Job) -> tuple[str, dict[str, str]]:
+        """Which network is measured, and where the weights of both are."""
+        self.measurement = Measurement(self.directory, job.config)
+        return self.measurement.role, self.measurement.weights
 
     def _load(self, role: str, path: Path | str) -> nn.Module:
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
@@ -147,22 +125,44 @@ class RunEvaluation:
         settings = self.config.transitions
         if self.teacher is None or settings.images == 0 or self.dataset.num_classes < 2:
             return None, {}
-        agreed = classes["student"] == classes["teacher"]
-        positions = np.flatnonzero(agreed)[: settings.images]
+        agreed = np.flatnonzero(classes["student"] == classes["teacher"])
+        positions = agreed[: settings.images]
         if len(positions) == 0:
             return None, {}  # they agree on nothing
-        labels = self.dataset.test.labels.numpy()
-        from_class = (classes["student"] if settings.skip == "agreed" else labels)[positions]
-        text = json.dumps(settings_of(self.config), sort_keys=True) + str(settings.rows)
-        folder = self.directory.evaluation / f"curves-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        self.parts = CurveParts(folder, self.config, positions, from_class, self.dataset.num_classes)
+        from_class = classes["student"] if settings.skip == "agreed" else self.dataset.test.labels.numpy()
+        folder = Path()  # of rank 0 alone, which writes for all
+        if self.measurement:
+            _warn_of_absent_classes(from_class[agreed], len(positions))
+            images = self.dataset.test.images[torch.from_numpy(positions)].numpy()
+            folder = self.measurement.parts(*(each.tobytes() for each in (positions, from_class[positions], images)))
+        self.parts = CurveParts(folder, self.config, positions, from_class[positions], self.dataset.num_classes)
         pair = (self.network, self.teacher) if settings.stepped == "student" else (self.teacher, self.network)
         standardise = self.dataset.standardise(self.world.device)
         self.parts.compute(pair, self.dataset.test, standardise, self.world, self.stop, self.progress)
-        if not self.world.is_main:
+        if not self.measurement:
             return None, {}
-        summary = self.parts.merge(self.directory.evaluation / "transition_curves.parquet")
-        return describe_mte(self.config, summary, self.result["images_per_class"]), summary.mean_curves()
+        summary = self.parts.merge(self.measurement.folder / "transition_curves.parquet")
+        mte = describe_mte(self.config, summary, self.dataset.name, self.measurement.result["images_per_class"])
+        return mte, summary.mean_curves()
+
+
+def _warn_of_absent_classes(from_class: np.ndarray, count: int) -> None:
+    """The first images in the order of the test split stand for all only where that split is shuffled.
+
+    Args:
+        from_class: int64, of all agreed images in the order of the split.
+        count: N, how many of them are measured.
+    """
+    absent = np.setdiff1d(from_class, from_class[:count])
+    if len(absent):
+        log.warning(
+            "transitions.images=%d: the first %d agreed test images lack %d classes that the others have (first: %d); "
+            "a test split sorted by class needs a larger number",
+            count,
+            count,
+            len(absent),
+            absent[0],
+        )
 
 
 def _answer(matrices: dict[str, Tensor], sums: dict[str, Tensor]) -> Answer:

@@ -84,6 +84,12 @@ class Job:
         for location in dict.fromkeys([self.teacher_directory, self.student_directory, self.directory]):
             RunDirectory(location).mirror.push()
 
+    @property
+    def sees_images_per_class(self) -> int | None:
+        """M, where this command's network learns from so many labelled images of each class."""
+        learns = self.command in ("distill", "finetune") or (self.command == "pretrain" and self.role == "student")
+        return self.config.data.images_per_class if learns else None
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.model_dump(mode="json")}
 

@@ -38,10 +38,14 @@ def tap_pair(
         weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
 
     Raises:
-        ConfigError: a position is out of range, or paired maps differ in size.
+        ConfigError: a position is out of range, paired maps differ in size, or the teacher has no features
+            for the diversity term.
     """
     beta: float = getattr(config, weight).beta
     features = weight == "loss" and config.generator_terms.diversity != 0
+    if features and not any(isinstance(module, nn.Linear) for module in teacher.modules()):
+        problem = "needs a teacher with a linear layer, whose input is compared; use generator_terms.diversity=0"
+        raise ConfigError("generator_terms.diversity", config.generator_terms.diversity, problem)
     if not beta:
         return TappedNetwork(teacher, features=features), TappedNetwork(student)
     layers = {}

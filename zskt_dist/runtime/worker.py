@@ -69,7 +69,8 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
-        _check_batches(self.job.config, self.world)
+        if self.job.command != "evaluate":  # which shares out images one by one
+            _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             if self.job.command == "evaluate":
                 RunEvaluation(self.job, self.dataset, self.world, self.stop).run()

@@ -133,6 +133,7 @@ def upload(
     address: RunAddress,
     *,
     rows: Sequence[Row],
+    scores: Row,
     images: Mapping[int, Path],
     files: Sequence[Path],
     folders: Mapping[str, Sequence[Path]],
@@ -143,6 +144,8 @@ def upload(
     """Brings a run on the server up to what its directory holds; safe to repeat. Returns the rows that were missing.
 
     Args:
+        rows: Metrics of training, which stay as they were sent.
+        scores: Metrics that may be measured again: one row, or {}; sent where the last value differs.
         images: PNG files by iteration.
         files: Logged as artifacts, replacing older ones of the same name.
         folders: Likewise, in folders of these names.
@@ -155,7 +158,7 @@ def upload(
     import mlflow
 
     run = _Run(address)
-    missing = run.send_rows(rows)
+    missing = run.send_rows(rows) + run.send_scores(scores)
     for iteration, path in images.items():
         run.send_image({"iteration": iteration}, path)
     for path in files:
@@ -238,6 +241,18 @@ class _Run:
             for metric in batch:
                 self._known(metric.key).add(metric.step)
         return touched
+
+    def send_scores(self, row: Row) -> int:
+        """Sends those metrics whose last value in the store is another; returns 1 where there were any, else 0."""
+        from mlflow.entities import Metric
+
+        values = {name: value for name, value in row.items() if name not in ("iteration", "time")}
+        last = self.client.get_run(self.run_id).data.metrics if values else {}
+        step, moment = (int(row[name]) for name in ("iteration", "time")) if values else (0, 0)
+        changed = [Metric(name, value, moment, step) for name, value in values.items() if last.get(name) != value]
+        if changed:
+            self.client.log_batch(self.run_id, metrics=changed)
+        return int(bool(changed))
 
     def send_image(self, row: Row, path: Path) -> None:
         from PIL import Image
