@@ -77,7 +77,7 @@ def test_seeds_are_nested_however_mlflow_was_away(tmp_path: Path, monkeypatch: p
     other = f"sqlite:///{tmp_path}/other.db"  # nothing was ever there
     client = MlflowClient(tracking_uri=other)
     for name in ("run", "run-seed0"):
-        assert "complete" in record.replay_command(folder / name, other)
+        assert "complete" in record.replay_command(str(folder / name), other)
     assert _nested(client, _result(folder / "run/result.json"), _result(folder / "run-seed0/result.json"))
 
 
