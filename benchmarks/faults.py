@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,24 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something was killed, or came, and the workers were started again."""
+    """Something was killed, or came, and other workers went on."""
 
     what: str
     iteration: int
-    """The last one that was seen of the workers before; they show it three times a second."""
-    continued_from: int
-    """Iteration of the checkpoint from which the new workers went on."""
+    """The last one that the workers before were seen to have done; they show it three times a second."""
+    checkpoint: int
+    """Iteration of the newest checkpoint they left."""
+    went_on_at: int
+    """The first iteration that the new workers were seen to have done."""
     workers: int
     """How many these are."""
     seconds: float
-    """Until they did their first iteration."""
+    """From the fault to that iteration."""
 
     @property
     def wasted(self) -> int:
-        """Iterations done twice."""
-        return self.iteration - self.continued_from
+        """Iterations done twice: those after the checkpoint."""
+        return max(0, self.iteration - self.checkpoint)
 
 
 class Machines:
@@ -72,6 +75,8 @@ class Run:
     def __init__(self, folder: Path, address: str, arguments: Sequence[str]) -> None:
         self.folder, self.address, self.arguments = folder, address, list(arguments)
         self.directory = folder / "runs" / "digits" / RUN
+        self.shown: list[int] = []
+        threading.Thread(target=self._sample, daemon=True).start()
         self.start()
 
     def start(self) -> None:
@@ -89,13 +94,22 @@ class Run:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def _sample(self) -> None:
+        """Notes what the run shows, whenever it shows something new."""
+        written = 0
+        while True:
+            with suppress(FileNotFoundError, ValueError):
+                path = self.directory / "progress.json"
+                now = path.stat().st_mtime_ns
+                state = json.loads(path.read_text())
+                if now != written and state["phase"] == "student":
+                    written = now
+                    self.shown.append(int(state["iteration"]))
+            time.sleep(0.05)
+
     def iteration(self) -> int:
-        """Of the student, as the run shows it; 0 before it begins."""
-        try:
-            state = json.loads((self.directory / "progress.json").read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
-        return int(state["iteration"]) if state["phase"] == "student" else 0
+        """Of the student, as the run has shown it last; 0 before it begins."""
+        return self.shown[-1] if self.shown else 0
 
     def checkpoint(self) -> int:
         """Iteration of the newest one."""
@@ -125,28 +139,14 @@ def workers() -> list[int]:
 def strike(run: Run, what: str, act: Callable[[], None], at: int) -> Fault:
     """Does `act` once the run has reached iteration `at`, and waits until other workers go on."""
     run.wait_for(lambda: run.iteration() >= at)
-    before, seen = set(workers()), [run.iteration()]
-    started = time.monotonic()
+    before, started = set(workers()), time.monotonic()
     act()
-
-    def replaced() -> bool:
-        seen.append(run.iteration())
-        now = set(workers())
-        return bool(now) and not now & before
-
-    run.wait_for(replaced)
-    checkpoint, last = run.checkpoint(), max(seen)
-    shown = (run.directory / "progress.json").stat().st_mtime_ns
-    run.wait_for(lambda: _shown_since(run, shown))
-    return Fault(what, last, checkpoint, len(workers()), round(time.monotonic() - started, 1))
-
-
-def _shown_since(run: Run, moment: int) -> bool:
-    try:
-        newer = (run.directory / "progress.json").stat().st_mtime_ns > moment
-    except FileNotFoundError:  # a new driver has removed the old one's, or the run has ended
-        return run.process.poll() == 0
-    return newer and run.iteration() > 0
+    run.wait_for(lambda: bool(now := set(workers())) and not now & before)
+    checkpoint, shown = run.checkpoint(), len(run.shown)
+    last = max(run.shown[:shown])
+    run.wait_for(lambda: len(run.shown) > shown or run.process.poll() == 0)
+    assert len(run.shown) > shown, "the run has ended before it could show how it went on"
+    return Fault(what, last, checkpoint, run.shown[shown], len(workers()), round(time.monotonic() - started, 1))
 
 
 def kill_worker() -> None:
@@ -172,7 +172,7 @@ def main() -> None:
         "--config",
         str(REPOSITORY / "configs" / "digits.yaml"),
         *(f"iterations={options.iterations}", f"checkpoint.every={options.every}", "tracking.uri=none"),
-        *("launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.max_failures=20", "launch.resize_seconds=5"),
+        *("launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.resize_seconds=5"),
     ]
     with tempfile.TemporaryDirectory() as folder, machines() as ours:
         run = Run(Path(folder), ours.cluster.address, arguments)

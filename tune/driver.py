@@ -26,7 +26,7 @@ from tune.watch import Watch
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.plan import problems
-from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker
+from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.storage import absolute, join, remove_folder
@@ -164,15 +164,11 @@ def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
     Raises:
         ConfigError: not even one does; Ray would wait for ever.
     """
-    cluster = ray.cluster_resources()
-    room = min(
-        int(cluster.get(name, 0)) // (amount * trial.config.launch.fewest_workers)
-        for trial in trials
-        for name, amount in check_resources(trial.config).items()
-    )
-    if sweep.concurrent is not None and sweep.concurrent > room:
-        raise ConfigError("sweep.concurrent", sweep.concurrent, f"the cluster has room for {room} trials at a time")
-    return sweep.concurrent or min(room, len(trials))
+    # An elastic trial counts with its most workers, for it takes them; one alone may have fewer.
+    fits = max(1, min(room(check_resources(t.config)) // t.config.launch.most_workers for t in trials))
+    if sweep.concurrent is not None and sweep.concurrent > fits:
+        raise ConfigError("sweep.concurrent", sweep.concurrent, f"the cluster has room for {fits} trials at a time")
+    return sweep.concurrent or min(fits, len(trials))
 
 
 def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:

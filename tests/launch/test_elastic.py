@@ -28,8 +28,10 @@ def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_take
         finally:
             run.kill()
     assert (lost.workers, gained.workers) == (1, 2)
-    assert 0 <= lost.wasted <= EVERY
-    assert 0 <= gained.wasted <= EVERY
+    for fault in (lost, gained):
+        assert fault.checkpoint < fault.went_on_at, "the new workers went on from what the others had saved"
+        assert fault.wasted <= EVERY
+    assert result["resumed_from"] == gained.checkpoint > lost.checkpoint > 0
     assert result["iterations"] == TOTAL
     assert result["world_size"] == 2
     rows = [row for row in read_history(run.directory / "history.parquet") if "kl" in row]

@@ -1,7 +1,9 @@
 """Interrupted = uninterrupted, bit for bit, on the CPU with a fixed number of workers."""
 
 import random
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ import torch
 from tests.support.configs import TINY, tiny_config
 from tests.support.distributed import Ranks
 from zskt_dist import cli
-from zskt_dist.errors import Interrupted
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Loop
@@ -239,3 +242,37 @@ def test_a_machine_about_to_go_saves_first_and_once(two_ranks: Ranks, tmp_path: 
     RunDirectory(Path(job.directory)).weights("teacher").rename(teacher)
     for saved in (_warned_with(ALONE, tmp_path / "one", teacher), *two_ranks.run(_warned_with, tmp_path, teacher)):
         assert saved == [4, 9]
+
+
+def _stopped_slowly(world: World, folder: Path) -> list[str]:
+    """What is in the run directory at the moment when each rank has told the driver of the stop."""
+    job = Job.plan("train", tiny_config(folder, *NETWORKS, "name=slow"))
+    directory = RunDirectory(Path(job.directory))
+    if world.is_main:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.stop.touch()
+    world.barrier()
+    seen: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        save, tell = CheckpointStore.save, RunDirectory.tell
+
+        def slow(store: CheckpointStore, *arguments: Any) -> Path:
+            time.sleep(1)
+            return save(store, *arguments)
+
+        def note(directory: RunDirectory, error: UserError) -> None:
+            tell(directory, error)
+            seen.extend(path.name for path in folder.rglob("*.pt"))  # of the teacher, which comes first
+
+        patch.setattr(CheckpointStore, "save", slow)
+        patch.setattr(RunDirectory, "tell", note)
+        Worker(job, world).run_for_driver()
+    world.barrier()
+    return seen
+
+
+def test_the_driver_is_told_of_a_stop_after_everything_is_saved(two_ranks: Ranks, tmp_path: Path) -> None:
+    """It leaves at once then, and the workers end with it."""
+    first, second = two_ranks.run(_stopped_slowly, tmp_path)
+    assert len(first) == 1, "rank 0 has saved before it tells"
+    assert second == [], "the other rank, which is ready earlier, says nothing"

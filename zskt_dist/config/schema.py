@@ -242,8 +242,9 @@ class Launch(Section):
     """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
     cpus_per_worker: Positive | None = None
     """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
-    max_failures: NonNegative = 3
-    """Ray: how often a failed group of workers is started again from the last checkpoint."""
+    max_failures: NonNegative | None = None
+    """Ray: how often a failed group of workers is started again from the last checkpoint; null: 3, or 100 with
+    [fewest, most] workers, where losing nodes is ordinary."""
     resize_seconds: PositiveFloat = 60.0
     """Ray, with [fewest, most] workers: seconds between looks for room that has appeared."""
 
@@ -251,6 +252,13 @@ class Launch(Section):
     def fewest_workers(self) -> int:
         """The run waits while there is room for fewer."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def allowed_failures(self) -> int:
+        """`max_failures`, or what stands for null."""
+        if self.max_failures is not None:
+            return self.max_failures
+        return 3 if self.fewest_workers == self.most_workers else 100
 
     @property
     def most_workers(self) -> int:

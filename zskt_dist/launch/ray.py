@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,16 +23,20 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from zskt_dist.config import Config
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.files import read_json
 from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.storage import join, remove_folder
+from zskt_dist.runtime.storage import is_uri, join, remove_folder
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
+
+_PATIENCE_SECONDS = 15.0
+"""How long a stop request waits for workers that may be about to start."""
 
 
 def launch(job: Job) -> None:
@@ -54,7 +59,7 @@ def launch(job: Job) -> None:
                 storage_path=storage,
                 # Ray's own notes are in its log files; the progress of the run is said by the driver.
                 logging_config=LoggingConfig(log_level="ERROR"),
-                failure_config=FailureConfig(max_failures=config.launch.max_failures),
+                failure_config=FailureConfig(max_failures=config.launch.allowed_failures),
             ),
         )
         try:
@@ -86,25 +91,36 @@ def cpus_per_worker(config: Config) -> int:
 
 
 def check_resources(config: Config) -> dict[str, int]:
-    """What each worker takes of the cluster.
+    """What each worker takes of a node.
 
     Raises:
-        ConfigError: the cluster is too small for the fewest workers; Ray would wait for ever.
+        ConfigError: the cluster's nodes are too small or too few for the fewest workers; Ray would wait for ever.
     """
-    cluster = ray.cluster_resources()
-    workers, each = config.launch.fewest_workers, cpus_per_worker(config)
-    cpus, gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
-    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= workers)
-    if use_gpu and gpus < workers:
-        raise ConfigError("launch.workers", workers, f"needs {workers} GPUs, the Ray cluster has {gpus}")
-    if cpus < workers * each:
+    workers, each = config.launch.fewest_workers, {"CPU": cpus_per_worker(config)}
+    with_gpu = each | {"GPU": 1}
+    if config.device == "cuda" or (config.device == "auto" and room(with_gpu) >= workers):
+        each = with_gpu
+    possible = room(each)
+    if possible < workers:
+        has = ray.cluster_resources()
+        needs = " and ".join(f"{workers * amount} {name}s ({amount} each)" for name, amount in each.items())
         raise ConfigError(
             "launch.workers",
             workers,
-            f"needs {workers * each} CPUs ({each} each), the Ray cluster has {cpus}; "
-            + (f"at most launch.workers={cpus // each} fit" if cpus >= each else "lower launch.cpus_per_worker"),
+            f"needs {needs}, the Ray cluster has {' and '.join(f'{int(has.get(name, 0))} {name}s' for name in each)} "
+            f"on {len(_nodes())} node(s); "
+            + (f"at most launch.workers={possible} fit" if possible else "lower launch.cpus_per_worker, or device=cpu"),
         )
-    return {"CPU": each} | ({"GPU": 1} if use_gpu else {})
+    return each
+
+
+def room(each: dict[str, int]) -> int:
+    """Workers that fit into the nodes there are; a worker lies on one node."""
+    return sum(min(int(node.get(name, 0)) // amount for name, amount in each.items()) for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _scaling(config: Config, each: dict[str, int]) -> ScalingConfig:
@@ -134,18 +150,35 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
             failures.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    asked = False
+    asked: float | None = None
     with stop_file_on_signal(directory.stop):
         thread.start()
         while thread.is_alive():
             thread.join(timeout=0.2)
-            if leave_at_once and directory.failure.exists():
+            if leave_at_once and (read_json(directory.failure) or {}).get("interrupted"):
                 break
-            if not asked and directory.stop.exists():  # in a store it reaches rank 0 on another machine
-                asked = directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
+            if directory.stop.exists():
+                if asked is None:
+                    asked = time.monotonic()
+                    # In a store it reaches rank 0 on another machine.
+                    directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
+                if time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
+                    directory.raise_told()
+                    raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
     directory.raise_told()
     if failures:
         raise UserError(f"Ray Train gave up: {_last_line(failures[0])}") from failures[0]
+
+
+def _nobody_works_in(directory: RunDirectory) -> bool:
+    """Whether no worker holds the run's lock; in a store that cannot be told."""
+    if is_uri(directory.location):
+        return False
+    held = directory.try_lock()
+    if held is None:
+        return False
+    held.close()
+    return True
 
 
 def _worker(values: dict[str, Any]) -> None:
@@ -158,7 +191,8 @@ def _worker(values: dict[str, Any]) -> None:
     world = World.current(device)
     with live_tracker(job, world) as tracker:
         # The question is a barrier of all workers: on one machine, which goes as a whole, it is not asked.
-        preempted = _preempted if len(ray.nodes()) > 1 else None
+        # Rank 0 says for all whether it is one, for nodes may be joining.
+        preempted = _preempted if world.broadcast(len(_nodes()) > 1) else None
         Worker(job, world, report=_report, tracker=tracker, preempted=preempted).run_for_driver()
 
 

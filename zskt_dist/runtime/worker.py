@@ -84,9 +84,12 @@ class Worker:
             self.directory.failure.unlink(missing_ok=True)  # of an earlier run; the driver may be on another machine
         try:
             self.run()
+        except Interrupted as error:
+            if self.world.is_main:  # the others leave while rank 0 is still saving, and the driver waits for this word
+                self.directory.tell(error)
         except UserError as error:
             self.directory.tell(error)
-            if self.world.size > 1 and not isinstance(error, Interrupted):
+            if self.world.size > 1:
                 dist.destroy_process_group()  # the others may wait for this worker, and now find it gone
         except RuntimeError:
             if not self.directory.told():  # else: another worker has told why it left
