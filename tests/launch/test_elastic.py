@@ -11,10 +11,10 @@ from zskt_dist.tracking.local import read_history
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-EVERY, TOTAL = 20, 500
+EVERY, TOTAL = 20, 320
 ARGUMENTS = [*TINY, "launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.resize_seconds=3", "batch_size=9"]
-ARGUMENTS += [f"iterations={TOTAL}", f"checkpoint.every={EVERY}", "evaluation.every=250", "tracking.log_every=10"]
-ARGUMENTS += ["transfer.student_steps=60"]  # so slow that the run outlasts what happens to it
+ARGUMENTS += [f"iterations={TOTAL}", f"checkpoint.every={EVERY}", "evaluation.every=160", "tracking.log_every=10"]
+ARGUMENTS += ["transfer.student_steps=40"]  # so slow that the run outlasts what happens to it
 
 
 @pytest.mark.timeout(900)

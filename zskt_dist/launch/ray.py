@@ -35,6 +35,7 @@ from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
 
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _PATIENCE_SECONDS = 15.0
 """How long a stop request waits for workers that may be about to start."""
 
@@ -45,8 +46,11 @@ def launch(job: Job) -> None:
     Raises:
         UserError: the cluster cannot hold the workers, or they failed more often than allowed.
     """
+    config = job.config
+    if config.launch.fewest_workers < config.launch.most_workers:
+        # For a while after a node is lost, Ray counts it in, and waits for room that is not there.
+        os.environ.setdefault(_START_TIMEOUT, "20")
     with connected() as ours:
-        config = job.config
         each = check_resources(config)
         directory = RunDirectory(job.directory)
         storage = join(job.directory, ".ray")  # Ray checks that every node sees it
@@ -72,7 +76,7 @@ def launch(job: Job) -> None:
 def connected() -> Iterator[bool]:
     """Within a cluster: that of RAY_ADDRESS or of `ray start`, else a local one; whether we leave it with the block."""
     # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    os.environ.setdefault(_START_TIMEOUT, "300")
     if ray.is_initialized():  # a sweep's trial, or a notebook: whoever connected will disconnect
         yield False
         return
