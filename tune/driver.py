@@ -21,7 +21,7 @@ from tune.record import open_parent
 from tune.space import Sweep, Trial
 from tune.states import ENDED, States
 from tune.summary import conclude
-from tune.trial import TrialRun
+from tune.trial import AGAIN, TrialRun
 from tune.watch import Watch
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
@@ -59,7 +59,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         states = States(directory.path / "trials.json", list(trials))
         todo = [trial for trial in trials if states[trial].state not in ENDED]
         if todo:
-            # Rungs compare a trial with those before it, which therefore report once more what they did.
+            # Rungs compare a trial with those before it, which therefore report once more what they did, and no more.
             started = trials if sweep.scheduler == "asha" else todo
             _run(sweep, started, states, directory, parent, console)
         result = conclude(sweep, trials, states, directory, parent)
@@ -101,7 +101,7 @@ def _run(
         with Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
             tuner = tune.Tuner(
                 tune.with_resources(TrialRun, {"memory": 1}),  # a driver takes no CPU from its workers
-                param_space={"trial": tune.grid_search([_order(trial, directory, parent) for trial in trials])},
+                param_space={"trial": tune.grid_search([_order(t, states, directory, parent) for t in trials])},
                 tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, trials), max_concurrent_trials=concurrent),
                 run_config=tune.RunConfig(
                     name="trials",
@@ -141,7 +141,7 @@ def _fit(tuner: tune.Tuner, stop: Path) -> None:
         raise UserError(f"Ray Tune gave up: {failures[0]}; the same command goes on") from failures[0]
 
 
-def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
+def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
     """What `TrialRun` is told; the store by name, for workers of a cluster have another environment."""
     config = trial.config
     uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
@@ -150,6 +150,7 @@ def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> 
         "number": trial.number,
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
         "evaluate": trial.evaluate,
+        "ended": states[trial].state if states[trial].state in ENDED else None,
         "sweep": directory.path.name,
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
@@ -175,10 +176,18 @@ def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
     return sweep.concurrent or min(room, len(trials))
 
 
+class Rungs(AsyncHyperBandScheduler):
+    """ASHA that takes note of what trials report again and stops none for it: that was decided when it was new."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return self.CONTINUE if result.get(AGAIN) else decision
+
+
 def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
     if sweep.scheduler == "all":
         return FIFOScheduler()
-    return AsyncHyperBandScheduler(
+    return Rungs(
         time_attr="iteration",
         metric=sweep.select_by,
         mode="max",
