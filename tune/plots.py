@@ -30,7 +30,7 @@ def sweep_figures(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Figure 
     if finished.empty:
         return {}
     swept = [key for key in keys if key != "seed" and finished[key].map(str).nunique() > 1]
-    numeric = [key for key in swept if is_numeric_dtype(finished[key])]
+    numeric = [key for key in swept if is_numeric_dtype(finished[key]) and finished[key].notna().all()]
     figures: dict[str, Figure | None] = {f"over {key}": _over(finished, key, swept) for key in numeric}
     if "teacher.arch" in keys and "student.arch" in keys:
         figures["pairs"] = _pairs(finished)

@@ -39,7 +39,7 @@ def conclude(
     table = trial_table(states, runs, pooled)
     keys = list(trials[0].settings)
     chosen = best_trial(table, keys, sweep.select_by)
-    result = _result(sweep, states, directory, table, keys, chosen, parent)
+    result = _result(sweep, states, directory, table, chosen, parent)
     _write_report(sweep, directory, table, keys, result)
     directory.finish(result)
     done = states.count(*ENDED) == len(trials)
@@ -52,7 +52,6 @@ def _result(
     states: States,
     directory: RunDirectory,
     table: pd.DataFrame,
-    keys: list[str],
     chosen: int | None,
     parent: RunAddress | None,
 ) -> Result:
@@ -61,7 +60,8 @@ def _result(
     if chosen is not None:
         row = table.set_index("trial", drop=False).loc[chosen].to_dict()
         names = ("trial", "run", "score", "label_free_score", "accuracy", "agreement", "mte")
-        best = {"settings": {key: row[key] for key in keys}} | {name: _plain(row[name]) for name in names}
+        settings = next(state.settings for state in states if state.number == chosen)
+        best = {"settings": settings} | {name: _plain(row[name]) for name in names}
     return {
         "status": "finished" if states.count(*ENDED) == len(table) else "partial",
         "command": "sweep",

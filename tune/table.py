@@ -1,5 +1,6 @@
 """A sweep as tables: one row per trial, means over seeds, and how well the label-free score ranks."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,8 @@ def means_over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     if finished.empty or not settings:
         return pd.DataFrame()
     rows = []
-    for values, group in finished.groupby([finished[key].map(_hashable) for key in settings], sort=False):
-        row: dict[str, Any] = dict(zip(settings, values, strict=True)) | {"n": len(group)}
+    for _, group in finished.groupby(_setting(finished, settings), sort=False):
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in settings} | {"n": len(group)}
         for name in MEASURES:
             numbers = group[name].astype(float).dropna()
             if len(numbers):
@@ -78,8 +79,8 @@ def best_trial(table: pd.DataFrame, keys: Sequence[str], select_by: str) -> int 
     finished = table[(table["state"] == "finished") & table[column].notna()]
     if finished.empty:
         return None
-    settings = [finished[key].map(_hashable) for key in keys if key != "seed"]
-    means = finished.groupby(settings)[column].transform("mean") if settings else finished[column]
+    settings = [key for key in keys if key != "seed"]
+    means = finished.groupby(_setting(finished, settings))[column].transform("mean") if settings else finished[column]
     order = finished.assign(mean=means).sort_values(["mean", column, "trial"], ascending=[False, False, True])
     return int(order.iloc[0]["trial"])
 
@@ -96,5 +97,6 @@ def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _setting(table: pd.DataFrame, settings: Sequence[str]) -> "pd.Series[str]":
+    """The values of these keys as one text per trial: lists can be grouped by it, and null is a value like any other."""
+    return table[list(settings)].apply(lambda row: json.dumps(row.tolist(), default=str), axis=1)

@@ -48,6 +48,19 @@ def test_means_are_over_the_seeds_of_finished_trials() -> None:
     assert "mte" not in means
 
 
+def test_null_and_lists_are_settings_like_others() -> None:
+    """A column of null and numbers, as pandas makes it; and one of lists."""
+    rows = [(None, 0, "finished", 0.9, 0.7), (None, 1, "finished", 0.8, 0.7), (4, 0, "finished", 0.6, 0.9)]
+    table = _table(rows)  # type: ignore[arg-type]
+    assert means_over_seeds(table, KEYS)["score"].tolist() == pytest.approx([0.85, 0.6])
+    assert best_trial(table, KEYS, "label_free_score") == 0
+    lists = table.assign(**{"loss.beta": [[1, 2], None, [1, 2]]})
+    assert means_over_seeds(lists, KEYS)["n"].tolist() == [2, 1]
+    assert means_over_seeds(lists, KEYS)["loss.beta"].tolist() == [[1, 2], None]
+    assert best_trial(lists, KEYS, "label_free_score") == 1
+    assert "over loss.beta" not in sweep_figures(table, KEYS)
+
+
 def test_rank_correlation_is_spearmans() -> None:
     """Ranks of scores 2 3 4 1 and of accuracies 2 3 1 4: rho = 1 - 6 * (0 + 0 + 9 + 9) / (4 * 15)."""
     (row,) = [r for r in rank_correlations(TABLE).to_dict("records") if r["score"] == "score"]
