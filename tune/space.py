@@ -57,7 +57,7 @@ class Sweep(Section):
     space: Annotated[dict[str, Axis], Field(min_length=1)]
     """Dotted keys to rules; several keys with commas between take a list of values each time."""
     samples: Positive = 1
-    """How often the random rules are drawn, for each combination of the grids."""
+    """How often the random rules are drawn; each draw meets every combination of the grids."""
     seed: Seed = 0
     """Of the random rules."""
     scheduler: Literal["all", "asha"] = "all"
@@ -154,7 +154,8 @@ def _draw(sweep: Sweep) -> Iterator[Settings]:
     random_rules = any(axis.grid is None for axis in sweep.space.values())
     rng = np.random.default_rng(sweep.seed)
     for _ in range(sweep.samples if random_rules else 1):
-        for _, spec in generate_variants(space, random_state=rng):
+        # Drawn before the grids are gone through: the seeds of one setting differ in nothing else.
+        for _, spec in generate_variants(space, constant_grid_search=True, random_state=rng):
             yield _by_single_keys(spec)
 
 

@@ -53,13 +53,23 @@ def test_random_rules_draw_what_they_say_and_the_same_again(tmp_path: Path) -> N
     assert len(trials) == 200
     rates = [trial.config.optimizer.student_lr for trial in trials]
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
-    # The logarithm is uniform on [-4, -2]: its mean has a standard error of 0.58 / sqrt(200) = 0.04.
+    assert len(set(rates)) == 100
+    # The logarithm is uniform on [-4, -2]: its mean has a standard error of 0.58 / sqrt(100) = 0.06.
     assert sum(math.log10(rate) for rate in rates) / 200 == pytest.approx(-3, abs=0.2)
     assert all(1 <= trial.config.loss.beta <= 2 for trial in trials)
     assert {trial.config.transfer.student_steps for trial in trials} == {2, 5}
     assert [trial.settings for trial in load_sweep(path, [])[1]] == [trial.settings for trial in trials]
     other = load_sweep(path, ["sweep.seed=1"])[1]
     assert [trial.settings for trial in other] != [trial.settings for trial in trials]
+
+
+def test_the_seeds_of_a_draw_share_it(tmp_path: Path) -> None:
+    text = ONE + "  loss.beta: {uniform: [1, 2]}\n  seed: {grid: [0, 1, 2]}\nsamples: 2\n"
+    _, trials = load_sweep(_write(tmp_path, text), [])
+    betas = [trial.config.loss.beta for trial in trials]
+    assert [trial.config.seed for trial in trials] == [0, 1, 2, 0, 1, 2]
+    assert betas == [betas[0]] * 3 + [betas[3]] * 3
+    assert betas[0] != betas[3]
 
 
 def test_equal_draws_are_one_trial(tmp_path: Path) -> None:
