@@ -42,8 +42,7 @@ def conclude(
     result = _result(sweep, states, directory, table, chosen, parent)
     _write_report(sweep, directory, table, keys, result)
     directory.finish(result)
-    done = states.count(*ENDED) == len(trials)
-    close_parent(parent, table, runs, result, directory.path, status="FINISHED" if done else "KILLED")
+    close_parent(parent, table, runs, result, directory.path, stopped=directory.stop.exists())
     return result
 
 
