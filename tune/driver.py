@@ -57,8 +57,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         directory.clear_requests()
         parent = open_parent(directory, sweep, trials[0].config)
         states = States(directory.path / "trials.json", list(trials))
-        todo = [trial for trial in trials if states[trial].state not in ENDED]
-        if todo:
+        if todo := states.left():
             # Rungs compare a trial with those before it, which therefore report once more what they did, and no more.
             started = trials if sweep.scheduler == "asha" else todo
             _run(sweep, started, states, directory, parent, console)
@@ -150,7 +149,7 @@ def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAdd
         "number": trial.number,
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
         "evaluate": trial.evaluate,
-        "ended": states[trial].state if states[trial].state in ENDED else None,
+        "ended": states[trial].state if states.ended(trial) else None,
         "sweep": directory.path.name,
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),

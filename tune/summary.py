@@ -11,7 +11,7 @@ from tune.plots import sweep_figures
 from tune.record import close_parent
 from tune.selection import pooled_agreement
 from tune.space import Sweep, Trial
-from tune.states import ENDED, States
+from tune.states import States
 from tune.table import best_trial, means_over_seeds, rank_correlations, trial_table
 from zskt_dist.report.page import Report
 from zskt_dist.report.tables import markdown
@@ -62,7 +62,7 @@ def _result(
         settings = next(state.settings for state in states if state.number == chosen)
         best = {"settings": settings} | {name: _plain(row[name]) for name in names}
     return {
-        "status": "finished" if states.count(*ENDED) == len(table) else "partial",
+        "status": "partial" if states.left() else "finished",
         "command": "sweep",
         "experiment": directory.path.parent.name,
         "name": directory.path.name,

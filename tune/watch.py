@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tune.space import Trial
-from tune.states import ENDED, State, States
+from tune.states import State, States
 
 
 class Watch(tune.Callback):
@@ -26,7 +26,7 @@ class Watch(tune.Callback):
         )
         self._task = self._bar.add_task("trials", total=len(trials), note="")
         self._ended: set[int] = set()
-        self._left_alone = {number for number, trial in trials.items() if states[trial].state in ENDED}
+        self._left_alone = {number for number, trial in trials.items() if states.ended(trial)}
         """Trials that only report again."""
         self._running: dict[int, str] = {}
 
@@ -71,6 +71,8 @@ class Watch(tune.Callback):
         if state.number in self._left_alone:
             return
         state.state, state.message = how, message
+        if how == "finished":
+            state.evaluated = self._trials[state.number].evaluate
         self._states.write()
         self._running.pop(state.number, None)
         self._show(state, f"{how}{f': {message}' if message else ''}", running=False)

@@ -1,6 +1,7 @@
 """What becomes of trials, told by Tune's calls in the order in which Tune makes them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,25 @@ def test_what_the_scheduler_ends_is_stopped_and_says_so(tmp_path: Path, trials: 
     assert (state.state, state.score) == ("stopped", 0.4)
     assert state.message == "by the scheduler after 4 iterations"
     assert json.loads((tmp_path / "trials.json").read_text())[0]["state"] == "stopped"
+
+
+def test_a_changed_evaluation_is_done_again(tmp_path: Path, trials: list[Trial]) -> None:
+    """Of a finished run; a stopped one has no student to be evaluated."""
+    trials = [replace(trial, evaluate=["transitions.images=5"]) for trial in trials]
+    watch, states = _watch(tmp_path, trials, state="stopped")
+    _tell(watch, "start", 1)
+    _tell(watch, "result", 1, result={"state": "finished", "iteration": 5, "done": True})
+    assert States(tmp_path / "trials.json", trials).left() == []
+    otherwise = [replace(trial, evaluate=["transitions.images=6"]) for trial in trials]
+    again = States(tmp_path / "trials.json", otherwise)
+    assert again.left() == [otherwise[1]]
+    watch = Watch({trial.number: trial for trial in otherwise}, again, Console(quiet=True))
+    _tell(watch, "start", 1)
+    assert again[otherwise[1]].state == "running"
+    _tell(watch, "result", 1, result={"state": "finished", "iteration": 5, "done": True})
+    assert States(tmp_path / "trials.json", otherwise).left() == []
+    without = [replace(trial, evaluate=None) for trial in trials]
+    assert States(tmp_path / "trials.json", without).left() == [], "what was measured once more is no loss"
 
 
 @pytest.mark.parametrize("ended", ["stopped", "finished"])
