@@ -34,6 +34,8 @@ from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
 
 log = logging.getLogger(__name__)
 
+_MAX_FAILURES = 3
+"""How often a trial whose process has died is started again; it goes on from the last checkpoint of its run."""
 _STOP_SECONDS = 120.0
 """How long trials that are asked to stop may take to save."""
 
@@ -108,6 +110,8 @@ def _run(
                     verbose=0,
                     callbacks=[watch],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    # Of a trial's own process, with its node: a run that fails is no failure to Tune.
+                    failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
                 ),
             )
             try:

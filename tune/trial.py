@@ -21,6 +21,8 @@ from zskt_dist.tracking.local import read_history
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 300.0
 """How long a trial that is stopped may take to save; Tune itself waits longer."""
+_LOCK_SECONDS = 120.0
+"""How long the lock of a process that died with its machine may outlive it, on shared storage."""
 
 AGAIN = "again"
 """Marks a reported evaluation that was made before this start of the trial."""
@@ -46,6 +48,9 @@ class TrialRun(tune.Trainable):
         self.reported = 0
         self.earlier: deque[Row] | None = None
         """Evaluations of the run before this start, not yet reported again; None until they have been read."""
+        self.leaving = threading.Event()
+        self.driving = False
+        """Whether the run is this trial's to stop: another command may be working on it."""
         self.outcome: dict[str, Any] = {"state": "failed", "message": "ended without an answer"}
         self.thread = threading.Thread(target=self._run, name="trial", daemon=True)
         self.thread.start()
@@ -68,7 +73,8 @@ class TrialRun(tune.Trainable):
             self.thread.join(timeout=_POLL_SECONDS)
 
     def _ask_to_stop(self) -> None:
-        if self.directory.path.is_dir():
+        self.leaving.set()
+        if self.driving and self.directory.path.is_dir():
             self.directory.stop.touch()
 
     def _earlier_evaluation(self) -> dict[str, Any] | None:
@@ -102,6 +108,24 @@ class TrialRun(tune.Trainable):
             log.exception("trial failed")
             self.outcome = {"state": "failed", "message": f"{type(error).__name__}: {error}"}
 
+    def _wait_for_the_run(self) -> None:
+        """Until the process that drove it before, and died, holds it no longer.
+
+        Raises:
+            UserError: another command is at it; Interrupted: asked to stop meanwhile.
+        """
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not self.driving:
+            if self.leaving.is_set():
+                raise Interrupted(0, 0)
+            try:
+                with self.directory.driven():
+                    self.driving = True
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+                self.leaving.wait(timeout=_POLL_SECONDS)
+
     def _train(self) -> dict[str, Any]:
         if Path(self.order["stop"]).exists():
             raise Interrupted(0, 0)
@@ -111,6 +135,7 @@ class TrialRun(tune.Trainable):
         from zskt_dist.launch.measure import evaluate_run
         from zskt_dist.launch.record import adopt
 
+        self._wait_for_the_run()
         console, group = Console(quiet=True), self.order["sweep"]
         result = self.directory.finished()
         if result is None:

@@ -60,6 +60,11 @@ class Watch(tune.Callback):
         elif result.get("done"):  # the scheduler has decided: Tune sets this before it tells us
             self._end(state, "stopped", f"by the scheduler after {state.iteration} iterations")
 
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        state = self._state(trial)
+        if state.number not in self._left_alone:
+            self._show(state, "its process ended unexpectedly; it is started again")
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._end(self._state(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
 

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from tests.support.configs import tiny_config
 from tune.driver import Rungs
 from tune.trial import TrialRun
+from zskt_dist.files import try_lock
 from zskt_dist.launch import driver
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 from zskt_dist.tracking.local import History
@@ -58,6 +59,42 @@ def _started(folder: Path, *overrides: str, ended: str | None = None) -> TrialRu
     }
     trainable.setup({"trial": order})
     return trainable
+
+
+def _hold(directory: RunDirectory) -> IO[str]:
+    held = try_lock(directory.path.with_name(f".{directory.path.name}.lock"))
+    assert held
+    return held
+
+
+def test_a_trial_waits_for_the_lock_of_the_process_before_it(tmp_path: Path, runs: list[str]) -> None:
+    directory = run_directory(tiny_config(tmp_path), "train")
+    with _hold(directory):
+        trainable = _started(tmp_path)
+        trainable.thread.join(timeout=1)
+        assert trainable.thread.is_alive()
+        assert runs == []
+    assert _reports(trainable)[-1]["state"] == "finished"
+
+
+def test_a_trial_that_is_stopped_while_it_waits_stops_no_other_command(tmp_path: Path, runs: list[str]) -> None:
+    directory = _run(tmp_path, {2: 0.2})
+    with _hold(directory):
+        trainable = _started(tmp_path)
+        trainable.cleanup()
+    assert not directory.stop.exists()
+    assert trainable.outcome["state"] == "interrupted"
+    assert runs == []
+
+
+def test_a_run_that_is_not_given_up_fails_its_trial(
+    tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.trial._LOCK_SECONDS", 0.0)
+    with _hold(run_directory(tiny_config(tmp_path), "train")):
+        outcome = _reports(_started(tmp_path))[-1]
+    assert outcome["state"] == "failed"
+    assert "another command is working on this run" in outcome["message"]
 
 
 def _reports(trainable: TrialRun) -> list[dict[str, Any]]:

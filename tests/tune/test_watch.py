@@ -46,6 +46,18 @@ def test_what_the_scheduler_ends_is_stopped_and_says_so(tmp_path: Path, trials: 
     assert json.loads((tmp_path / "trials.json").read_text())[0]["state"] == "stopped"
 
 
+def test_a_trial_is_failed_only_when_tune_gives_it_up(tmp_path: Path, trials: list[Trial]) -> None:
+    watch, states = _watch(tmp_path, trials)
+    for starts in (1, 2):
+        _tell(watch, "start")
+        _tell(watch, "recover")
+        assert (states[trials[0]].state, states[trials[0]].starts) == ("running", starts)
+    _tell(watch, "start")
+    _tell(watch, "error")
+    assert states[trials[0]].state == "failed"
+    assert "its process ended unexpectedly" in states[trials[0]].message
+
+
 def test_a_changed_evaluation_is_done_again(tmp_path: Path, trials: list[Trial]) -> None:
     """Of a finished run; a stopped one has no student to be evaluated."""
     trials = [replace(trial, evaluate=["transitions.images=5"]) for trial in trials]
