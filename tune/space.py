@@ -171,7 +171,7 @@ def _check_stopping(sweep: Sweep, config: Config) -> None:
         problem = f"asha judges trials from iteration {sweep.grace} on (sweep.grace) by their evaluations; use 1 to "
         raise ConfigError("evaluation.every", every, f"{problem}{sweep.grace}")
     if sweep.select_by == "label_free_score" and not config.evaluation.held_out_images:
-        raise ConfigError("evaluation.held_out_images", 0, "asha stops trials by the label-free score, which needs some")
+        raise ConfigError("evaluation.held_out_images", 0, "asha goes by the label-free score, which needs them")
 
 
 def _draw(sweep: Sweep) -> Iterator[Settings]:

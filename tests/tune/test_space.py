@@ -148,7 +148,7 @@ MISTAKES = {
     "asha and no score": (
         ASHA,
         ["sweep.grace=2", "evaluation.every=2", "evaluation.held_out_images=0"],
-        "evaluation.held_out_images=0: asha stops trials by the label-free score",
+        "evaluation.held_out_images=0: asha goes by the label-free score",
     ),
     "asha and lengths": (
         "  iterations: {grid: [4, 5]}\nscheduler: asha\ngrace: 2\n",

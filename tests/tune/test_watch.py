@@ -61,7 +61,7 @@ def test_a_trial_is_failed_only_when_tune_gives_it_up(tmp_path: Path, trials: li
 def test_a_changed_evaluation_is_done_again(tmp_path: Path, trials: list[Trial]) -> None:
     """Of a finished run; a stopped one has no student to be evaluated."""
     trials = [replace(trial, evaluate=["transitions.images=5"]) for trial in trials]
-    watch, states = _watch(tmp_path, trials, state="stopped")
+    watch, _ = _watch(tmp_path, trials, state="stopped")
     _tell(watch, "start", 1)
     _tell(watch, "result", 1, result={"state": "finished", "iteration": 5, "done": True})
     assert States(tmp_path / "trials.json", trials).left() == []
