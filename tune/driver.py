@@ -29,7 +29,7 @@ from zskt_dist.launch.plan import problems
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.storage import absolute, join, remove_folder
+from zskt_dist.runtime.storage import absolute, is_uri, join, remove_folder
 from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,15 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
             console.print(f"The earlier sweep is kept as {aside}; runs of trials are used again")
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.clear_requests()
-        parent = open_parent(directory, sweep, trials[0].config)
-        states = States(directory.path / "trials.json", list(trials))
-        if todo := states.left():
-            # Rungs compare a trial with those before it, which therefore report once more what they did, and no more.
-            started = trials if sweep.scheduler == "asha" else todo
-            _run(sweep, started, states, directory, parent, console)
+        # In a store, what became of the trials must be there should this machine be lost.
+        with directory.mirror.following():
+            parent = open_parent(directory, sweep, trials[0].config)
+            states = States(directory.path / "trials.json", list(trials), written=directory.mirror.push_soon)
+            directory.mirror.push_soon()
+            if todo := states.left():
+                # Rungs compare a trial with those before it, which report once more what they did, and no more.
+                started = trials if sweep.scheduler == "asha" else todo
+                _run(sweep, started, states, directory, parent, console)
         result = conclude(sweep, trials, states, directory, parent)
         directory.mirror.push()
         if directory.stop.exists():
@@ -98,6 +101,7 @@ def _run(
         concurrent = _concurrent_trials(sweep, trials)
         console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
         _warn_of_one_file(parent, len(ray.nodes()))
+        _check_sight(sweep, directory, len(ray.nodes()))
         by_number = {trial.number: trial for trial in trials}
         with Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
             tuner = tune.Tuner(
@@ -198,6 +202,21 @@ def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
         grace_period=sweep.grace,
         reduction_factor=sweep.reduction,
     )
+
+
+def _check_sight(sweep: Sweep, directory: RunDirectory, nodes: int) -> None:
+    """Whether asha sees the evaluations of runs, in their `progress.json`, which goes to no store.
+
+    Raises:
+        ConfigError: the workers of a trial may be on another machine than the process that drives it.
+    """
+    if sweep.scheduler == "asha" and is_uri(directory.location) and nodes > 1:
+        raise ConfigError(
+            "sweep.scheduler",
+            "asha",
+            f"cannot follow trials on {nodes} machines whose runs_dir is a URI; use a folder that all machines share, "
+            "or sweep.scheduler=all",
+        )
 
 
 def _warn_of_one_file(parent: RunAddress | None, nodes: int) -> None:

@@ -1,5 +1,6 @@
 """What has become of each trial, in a file that survives the driver."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,14 @@ class State:
 
 
 class States:
-    """The states of all trials, written after every change."""
+    """The states of all trials, written after every change.
 
-    def __init__(self, path: Path, trials: list[Trial]) -> None:
-        self._path = path
+    Args:
+        written: Called after each time.
+    """
+
+    def __init__(self, path: Path, trials: list[Trial], written: Callable[[], None] = lambda: None) -> None:
+        self._path, self._written = path, written
         self._trials = trials
         known = {entry["hash"]: entry for entry in read_json(path) or []}
         self._states = {
@@ -67,6 +72,7 @@ class States:
 
     def write(self) -> None:
         write_json(self._path, [asdict(state) for state in self])
+        self._written()
 
     def count(self, *states: str) -> int:
         return sum(state.state in states for state in self)
