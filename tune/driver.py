@@ -65,7 +65,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
             if todo := states.left():
                 # Rungs compare a trial with those before it, which report once more what they did, and no more.
                 started = trials if sweep.scheduler == "asha" else todo
-                _run(sweep, started, states, directory, parent, console)
+                _run(sweep, _in_order(started, states), states, directory, parent, console)
         result = conclude(sweep, trials, states, directory, parent)
         directory.mirror.push()
         if directory.stop.exists():
@@ -74,6 +74,11 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         first = next((state.message for state in states if state.message), "see the lines above")
         raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")
     return result
+
+
+def _in_order(trials: Sequence[Trial], states: States) -> list[Trial]:
+    """Those that have ended, those that had begun, and the others: the first have reported again before one goes on."""
+    return sorted(trials, key=lambda trial: (not states.ended(trial), states[trial].starts == 0))
 
 
 def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:

@@ -19,7 +19,7 @@ from zskt_dist.tracking.mlflow import RunAddress, end_run, log_values, open_run,
 log = logging.getLogger(__name__)
 
 _SPACE = "sweep.yaml"
-_STATUS = {"failed": "FAILED", "stopped": "FINISHED"}
+_STATUS = {"failed": "FAILED", "stopped": "FINISHED", "interrupted": "KILLED", "running": "KILLED"}
 """MLflow's word for trials that need not have closed their run, or not in this sense."""
 
 

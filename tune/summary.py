@@ -131,7 +131,7 @@ def print_sweep(result: Result, directory: RunDirectory, console: Console) -> No
         shown.add_column(name, justify="left" if name in (*settings, "state") else "right", overflow="fold")
     for row in table.sort_values(column, ascending=False).to_dict("records"):
         best = result["best"] is not None and row["trial"] == result["best"]["trial"]
-        cells = [str(row[key]) for key in settings]
+        cells = ["null" if row[key] != row[key] else str(row[key]) for key in settings]
         numbers = (_percent(row["score"]), _percent(row["accuracy"]), _number(row["mte"]))
         shown.add_row(str(row["trial"]), *cells, row["state"], *numbers, style="bold" if best else None)
     console.print(shown)

@@ -1,12 +1,12 @@
 """A sweep as tables: one row per trial, means over seeds, and how well the label-free score ranks."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from tune.states import State, States
+from tune.states import State
 from zskt_dist.errors import UserError
 from zskt_dist.files import sha256_of
 from zskt_dist.runtime.directory import RunDirectory
@@ -20,7 +20,7 @@ _FEWEST = 4
 """Settings for a rank correlation."""
 
 
-def trial_table(states: States, runs: Mapping[str, RunDirectory], pooled: Mapping[str, float]) -> pd.DataFrame:
+def trial_table(states: Iterable[State], runs: Mapping[str, RunDirectory], pooled: Mapping[str, float]) -> pd.DataFrame:
     """One row per trial: settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
 
     Args:

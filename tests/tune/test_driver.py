@@ -11,6 +11,7 @@ from tests.tune.test_space import ASHA, ONE, _write
 from tune import driver, sweep
 from tune.driver import run_sweep, sweep_directory
 from tune.space import load_sweep
+from tune.states import States
 from zskt_dist.errors import ConfigError
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 
@@ -53,6 +54,14 @@ def test_a_store_has_the_state_of_a_sweep_whose_machine_is_lost(
     with pytest.raises(Lost):
         run_sweep(one, trials, fresh=False, console=Console(quiet=True))
     assert sweep_directory(one, trials).path.is_relative_to(tmp_path / "here")
+
+
+def test_what_has_ended_reports_again_first(tmp_path: Path) -> None:
+    _, trials = load_sweep(_write(tmp_path, ONE + "  seed: {grid: [0, 1, 2, 3]}\n"), [])
+    states = States(tmp_path / "trials.json", trials)
+    for number, (state, starts) in enumerate([("waiting", 0), ("interrupted", 1), ("stopped", 1), ("waiting", 0)]):
+        states[trials[number]].state, states[trials[number]].starts = state, starts
+    assert [trial.number for trial in driver._in_order(trials, states)] == [2, 1, 0, 3]
 
 
 def test_asha_is_refused_where_it_cannot_see(tmp_path: Path, store: Path) -> None:

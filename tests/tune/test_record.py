@@ -14,7 +14,7 @@ from zskt_dist.files import write_json
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.tracking.mlflow import RunAddress, open_run
 
-STATES = {"a": "failed", "b": "stopped", "c": "finished", "d": "interrupted"}
+STATES = {"a": "failed", "b": "stopped", "c": "finished", "d": "running", "e": "waiting"}
 
 
 def _close(folder: Path, parent: RunAddress, runs: dict[str, RunDirectory], *, stopped: bool, status: str) -> None:
@@ -23,7 +23,7 @@ def _close(folder: Path, parent: RunAddress, runs: dict[str, RunDirectory], *, s
         {"trial": i, "config_hash": key, "state": state, "score": None, "iteration": 1}
         for i, (key, state) in enumerate(STATES.items())
     ]
-    result |= {"trials": 4, "failed": 1}
+    result |= {"trials": len(STATES), "failed": 1}
     close_parent(parent, pd.DataFrame(rows), runs, result, folder, stopped=stopped)
 
 
@@ -50,7 +50,8 @@ def test_runs_end_as_their_trials_did(tmp_path: Path, uri: str) -> None:
         "a": "FAILED",
         "b": "FINISHED",
         "c": "FINISHED",
-        "d": "RUNNING",
+        "d": "KILLED",
+        "e": "RUNNING",
     }
     assert {key: client.get_run(child.run_id).data.tags["state"] for key, child in children.items()} == STATES
     run = client.get_run(parent.run_id)

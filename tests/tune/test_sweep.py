@@ -79,7 +79,9 @@ def _check_mlflow(folder: Path, result: dict[str, Any]) -> None:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     parent = client.get_run(result["mlflow"]["run_id"])
     assert parent.data.tags["command"] == "sweep"
-    assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "tables", "figures"}
+    assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", "partial")
+    shown = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert shown >= {"report.html", "sweep.yaml", "tables", "figures"}
     runs = client.search_runs([parent.info.experiment_id])
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3, "one run for each trial, whatever was killed"
