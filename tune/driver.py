@@ -21,7 +21,7 @@ from tune.record import open_parent
 from tune.space import Sweep, Trial
 from tune.states import ENDED, States
 from tune.summary import conclude
-from tune.trial import TrialRun
+from tune.trial import AGAIN, TrialRun
 from tune.watch import Watch
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.asking import stop_file_on_signal
@@ -29,11 +29,13 @@ from zskt_dist.launch.plan import problems
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.storage import absolute, join, remove_folder
+from zskt_dist.runtime.storage import absolute, is_uri, join, remove_folder
 from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
 
 log = logging.getLogger(__name__)
 
+_MAX_FAILURES = 3
+"""How often a trial whose process has died is started again; it goes on from the last checkpoint of its run."""
 _STOP_SECONDS = 120.0
 """How long trials that are asked to stop may take to save."""
 
@@ -55,13 +57,15 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
             console.print(f"The earlier sweep is kept as {aside}; runs of trials are used again")
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.clear_requests()
-        parent = open_parent(directory, sweep, trials[0].config)
-        states = States(directory.path / "trials.json", list(trials))
-        todo = [trial for trial in trials if states[trial].state not in ENDED]
-        if todo:
-            # Rungs compare a trial with those before it, which therefore report once more what they did.
-            started = trials if sweep.scheduler == "asha" else todo
-            _run(sweep, started, states, directory, parent, console)
+        # In a store, what became of the trials must be there should this machine be lost.
+        with directory.mirror.following():
+            parent = open_parent(directory, sweep, trials[0].config)
+            states = States(directory.path / "trials.json", list(trials), written=directory.mirror.push_soon)
+            directory.mirror.push_soon()
+            if todo := states.left():
+                # Rungs compare a trial with those before it, which report once more what they did, and no more.
+                started = trials if sweep.scheduler == "asha" else todo
+                _run(sweep, _in_order(started, states), states, directory, parent, console)
         result = conclude(sweep, trials, states, directory, parent)
         directory.mirror.push()
         if directory.stop.exists():
@@ -70,6 +74,11 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         first = next((state.message for state in states if state.message), "see the lines above")
         raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")
     return result
+
+
+def _in_order(trials: Sequence[Trial], states: States) -> list[Trial]:
+    """Those that have ended, those that had begun, and the others: the first have reported again before one goes on."""
+    return sorted(trials, key=lambda trial: (not states.ended(trial), states[trial].starts == 0))
 
 
 def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:
@@ -97,11 +106,12 @@ def _run(
         concurrent = _concurrent_trials(sweep, trials)
         console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
         _warn_of_one_file(parent, len(ray.nodes()))
+        _check_sight(sweep, directory, len(ray.nodes()))
         by_number = {trial.number: trial for trial in trials}
         with Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
             tuner = tune.Tuner(
                 tune.with_resources(TrialRun, {"memory": 1}),  # a driver takes no CPU from its workers
-                param_space={"trial": tune.grid_search([_order(trial, directory, parent) for trial in trials])},
+                param_space={"trial": tune.grid_search([_order(t, states, directory, parent) for t in trials])},
                 tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, trials), max_concurrent_trials=concurrent),
                 run_config=tune.RunConfig(
                     name="trials",
@@ -109,6 +119,8 @@ def _run(
                     verbose=0,
                     callbacks=[watch],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    # Of a trial's own process, with its node: a run that fails is no failure to Tune.
+                    failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
                 ),
             )
             try:
@@ -141,7 +153,7 @@ def _fit(tuner: tune.Tuner, stop: Path) -> None:
         raise UserError(f"Ray Tune gave up: {failures[0]}; the same command goes on") from failures[0]
 
 
-def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
+def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
     """What `TrialRun` is told; the store by name, for workers of a cluster have another environment."""
     config = trial.config
     uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
@@ -150,6 +162,7 @@ def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> 
         "number": trial.number,
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
         "evaluate": trial.evaluate,
+        "ended": states[trial].state if states.ended(trial) else None,
         "sweep": directory.path.name,
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
@@ -171,10 +184,18 @@ def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
     return sweep.concurrent or min(fits, len(trials))
 
 
+class Rungs(AsyncHyperBandScheduler):
+    """ASHA that takes note of what trials report again and stops none for it: that was decided when it was new."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return self.CONTINUE if result.get(AGAIN) else decision
+
+
 def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
     if sweep.scheduler == "all":
         return FIFOScheduler()
-    return AsyncHyperBandScheduler(
+    return Rungs(
         time_attr="iteration",
         metric=sweep.select_by,
         mode="max",
@@ -182,6 +203,21 @@ def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
         grace_period=sweep.grace,
         reduction_factor=sweep.reduction,
     )
+
+
+def _check_sight(sweep: Sweep, directory: RunDirectory, nodes: int) -> None:
+    """Whether asha sees the evaluations of runs, in their `progress.json`, which goes to no store.
+
+    Raises:
+        ConfigError: the workers of a trial may be on another machine than the process that drives it.
+    """
+    if sweep.scheduler == "asha" and is_uri(directory.location) and nodes > 1:
+        raise ConfigError(
+            "sweep.scheduler",
+            "asha",
+            f"cannot follow trials on {nodes} machines whose runs_dir is a URI; use a folder that all machines share, "
+            "or sweep.scheduler=all",
+        )
 
 
 def _warn_of_one_file(parent: RunAddress | None, nodes: int) -> None:

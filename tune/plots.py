@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
+from tune.table import settings_by
+
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 _LABELS = {"accuracy": "test accuracy %", "mte": "MTE", "score": "label-free score %"}
@@ -30,11 +32,11 @@ def sweep_figures(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Figure 
     if finished.empty:
         return {}
     swept = [key for key in keys if key != "seed" and finished[key].map(str).nunique() > 1]
-    numeric = [key for key in swept if is_numeric_dtype(finished[key])]
+    numeric = [key for key in swept if is_numeric_dtype(finished[key]) and finished[key].notna().all()]
     figures: dict[str, Figure | None] = {f"over {key}": _over(finished, key, swept) for key in numeric}
     if "teacher.arch" in keys and "student.arch" in keys:
         figures["pairs"] = _pairs(finished)
-    figures["score against accuracy"] = _scores(finished)
+    figures["score against accuracy"] = _scores(finished, keys)
     return figures
 
 
@@ -106,13 +108,16 @@ def _pairs(finished: pd.DataFrame) -> Figure:
     return figure
 
 
-def _scores(finished: pd.DataFrame) -> Figure | None:
-    both = finished[["score", "accuracy"]].dropna().astype(float)
-    if len(both) < 4 or both["score"].nunique() == 1 or both["accuracy"].nunique() == 1:
+def _scores(finished: pd.DataFrame, keys: Sequence[str]) -> Figure | None:
+    """Each setting a point, the mean over its seeds."""
+    both = settings_by(finished, keys, "score")
+    if both is None:
         return None
     figure, axes = plt.subplots(figsize=(4.8, 4), constrained_layout=True)
     axes.scatter(100 * both["score"], 100 * both["accuracy"], color=_COLOURS[0])
     rho = both["score"].corr(both["accuracy"], method="spearman")
-    axes.set(xlabel=_LABELS["score"], ylabel=_LABELS["accuracy"], title=f"rank correlation {rho:.2f}, n = {len(both)}")
+    axes.set(
+        xlabel=_LABELS["score"], ylabel=_LABELS["accuracy"], title=f"rank correlation {rho:.2f}, {len(both)} settings"
+    )
     axes.grid(alpha=0.25)
     return figure

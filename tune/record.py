@@ -2,18 +2,25 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from tune.space import Sweep
 from zskt_dist.config import Config
-from zskt_dist.files import read_json, write_json
+from zskt_dist.errors import UserError
+from zskt_dist.files import read_json, write_atomic, write_json
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.tracking.mlflow import RunAddress, log_values, open_run, set_tags, tracking_uri, upload
+from zskt_dist.tracking.mlflow import RunAddress, end_run, log_values, open_run, set_tags, tracking_uri, upload
 
 log = logging.getLogger(__name__)
+
+_SPACE = "sweep.yaml"
+_STATUS = {"failed": "FAILED", "stopped": "FINISHED", "interrupted": "KILLED", "running": "KILLED"}
+"""MLflow's word for trials that need not have closed their run, or not in this sense."""
 
 
 def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAddress | None:
@@ -22,6 +29,8 @@ def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAdd
     Args:
         config: Of the first trial.
     """
+    # An artifact: a space may change between two commands, parameters of MLflow may not.
+    write_atomic(directory.path / _SPACE, yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False))
     uri = tracking_uri(config.tracking.uri)
     if uri is None:
         return None
@@ -31,7 +40,7 @@ def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAdd
             uri,
             config.experiment,
             directory.path.name,
-            params={f"sweep.{key}": value for key, value in sweep.model_dump(mode="json").items() if key != "title"},
+            params={},
             tags={"command": "sweep", "title": sweep.title, "selected_by": sweep.select_by},
             known=RunAddress(*(known[field] for field in RunAddress._fields)) if known else None,
         )
@@ -49,9 +58,13 @@ def close_parent(
     result: dict[str, Any],
     report: Path,
     *,
-    status: str,
+    stopped: bool,
 ) -> None:
-    """Tables and figures go to the parent; children learn their pooled score, and the best one that it is it."""
+    """Tables and figures go to the parent; children learn their pooled score, and the best one that it is it.
+
+    Args:
+        stopped: The sweep was asked to, and is to be continued: KILLED, in MLflow's words.
+    """
     if address is None:
         return
     best = (result["best"] or {}).get("trial")
@@ -64,17 +77,33 @@ def close_parent(
             nested = {"mlflow.parentRunId": address.run_id}  # also where the trial could not see the sweep's folder
             chosen = nested | {"best": str(row["trial"] == best).lower(), "selected_by": result["select_by"]}
             set_tags(child, {"sweep": result["name"], "trial": str(row["trial"]), "state": row["state"], **chosen})
+            _close_child(child, runs[row["config_hash"]], row["state"])
             if pd.notna(row["score"]):
                 log_values(child, {"score": row["score"]}, step=int(row["iteration"]))
         numbers = {f"best_{key}": value for key, value in (result["best"] or {}).items() if isinstance(value, float)}
         log_values(address, numbers | {"trials": result["trials"], "failed": result["failed"]})
         folders = {name: sorted((report / name).glob("*.*")) for name in ("tables", "figures")}
-        files = [path for path in (report / "report.md", report / "report.html") if path.exists()]
+        files = [report / name for name in ("report.md", "report.html", _SPACE)]
         upload(
-            address, rows=[], scores={}, images={}, files=files, folders=folders, tags={}, log_model=None, status=status
+            address,
+            rows=[],
+            scores={},
+            images={},
+            files=[path for path in files if path.exists()],
+            folders=folders,
+            tags={"state": result["status"]},
+            log_model=None,
+            status="KILLED" if stopped else "FINISHED",
         )
     except Exception as error:
         log.warning("%s", _lost(address.tracking_uri, error))
+
+
+def _close_child(child: RunAddress, run: RunDirectory, state: str) -> None:
+    """A run whose process has died still counts as running; one that another command is working on does."""
+    if state in _STATUS and run.finished() is None:
+        with suppress(UserError), run.driven():
+            end_run(child, _STATUS[state])
 
 
 def _lost(uri: str, error: Exception) -> str:

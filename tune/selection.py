@@ -2,7 +2,7 @@
 
 A student's own generators are its own adversaries: a weak one flatters it. So the images on which
 students are compared come from the generators of all trials, as they were at several moments of
-their runs, and from noise. Every student is compared with its own teacher.
+their runs, and a little from noise: one source among all of them. Every student is compared with its own teacher.
 """
 
 from collections.abc import Iterator, Sequence

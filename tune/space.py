@@ -12,9 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from zskt_dist.config import Config, config_hash, load_config
-from zskt_dist.config.load import assign, read_yaml
+from zskt_dist.config.load import MEASURE_KEYS, PLACEMENT_KEYS, UNUSED_KEYS, assign, is_under, read_yaml
 from zskt_dist.config.schema import Identifier, NonNegative, Positive, Section, Seed
 from zskt_dist.errors import ConfigError, UserError
+
+_OF_ALL = ("experiment", "runs_dir", "launch.kind")
+"""Where the trials of a sweep lie and run together."""
 
 Settings = dict[str, Any]
 """Dotted keys to values, as on the command line."""
@@ -57,7 +60,7 @@ class Sweep(Section):
     space: Annotated[dict[str, Axis], Field(min_length=1)]
     """Dotted keys to rules; several keys with commas between take a list of values each time."""
     samples: Positive = 1
-    """How often the random rules are drawn, for each combination of the grids."""
+    """How often the random rules are drawn; each draw meets every combination of the grids."""
     seed: Seed = 0
     """Of the random rules."""
     scheduler: Literal["all", "asha"] = "all"
@@ -123,6 +126,9 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
         evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
         trial = Trial(len(trials), settings, config, evaluate)
         trials.setdefault(trial.hash, trial)
+    if sweep.scheduler == "asha":
+        for trial in trials.values():
+            _check_stopping(sweep, trial.config)
     return sweep, list(trials.values())
 
 
@@ -135,9 +141,37 @@ def _check_keys(sweep: Sweep, overrides: Sequence[str]) -> None:
     for key in (*sweep.set, *(text.partition("=")[0] for text in overrides)):
         if key in swept:
             raise ConfigError(key, "…", "is what the sweep varies; change the sweep's space")
+    for key in swept:
+        _check_swept(sweep, key)
     twice = [key for key in swept if swept.count(key) > 1]
     if twice:
         raise ConfigError(twice[0], "…", "is in the search space twice")
+
+
+def _check_swept(sweep: Sweep, key: str) -> None:
+    """Values of a key that is swept must make different runs, which can be compared."""
+    if is_under(key, _OF_ALL):
+        raise ConfigError(key, "…", "is the same for all trials of a sweep; take it out of the space")
+    if is_under(key, MEASURE_KEYS):
+        raise ConfigError(key, "…", "measures a run and does not change it; set it in `set` or `evaluate`")
+    if is_under(key, (*PLACEMENT_KEYS, *UNUSED_KEYS["train"])):
+        raise ConfigError(key, "…", "does not change what a trial computes: all its values are the same run")
+    if key == "iterations" and sweep.scheduler == "asha":
+        raise ConfigError(
+            key, "…", "cannot be swept with sweep.scheduler=asha: the learning rates of longer runs fall later"
+        )
+
+
+def _check_stopping(sweep: Sweep, config: Config) -> None:
+    """Whether asha has something to go by, at the first rung and at each one after it."""
+    if sweep.grace > config.iterations:
+        raise ConfigError("sweep.grace", sweep.grace, f"is more than a trial's {config.iterations} iterations")
+    every = config.evaluation.every
+    if not 0 < every <= sweep.grace:
+        problem = f"asha judges trials from iteration {sweep.grace} on (sweep.grace) by their evaluations; use 1 to "
+        raise ConfigError("evaluation.every", every, f"{problem}{sweep.grace}")
+    if sweep.select_by == "label_free_score" and not config.evaluation.held_out_images:
+        raise ConfigError("evaluation.held_out_images", 0, "asha goes by the label-free score, which needs them")
 
 
 def _draw(sweep: Sweep) -> Iterator[Settings]:
@@ -154,7 +188,8 @@ def _draw(sweep: Sweep) -> Iterator[Settings]:
     random_rules = any(axis.grid is None for axis in sweep.space.values())
     rng = np.random.default_rng(sweep.seed)
     for _ in range(sweep.samples if random_rules else 1):
-        for _, spec in generate_variants(space, random_state=rng):
+        # Drawn before the grids are gone through: the seeds of one setting differ in nothing else.
+        for _, spec in generate_variants(space, constant_grid_search=True, random_state=rng):
             yield _by_single_keys(spec)
 
 

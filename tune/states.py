@@ -1,5 +1,6 @@
 """What has become of each trial, in a file that survives the driver."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from zskt_dist.files import read_json, write_json
 from zskt_dist.runtime.directory import run_directory
 
 ENDED = ("finished", "stopped")
-"""States that a repeated command leaves alone; all others are tried again."""
+"""States that a repeated command leaves alone, where `evaluate` is as it was; all others are tried again."""
 
 
 @dataclass
@@ -29,13 +30,20 @@ class State:
     message: str = ""
     starts: int = 0
     """How often it has been started."""
+    evaluated: list[str] | None = None
+    """The settings of `evaluate` with which it was finished."""
 
 
 class States:
-    """The states of all trials, written after every change."""
+    """The states of all trials, written after every change.
 
-    def __init__(self, path: Path, trials: list[Trial]) -> None:
-        self._path = path
+    Args:
+        written: Called after each time.
+    """
+
+    def __init__(self, path: Path, trials: list[Trial], written: Callable[[], None] = lambda: None) -> None:
+        self._path, self._written = path, written
+        self._trials = trials
         known = {entry["hash"]: entry for entry in read_json(path) or []}
         self._states = {
             trial.hash: State(trial.number, trial.hash, trial.settings, run_directory(trial.config, "train").path.name)
@@ -43,8 +51,8 @@ class States:
         }
         for key, state in self._states.items():
             if key in known:
-                for name in ("state", "iteration", "score", "message", "starts"):
-                    setattr(state, name, known[key][name])
+                for name in ("state", "iteration", "score", "message", "starts", "evaluated"):
+                    setattr(state, name, known[key].get(name, getattr(state, name)))
 
     def __getitem__(self, trial: Trial) -> State:
         return self._states[trial.hash]
@@ -52,8 +60,19 @@ class States:
     def __iter__(self) -> Any:
         return iter(self._states.values())
 
+    def ended(self, trial: Trial) -> bool:
+        """Whether nothing is left to do for it; a finished run that is to be evaluated otherwise is evaluated again."""
+        state = self[trial]
+        measured = state.state == "stopped" or trial.evaluate in (None, state.evaluated)
+        return state.state in ENDED and measured
+
+    def left(self) -> list[Trial]:
+        """Trials that a repeated command goes on with."""
+        return [trial for trial in self._trials if not self.ended(trial)]
+
     def write(self) -> None:
         write_json(self._path, [asdict(state) for state in self])
+        self._written()
 
     def count(self, *states: str) -> int:
         return sum(state.state in states for state in self)

@@ -11,8 +11,8 @@ from tune.plots import sweep_figures
 from tune.record import close_parent
 from tune.selection import pooled_agreement
 from tune.space import Sweep, Trial
-from tune.states import ENDED, States
-from tune.table import best_trial, means_over_seeds, rank_correlations, trial_table
+from tune.states import States
+from tune.table import best_trial, compares_teachers, means_over_seeds, rank_correlations, trial_table
 from zskt_dist.report.page import Report
 from zskt_dist.report.tables import markdown
 from zskt_dist.runtime.directory import RunDirectory, run_directory
@@ -22,9 +22,13 @@ from zskt_dist.tracking.mlflow import RunAddress
 Result = dict[str, Any]
 
 _SELECTED = {
-    "label_free_score": "without labels, by agreement with the teacher on held-out pseudo-images and noise",
+    "label_free_score": "without labels, by agreement with the teacher on held-out pseudo-images, and a little noise",
     "accuracy": "BY TEST ACCURACY, which a zero-shot setting does not have: its accuracy is no estimate any more",
 }
+_TEACHERS = (
+    "The trials have different teachers: a score tells how well a student imitates its own, so the teacher that is "
+    "easiest to imitate has an advantage"
+)
 
 
 def conclude(
@@ -42,8 +46,7 @@ def conclude(
     result = _result(sweep, states, directory, table, keys, chosen, parent)
     _write_report(sweep, directory, table, keys, result)
     directory.finish(result)
-    done = states.count(*ENDED) == len(trials)
-    close_parent(parent, table, runs, result, directory.path, status="FINISHED" if done else "KILLED")
+    close_parent(parent, table, runs, result, directory.path, stopped=directory.stop.exists())
     return result
 
 
@@ -61,9 +64,10 @@ def _result(
     if chosen is not None:
         row = table.set_index("trial", drop=False).loc[chosen].to_dict()
         names = ("trial", "run", "score", "label_free_score", "accuracy", "agreement", "mte")
-        best = {"settings": {key: row[key] for key in keys}} | {name: _plain(row[name]) for name in names}
+        settings = next(state.settings for state in states if state.number == chosen)
+        best = {"settings": settings} | {name: _plain(row[name]) for name in names}
     return {
-        "status": "finished" if states.count(*ENDED) == len(table) else "partial",
+        "status": "partial" if states.left() else "finished",
         "command": "sweep",
         "experiment": directory.path.parent.name,
         "name": directory.path.name,
@@ -73,8 +77,9 @@ def _result(
         "stopped": states.count("stopped"),
         "failed": states.count("failed"),
         "select_by": sweep.select_by,
+        "compares_teachers": compares_teachers(table),
         "best": best,
-        "rank_correlations": rank_correlations(table).to_dict("records"),
+        "rank_correlations": rank_correlations(table, keys).to_dict("records"),
         "runs": [state.run for state in states if state.state == "finished"],
         "mlflow": parent and parent._asdict(),
     }
@@ -83,12 +88,15 @@ def _result(
 def _write_report(sweep: Sweep, directory: RunDirectory, table: pd.DataFrame, keys: list[str], result: Result) -> None:
     report = Report(directory.path, sweep.title)
     report.text(f"Selected {_SELECTED[sweep.select_by]}.")
+    if result["compares_teachers"]:
+        report.text(f"{_TEACHERS}.")
     if best := result["best"]:
         report.text(f"Best: trial {best['trial']}, run `{best['run']}`: {best['settings']}")
+    ranking = rank_correlations(table, keys)
     frames = (
         ("trials", "Trials", table.drop(columns="message")),
         ("means", "Means over seeds", means_over_seeds(table, keys) if "seed" in keys else pd.DataFrame()),
-        ("ranking", "How the label-free scores rank, compared with test accuracy", rank_correlations(table)),
+        ("ranking", "How label-free scores rank settings (means over seeds), and test accuracy does", ranking),
         ("problems", "Trials that did not finish", table[table["message"] != ""][["trial", "state", "message"]]),
     )
     for name, heading, frame in frames:
@@ -123,13 +131,15 @@ def print_sweep(result: Result, directory: RunDirectory, console: Console) -> No
         shown.add_column(name, justify="left" if name in (*settings, "state") else "right", overflow="fold")
     for row in table.sort_values(column, ascending=False).to_dict("records"):
         best = result["best"] is not None and row["trial"] == result["best"]["trial"]
-        cells = [str(row[key]) for key in settings]
+        cells = ["null" if row[key] != row[key] else str(row[key]) for key in settings]
         numbers = (_percent(row["score"]), _percent(row["accuracy"]), _number(row["mte"]))
         shown.add_row(str(row["trial"]), *cells, row["state"], *numbers, style="bold" if best else None)
     console.print(shown)
     for correlation in result["rank_correlations"][:1]:
         rho, n = correlation["rank correlation with accuracy"], correlation["n"]
-        console.print(f"rank correlation of the score with test accuracy: {rho:.2f} (n = {n})", highlight=False)
+        console.print(f"rank correlation of the score with test accuracy: {rho:.2f} ({n} settings)", highlight=False)
+    if result["compares_teachers"]:
+        console.print(_TEACHERS, soft_wrap=True, highlight=False)
     if result["best"]:
         best_run = directory.path.with_name(result["best"]["run"])
         console.print(f"student  {best_run / 'student.safetensors'}", soft_wrap=True)

@@ -64,6 +64,7 @@ def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console")
         table.add_column(column, overflow="fold")
     for trial in trials:
         directory = run_directory(trial.config, "train")
+        directory.mirror.pull(checkpoints=False)
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(str(trial.number), trial.label, directory.path.name, state)
     console.print(table)

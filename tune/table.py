@@ -1,19 +1,26 @@
 """A sweep as tables: one row per trial, means over seeds, and how well the label-free score ranks."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from scipy.stats import spearmanr
 
-from tune.states import State, States
+from tune.states import State
+from zskt_dist.errors import UserError
+from zskt_dist.files import sha256_of
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.mirror import local_file
 
 MEASURES = ("score", "label_free_score", "accuracy", "mte")
 """What is averaged over seeds, and drawn."""
+_RANKING = ("score", "label_free_score", "held_out_agreement", "noise_agreement", "generator_loss_drift")
+"""What trials could be ranked by without labels; of the drift the size, so a good one goes down as accuracy goes up."""
+_FEWEST = 4
+"""Settings for a rank correlation."""
 
 
-def trial_table(states: States, runs: Mapping[str, RunDirectory], pooled: Mapping[str, float]) -> pd.DataFrame:
+def trial_table(states: Iterable[State], runs: Mapping[str, RunDirectory], pooled: Mapping[str, float]) -> pd.DataFrame:
     """One row per trial: settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
 
     Args:
@@ -42,6 +49,7 @@ def _row(state: State, run: RunDirectory, pooled: Mapping[str, float]) -> dict[s
         "generator_loss_drift": estimates.get("generator_loss_drift"),
         "accuracy": student.get("accuracy_last"),
         "agreement": student.get("agreement"),
+        "teacher_weights": _teacher(run) if result else None,
         "teacher_accuracy": ((result or {}).get("teacher") or {}).get("accuracy"),
         "mte": ((result or {}).get("mte") or {}).get("value"),
         "seconds": result["seconds"] if result else None,
@@ -62,8 +70,8 @@ def means_over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     if finished.empty or not settings:
         return pd.DataFrame()
     rows = []
-    for values, group in finished.groupby([finished[key].map(_hashable) for key in settings], sort=False):
-        row: dict[str, Any] = dict(zip(settings, values, strict=True)) | {"n": len(group)}
+    for _, group in finished.groupby(_setting(finished, settings), sort=False):
+        row: dict[str, Any] = {key: group[key].iloc[0] for key in settings} | {"n": len(group)}
         for name in MEASURES:
             numbers = group[name].astype(float).dropna()
             if len(numbers):
@@ -78,23 +86,56 @@ def best_trial(table: pd.DataFrame, keys: Sequence[str], select_by: str) -> int 
     finished = table[(table["state"] == "finished") & table[column].notna()]
     if finished.empty:
         return None
-    settings = [finished[key].map(_hashable) for key in keys if key != "seed"]
-    means = finished.groupby(settings)[column].transform("mean") if settings else finished[column]
+    settings = [key for key in keys if key != "seed"]
+    means = finished.groupby(_setting(finished, settings))[column].transform("mean") if settings else finished[column]
     order = finished.assign(mean=means).sort_values(["mean", column, "trial"], ascending=[False, False, True])
     return int(order.iloc[0]["trial"])
 
 
-def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rho of every label-free score with test accuracy, over finished trials; empty for fewer than four."""
-    finished = table[table["accuracy"].notna()]
+def rank_correlations(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Spearman's rho of every label-free score with test accuracy, over means of settings; empty for fewer than four.
+
+    Args:
+        keys: Dotted keys that the sweep varies.
+    """
     rows = []
-    for name in ("score", "label_free_score", "held_out_agreement", "noise_agreement"):
-        both = finished[["accuracy", name]].dropna().astype(float)
-        if len(both) >= 4 and both[name].nunique() > 1 and both["accuracy"].nunique() > 1:
-            rho, p = spearmanr(both[name], both["accuracy"])
-            rows.append({"score": name, "rank correlation with accuracy": rho, "p": p, "n": len(both)})
+    for name in _RANKING:
+        both = settings_by(table, keys, name)
+        if both is not None:
+            rho = both[name].corr(both["accuracy"], method="spearman")
+            shown = f"|{name}|" if name == "generator_loss_drift" else name
+            rows.append({"score": shown, "rank correlation with accuracy": rho, "n": len(both)})
     return pd.DataFrame(rows)
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def settings_by(table: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame | None:
+    """Mean accuracy and score `name` of each setting over its seeds; None for too few settings, or all alike.
+
+    Seeds of one setting are no independent observations: counted one by one they would promise too much.
+    """
+    both = table[table["accuracy"].notna() & table[name].notna()]
+    settings = [key for key in keys if key != "seed"]
+    if both.empty or not settings:
+        return None
+    numbers = both[["accuracy", name]].astype(float).abs()
+    means = numbers.groupby(_setting(both, settings), sort=False).mean()
+    return means if len(means) >= _FEWEST and (means.nunique() > 1).all() else None
+
+
+def compares_teachers(table: pd.DataFrame) -> bool:
+    """Whether finished trials learnt from different teachers: the one that is easiest to imitate has an advantage."""
+    return bool(table["teacher_weights"].nunique() > 1)
+
+
+def _teacher(run: RunDirectory) -> str | None:
+    """What tells teachers apart: eight hex digits over the weights; where they are gone, the place where they were."""
+    where = run.teacher_weights()
+    try:
+        return where and sha256_of(local_file(where, "teacher weights"))[:8]
+    except (OSError, UserError):
+        return where
+
+
+def _setting(table: pd.DataFrame, settings: Sequence[str]) -> "pd.Series[str]":
+    """The values of these keys as one text per trial: lists can be grouped by it, and null is a value like others."""
+    return table[list(settings)].apply(lambda row: json.dumps(row.tolist(), default=str), axis=1)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tune.space import Trial
-from tune.states import ENDED, State, States
+from tune.states import State, States
 
 
 class Watch(tune.Callback):
@@ -26,6 +26,8 @@ class Watch(tune.Callback):
         )
         self._task = self._bar.add_task("trials", total=len(trials), note="")
         self._ended: set[int] = set()
+        self._left_alone = {number for number, trial in trials.items() if states.ended(trial)}
+        """Trials that only report again."""
         self._running: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -41,25 +43,27 @@ class Watch(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         state = self._state(trial)
-        if state.state not in ENDED:
+        if state.number not in self._left_alone:
             state.state, state.message, state.starts = "running", "", state.starts + 1
             self._states.write()
-        self._show(state, "started")
+            self._show(state, "started")
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         state = self._state(trial)
-        if "iteration" in result:
-            state.iteration = max(state.iteration, int(result["iteration"]))
-        if "label_free_score" in result:
-            state.score = result["label_free_score"]
-            self._show(state, f"{state.iteration}: score {state.score:.4f}", line=False)
-        if result.get("done"):
-            self._end(state, str(result.get("state", "stopped")), str(result.get("message", "")))
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        state = self._state(trial)
-        if state.number not in self._ended:  # the scheduler has ended it in mid-run
+        if state.number not in self._left_alone:
+            state.iteration = int(result.get("iteration", state.iteration))
+            state.score = result.get("label_free_score", state.score)
+            if "label_free_score" in result:
+                self._show(state, f"{state.iteration}: score {state.score:.4f}", line=False)
+        if "state" in result:
+            self._end(state, str(result["state"]), str(result.get("message", "")))
+        elif result.get("done"):  # the scheduler has decided: Tune sets this before it tells us
             self._end(state, "stopped", f"by the scheduler after {state.iteration} iterations")
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        state = self._state(trial)
+        if state.number not in self._left_alone:
+            self._show(state, "its process ended unexpectedly; it is started again")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self._end(self._state(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
@@ -68,12 +72,15 @@ class Watch(tune.Callback):
         if state.number in self._ended:
             return
         self._ended.add(state.number)
-        if state.state != "finished":  # one that only reported again stays what it is
-            state.state, state.message = how, message
-            self._states.write()
-        self._running.pop(state.number, None)
         self._bar.update(self._task, advance=1)
-        self._show(state, f"{state.state}{f': {message}' if message else ''}", running=False)
+        if state.number in self._left_alone:
+            return
+        state.state, state.message = how, message
+        if how == "finished":
+            state.evaluated = self._trials[state.number].evaluate
+        self._states.write()
+        self._running.pop(state.number, None)
+        self._show(state, f"{how}{f': {message}' if message else ''}", running=False)
 
     def _show(self, state: State, what: str, *, running: bool = True, line: bool = True) -> None:
         if running:

@@ -1,13 +1,18 @@
 """Students are compared on one pool of images: the score of each is the agreement counted source by source."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tests.support.configs import tiny_config
 from tune.selection import pooled_agreement
+from tune.states import State
+from tune.table import compares_teachers, trial_table
+from zskt_dist.files import write_json
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import load_trained
@@ -58,6 +63,27 @@ def test_all_are_judged_on_the_images_of_all(runs: list[RunDirectory]) -> None:
     assert together[str(runs[0].path)] != alone[str(runs[0].path)], "the other's generator has joined the pool"
     assert pooled_agreement(runs, 480) == together
     assert all(0 <= score <= 1 for score in together.values())
+
+
+def test_teachers_are_told_apart_by_their_weights(runs: list[RunDirectory]) -> None:
+    """Both runs learnt from the teacher of seed 0; where one is, is no matter."""
+    table = _table(runs)
+    assert table["teacher_weights"].notna().all()
+    assert not compares_teachers(table)
+    told = json.loads(runs[1].begun.read_text())
+    other = Path(told["teacher"]).with_name("other.safetensors")
+    try:
+        for content, different in ((Path(told["teacher"]).read_bytes(), False), (b"another", True)):
+            other.write_bytes(content)
+            write_json(runs[1].begun, told | {"teacher": str(other)})
+            assert compares_teachers(_table(runs)) == different
+    finally:
+        write_json(runs[1].begun, told)
+
+
+def _table(runs: list[RunDirectory]) -> pd.DataFrame:
+    states = [State(i, run.path.name, {"seed": i}, run.path.name, "finished") for i, run in enumerate(runs)]
+    return trial_table(states, {run.path.name: run for run in runs}, {})
 
 
 def test_a_run_whose_teacher_is_gone_has_no_score(runs: list[RunDirectory], tmp_path: Path) -> None:

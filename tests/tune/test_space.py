@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tune.space import load_sweep
-from zskt_dist.config import config_hash
+from zskt_dist.config import config_hash, load_config
 from zskt_dist.errors import UserError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.yaml"))
@@ -53,13 +53,51 @@ def test_random_rules_draw_what_they_say_and_the_same_again(tmp_path: Path) -> N
     assert len(trials) == 200
     rates = [trial.config.optimizer.student_lr for trial in trials]
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
-    # The logarithm is uniform on [-4, -2]: its mean has a standard error of 0.58 / sqrt(200) = 0.04.
+    assert len(set(rates)) == 100
+    # The logarithm is uniform on [-4, -2]: its mean has a standard error of 0.58 / sqrt(100) = 0.06.
     assert sum(math.log10(rate) for rate in rates) / 200 == pytest.approx(-3, abs=0.2)
     assert all(1 <= trial.config.loss.beta <= 2 for trial in trials)
     assert {trial.config.transfer.student_steps for trial in trials} == {2, 5}
     assert [trial.settings for trial in load_sweep(path, [])[1]] == [trial.settings for trial in trials]
     other = load_sweep(path, ["sweep.seed=1"])[1]
     assert [trial.settings for trial in other] != [trial.settings for trial in trials]
+
+
+UNSEEN = {
+    "evaluation.held_out_images": "[1, 2]",
+    "evaluation.snapshots": "[1, 2]",
+    "transitions.images": "[1, 2]",
+    "tracking.log_every": "[1, 2]",
+    "checkpoint.every": "[1, 2]",
+    "launch.max_failures": "[1, 2]",
+    "data.images_per_class": "[1, 2]",
+    "supervised.network": "[teacher, student]",
+    "distill.beta": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("key", UNSEEN)
+def test_keys_that_make_no_other_run_are_not_swept(tmp_path: Path, key: str) -> None:
+    """Their values would silently be one trial: the configurations have one hash."""
+    hashes = {config_hash(load_config(None, [f"{key}={value}"])) for value in UNSEEN[key].strip("[]").split(", ")}
+    assert len(hashes) == 1
+    with pytest.raises(UserError, match="does not change"):
+        load_sweep(_write(tmp_path, ONE + f"  {key}: {{grid: {UNSEEN[key]}}}\n"), [])
+
+
+def test_asha_by_accuracy_needs_no_label_free_score(tmp_path: Path) -> None:
+    path = _write(tmp_path, ONE + ASHA)
+    words = ["sweep.grace=2", "sweep.select_by=accuracy", "evaluation.every=2", "evaluation.held_out_images=0"]
+    assert len(load_sweep(path, words)[1]) == 2
+
+
+def test_the_seeds_of_a_draw_share_it(tmp_path: Path) -> None:
+    text = ONE + "  loss.beta: {uniform: [1, 2]}\n  seed: {grid: [0, 1, 2]}\nsamples: 2\n"
+    _, trials = load_sweep(_write(tmp_path, text), [])
+    betas = [trial.config.loss.beta for trial in trials]
+    assert [trial.config.seed for trial in trials] == [0, 1, 2, 0, 1, 2]
+    assert betas == [betas[0]] * 3 + [betas[3]] * 3
+    assert betas[0] != betas[3]
 
 
 def test_equal_draws_are_one_trial(tmp_path: Path) -> None:
@@ -72,6 +110,8 @@ def test_evaluation_settings_become_words(tmp_path: Path) -> None:
     _, (trial,) = load_sweep(_write(tmp_path, text), [])
     assert trial.evaluate == ["transitions.images=5"]
 
+
+ASHA = "  loss.beta: {grid: [1, 2]}\nscheduler: asha\n"
 
 MISTAKES = {
     "no rule": ("  seed: {}\n", [], "space.seed: give exactly one of grid"),
@@ -99,6 +139,22 @@ MISTAKES = {
     "name": ("  name: {grid: [a, b]}\n", [], "every trial is a run of its own"),
     "seeds": ("  loss.beta: {grid: [1]}\n", ["seeds=[0,1]"], "sweep over `seed`"),
     "override of the space": ("  loss.beta: {grid: [1]}\n", ["loss.beta=2"], "is what the sweep varies"),
+    "experiment": ("  experiment: {grid: [a, b]}\n", [], "is the same for all trials"),
+    "place": ("  runs_dir: {grid: [a, b]}\n", [], "is the same for all trials"),
+    "launcher": ("  launch.kind: {grid: [ray, local]}\n", [], "is the same for all trials"),
+    "asha and few iterations": (ASHA, ["sweep.grace=6"], "sweep.grace=6: is more than a trial's 5 iterations"),
+    "asha and no evaluation": (ASHA, ["sweep.grace=2", "evaluation.every=0"], "evaluation.every=0: asha judges"),
+    "asha and late evaluation": (ASHA, ["sweep.grace=2", "evaluation.every=3"], "by their evaluations; use 1 to 2"),
+    "asha and no score": (
+        ASHA,
+        ["sweep.grace=2", "evaluation.every=2", "evaluation.held_out_images=0"],
+        "evaluation.held_out_images=0: asha goes by the label-free score",
+    ),
+    "asha and lengths": (
+        "  iterations: {grid: [4, 5]}\nscheduler: asha\ngrace: 2\n",
+        ["evaluation.every=2"],
+        "iterations='…': cannot be swept with sweep.scheduler=asha",
+    ),
     "override of the sweep": ("  seed: {grid: [1]}\n", ["sweep.select_by=loss"], "select_by: Input should be"),
 }
 

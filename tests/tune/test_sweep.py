@@ -11,6 +11,7 @@ from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY
 from tune import sweep
 from tune.states import States
+from zskt_dist.files import sha256_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -39,6 +40,13 @@ def _states(folder: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())) if path.exists() else []
 
 
+def _student(folder: Path, run: str) -> tuple[str, str, int]:
+    """Of a finished run: the sha256 in its result and of the file, and when the result was written (ns)."""
+    result = folder / "runs/digits" / run / "result.json"
+    told = json.loads(result.read_text())["student"]["sha256"]
+    return told, sha256_of(result.with_name("student.safetensors")), result.stat().st_mtime_ns
+
+
 @pytest.mark.timeout(900)
 def test_a_killed_sweep_goes_on_and_ends_with_every_trial_once(ray_cluster: dict[str, str], tmp_path: Path) -> None:
     path = _write(tmp_path)
@@ -47,7 +55,8 @@ def test_a_killed_sweep_goes_on_and_ends_with_every_trial_once(ray_cluster: dict
     wait_until(lambda: any(state["state"] == "finished" for state in _states(tmp_path)), first, timeout=400)
     kill_group(first)
     first.wait()
-    done = [state for state in _states(tmp_path) if state["state"] == "finished"]
+    done = {state["hash"]: state["run"] for state in _states(tmp_path) if state["state"] == "finished"}
+    before = {key: _student(tmp_path, run) for key, run in done.items()}
 
     code, output = finish(
         command("sweep", *arguments, folder=tmp_path, environment=ray_cluster, package="tune"), timeout=500
@@ -56,7 +65,8 @@ def test_a_killed_sweep_goes_on_and_ends_with_every_trial_once(ray_cluster: dict
     states = _states(tmp_path)
     assert [state["state"] for state in states] == ["finished", "failed", "finished"]
     assert "diverged" in states[1]["message"]
-    assert all(state["starts"] == 1 for state in states if state in done), "what had finished is not started again"
+    assert {state["hash"]: state["starts"] for state in states if state["hash"] in done} == dict.fromkeys(done, 1)
+    assert {key: _student(tmp_path, run) for key, run in done.items()} == before, "what had finished is left alone"
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["status"] == "partial", "the failed trial is tried again by the same command"
     assert (result["trials"], result["finished"], result["failed"]) == (3, 2, 1)
@@ -69,7 +79,9 @@ def _check_mlflow(folder: Path, result: dict[str, Any]) -> None:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     parent = client.get_run(result["mlflow"]["run_id"])
     assert parent.data.tags["command"] == "sweep"
-    assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "tables", "figures"}
+    assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", "partial")
+    shown = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert shown >= {"report.html", "sweep.yaml", "tables", "figures"}
     runs = client.search_runs([parent.info.experiment_id])
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3, "one run for each trial, whatever was killed"

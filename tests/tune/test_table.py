@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tune.plots import sweep_figures
-from tune.table import best_trial, means_over_seeds, rank_correlations
+from tune.table import best_trial, compares_teachers, means_over_seeds, rank_correlations
 
 KEYS = ["loss.beta", "seed"]
 
@@ -16,7 +16,12 @@ def _table(rows: list[tuple[float, int, str, float | None, float | None]]) -> pd
     names = ("loss.beta", "seed", "state", "score", "accuracy")
     frame = pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
     return frame.assign(
-        trial=range(len(rows)), label_free_score=frame["score"], mte=None, held_out_agreement=None, noise_agreement=None
+        trial=range(len(rows)),
+        label_free_score=frame["score"],
+        mte=None,
+        held_out_agreement=None,
+        noise_agreement=None,
+        generator_loss_drift=None,
     )
 
 
@@ -48,12 +53,44 @@ def test_means_are_over_the_seeds_of_finished_trials() -> None:
     assert "mte" not in means
 
 
-def test_rank_correlation_is_spearmans() -> None:
+def test_null_and_lists_are_settings_like_others() -> None:
+    """A column of null and numbers, as pandas makes it; and one of lists."""
+    rows = [(None, 0, "finished", 0.9, 0.7), (None, 1, "finished", 0.8, 0.7), (4, 0, "finished", 0.6, 0.9)]
+    table = _table(rows)  # type: ignore[arg-type]
+    assert means_over_seeds(table, KEYS)["score"].tolist() == pytest.approx([0.85, 0.6])
+    assert best_trial(table, KEYS, "label_free_score") == 0
+    lists = table.assign(**{"loss.beta": [[1, 2], None, [1, 2]]})
+    assert means_over_seeds(lists, KEYS)["n"].tolist() == [2, 1]
+    assert means_over_seeds(lists, KEYS)["loss.beta"].tolist() == [[1, 2], None]
+    assert best_trial(lists, KEYS, "label_free_score") == 1
+    assert "over loss.beta" not in sweep_figures(table, KEYS)
+
+
+def test_rank_correlation_is_spearmans_over_settings() -> None:
     """Ranks of scores 2 3 4 1 and of accuracies 2 3 1 4: rho = 1 - 6 * (0 + 0 + 9 + 9) / (4 * 15)."""
-    (row,) = [r for r in rank_correlations(TABLE).to_dict("records") if r["score"] == "score"]
-    assert row["rank correlation with accuracy"] == pytest.approx(1 - 6 * 18 / 60)
-    assert row["n"] == 4
-    assert rank_correlations(TABLE.iloc[:3]).empty
+    means = [(0, 0.80, 0.70), (1, 0.90, 0.72), (2, 0.95, 0.60), (3, 0.60, 0.90)]
+    rows = [(b, seed, "finished", s + sign * 0.3, a) for b, s, a in means for seed, sign in ((0, -1), (1, 1))]
+    table = _table(rows).assign(generator_loss_drift=[0.2, -0.2, 0.3, -0.1, -0.4, 0.4, 0.1, -0.1])  # type: ignore[arg-type]
+    found = {row["score"]: row for row in rank_correlations(table, KEYS).to_dict("records")}
+    assert found["score"]["rank correlation with accuracy"] == pytest.approx(1 - 6 * 18 / 60)
+    assert found["score"]["n"] == 4, "settings, and not the eight trials"
+    assert "p" not in found["score"]
+    drift = found["|generator_loss_drift|"]
+    assert drift["rank correlation with accuracy"] == pytest.approx(_drift_rho())
+    assert rank_correlations(table.iloc[:6], KEYS).empty
+    assert rank_correlations(table, ["seed"]).empty
+
+
+def _drift_rho() -> float:
+    """Sizes 0.2 0.2 0.4 0.1 have ranks 2.5 2.5 4 1, accuracies 2 3 1 4; Pearson's r of the ranks."""
+    x, y = [2.5, 2.5, 4, 1], [2, 3, 1, 4]
+    covariance = sum((a - 2.5) * (b - 2.5) for a, b in zip(x, y, strict=True))
+    return covariance / math.sqrt(sum((a - 2.5) ** 2 for a in x) * sum((b - 2.5) ** 2 for b in y))
+
+
+def test_different_teachers_are_noticed() -> None:
+    assert not compares_teachers(TABLE.assign(teacher_weights=["a", "a", "a", "a", None, None]))
+    assert compares_teachers(TABLE.assign(teacher_weights=["a", "a", "a", "b", None, None]))
 
 
 def test_figures_are_drawn_for_what_varies() -> None:

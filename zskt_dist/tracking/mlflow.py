@@ -88,6 +88,13 @@ def set_tags(address: RunAddress, tags: Mapping[str, str]) -> None:
         client.set_tag(address.run_id, key, value)
 
 
+def end_run(address: RunAddress, status: str) -> None:
+    """Closes a run whose process could not; one that is closed in this way keeps the time at which it ended."""
+    client = _client(address.tracking_uri)
+    if client.get_run(address.run_id).info.status != status:
+        client.set_terminated(address.run_id, status)
+
+
 def log_values(address: RunAddress, values: Mapping[str, float], step: int = 0) -> None:
     """Metrics that replace what they were before; raises whatever MLflow raises when the store cannot be reached."""
     client = _client(address.tracking_uri)
