@@ -52,8 +52,8 @@ def _over(finished: pd.DataFrame, key: str, swept: Sequence[str]) -> Figure:
         axes.set(xlabel=key, ylabel=_LABELS[name])
         _scale(axes, finished[key].astype(float))
         axes.grid(alpha=0.25)
-        if len(lines) > 1:
-            axes.legend(fontsize=7)
+    if len(lines) > 1:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
