@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 CONFIG ?= configs/digits.yaml
 ARGS ?=
 
@@ -13,13 +14,16 @@ help:  ## list the targets
 
 setup: $(VENV)/.installed  ## make .venv with the pinned requirements
 
+# uv trusts a list of authorities of its own; behind a company's proxy the machine's list is the right one.
 # torch and torchvision must match: a mismatch shows at import only, so it is tried here.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zskt-dist needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	for system in false true; do \
+		export UV_SYSTEM_CERTS=$$system; \
+		$(INSTALL) -r requirements.txt && $(INSTALL) --no-deps --editable . && break; \
+	done
 	$(BIN)/python -c 'import torch, torchvision; print("torch", torch.__version__, "torchvision", torchvision.__version__)'
 	touch $@
 
