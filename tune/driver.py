@@ -6,7 +6,6 @@ of Tune's own records: finished trials are left alone, others continue from thei
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from tune.summary import conclude
 from tune.trial import AGAIN, TrialRun
 from tune.watch import Watch
 from zskt_dist.errors import ConfigError, Interrupted, UserError
-from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.launch.asking import InThread, stop_file_on_signal
 from zskt_dist.launch.plan import problems
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
 from zskt_dist.runtime.directory import RunDirectory
@@ -134,23 +133,13 @@ def _fit(tuner: tune.Tuner, stop: Path) -> None:
 
     Trials on machines that share no disk with this one do not; they go on from their last checkpoints.
     """
-    failures: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            tuner.fit()
-        except BaseException as error:  # handed to the main thread, whatever it is
-            failures.append(error)
-
-    thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
-    thread.start()
+    fit = InThread(tuner.fit, "ray-tune")
     asked: float | None = None
-    while thread.is_alive() and (asked is None or time.monotonic() - asked < _STOP_SECONDS):
-        thread.join(timeout=0.2)
+    while not fit.ended(within=0.2) and (asked is None or time.monotonic() - asked < _STOP_SECONDS):
         if asked is None and stop.exists():
             asked = time.monotonic()
-    if failures:
-        raise UserError(f"Ray Tune gave up: {failures[0]}; the same command goes on") from failures[0]
+    if fit.failure:
+        raise UserError(f"Ray Tune gave up: {fit.failure}; the same command goes on") from fit.failure
 
 
 def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zskt_dist.algorithms.scores import agreement_sums
 from zskt_dist.config import Config
-from zskt_dist.files import read_bytes
-from zskt_dist.models import Generator, ImageShape
+from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.mirror import local_file
-from zskt_dist.runtime.networks import load_trained
+from zskt_dist.runtime.networks import load_trained, new_generator
 from zskt_dist.runtime.storage import is_file
 from zskt_dist.runtime.weights import parse_weights
 from zskt_dist.streams import Purpose, normal, stream
@@ -66,9 +66,7 @@ def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed
     yield torch.from_numpy(normal(stream(seed, Purpose.HELD_OUT, 0, 0, 1), count, *shape))
 
 
-def _images(config: Config, path: Path, shape: ImageShape, rng: object, count: int) -> Tensor:
-    generator = Generator(config.generator.z_dim, shape, config.generator.channels)
-    content = read_bytes(path)
-    assert content is not None
-    generator.load_state_dict(parse_weights(content))
-    return generator(torch.from_numpy(normal(rng, _BATCH, config.generator.z_dim)))[:count]  # type: ignore[arg-type]
+def _images(config: Config, path: Path, shape: ImageShape, rng: np.random.Generator, count: int) -> Tensor:
+    generator = new_generator(config, shape)
+    generator.load_state_dict(parse_weights(path.read_bytes()))
+    return generator(torch.from_numpy(normal(rng, _BATCH, config.generator.z_dim)))[:count]

@@ -305,7 +305,7 @@ class _Witness:
     def __init__(self, engine: DDPEngine, other: nn.Module) -> None:
         self.steps = 0
         self._step, self._other = engine.step, other
-        engine.step = self  # type: ignore[method-assign]
+        engine.step = self
 
     def __call__(self, loss: Tensor) -> Tensor:
         for parameter in self._other.parameters():

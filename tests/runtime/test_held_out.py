@@ -35,13 +35,13 @@ def _networks(*, norm: bool = False) -> tuple[nn.Module, nn.Module, nn.Module]:
     return TinyGenerator(norm=norm), TinyClassifier(3).eval(), TinyClassifier(2)
 
 
-def _scores(world: World, folder: str | None = None) -> dict[str, float]:
+def _scores(world: World, folder: Path | None = None) -> dict[str, float]:
     """After iteration 7 of 10, with the generator changed since the snapshot at 5."""
     generator, teacher, student = _networks(norm=True)
-    held_out = HeldOut(_config(), generator, teacher, SHAPE, world, folder and Path(folder))  # type: ignore[arg-type]
+    held_out = HeldOut(_config(), generator, teacher, SHAPE, world, folder)
     held_out.after(5)
     with torch.no_grad():
-        generator.linear.weight.mul_(-0.5)  # type: ignore[union-attr, operator]
+        generator.linear.weight.mul_(-0.5)
     return held_out.judge(student, 7)
 
 
@@ -53,7 +53,7 @@ def test_scores_are_the_agreement_and_divergence_counted_image_by_image() -> Non
     early = TinyGenerator()
     early.load_state_dict(generator.state_dict())
     with torch.no_grad():
-        generator.linear.bias.add_(0.3)  # type: ignore[union-attr, operator]
+        generator.linear.bias.add_(0.3)
     scores = held_out.judge(student, 7)
 
     agreements, divergences = [], []
@@ -90,10 +90,10 @@ def test_two_workers_see_what_one_sees(two_ranks: Ranks) -> None:
 
 
 def test_snapshots_survive_a_restart_and_a_lost_one_is_left_out(tmp_path: Path) -> None:
-    before = _scores(ALONE, str(tmp_path))
+    before = _scores(ALONE, tmp_path)
     generator, teacher, student = _networks(norm=True)
     with torch.no_grad():
-        generator.linear.weight.mul_(-0.5)  # type: ignore[union-attr, operator]
+        generator.linear.weight.mul_(-0.5)
     again = HeldOut(_config(), generator, teacher, SHAPE, ALONE, tmp_path)
     assert again.judge(student, 7) == before
     snapshot_path(tmp_path, 5).unlink()

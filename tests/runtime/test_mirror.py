@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -225,7 +224,7 @@ class Dying(fs.FSSpecHandler):
     def move(self, src: str, dest: str) -> None:
         if not self._live():
             raise Killed
-        os.replace(src, dest)  # noqa: PTH105
+        Path(src).replace(dest)
 
     def delete_file(self, path: str) -> None:
         if not self._live():

@@ -17,9 +17,9 @@ def _network(rank: int) -> nn.Module:
 def _means(world: World) -> tuple[list[float], list[float], bool]:
     network = _network(world.rank)
     with averaged_statistics(network, world) as seen:
-        inside = seen[1].running_mean.tolist()  # type: ignore[index]
+        inside = seen[1].running_mean.tolist()
         assert not seen.training
-    return inside, network[1].running_mean.tolist(), network.training  # type: ignore[index]
+    return inside, network[1].running_mean.tolist(), network.training
 
 
 def test_inside_the_mean_of_all_workers_and_afterwards_each_its_own(two_ranks: Ranks) -> None:
@@ -36,4 +36,4 @@ def test_loading_gives_each_rank_its_own_and_another_number_of_workers_the_mean(
     ):
         network = _network(7)
         load_statistics(network, saved, world)
-        assert network[1].running_mean.tolist() == expected  # type: ignore[index]
+        assert network[1].running_mean.tolist() == expected

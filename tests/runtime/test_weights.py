@@ -1,11 +1,13 @@
 """Teachers of doubtful origin: what is refused, and that refusing runs nothing."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import LeNet
@@ -81,9 +83,11 @@ def test_truncated_files_give_one_line(tmp_path: Path, name: str, keep: int) -> 
         (lambda w: w["conv1.weight"].fill_(float("nan")), "not finite, first in conv1.weight"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: object, message: str) -> None:
+def test_weights_that_do_not_fit_are_named(
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
     weights = {name: value.clone() for name, value in LeNet().state_dict().items()}
-    change(weights)  # type: ignore[operator]
+    change(weights)
     with pytest.raises(ConfigError, match=message):
         load_into(LeNet(), weights, KEY, tmp_path)
 

@@ -1,6 +1,7 @@
 """Which trial is chosen, what is averaged, how ranks are compared: worked out by hand."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from tune.table import best_trial, compares_teachers, means_over_seeds, rank_cor
 KEYS = ["loss.beta", "seed"]
 
 
-def _table(rows: list[tuple[float, int, str, float | None, float | None]]) -> pd.DataFrame:
+def _table(rows: Sequence[tuple[float | None, int, str, float | None, float | None]]) -> pd.DataFrame:
     """(beta, seed, state, score, accuracy) of each trial."""
     names = ("loss.beta", "seed", "state", "score", "accuracy")
     frame = pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
@@ -56,7 +57,7 @@ def test_means_are_over_the_seeds_of_finished_trials() -> None:
 def test_null_and_lists_are_settings_like_others() -> None:
     """A column of null and numbers, as pandas makes it; and one of lists."""
     rows = [(None, 0, "finished", 0.9, 0.7), (None, 1, "finished", 0.8, 0.7), (4, 0, "finished", 0.6, 0.9)]
-    table = _table(rows)  # type: ignore[arg-type]
+    table = _table(rows)
     assert means_over_seeds(table, KEYS)["score"].tolist() == pytest.approx([0.85, 0.6])
     assert best_trial(table, KEYS, "label_free_score") == 0
     lists = table.assign(**{"loss.beta": [[1, 2], None, [1, 2]]})
@@ -70,7 +71,7 @@ def test_rank_correlation_is_spearmans_over_settings() -> None:
     """Ranks of scores 2 3 4 1 and of accuracies 2 3 1 4: rho = 1 - 6 * (0 + 0 + 9 + 9) / (4 * 15)."""
     means = [(0, 0.80, 0.70), (1, 0.90, 0.72), (2, 0.95, 0.60), (3, 0.60, 0.90)]
     rows = [(b, seed, "finished", s + sign * 0.3, a) for b, s, a in means for seed, sign in ((0, -1), (1, 1))]
-    table = _table(rows).assign(generator_loss_drift=[0.2, -0.2, 0.3, -0.1, -0.4, 0.4, 0.1, -0.1])  # type: ignore[arg-type]
+    table = _table(rows).assign(generator_loss_drift=[0.2, -0.2, 0.3, -0.1, -0.4, 0.4, 0.1, -0.1])
     found = {row["score"]: row for row in rank_correlations(table, KEYS).to_dict("records")}
     assert found["score"]["rank correlation with accuracy"] == pytest.approx(1 - 6 * 18 / 60)
     assert found["score"]["n"] == 4, "settings, and not the eight trials"

@@ -1,11 +1,36 @@
-"""Passing a stop signal on from the driver to workers that do not get it themselves."""
+"""Hearing a stop signal in the driver, and passing it on to workers that do not get it themselves."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+
+class InThread:
+    """A call that goes on in a thread of its own, so that the main one hears signals meanwhile.
+
+    Attributes:
+        failure: What it has raised, whatever that is.
+    """
+
+    def __init__(self, call: Callable[[], object], name: str) -> None:
+        self.failure: BaseException | None = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def ended(self, within: float) -> bool:
+        """Whether it has ended, at the latest after so many seconds."""
+        self._thread.join(timeout=within)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self.failure = error
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
-from zskt_dist.models import Generator, count_parameters
+from zskt_dist.models import count_parameters
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import new_network, tap_pair
+from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
 from zskt_dist.runtime.storage import check, is_file
 
 Lines = list[tuple[str, str]]
@@ -189,7 +189,7 @@ def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
         networks = {
             role: new_network(config, role, dataset.image_shape, dataset.num_classes) for role in ("teacher", "student")
         }
-        networks["generator"] = Generator(config.generator.z_dim, dataset.image_shape, config.generator.channels)
+        networks["generator"] = new_generator(config, dataset.image_shape)
         return {role: count_parameters(network) for role, network in networks.items()}
 
 

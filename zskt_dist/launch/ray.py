@@ -7,7 +7,6 @@ how far it got lives in its run directory, so Ray's own storage holds nothing th
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from ray.train.v2.api.config import LoggingConfig
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.files import read_json
-from zskt_dist.launch.asking import stop_file_on_signal
+from zskt_dist.launch.asking import InThread, stop_file_on_signal
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
@@ -145,33 +144,22 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
         leave_at_once: Once a worker has told why it left, after saving: a job that is stopped has three seconds, and
             its actors end with this process anyway.
     """
-    failures: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # handed to the main thread, whatever it is
-            failures.append(error)
-
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     asked: float | None = None
     with stop_file_on_signal(directory.stop):
-        thread.start()
-        while thread.is_alive():
-            thread.join(timeout=0.2)
+        fit = InThread(trainer.fit, "ray-train")
+        while not fit.ended(within=0.2):
             if leave_at_once and (read_json(directory.failure) or {}).get("interrupted"):
                 break
-            if directory.stop.exists():
-                if asked is None:
-                    asked = time.monotonic()
-                    # In a store it reaches rank 0 on another machine.
-                    directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
-                if time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
-                    directory.raise_told()
-                    raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
+            if asked is None and directory.stop.exists():
+                asked = time.monotonic()
+                # In a store it reaches rank 0 on another machine.
+                directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
+            if asked is not None and time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
+                directory.raise_told()
+                raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
     directory.raise_told()
-    if failures:
-        raise UserError(f"Ray Train gave up: {_last_line(failures[0])}") from failures[0]
+    if fit.failure:
+        raise UserError(f"Ray Train gave up: {_last_line(fit.failure)}") from fit.failure
 
 
 def _nobody_works_in(directory: RunDirectory) -> bool:

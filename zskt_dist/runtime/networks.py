@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import ImageShape, TappedNetwork, build_network
+from zskt_dist.models import Generator, ImageShape, TappedNetwork, build_network
 from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
@@ -27,6 +27,12 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
         return build_network(arch, image_shape, num_classes)
     except ValueError as error:
         raise ConfigError(f"{role}.arch", arch, str(error)) from None
+
+
+def new_generator(config: Config, image_shape: ImageShape) -> Generator:
+    """The generator of a configuration for images of this shape, initialised from the run's seed."""
+    seed_initialisation(config.seed, "generator")
+    return Generator(config.generator.z_dim, image_shape, config.generator.channels)
 
 
 def tap_pair(

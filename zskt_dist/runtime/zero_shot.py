@@ -14,9 +14,9 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine
-from zskt_dist.models import Generator, ImageShape, TappedNetwork
+from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_network, seed_initialisation, synchronised, tap_pair
+from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
@@ -48,8 +48,7 @@ class ZeroShotTask:
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
         self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
-        seed_initialisation(config.seed, "generator")
-        generator = Generator(config.generator.z_dim, image_shape, config.generator.channels).to(world.device)
+        generator = new_generator(config, image_shape).to(world.device)
         tapped_teacher, tapped_student = tap_pair(config, teacher, self.network, image_shape)
         cosine = partial(cosine_decay, iterations=self.iterations)
         settings = config.optimizer
