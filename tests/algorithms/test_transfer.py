@@ -300,18 +300,21 @@ def test_parameters_and_metrics_equal_the_plain_loop(variant: dict[str, Any], no
 
 
 class _Witness:
-    """Notes what each `step` of an engine does to the parameters and gradients of the other network."""
+    """Notes what each `update` of an engine does to the parameters and gradients of the other network."""
 
     def __init__(self, engine: DDPEngine, other: nn.Module) -> None:
         self.steps = 0
-        self._step, self._other = engine.step, other
-        engine.step = self
+        self._backward, self._update, self._other = engine.backward, engine.update, other
+        engine.backward, engine.update = self.backward, self.update
 
-    def __call__(self, loss: Tensor) -> Tensor:
+    def backward(self, loss: Tensor) -> None:
         for parameter in self._other.parameters():
             parameter.grad = None
+        self._backward(loss)
+
+    def update(self) -> Tensor:
         before = copy.deepcopy(self._other.state_dict())
-        norm = self._step(loss)
+        norm = self._update()
         assert norm > 0
         assert all(parameter.grad is None for parameter in self._other.parameters())
         assert all(torch.equal(value, before[name]) for name, value in self._other.state_dict().items())
@@ -368,8 +371,8 @@ def test_statistics_in_the_generator_step(mode: str, moves: bool) -> None:
     before = student.norm.running_mean.clone()
     transfer = _small_transfer(teacher, student, generator, pseudo_batch=mode, generator_step_statistics=moves)
     seen: list[int] = []
-    step = transfer.generator.step
-    transfer.generator.step = lambda loss: (seen.append(int(student.norm.num_batches_tracked)), step(loss))[1]
+    update = transfer.generator.update
+    transfer.generator.update = lambda: (seen.append(int(student.norm.num_batches_tracked)), update())[1]
     for iteration in range(2):
         transfer.step(lambda draw, i=iteration: _small_noise(i, draw))
     assert seen == ([1, 2, 6, 7] if moves else [0, 0, 3, 3])
@@ -420,8 +423,8 @@ def test_generator_widens_the_gap_and_the_student_closes_it() -> None:
 
     gaps = [gap_now()]
     transfer = _small_transfer(teacher, student, generator, beta=0.0, clip_norm=0.0)
-    step = transfer.generator.step
-    transfer.generator.step = lambda loss: (step(loss), gaps.append(gap_now()))[0]
+    update = transfer.generator.update
+    transfer.generator.update = lambda: (update(), gaps.append(gap_now()))[0]
     metrics = transfer.step(lambda _: z)
     gaps.append(gap_now())
     assert gaps[0] < gaps[1] < gaps[2] > gaps[3]

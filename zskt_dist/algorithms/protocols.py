@@ -1,8 +1,8 @@
 """What an algorithm asks of whatever trains its networks; `zskt_dist.engine` provides it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -19,15 +19,27 @@ class Trained(Protocol):
     @property
     def learning_rate(self) -> float: ...
 
-    def frozen(self, *, statistics: bool = True) -> AbstractContextManager[nn.Module]:
-        """The raw network with parameters that take no gradient.
+    def ask(self, x: Tensor, /) -> Any:
+        """The network's answer, with nothing synchronised between workers."""
+
+    def frozen(self, *, statistics: bool = True) -> AbstractContextManager[Callable[[Tensor], Any]]:
+        """`ask`, of a network whose parameters take no gradient.
 
         Args:
             statistics: Whether running batch-norm statistics still move.
         """
 
+    def accumulate(self, *parts: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """Goes through micro-batches, as `zip`; between workers gradients are exchanged once, with the last one's."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of a scalar loss."""
+
+    def update(self) -> Tensor:
+        """One optimizer step from the gradients so far; returns their total norm before clipping."""
+
     def step(self, loss: Tensor) -> Tensor:
-        """One update from a scalar loss; returns the total gradient norm before clipping."""
+        """`backward` and `update`."""
 
     def decay(self) -> None:
         """Moves the learning-rate schedule on by one iteration."""

@@ -3,7 +3,8 @@
 Shapes: B images of this worker, z noise dimensions, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from zskt_dist.algorithms.generator_terms import GeneratorTerms
 from zskt_dist.algorithms.losses import BeliefGap, attention_gap, attention_map
 from zskt_dist.algorithms.protocols import Classifier, Metrics, TrainedClassifier, TrainedGenerator
+from zskt_dist.models import Beliefs
 
 
 class Noise(Protocol):
@@ -25,11 +27,21 @@ class Noise(Protocol):
 
 
 class Target(NamedTuple):
-    """Pseudo-images and what the teacher makes of them; constants to the student."""
+    """Pseudo-images and what the teacher makes of them; constants to the student.
+
+    B is the whole pseudo-batch of this worker, or one of its micro-batches.
+    """
 
     x: Tensor
     logits: Tensor
     attention: tuple[Tensor, ...]
+
+
+class Seen(NamedTuple):
+    """What is kept of a micro-batch of a generator step."""
+
+    target: Target | None
+    metrics: Metrics
 
 
 class ZeroShotTransfer:
@@ -50,6 +62,8 @@ class ZeroShotTransfer:
         generator_step_statistics: Whether the student's running batch-norm statistics also move
             while the generator learns (authors' code: yes).
         terms: Extra terms of the generator's loss (Appendix 1).
+        micro_batch: Images in a forward pass, whose gradients add up to those of the batch (batch norm normalises each
+            by itself); None: all at once.
     """
 
     def __init__(
@@ -66,68 +80,102 @@ class ZeroShotTransfer:
         pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update",
         generator_step_statistics: bool = True,
         terms: GeneratorTerms | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         self.generator, self.student, self.teacher = generator, student, teacher
         self.gap, self.beta, self.attention = gap, beta, attention
         self.generator_steps, self.student_steps = generator_steps, student_steps
         self.pseudo_batch = pseudo_batch
         self.generator_step_statistics = generator_step_statistics
-        self.terms = terms
+        self.terms, self.micro_batch = terms, micro_batch
 
     def step(self, noise: Noise) -> Metrics:
         """One iteration; `noise(0)` is z, further draws are made in `fresh` mode only."""
-        z = noise(0)
-        extra: Metrics = {}
+        metrics = self.learn(noise)
+        self.decay()
+        return metrics
+
+    def learn(self, noise: Noise) -> Metrics:
+        """An iteration without the decay of the learning rates: all of it that is done on the device."""
+        z = self._parts(noise(0))
+        shares = [len(part) / sum(map(len, z)) for part in z]
 
         # Generator: seek images on which the student disagrees with the teacher.
         for draw in range(self.generator_steps):
+            seen: list[Seen] = []
             with self.student.frozen(statistics=self.generator_step_statistics) as student:
-                x = self.generator(z)
-                belief, guess = self.teacher(x), student(x)
-                generator_loss = -self.gap(guess.logits, belief.logits)
-                if self.terms is not None:
-                    image_noise = noise.like(x, draw) if self.terms.needs_image_noise else None
-                    terms, extra = self.terms(x, belief, guess, image_noise)
-                    generator_loss = generator_loss + terms
-                generator_norm = self.generator.step(generator_loss)
+                for part, share in self.generator.accumulate(z, shares):
+                    x = self.generator(part)
+                    belief, guess = self.teacher(x), student(x)
+                    loss = -self.gap(guess.logits, belief.logits)
+                    extra: Metrics = {}
+                    if self.terms is not None:
+                        terms, extra = self.terms(x, belief, guess, self._image_noise(noise, x, draw, len(seen)))
+                        loss = loss + terms
+                    self.generator.backward(share * loss)
+                    target = self._target(x, belief) if self.pseudo_batch == "pre_update" else None
+                    seen.append(Seen(target, {"generator_loss": loss.detach(), **extra}))
+            generator_norm = self.generator.update()
 
         # Student: match the teacher on images that now stay fixed.
-        if self.pseudo_batch == "pre_update":
-            targets = self._repeat(Target(x.detach(), belief.logits.detach(), self._maps(belief.activations)))
-        elif self.pseudo_batch == "post_update":
-            targets = self._repeat(self._target(z))
-        else:
-            targets = (self._target(noise(draw)) for draw in range(1, self.student_steps + 1))
-        for target in targets:
-            guess = self.student(target.x)
-            kl = self.gap(guess.logits, target.logits)
-            attention = attention_gap(guess.activations, target.attention, self.attention) if self.beta else kl * 0
-            student_norm = self.student.step(kl + self.beta * attention)
+        for targets in self._targets(z, seen, noise):
+            learnt: list[Metrics] = []
+            guesses: list[Tensor] = []
+            for target, share in self.student.accumulate(targets, shares):
+                guess = self.student(target.x)
+                kl = self.gap(guess.logits, target.logits)
+                attention = attention_gap(guess.activations, target.attention, self.attention) if self.beta else kl * 0
+                self.student.backward(share * (kl + self.beta * attention))
+                learnt.append({"kl": kl.detach(), "attention": attention.detach()})
+                guesses.append(guess.logits.detach())
+            student_norm = self.student.update()
 
-        self.generator.decay()
-        self.student.decay()
         return {
-            "generator_loss": generator_loss.detach(),
-            "kl": kl.detach(),
-            "attention": attention.detach(),
+            **_mean([each.metrics for each in seen], shares),
+            **_mean(learnt, shares),
             "generator_gradient_norm": generator_norm,
             "student_gradient_norm": student_norm,
-            **extra,
-            **_confidence("teacher", target.logits),
-            **_confidence("student", guess.logits.detach()),
+            **_confidence("teacher", torch.cat([target.logits for target in targets])),
+            **_confidence("student", torch.cat(guesses)),
         }
 
+    def decay(self) -> None:
+        """Moves both learning rates on by one iteration."""
+        self.generator.decay()
+        self.student.decay()
+
+    def _targets(self, z: Sequence[Tensor], seen: Sequence[Seen], noise: Noise) -> Iterator[Sequence[Target]]:
+        """What each student step learns from, in micro-batches."""
+        if self.pseudo_batch == "fresh":
+            for step in range(self.student_steps):
+                yield [self._ask(part) for part in self._parts(noise(step + 1))]
+        else:
+            before = [each.target for each in seen if each.target is not None]
+            yield from repeat(before or [self._ask(part) for part in z], self.student_steps)
+
     @torch.no_grad()
-    def _target(self, z: Tensor) -> Target:
-        x = self.generator.raw(z)
-        belief = self.teacher(x)
-        return Target(x, belief.logits, self._maps(belief.activations))
+    def _ask(self, z: Tensor) -> Target:
+        x = self.generator.ask(z)
+        return self._target(x, self.teacher(x))
 
-    def _maps(self, activations: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(attention_map(activation.detach()) for activation in activations) if self.beta else ()
+    def _target(self, x: Tensor, belief: Beliefs) -> Target:
+        maps = tuple(attention_map(activation.detach()) for activation in belief.activations) if self.beta else ()
+        return Target(x.detach(), belief.logits.detach(), maps)
 
-    def _repeat(self, target: Target) -> Iterator[Target]:
-        return (target for _ in range(self.student_steps))
+    def _parts(self, z: Tensor) -> Sequence[Tensor]:
+        return z.split(self.micro_batch or len(z))
+
+    def _image_noise(self, noise: Noise, x: Tensor, draw: int, part: int) -> Tensor | None:
+        if self.terms is None or not self.terms.needs_image_noise:
+            return None
+        start = part * (self.micro_batch or 0)
+        return noise.like(x, draw)[start : start + len(x)]
+
+
+def _mean(parts: Sequence[Metrics], shares: Sequence[float]) -> Metrics:
+    """Of the batch, from those of its micro-batches."""
+    pairs = list(zip(parts, shares, strict=True))
+    return {name: torch.stack([share * part[name] for part, share in pairs]).sum(dim=0) for name in parts[0]}
 
 
 def _confidence(who: str, logits: Tensor) -> Metrics:

@@ -18,6 +18,14 @@ Tree = dict[str, Any]
 
 # Where a run's files and records go does not change what it computes.
 PLACEMENT_KEYS = ("name", "runs_dir", "tracking", "checkpoint", "launch.max_failures", "data.download")
+# What changes no more than the rounding.
+SPEED_KEYS = (
+    "speed.channels_last",
+    "speed.folded_teacher",
+    "speed.low_resolution",
+    "speed.compile",
+    "speed.cuda_graphs",
+)
 # What measures a trained network changes nothing in it.
 MEASURE_KEYS = (
     "transitions",
@@ -39,7 +47,7 @@ UNUSED_KEYS = {
     "pretrain": ("teacher", "loss", "distill", "finetune", *_ZERO_SHOT),
 }
 # What may differ when a run that was given a name is continued: also where and on how many workers.
-CONTINUATION_KEYS = (*PLACEMENT_KEYS, "launch")
+CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
 TEACHER_KEYS = (
     "teacher.arch",
@@ -49,7 +57,8 @@ TEACHER_KEYS = (
     "data.std",
     "data.augment",
     "supervised",
-    "engine",
+    "engine.kind",
+    "engine.batch_norm",
 )
 
 
@@ -127,7 +136,7 @@ def dump_yaml(config: Config) -> str:
 
 def config_hash(config: Config, command: str = "train") -> str:
     """Identity of a command's run: eight hex digits over everything that can change its result."""
-    unused = (*PLACEMENT_KEYS, *MEASURE_KEYS, *UNUSED_KEYS[command])
+    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *UNUSED_KEYS[command])
     return _digest(_resolved(config) | {key: value for key, value in flatten(config) if not is_under(key, unused)})
 
 

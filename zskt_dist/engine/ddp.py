@@ -2,8 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch.distributed as dist
@@ -56,13 +56,17 @@ class DDPEngine:
     def __call__(self, x: Tensor) -> Any:
         return self._forward(x)
 
+    def ask(self, x: Tensor) -> Any:
+        """The raw network's answer; nothing is synchronised."""
+        return self.raw(x)
+
     @property
     def learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
     @contextmanager
-    def frozen(self, *, statistics: bool = True) -> Iterator[nn.Module]:
-        """The raw network; its parameters take no gradient and nothing is synchronised."""
+    def frozen(self, *, statistics: bool = True) -> Iterator[Callable[[Tensor], Any]]:
+        """`ask`, of parameters that take no gradient."""
         norms = [] if statistics else [m for m in self.raw.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         trainable = [parameter.requires_grad for parameter in self._parameters]
         tracked = [norm.track_running_stats for norm in norms]
@@ -71,16 +75,29 @@ class DDPEngine:
         for norm in norms:
             norm.track_running_stats = False  # in training mode: normalise by the batch, record nothing
         try:
-            yield self.raw
+            yield self.ask
         finally:
             for parameter, was in zip(self._parameters, trainable, strict=True):
                 parameter.requires_grad_(was)
             for norm, was in zip(norms, tracked, strict=True):
                 norm.track_running_stats = was
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Backward, clip, update; returns the norm of the averaged gradient before clipping."""
+    def accumulate(self, *parts: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """Micro-batches, as `zip` gives them; DDP averages the sum of their gradients in the last backward."""
+        *first, last = zip(*parts, strict=True)
+        with self._forward.no_sync() if isinstance(self._forward, DistributedDataParallel) else nullcontext():
+            yield from first
+        yield last
+
+    def backward(self, loss: Tensor) -> None:
         (loss if self.weight == 1 else self.weight * loss).backward()
+
+    def step(self, loss: Tensor) -> Tensor:
+        self.backward(loss)
+        return self.update()
+
+    def update(self) -> Tensor:
+        """Clip, update; returns the norm of the averaged gradient before clipping."""
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)

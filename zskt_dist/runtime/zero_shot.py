@@ -79,6 +79,7 @@ class ZeroShotTask:
             pseudo_batch=config.transfer.pseudo_batch,
             generator_step_statistics=config.transfer.generator_step_statistics == "update",
             terms=_generator_terms(config, tapped_teacher),
+            micro_batch=config.engine.micro_batch,
         )
         self.held_out = HeldOut(config, generator, teacher, image_shape, world, snapshots)
 
