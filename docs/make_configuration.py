@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -34,7 +35,7 @@ def page() -> str:
 
 
 def _summary(section: type[BaseModel]) -> list[str]:
-    return [section.__doc__.strip(), ""] if section.__doc__ else []
+    return [cleandoc(section.__doc__), ""] if section.__doc__ else []
 
 
 def _table(section: BaseModel, prefix: str) -> Iterator[str]:
@@ -55,7 +56,7 @@ def _values(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_values(argument) for argument in arguments)
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
+        return ", ".join(f"`{_plain(value)}`" for value in arguments)
     if origin is tuple:
         count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
         return f"list of {count}{_values(arguments[0])}s"

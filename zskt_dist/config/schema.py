@@ -279,8 +279,10 @@ Switch = Literal["auto", True, False]
 
 
 class Speed(Section):
-    """How an iteration is computed; all but `precision` leave its result the same up to rounding (docs/speed.md); instead of
-    a section, `speed: auto` (the default) picks what wins on the device, `speed: plain` switches everything off."""
+    """How an iteration is computed. All but `precision` leave its result the same up to rounding (docs/speed.md).
+
+    In place of the section, `speed: auto` picks what wins on the device and `speed: plain` switches everything off.
+    """
 
     channels_last: Switch = "auto"
     """Images and activations with their channels innermost in memory."""
