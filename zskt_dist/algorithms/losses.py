@@ -62,6 +62,8 @@ def belief_gap(
 
 def attention_map(activation: Tensor) -> Tensor:
     """Spatial attention f(A) = mean over channels of a_c^2, L2-normalised: [B, C, H, W] -> [B, H * W] (section 3.2)."""
+    if activation.dtype in (torch.bfloat16, torch.float16):
+        activation = activation.float()  # squares of small activations would vanish
     return functional.normalize(activation.square().mean(dim=1).flatten(1), dim=1)
 
 

@@ -10,7 +10,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 State = dict[str, Any]
 
@@ -45,7 +44,9 @@ class DDPEngine:
     ) -> None:
         self.raw = network
         self.optimizer = optimizer
-        self.scheduler = LambdaLR(optimizer, schedule)
+        self.schedule = schedule
+        self._initial_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._set_decays(0)
         self.clip_norm = clip_norm or float("inf")
         self.weight = weight
         self._parameters = list(network.parameters())
@@ -104,16 +105,30 @@ class DDPEngine:
         return norm
 
     def decay(self) -> None:
-        self.scheduler.step()
+        self._set_decays(self._decays + 1)
 
     def state_dict(self) -> State:
+        """What training has made; the optimizer's options and the schedule are the constructor's."""
         return {
             "network": self.raw.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "optimizer": {"state": self.optimizer.state_dict()["state"]},
+            "scheduler": {"last_epoch": self._decays},
         }
 
     def load_state_dict(self, state: State) -> None:
         self.raw.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        options = self.optimizer.state_dict()["param_groups"]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # the very tensor a recorded step reads, where it is one
+        self._set_decays(state["scheduler"]["last_epoch"])
+
+    def _set_decays(self, count: int) -> None:
+        self._decays = count
+        for group, initial in zip(self.optimizer.param_groups, self._initial_rates, strict=True):
+            rate = initial * self.schedule(count)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate

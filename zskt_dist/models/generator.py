@@ -5,6 +5,7 @@ Shapes: B batch, z noise dimensions, C channels, H and W spatial size.
 
 from math import ceil
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,7 +20,16 @@ class Generator(nn.Module):
         z_dim: Dimensions of the noise.
         image_shape: (C, H, W) of the images; sizes not divisible by 4 are generated larger and cropped.
         channels: Channels of the two hidden stages.
+
+    Attributes:
+        low_resolution: Upsampling and convolution as one operation, see `upsampled_conv2d`.
+        channels_last: Activations, and with them the images, have their channels innermost in memory.
+        autocast: Type of the arithmetic; None: that of the weights. Images are float32 either way.
     """
+
+    low_resolution = False
+    channels_last = False
+    autocast: torch.dtype | None = None
 
     def __init__(
         self, z_dim: int = 100, image_shape: tuple[int, int, int] = (3, 32, 32), channels: tuple[int, int] = (128, 64)
@@ -39,12 +49,42 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, z_dim] -> [B, C, H, W]."""
+        if self.autocast is None:
+            return self._images(z)
+        with torch.autocast(z.device.type, self.autocast, cache_enabled=False):
+            return self._images(z).float()
+
+    def _images(self, z: Tensor) -> Tensor:
         height, width = self.image_size
-        x = self.bn0(self.project(z).view(-1, *self.seed_shape))
-        x = functional.leaky_relu(self.bn1(self.conv1(_double(x))), 0.2)
-        x = functional.leaky_relu(self.bn2(self.conv2(_double(x))), 0.2)
+        x = self.project(z).view(-1, *self.seed_shape)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)  # whatever follows keeps its layout
+        x = self.bn0(x)
+        x = functional.leaky_relu(self.bn1(self._on_upsampled(self.conv1, x)), 0.2)
+        x = functional.leaky_relu(self.bn2(self._on_upsampled(self.conv2, x)), 0.2)
         return self.bn3(self.conv3(x)[:, :, :height, :width])
 
+    def _on_upsampled(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
+        if self.low_resolution:
+            return upsampled_conv2d(x, convolution.weight, convolution.bias)
+        return convolution(functional.interpolate(x, scale_factor=2, mode="nearest"))
 
-def _double(x: Tensor) -> Tensor:
-    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+def upsampled_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The padded 3x3 convolution of x upsampled twofold (nearest), computed on x itself; equal up to rounding.
+
+    Upsampled pixels are equal in pairs, so each output pixel is a sum over 2x2 pixels of x, with weights that are sums
+    of the 3x3 ones. That is a transposed convolution with a 4x4 kernel and stride 2: 4 products where there were 9.
+
+    Args:
+        x: [B, C_in, H, W].
+        weight: [C_out, C_in, 3, 3].
+        bias: [C_out].
+
+    Returns:
+        [B, C_out, 2 H, 2 W].
+    """
+    kernel = functional.pad(weight.flip(2, 3), (1, 1, 1, 1))
+    kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
+    kernel = kernel[:, :, :, 1:] + kernel[:, :, :, :-1]
+    return functional.conv_transpose2d(x, kernel.transpose(0, 1), bias, stride=2, padding=1)

@@ -1,8 +1,10 @@
 """Reading activations inside any network by layer name."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -26,9 +28,14 @@ class TappedNetwork(nn.Module):
         layers: Names as in `network.named_modules()`.
         features: Whether the input of the last linear layer is read too.
 
+    Attributes:
+        autocast: Type of the arithmetic; None: that of the weights. Logits are float32 either way.
+
     Raises:
         ValueError: the network has no layer of that name, or no linear layer.
     """
+
+    autocast: torch.dtype | None = None
 
     def __init__(self, network: nn.Module, layers: Sequence[str] = (), *, features: bool = False) -> None:
         super().__init__()
@@ -43,25 +50,46 @@ class TappedNetwork(nn.Module):
         if features and not linear:
             raise ValueError("no linear layer whose input could be read")
         self._classifier = (linear[-1],) if features else ()  # in a tuple: not a submodule of its own
+        self._seen: dict[int, Tensor] = {}
+        self._asked = self._hooks_stay = False
 
     def forward(self, x: Tensor) -> Beliefs:
         """[B, C, H, W] -> logits and tapped activations."""
-        seen: dict[nn.Module, Tensor] = {}
+        if self.autocast is None:
+            return self._beliefs(x)
+        with torch.autocast(x.device.type, self.autocast, cache_enabled=False):
+            beliefs = self._beliefs(x)
+        return beliefs._replace(logits=beliefs.logits.float())
 
-        def keep(module: nn.Module, _: object, output: Tensor) -> None:
-            seen[module] = output
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As of any module; from now on the hooks stay, for the compiler cannot follow their coming and going."""
+        self._hooks_stay = True
+        self._add_hooks()
+        super().compile(*args, **kwargs)
 
-        read: list[Tensor] = []
-
-        def keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            read.append(inputs[0])
-
+    def _beliefs(self, x: Tensor) -> Beliefs:
         # Hooks live for this call only, so that the network itself stays exportable and picklable.
-        handles: list[RemovableHandle] = [module.register_forward_hook(keep) for module in self._tapped]
-        handles += [module.register_forward_pre_hook(keep_input) for module in self._classifier]
+        handles = [] if self._hooks_stay else self._add_hooks()
+        self._asked = True
         try:
             logits = self.network(x)
         finally:
+            self._asked = False
             for handle in handles:
                 handle.remove()
-        return Beliefs(logits, tuple(seen[module] for module in self._tapped), read[-1] if read else None)
+        features = self._seen.pop(-1, None)
+        return Beliefs(logits, tuple(self._seen.pop(place) for place in range(len(self._tapped))), features)
+
+    def _add_hooks(self) -> list[RemovableHandle]:
+        handles = [
+            module.register_forward_hook(partial(self._keep_output, place)) for place, module in enumerate(self._tapped)
+        ]
+        return handles + [module.register_forward_pre_hook(self._keep_input) for module in self._classifier]
+
+    def _keep_output(self, place: int, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        if self._asked:  # and not the network itself, by somebody else
+            self._seen[place] = output
+
+    def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._asked:
+            self._seen[-1] = inputs[0]

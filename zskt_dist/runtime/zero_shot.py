@@ -19,6 +19,7 @@ from zskt_dist.runtime.held_out import HeldOut
 from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
+from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.base import Row
 
@@ -28,6 +29,7 @@ class ZeroShotTask:
 
     Args:
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
+        picks: How iterations are computed; None: as configured.
 
     Raises:
         ConfigError: the attention maps of teacher and student do not pair.
@@ -43,27 +45,33 @@ class ZeroShotTask:
         num_classes: int,
         world: World,
         snapshots: Path | None = None,
+        picks: Picks | None = None,
     ) -> None:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
         self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
-        tapped_teacher, tapped_student = tap_pair(config, teacher, self.network, image_shape)
-        cosine = partial(cosine_decay, iterations=self.iterations)
-        settings = config.optimizer
+        work = partial(iteration_gflop, config, generator, teacher, self.network, image_shape)
+        self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        if self.picks.folded_teacher:
+            frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
+        else:
+            frozen = teacher
+        tapped_teacher, tapped_student = tap_pair(config, frozen, self.network, image_shape)
+        trained = {"generator": generator, "student": tapped_student}
+        rates = {"generator": config.optimizer.generator_lr, "student": config.optimizer.student_lr}
+        trained = {name: synchronised(network, config, world) for name, network in trained.items()}
+        self.picks.apply(generator, tapped_teacher, tapped_student)
         self.engines = {
             name: DDPEngine(
-                network := synchronised(module, config, world),
-                torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
-                cosine,
-                clip_norm=settings.clip_norm,
+                network,
+                self._adam(network, rates[name]),
+                partial(cosine_decay, iterations=self.iterations),
+                clip_norm=config.optimizer.clip_norm,
                 weight=self.weight,
             )
-            for name, module, learning_rate in (
-                ("generator", generator, settings.generator_lr),
-                ("student", tapped_student, settings.student_lr),
-            )
+            for name, network in trained.items()
         }
         self.transfer = ZeroShotTransfer(
             self.engines["generator"],
@@ -81,12 +89,19 @@ class ZeroShotTask:
             terms=_generator_terms(config, tapped_teacher),
             micro_batch=config.engine.micro_batch,
         )
+        self._step = RecordedTransfer(self.transfer).step if self.picks.cuda_graphs else self.transfer.step
         self.held_out = HeldOut(config, generator, teacher, image_shape, world, snapshots)
 
     def step(self, iteration: int) -> Metrics:
-        metrics = self.transfer.step(self.noise(iteration))
+        metrics = self._step(self.noise(iteration))
         self.held_out.after(iteration + 1)
         return metrics
+
+    def _adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Adam:
+        """Fused; where steps are recorded it reads its learning rate from the device."""
+        device, recorded = self._world.device, self.picks.cuda_graphs
+        rate = torch.tensor(learning_rate, device=device) if recorded else learning_rate
+        return torch.optim.Adam(network.parameters(), lr=rate, fused=True, capturable=recorded)
 
     def judge(self, iteration: int) -> Row:
         return self.held_out.judge(self.network, iteration)
@@ -126,7 +141,10 @@ class IterationNoise:
     def _slice(self, purpose: Purpose, draw: int, *shape: int) -> Tensor:
         size = self._config.batch_size
         rng = stream(self._config.seed, purpose, self._iteration, draw)
-        return torch.from_numpy(normal(rng, size, *shape)[self._world.part(size)]).to(self._world.device)
+        drawn = torch.from_numpy(normal(rng, size, *shape)[self._world.part(size)])
+        if self._world.device.type != "cuda":
+            return drawn.to(self._world.device)
+        return drawn.pin_memory().to(self._world.device, non_blocking=True)  # else the host would wait for the device
 
 
 def cosine_decay(iteration: int, iterations: int) -> float:

@@ -1,0 +1,48 @@
+"""Batch norm of a frozen network folded into the convolutions before it."""
+
+import copy
+from collections.abc import Collection, Iterator
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
+    """A copy of `network`, in eval mode, in which each batch norm that reads nothing but a convolution is part of it.
+
+    In eval mode batch norm is a fixed affine map of each channel, so that w' = w * gamma / sqrt(var + eps) and
+    b' = (b - mean) * gamma / sqrt(var + eps) + beta give the same output up to rounding. The names of all other modules
+    stay, so that they can be tapped.
+
+    Args:
+        keep: Names of convolutions whose own output somebody reads.
+
+    Returns:
+        The copy, and how many batch norms it has lost; 0 where the control flow of the network cannot be followed.
+    """
+    folded = copy.deepcopy(network).eval()
+    pairs = [(convolution, norm) for convolution, norm in _pairs(folded) if convolution not in keep]
+    for convolution, norm in pairs:
+        joined = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(norm))  # type: ignore[type-var, arg-type]
+        folded.set_submodule(convolution, joined)
+        folded.set_submodule(norm, nn.Identity())
+    return folded, len(pairs)
+
+
+def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of convolutions and of the batch norms that follow them, each used once and for nothing else."""
+    try:
+        nodes = list(fx.symbolic_trace(network).graph.nodes)
+    except Exception:  # whatever a network does that cannot be traced, it works unfolded
+        return
+    calls = [node.target for node in nodes if node.op == "call_module"]
+    for node in nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        convolution, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
+        # Of these very types: a subclass may do more than its parent, timm's batch norms an activation.
+        if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_var is None:
+            continue
+        if len(before.users) == 1 and calls.count(before.target) == 1 and calls.count(node.target) == 1:
+            yield str(before.target), str(node.target)

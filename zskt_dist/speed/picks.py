@@ -1,0 +1,83 @@
+"""Which fast paths a run takes: what was asked for, and where that is `auto` what wins on the device."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from zskt_dist.config import Config
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import Generator, TappedNetwork
+
+# On CPU compiling takes one to two minutes and saves about a tenth (docs/speed.md): worth it from this many GFLOP on,
+# half an hour at the 100 GFLOP/s of a laptop.
+_COMPILE_ON_CPU_GFLOP = 180_000.0
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The fast paths of a run, none of them `auto`; as in `config.Speed`."""
+
+    channels_last: bool
+    folded_teacher: bool
+    low_resolution: bool
+    compile: bool
+    cuda_graphs: bool
+    autocast: torch.dtype | None
+
+    def __str__(self) -> str:
+        """For people: `channels last, folded teacher, …`."""
+        names = [name.replace("_", " ") for name, value in vars(self).items() if value is True]
+        return ", ".join([*names, *([str(self.autocast).removeprefix("torch.")] if self.autocast else [])]) or "plain"
+
+    def apply(self, generator: Generator, teacher: TappedNetwork, student: TappedNetwork) -> None:
+        """Sets the networks, which are on their device already, to be computed this way."""
+        generator.low_resolution, generator.channels_last = self.low_resolution, self.channels_last
+        for network in (generator, teacher, student):
+            network.autocast = self.autocast
+            # On CPU the layout follows that of the images, and weights of another are no faster.
+            if self.channels_last and next(network.parameters()).is_cuda:
+                network.to(memory_format=torch.channels_last)
+            if self.compile:
+                network.compile(dynamic=False)
+
+
+def pick(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> Picks:
+    """The choice for a run; the same for the same configuration and device, so that a resumed run takes it again.
+
+    Args:
+        gflop: Operations of the whole run on this worker, in thousands of millions; asked only where they matter.
+        workers: Of the run.
+
+    Raises:
+        ConfigError: a path is asked for that the device does not have.
+    """
+    speed, cuda = config.speed, device.type == "cuda"
+    if speed.cuda_graphs is True and not cuda:
+        raise ConfigError("speed.cuda_graphs", True, f"needs CUDA, this worker has {device}; use auto")
+    if speed.compile is True and not cuda and compiler() is None:
+        raise ConfigError("speed.compile", True, "on CPU needs a C++ compiler (g++ or clang++, or CXX); use auto")
+
+    def chosen(name: str, wins: Callable[[], bool] = lambda: True) -> bool:
+        asked = getattr(speed, name)
+        return wins() if asked == "auto" else bool(asked)
+
+    def earns_compiling() -> bool:
+        return not cuda and compiler() is not None and gflop() > _COMPILE_ON_CPU_GFLOP
+
+    return Picks(
+        channels_last=chosen("channels_last"),
+        folded_teacher=chosen("folded_teacher"),
+        low_resolution=chosen("low_resolution"),
+        compile=chosen("compile", earns_compiling),
+        # Recording collectives needs NCCL's co-operation, and was not measured: only where it is asked for.
+        cuda_graphs=chosen("cuda_graphs", lambda: cuda and workers == 1),
+        autocast={"float32": None, "bfloat16": torch.bfloat16}[speed.precision],
+    )
+
+
+def compiler() -> str | None:
+    """The C++ compiler torch.compile would use on CPU; None where there is none."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "clang++"))), None)

@@ -1,0 +1,45 @@
+"""How much arithmetic an iteration is, from one forward pass of each network."""
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.config import Config
+from zskt_dist.models import ImageShape
+
+
+def iteration_gflop(
+    config: Config, generator: nn.Module, teacher: nn.Module, student: nn.Module, image_shape: ImageShape
+) -> float:
+    """Operations of one iteration over all workers, in thousands of millions; to a tenth.
+
+    A backward pass to the input costs as much as a forward pass, and one to the parameters as much again. Linear and
+    convolutional layers are counted as they are defined; torch's own counter needs seconds to start.
+    """
+    g, t, s = (
+        _forward_flop(network, shape)
+        for network, shape in ((generator, (config.generator.z_dim,)), (teacher, image_shape), (student, image_shape))
+    )
+    n_s = config.transfer.student_steps
+    asked = {"post_update": 1, "pre_update": 0, "fresh": n_s}[config.transfer.pseudo_batch]
+    each = config.transfer.generator_steps * (3 * g + 2 * t + 2 * s) + asked * (g + t) + n_s * 3 * s
+    return config.batch_size * each / 1e9
+
+
+def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Of one example."""
+    counts: list[int] = []
+
+    def count(layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
+        counts.append(2 * output.numel() * layer.weight[0].numel())
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    training, device = network.training, next(network.parameters()).device
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *shape, device=device))
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return sum(counts)
