@@ -95,6 +95,10 @@ class Run:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def start_again(self) -> None:
+        self.kill()
+        self.start()
+
     def _sample(self) -> None:
         """Notes what the run shows, whenever it shows something new."""
         written = 0
@@ -181,11 +185,11 @@ def main() -> None:
             ("a worker is killed", kill_worker),
             ("a node is lost", ours.lose),
             ("a node joins", ours.gain),
-            ("the driver is killed, the command given again", lambda: (run.kill(), run.start())[1]),
+            ("the driver is killed, the command given again", run.start_again),
             ("a worker is killed", kill_worker),
             ("a node is lost", ours.lose),
             ("a node joins", ours.gain),
-            ("the driver is killed, the command given again", lambda: (run.kill(), run.start())[1]),
+            ("the driver is killed, the command given again", run.start_again),
         ]
         places = [(number + 1) * options.iterations // (len(steps) + 1) for number in range(len(steps))]
         faults = []

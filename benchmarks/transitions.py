@@ -1,24 +1,21 @@
 """Transition curves batched over images and targets, against one image and one target at a time.
 
 The plain loop is Algorithm 2 as the authors run it: batch 1, parameters with gradients. Both are measured
-alternately in the same process; the plain one on `--sample` of the images in each repetition, scaled up.
+in turns in the same process; the plain one on `--sample` of the images in each repetition, scaled up.
 """
 
-import argparse
 import copy
-import json
-import platform
-import time
-from pathlib import Path
+import itertools
+from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zskt_dist.algorithms.transitions import transition_curves
+from benchmarks.measure import alternate, arguments, ratio, table, write
+from zskt_dist.algorithms.transitions import Curves, transition_curves
 from zskt_dist.models import ImageShape, build_network
 
 SHAPE = ImageShape(3, 32, 32)
@@ -39,64 +36,67 @@ def plain(a: nn.Module, b: nn.Module, image: Tensor, target: int, steps: int) ->
     return curve
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, repetitions=3)
     parser.add_argument("--pair", nargs=2, default=["wrn-16-2", "wrn-16-1"], metavar=("TEACHER", "STUDENT"))
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20, help="K")
     parser.add_argument("--sample", type=int, default=4, help="images of the plain loop per repetition")
-    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    b, a = (_network(arch) for arch in options.pair)  # the student is stepped on
-    x = torch.randn(options.images, *SHAPE)
-    origin = a(x).argmax(dim=1).detach()
-    frozen = [_frozen(network) for network in (a, b)]
+    answer = measure(options.pair, options.images, options.steps, options.sample, options.repetitions)
+    print(f"MTE of {options.images} images, K = {options.steps}, {' → '.join(options.pair)}\n")
+    rows = [
+        ("one image and target at a time", f"{answer['batch1_seconds']:.1f} s"),
+        ("batched", f"{answer['batched_seconds']:.1f} s"),
+        ("ratio", f"{answer['ratio']:.2f}"),
+        ("largest difference of curves", f"{answer['max_difference']:.1e}"),
+    ]
+    print(table(("", "median"), rows))
+    write(answer, options.json)
 
-    slow, fast, difference = [], [], 0.0
-    for repetition in range(options.repetitions):
-        sample = [(repetition * options.sample + i) % options.images for i in range(options.sample)]
-        started = time.perf_counter()
-        curves = {
-            (image, j): plain(a, b, x[image], j, options.steps)
-            for image in sample
-            for j in range(CLASSES)
-            if j != origin[image]
-        }
-        slow.append((time.perf_counter() - started) * options.images / options.sample)
-        started = time.perf_counter()
-        batched = transition_curves(*frozen, x, origin, num_classes=CLASSES, steps=options.steps)
-        fast.append(time.perf_counter() - started)
-        for (image, j), curve in curves.items():
-            place = batched.targets[image].tolist().index(j)
-            got = torch.stack([batched.p_a[image, place], batched.p_b[image, place]], dim=1)
-            difference = max(difference, (got - torch.tensor(curve)).abs().max().item())
-    answer = {
-        "pair": options.pair,
-        "images": options.images,
-        "steps": options.steps,
-        "threads": options.threads,
-        "machine": platform.processor() or platform.machine(),
-        "repetitions": options.repetitions,
-        "batch1_images_measured": options.sample,
-        "batch1_seconds": median(slow),
-        "batched_seconds": median(fast),
-        "ratio": median(one / other for one, other in zip(slow, fast, strict=True)),
-        "max_difference": difference,
+
+def measure(pair: Sequence[str], images: int, steps: int, sample: int, repetitions: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    b, a = (_network(arch) for arch in pair)  # the student is stepped on
+    x = torch.randn(images, *SHAPE)
+    origin = a(x).argmax(dim=1).detach()
+    frozen_a, frozen_b = _frozen(a), _frozen(b)
+    turns = itertools.count()  # other images in each repetition
+    curves: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    batched: list[Curves] = []
+
+    def one_at_a_time() -> None:
+        turn = next(turns)
+        for image in ((turn * sample + i) % images for i in range(sample)):
+            for j in range(CLASSES):
+                if j != origin[image]:
+                    curves[image, j] = plain(a, b, x[image], j, steps)
+
+    def together() -> None:
+        batched[:] = [transition_curves(frozen_a, frozen_b, x, origin, num_classes=CLASSES, steps=steps)]
+
+    times = alternate({"batch1": one_at_a_time, "batched": together}, repetitions, warm_up=0)
+    times["batch1"] = [each * images / sample for each in times["batch1"]]
+    return {
+        "pair": list(pair),
+        "images": images,
+        "steps": steps,
+        "repetitions": repetitions,
+        "batch1_images_measured": sample,
+        "batch1_seconds": median(times["batch1"]),
+        "batched_seconds": median(times["batched"]),
+        "ratio": ratio(times, "batch1", "batched"),
+        "max_difference": max(_difference(batched[0], image, j, curve) for (image, j), curve in curves.items()),
     }
-    table = Table(title=f"MTE of {options.images} images, K = {options.steps}, {' → '.join(options.pair)}")
-    for column in ("", "seconds"):
-        table.add_column(column, justify="right" if column else "left")
-    table.add_row("one image and target at a time", f"{answer['batch1_seconds']:.1f}")
-    table.add_row("batched", f"{answer['batched_seconds']:.1f}")
-    table.add_row("ratio", f"{answer['ratio']:.2f}")
-    table.add_row("largest difference of curves", f"{difference:.1e}")
-    Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps(answer, indent=2) + "\n")
+
+
+def _difference(batched: Curves, image: int, target: int, curve: list[tuple[float, float]]) -> float:
+    """Largest, between both ways to compute one image's curves to one target."""
+    place = batched.targets[image].tolist().index(target)
+    got = torch.stack([batched.p_a[image, place], batched.p_b[image, place]], dim=1)
+    return (got - torch.tensor(curve)).abs().max().item()
 
 
 def _network(arch: str) -> nn.Module:

@@ -1,0 +1,133 @@
+"""What the benchmarks share: alternated timing, the machine and its peaks, and the answer as JSON and Markdown.
+
+A machine that others use is never quiet. So what is compared is measured in turns, in one run, and what is said
+is a median, or a median of ratios of neighbours.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from zskt_dist.files import write_json
+
+Times = dict[str, list[float]]
+"""Seconds of every measurement, by name; those at the same position were taken after one another."""
+
+
+def alternate(functions: Mapping[str, Callable[[], object]], repetitions: int, warm_up: int = 1) -> Times:
+    """Times each function `repetitions` times, all of them in turn; the order is reversed every other time.
+
+    Args:
+        warm_up: Calls of each before that are not timed.
+    """
+    times: Times = {name: [] for name in functions}
+    for _ in range(warm_up):
+        for function in functions.values():
+            function()
+    for repetition in range(repetitions):
+        for name in list(functions)[:: 1 if repetition % 2 == 0 else -1]:
+            times[name].append(seconds(functions[name]))
+    return times
+
+
+def seconds(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def ratio(times: Times, numerator: str, denominator: str) -> float:
+    """Median of the ratios of neighbours: what slows both down for a while cancels out."""
+    return median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
+
+
+def machine() -> dict[str, Any]:
+    """What a figure needs beside it; `load` is of the last minute, and says how quiet the machine was."""
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch computes with `count` threads in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def matrix_product_peak(count: int, *, sizes: Sequence[int] = (1024, 2048), repetitions: int = 10) -> float:
+    """GFLOP/s of `count` threads: the best of repeated products of square float32 matrices."""
+    best = 0.0
+    with threads(count), torch.no_grad():
+        for size in sizes:
+            a, b = torch.randn(size, size), torch.randn(size, size)
+            best = max(best, 2 * size**3 / _fastest(partial(torch.mm, a, b), repetitions) / 1e9)
+    return best
+
+
+def convolution_peak(
+    count: int, *, channels: Sequence[int] = (32, 64, 128), batch: int = 64, repetitions: int = 10
+) -> float:
+    """GFLOP/s of `count` threads: the best of repeated 3x3 convolutions, sized as in WRNs of width 2."""
+    best = 0.0
+    with threads(count), torch.no_grad():
+        for width in channels:
+            size = 1024 // width  # 32 channels on 32x32 pixels, 64 on 16x16, 128 on 8x8
+            x = torch.randn(batch, width, size, size).contiguous(memory_format=torch.channels_last)
+            weight = torch.randn(width, width, 3, 3)
+            fastest = _fastest(partial(functional.conv2d, x, weight, padding=1), repetitions)
+            best = max(best, 2 * 9 * width**2 * size**2 * batch / fastest / 1e9)
+    return best
+
+
+def _fastest(function: Callable[[], object], repetitions: int) -> float:
+    function()
+    return min(seconds(function) for _ in range(repetitions))
+
+
+def arguments(description: str | None, *, repetitions: int) -> argparse.ArgumentParser:
+    """A parser of what every benchmark understands; each adds its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=repetitions, help="of each measurement, alternated")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
+    return parser
+
+
+def write(answer: Mapping[str, Any], path: Path | None) -> None:
+    """The numbers and the machine they are of, as JSON; nothing without a path."""
+    if path is not None:
+        write_json(path, {"machine": machine(), **answer})
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Markdown, to be pasted into the docs: the first column to the left, numbers to the right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

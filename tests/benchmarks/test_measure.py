@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.measure import (
+    alternate,
+    arguments,
+    convolution_peak,
+    machine,
+    matrix_product_peak,
+    ratio,
+    table,
+    threads,
+    write,
+)
+
+
+def test_turns_are_alternated_and_reversed() -> None:
+    calls: list[str] = []
+    times = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repetitions=3, warm_up=1)
+    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_ratio_is_of_neighbours() -> None:
+    """The machine was ten times slower for a while: the ratio of medians would not be 2."""
+    assert ratio({"slow": [2, 20, 2], "fast": [1, 10, 1]}, "slow", "fast") == 2
+
+
+def test_peaks_are_positive_and_threads_are_restored() -> None:
+    before = torch.get_num_threads()
+    with threads(1):
+        assert torch.get_num_threads() == 1
+    assert matrix_product_peak(1, sizes=(64,), repetitions=2) > 0
+    assert convolution_peak(1, channels=(32,), batch=2, repetitions=2) > 0
+    assert torch.get_num_threads() == before
+
+
+def test_an_answer_comes_with_its_machine(tmp_path: Path) -> None:
+    options = arguments("about", repetitions=5).parse_args(["--json", str(tmp_path / "new" / "answer.json")])
+    assert options.repetitions == 5
+    write({"ratio": 2.0}, options.json)
+    answer = json.loads(options.json.read_text())
+    assert answer["ratio"] == 2.0
+    assert answer["machine"] == pytest.approx(machine() | {"load": answer["machine"]["load"]})
+    write({"ratio": 2.0}, None)
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(("", "s"), [("one", 1), ("two", "2.0")]) == "|  | s |\n| --- | ---: |\n| one | 1 |\n| two | 2.0 |"
