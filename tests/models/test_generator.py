@@ -1,8 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from zskt_dist.models import Generator, count_parameters
+from zskt_dist.models.generator import upsampled_conv2d
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (1, 30, 17), (4, 5, 3), (2, 1, 1)]
 
@@ -108,3 +110,30 @@ def test_gradient_reaches_every_parameter() -> None:
         if name.split(".")[0].startswith("bn") or name.endswith("weight"):
             assert parameter.grad is not None
             assert parameter.grad.abs().max() > 1e-3, name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8)], ids=str)
+def test_convolution_of_the_upsampled_without_upsampling(size: tuple[int, int]) -> None:
+    """Values and gradients of input, weight and bias, against the definition, in double precision."""
+    torch.manual_seed(0)
+    shapes = ((2, 4, *size), (5, 4, 3, 3), (5,))
+    tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    x, weight, bias = tensors
+    expected = functional.conv2d(functional.interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+    got = upsampled_conv2d(x, weight, bias)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    along = torch.randn_like(expected)
+    for mine, plain in zip(
+        torch.autograd.grad(got, tensors, along), torch.autograd.grad(expected, tensors, along), strict=True
+    ):
+        torch.testing.assert_close(mine, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forms_of_the_same_images(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    generator = Generator(7, shape, (6, 5)).double()
+    z = torch.randn(9, 7, dtype=torch.float64)
+    expected = generator(z)
+    generator.low_resolution = generator.channels_last = True
+    torch.testing.assert_close(generator(z), expected, rtol=1e-10, atol=1e-10)

@@ -136,3 +136,20 @@ def test_features_are_what_the_classifier_reads(arch: str, classifier: str) -> N
 def test_features_need_a_linear_layer() -> None:
     with pytest.raises(ValueError, match="no linear layer"):
         TappedNetwork(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), features=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled(training: bool, x: Tensor) -> None:
+    """The same beliefs from one graph; hooks stay, and note nothing when the network is asked by somebody else."""
+    plain = TappedNetwork(_network().train(training), ["group1", "group3"], features=True)
+    compiled = copy.deepcopy(plain)
+    compiled.compile(backend="eager", fullgraph=True)
+    got, expected = compiled(x), plain(x)
+    for mine, other in zip(
+        (got.logits, *got.activations, got.features),
+        (expected.logits, *expected.activations, expected.features),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+    compiled.network(x)
+    assert compiled._seen == {}

@@ -1,0 +1,149 @@
+"""An iteration against the authors' schedule of it, and against what the machine can do.
+
+Every variant is the product's own task from the same configuration; all are measured in turns, in one process. What is
+said to be ours is the variant that `speed: auto` picks for a run of full length on this device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.authors import AuthorsSchedule
+from benchmarks.measure import Times, alternate, arguments, convolution_peak, matrix_product_peak, ratio, table, write
+from benchmarks.subject import CLASSES, PAIR, SHAPE, configured, teacher
+from zskt_dist.config import Config
+from zskt_dist.runtime.networks import new_generator, new_network
+from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import Picks, pick
+
+TABLE_1 = (
+    ("wrn-16-2", "wrn-16-1"),
+    ("wrn-40-1", "wrn-16-1"),
+    ("wrn-40-2", "wrn-16-1"),
+    ("wrn-40-1", "wrn-16-2"),
+    ("wrn-40-2", "wrn-16-2"),
+    ("wrn-40-2", "wrn-40-1"),
+)
+PLAIN = Picks(False, False, False, False, False, None)
+
+
+class Ours:
+    """The product's iteration in one of its forms, on one noise after the other."""
+
+    def __init__(self, config: Config, picks: Picks, device: torch.device) -> None:
+        self._task = ZeroShotTask(config, teacher(config).to(device), SHAPE, CLASSES, World(device), picks=picks)
+        self._done = 0
+
+    def step(self) -> None:
+        self._task.step(self._done)
+        self._done += 1
+        _wait()
+
+    def gflop(self) -> float:
+        """Of an iteration: matrix products and convolutions that are done, multiplications and additions apart."""
+        with FlopCounterMode(display=False) as counter:
+            self._task.transfer.learn(self._task.noise(0))
+        return counter.get_total_flops() / 1e9
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def authors(config: Config, device: torch.device) -> Callable[[], None]:
+    """Their iteration, from the same initial weights as ours."""
+    schedule = AuthorsSchedule(
+        new_generator(config, SHAPE).to(device),
+        new_network(config, "student", SHAPE, CLASSES).to(device),
+        teacher(config).to(device).requires_grad_(True),
+        student_steps=config.transfer.student_steps,
+    )
+
+    def step() -> None:
+        schedule.step(torch.randn(config.batch_size, config.generator.z_dim, device=device))
+
+    return step
+
+
+def measure(config: Config, device: torch.device, *, repetitions: int, warm_up: int = 2) -> dict[str, Any]:
+    """Seconds of an iteration in each form, medians over `repetitions`."""
+    fast = pick(config, device, lambda: float("inf"), 1)
+    modes = {
+        mode: config.model_copy(update={"transfer": config.transfer.model_copy(update={"pseudo_batch": mode})})
+        for mode in ("post_update", "pre_update")
+    }
+    variants = {
+        "post_update_plain": Ours(modes["post_update"], PLAIN, device),
+        "post_update_uncompiled": Ours(modes["post_update"], replace(fast, compile=False), device),
+        "post_update": Ours(modes["post_update"], fast, device),
+        "pre_update": Ours(modes["pre_update"], fast, device),
+    }
+    gflop = Ours(modes["post_update"], replace(fast, compile=False, cuda_graphs=False), device).gflop()
+    functions: dict[str, Callable[[], object]] = {"reference": authors(config, device)}
+    functions |= {name: variant.step for name, variant in variants.items()}
+    times = alternate(functions, repetitions, warm_up)
+    return _answer(config, fast, times, gflop, device)
+
+
+def _answer(config: Config, fast: Picks, times: Times, gflop: float, device: torch.device) -> dict[str, Any]:
+    count = torch.get_num_threads()
+    peaks = (matrix_product_peak(count), convolution_peak(count)) if device.type == "cpu" else (None, None)
+    seconds = {name: median(values) for name, values in times.items()}
+    return {
+        "pair": [config.teacher.arch, config.student.arch],
+        "batch_size": config.batch_size,
+        "student_steps": config.transfer.student_steps,
+        "device": str(device),
+        "picks": str(fast),
+        "repetitions": len(times["reference"]),
+        **{f"{name}_seconds": value for name, value in seconds.items()},
+        **{f"ratio_{name}": ratio(times, "reference", name) for name in times if name != "reference"},
+        "gflop_per_iteration": gflop,
+        "achieved_gflops": gflop / seconds["post_update"],
+        "peak_gflops": peaks[0],
+        "peak_convolution_gflops": peaks[1],
+        "fraction_of_peak": peaks[0] and gflop / seconds["post_update"] / peaks[0],
+    }
+
+
+def _rows(answer: dict[str, Any]) -> list[list[object]]:
+    names = [name.removeprefix("ratio_") for name in answer if name.startswith("ratio_")]
+    rows: list[list[object]] = [["authors' schedule", f"{answer['reference_seconds']:.2f}", ""]]
+    return rows + [
+        [name.replace("_", " "), f"{answer[f'{name}_seconds']:.2f}", f"{answer[f'ratio_{name}']:.2f}"] for name in names
+    ]
+
+
+def main(arguments_: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, repetitions=5)
+    parser.add_argument("--pair", nargs=2, default=PAIR, metavar=("TEACHER", "STUDENT"))
+    parser.add_argument("--table-1", action="store_true", help="all pairs of the paper's Table 1; --json gets a list")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--student-steps", type=int, default=10)
+    options = parser.parse_args(arguments_)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    answers = []
+    for pair in TABLE_1 if options.table_1 else (options.pair,):
+        settings = (f"batch_size={options.batch}", f"transfer.student_steps={options.student_steps}")
+        answers.append(measure(configured(*settings, pair=pair), device, repetitions=options.repetitions))
+        print(f"\n{' -> '.join(pair)}, batch {options.batch}, {device}: {answers[-1]['picks']}\n")
+        print(table(["iteration", "seconds", "times faster"], _rows(answers[-1])))
+        _print_share(answers[-1])
+    write(answers[0] if len(answers) == 1 else {"pairs": answers}, options.json)
+
+
+def _print_share(answer: dict[str, Any]) -> None:
+    text = f"\n{answer['gflop_per_iteration']:.0f} GFLOP in an iteration, {answer['achieved_gflops']:.0f} GFLOP/s"
+    if answer["fraction_of_peak"]:
+        text += f": {answer['fraction_of_peak']:.0%} of the matrix-product peak, {answer['peak_gflops']:.0f}"
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

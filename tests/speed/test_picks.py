@@ -1,0 +1,57 @@
+"""Which fast path is taken: what is asked for, and what `auto` stands for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.configs import tiny_config
+from zskt_dist.errors import ConfigError
+from zskt_dist.speed import Picks, pick
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+PLAIN = Picks(False, False, False, False, False, None)
+
+
+def _never() -> float:
+    raise AssertionError("nobody needs to know")
+
+
+@pytest.fixture(autouse=True)
+def a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zskt_dist.speed.picks.shutil.which", lambda name: f"/usr/bin/{name}")
+
+
+def test_plain_is_without_any(tmp_path: Path) -> None:
+    for device in (CPU, CUDA):
+        assert pick(tiny_config(tmp_path, "speed=plain"), device, _never, 1) == PLAIN
+    assert str(PLAIN) == "plain"
+
+
+@pytest.mark.parametrize(("gflop", "compiles"), [(100.0, False), (1e7, True)])
+def test_auto_compiles_long_runs_on_cpu(tmp_path: Path, gflop: float, compiles: bool) -> None:
+    picks = pick(tiny_config(tmp_path), CPU, lambda: gflop, 1)
+    assert picks == Picks(True, True, True, compiles, False, None)
+
+
+def test_auto_does_not_compile_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zskt_dist.speed.picks.shutil.which", lambda name: None)
+    assert not pick(tiny_config(tmp_path), CPU, lambda: 1e9, 1).compile
+    with pytest.raises(ConfigError, match=r"speed.compile=True: on CPU needs a C\+\+ compiler"):
+        pick(tiny_config(tmp_path, "speed.compile=true"), CPU, _never, 1)
+
+
+@pytest.mark.parametrize(("workers", "recorded"), [(1, True), (2, False)])
+def test_auto_records_on_cuda_with_one_worker(tmp_path: Path, workers: int, recorded: bool) -> None:
+    assert pick(tiny_config(tmp_path), CUDA, _never, workers) == Picks(True, True, True, False, recorded, None)
+    assert pick(tiny_config(tmp_path, "speed.cuda_graphs=true"), CUDA, _never, workers).cuda_graphs
+
+
+def test_recording_needs_cuda(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"speed.cuda_graphs=True: needs CUDA, this worker has cpu; use auto"):
+        pick(tiny_config(tmp_path, "speed.cuda_graphs=true"), CPU, _never, 1)
+
+
+def test_a_choice_is_said(tmp_path: Path) -> None:
+    picks = pick(tiny_config(tmp_path, "speed.low_resolution=false", "speed.precision=bfloat16"), CPU, lambda: 0.0, 1)
+    assert str(picks) == "channels last, folded teacher, bfloat16"

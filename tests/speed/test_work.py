@@ -1,0 +1,40 @@
+"""The estimate of an iteration's arithmetic, against torch's own count of an iteration that is done."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.support.configs import tiny_config
+from zskt_dist.models import Generator, ImageShape, LeNet
+from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import Picks, iteration_gflop
+
+SHAPE = ImageShape(3, 16, 16)
+
+
+@pytest.mark.parametrize("mode", ["post_update", "pre_update", "fresh"])
+def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
+    networks = ["teacher.arch=wrn-16-2", "student.arch=wrn-16-1", "generator.channels=[32,16]"]
+    config = tiny_config(tmp_path, *networks, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
+    teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
+    plain = Picks(False, False, False, False, False, None)
+    task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=plain)
+    with FlopCounterMode(display=False) as counter:
+        task.transfer.learn(task.noise(0))
+    estimate = iteration_gflop(config, task.engines["generator"].raw, teacher, task.network, SHAPE)
+    assert estimate == pytest.approx(counter.get_total_flops() / 1e9, rel=0.1)
+
+
+def test_counting_leaves_no_trace(tmp_path: Path) -> None:
+    """Neither hooks, nor another mode, nor moved statistics."""
+    generator, network = Generator(8, SHAPE, (8, 4)), LeNet(in_channels=3, image_size=(16, 16)).eval()
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    iteration_gflop(tiny_config(tmp_path), generator, network, network, SHAPE)
+    assert generator.training
+    assert not network.training
+    assert not any(module._forward_hooks for each in (generator, network) for module in each.modules())
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
