@@ -8,6 +8,7 @@ from benchmarks.scaling import check, draw, measure, predict, tables
 PAIR = ("wrn-10-1", "wrn-10-1")
 
 
+@pytest.mark.slow  # three processes import torch
 def test_measured_fitted_predicted_and_drawn(tmp_path: Path) -> None:
     measured = measure(PAIR, batches=(2, 4), student_steps=1, repetitions=1)
     answer = {"measured": measured, "model": check(measured), "gpus": predict(PAIR)}
