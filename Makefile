@@ -7,7 +7,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 CONFIG ?= configs/digits.yaml
 ARGS ?=
 
-.PHONY: help setup train test lint types contracts format lock clean
+.PHONY: help setup train test bench lint types contracts format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,15 @@ train: setup  ## the main job: CONFIG=configs/digits.yaml ARGS='dotted.key=value
 
 test: lint types contracts  ## everything CI checks
 	$(BIN)/python -m pytest
+
+# At sizes that end in about 15 minutes on two quiet cores; benchmarks/README.md has those of the published figures.
+BENCH := $(BIN)/python -m benchmarks
+bench: setup  ## measure the benchmarks' claims; the numbers are in runs/benchmarks/
+	$(BENCH).data_parallel --iterations 1 --json runs/benchmarks/data_parallel.json
+	$(BENCH).overhead --repetitions 3 --json runs/benchmarks/overhead.json
+	$(BENCH).scaling --repetitions 2 --json runs/benchmarks/scaling.json --figure runs/benchmarks/scaling.png
+	$(BENCH).startup --repetitions 2 --json runs/benchmarks/startup.json
+	$(BENCH).transitions --images 40 --sample 1 --repetitions 2 --json runs/benchmarks/transitions.json
 
 lint: setup  ## ruff: style and format
 	$(BIN)/ruff check .

@@ -82,12 +82,16 @@ class Run:
         self.mlflow = MlflowStream(
             open_run(f"sqlite:///{folder}/mlflow.db", "overhead", "run", params=dict(flatten(config)), tags={})
         )
-        self._next = itertools.count(config.iterations // 2)
+        middle = config.iterations // 2
+        for moment in self.task.held_out.moments:
+            if moment < middle:
+                self.task.held_out.after(moment)  # generators of before, which judge the student as well
+        self._next = itertools.count(middle)
         self.iterate()
         self.report()
         row, every = self.history.rows[-1], config.tracking.log_every
         # A checkpoint holds the rows so far, on average those of half a run.
-        self.history.rows = [row | {"iteration": done} for done in range(every, config.iterations // 2, every)]
+        self.history.rows = [row | {"iteration": done} for done in range(every, middle, every)]
 
     def iterate(self) -> None:
         self.metrics = self.task.step(0)

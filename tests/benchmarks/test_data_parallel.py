@@ -8,6 +8,7 @@ from zskt_dist.models import ImageShape, build_network
 TINY = ("batch_size=4", "transfer.student_steps=2", "generator.channels=[4,4]")
 
 
+@pytest.mark.slow  # three processes import torch
 def test_contract_and_traffic() -> None:
     config = configured(*TINY, pair=("wrn-10-1", "wrn-10-1"))
     answer = measure(config, iterations=1, repetitions=1)

@@ -5,6 +5,7 @@ from benchmarks.subject import configured
 from zskt_dist.models import ImageShape
 
 
+@pytest.mark.slow  # MLflow makes its tables
 def test_every_part_of_a_run_is_timed() -> None:
     settings = ["batch_size=4", "iterations=100", "evaluation.held_out_images=4", "tracking.images=4"]
     config = configured(*settings, name="digits", pair=("wrn-10-1", "wrn-10-1"))
