@@ -271,7 +271,7 @@ class Engine(Section):
     batch_norm: Literal["local", "sync"] = "local"
     """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
     micro_batch: Positive | None = None
-    """Pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
+    """Most pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
     null: its whole share of the batch."""
 
 

@@ -114,14 +114,17 @@ class IterationNoise:
 
     def __init__(self, config: Config, world: World, iteration: int) -> None:
         self._config, self._world, self._iteration = config, world, iteration
+        self._images: tuple[int, Tensor] | None = None
 
     def __call__(self, draw: int) -> Tensor:
         """z, [B, z_dim]."""
         return self._slice(Purpose.NOISE, draw, self._config.generator.z_dim)
 
     def like(self, x: Tensor, draw: int) -> Tensor:
-        """Standard normal of the shape and type of x."""
-        return self._slice(Purpose.IMAGE_NOISE, draw, *x.shape[1:]).to(x.dtype)
+        """Standard normal of the type of x, [B, C, H, W]; B is this worker's, also where x is a micro-batch."""
+        if self._images is None or self._images[0] != draw:  # every micro-batch asks for the same
+            self._images = draw, self._slice(Purpose.IMAGE_NOISE, draw, *x.shape[1:]).to(x.dtype)
+        return self._images[1]
 
     def _slice(self, purpose: Purpose, draw: int, *shape: int) -> Tensor:
         size = self._config.batch_size
