@@ -16,7 +16,7 @@ from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair
+from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair, with_checkpointing
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
@@ -49,6 +49,7 @@ class ZeroShotTask:
         self.weight = world.weight(config.batch_size)
         self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
+        with_checkpointing(config, teacher, self.network, generator)
         tapped_teacher, tapped_student = tap_pair(config, teacher, self.network, image_shape)
         cosine = partial(cosine_decay, iterations=self.iterations)
         settings = config.optimizer
