@@ -72,8 +72,8 @@ def default_points() -> Iterator[Point]:
     """Each pair as it is, with one switch, and with both."""
     for size, classes, teacher, student, batch in (
         (32, 10, "wrn-40-2", "wrn-16-1", 64),
-        (64, 200, "wrn-40-2", "wrn-16-1", 32),
-        (224, 1000, "torchvision:resnet50", "torchvision:resnet18", 16),
+        (64, 200, "wrn-40-2", "wrn-16-1", 16),
+        (224, 1000, "torchvision:resnet50", "torchvision:resnet18", 8),
     ):
         for checkpointing in (False, True):
             for micro_batch in (None, batch // 4):
@@ -103,7 +103,7 @@ def estimated(point: Point) -> int:
 
 
 def measured(point: Point, *, gives_back: bool) -> dict[str, float]:
-    """`bytes` of resident memory above the start, and `seconds` of the second iteration, in a new process."""
+    """`bytes` of resident memory above the start, and CPU `seconds` of the second iteration, in a new process."""
     environment = os.environ | (GIVES_BACK if gives_back else {})
     command = [sys.executable, "-m", "benchmarks.memory", "--child", json.dumps(asdict(point))]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -119,14 +119,14 @@ def _child(point: Point) -> dict[str, float]:
 
 
 def _iterations(point: Point, count: int) -> float:
-    """Seconds of the last one."""
+    """CPU seconds of the last one: others may use the machine too."""
     with _torchvision():
         teacher = new_network(point.config, "teacher", point.shape, point.classes).eval().requires_grad_(False)
         task = ZeroShotTask(point.config, teacher, point.shape, point.classes, World(torch.device("cpu")))
     for iteration in range(count):
-        started = time.perf_counter()
+        started = time.process_time()
         task.transfer.step(task.noise(iteration))
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def _resident(what: str) -> int:
@@ -170,7 +170,7 @@ def _row(point: Point, repetitions: int) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Peak memory of an iteration, MiB")
-    for column in ("pair", "image", "batch", "micro", "recompute", "estimate", "tensors", "ratio", "process", "s"):
+    for column in ("pair", "image", "batch", "micro", "recompute", "estimate", "tensors", "ratio", "process", "CPU s"):
         table.add_column(column, justify="left" if column == "pair" else "right")
     for row in rows:
         tensors, process, seconds = (sum(row[key]) / len(row[key]) for key in ("tensors", "process", "seconds"))

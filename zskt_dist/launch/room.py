@@ -14,18 +14,16 @@ from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.memory import Memory, estimate_memory
 
-GIB = 2**30
-
 Settings = dict[str, Any]
 """Keys of the section `engine`."""
 
 
 def describe_memory(memory: Memory) -> str:
-    """One line: the peak and what it is made of, in GiB."""
-    networks = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in ("teacher", "student", "generator"))
+    """One line: the peak and what it is made of."""
+    networks = ", ".join(f"{name} {_amount(getattr(memory, name))}" for name in ("teacher", "student", "generator"))
     step = "generator" if memory.generator_step >= memory.student_step else "student"
-    activations = f"activations {memory.activations / GIB:.2f} (in the {step} step)"
-    return f"about {memory.total / GIB:.2f} GiB per worker: {networks}, {activations}"
+    activations = f"activations {_amount(memory.activations)} (in the {step} step)"
+    return f"about {_amount(memory.total)} per worker: {networks}, {activations}"
 
 
 def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, memory: Memory) -> str | None:
@@ -41,9 +39,9 @@ def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, me
     for settings in _remedies(config, memory, free, needed):
         if (total := needed(settings).total) <= free:
             keys = " ".join(f"engine.{key}={str(value).lower()}" for key, value in settings.items())
-            advice = f"with {keys} it would be about {total / GIB:.2f} GiB"
+            advice = f"with {keys} it would be about {_amount(total)}"
             break
-    return f"about {memory.total / GIB:.2f} GiB per worker, and {free / GIB:.2f} GiB are free; {advice}"
+    return f"about {_amount(memory.total)} per worker, and {_amount(free)} are free; {advice}"
 
 
 def _remedies(config: Config, memory: Memory, free: int, needed: Callable[[Settings], Memory]) -> Iterator[Settings]:
@@ -77,6 +75,10 @@ def free_memory(config: Config) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     free = [size for size in (_free_in_machine(), _free_in_container()) if size is not None]
     return min(free) // local_workers(config) if free else None
+
+
+def _amount(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _free_in_machine() -> int | None:
