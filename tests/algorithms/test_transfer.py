@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.support.nets import TinyClassifier, TinyGenerator
+from tests.support import algorithm_1
+from tests.support.algorithm_1 import BATCH, BETA, N_G, N_S, TEMPERATURE, N, PlainLoop, cosine
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import Generator, TappedNetwork, WideResNet
 
-N_G, N_S, N, BATCH, BETA = 2, 3, 3, 4, 7.0
 LAYERS = ("group1", "group3")
-TEMPERATURE = 1.7
 
 
 def _networks() -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -32,15 +31,11 @@ def _noise(iteration: int, draw: int) -> Tensor:
     return torch.randn(BATCH, 6, generator=generator, dtype=torch.float64)
 
 
-def _cosine(iteration: int) -> float:
-    return (1 + math.cos(math.pi * iteration / N)) / 2
-
-
 def _engines(student: nn.Module, generator: nn.Module) -> tuple[DDPEngine, DDPEngine]:
     tapped = TappedNetwork(student, LAYERS)
     return (
-        DDPEngine(generator, torch.optim.Adam(generator.parameters(), lr=1e-3), _cosine, clip_norm=0.5),
-        DDPEngine(tapped, torch.optim.Adam(tapped.parameters(), lr=2e-3), _cosine, clip_norm=0.5),
+        DDPEngine(generator, torch.optim.Adam(generator.parameters(), lr=1e-3), cosine, clip_norm=0.5),
+        DDPEngine(tapped, torch.optim.Adam(tapped.parameters(), lr=2e-3), cosine, clip_norm=0.5),
     )
 
 
@@ -74,7 +69,7 @@ def _plain(teacher: nn.Module, student: nn.Module, generator: nn.Module, mode: s
     adam_s = torch.optim.Adam(student.parameters(), lr=2e-3)
     for iteration in range(N):
         for optimizer, rate in ((adam_g, 1e-3), (adam_s, 2e-3)):
-            optimizer.param_groups[0]["lr"] = rate * _cosine(iteration)
+            optimizer.param_groups[0]["lr"] = rate * cosine(iteration)
         z = _noise(iteration, 0)
         for _ in range(N_G):
             before = generator(z)
@@ -142,116 +137,6 @@ def test_metrics_describe_the_last_student_step() -> None:
     assert not any(metric.requires_grad for metric in metrics.values())
 
 
-# Small networks without batch norm, so that nothing but Algorithm 1 is in the arithmetic.
-
-Metrics = dict[str, Tensor]
-
-
-def _small(*, norm: bool = False) -> tuple[TinyClassifier, TinyClassifier, TinyGenerator]:
-    torch.manual_seed(4)
-    teacher = TinyClassifier(6, norm=norm).double().eval().requires_grad_(False)
-    return teacher, TinyClassifier(3, norm=norm).double(), TinyGenerator(norm=norm).double()
-
-
-def _small_noise(iteration: int, draw: int) -> Tensor:
-    random = torch.Generator().manual_seed(100 * iteration + draw)
-    return torch.randn(BATCH, 5, generator=random, dtype=torch.float64)
-
-
-def _small_transfer(
-    teacher: nn.Module, student: nn.Module, generator: nn.Module, *, clip_norm: float = 0.05, **settings: Any
-) -> ZeroShotTransfer:
-    engines = [
-        DDPEngine(network, torch.optim.Adam(network.parameters(), lr=rate), _cosine, clip_norm=clip_norm)
-        for network, rate in ((generator, 1e-3), (TappedNetwork(student, TinyClassifier.attention_layers), 2e-3))
-    ]
-    chosen = {"gap": belief_gap(), "beta": BETA, "generator_steps": N_G, "student_steps": N_S} | settings
-    return ZeroShotTransfer(*engines, TappedNetwork(teacher, TinyClassifier.attention_layers), **chosen)
-
-
-def _belief_gap(divergence: str, reduction: str, student: Tensor, teacher: Tensor) -> Tensor:
-    s, t = (functional.softmax(logits / TEMPERATURE, 1) for logits in (student, teacher))
-    m = (s + t) / 2
-    total = {
-        "forward_kl": functional.kl_div(s.log(), t, reduction="sum"),
-        "reverse_kl": functional.kl_div(t.log(), s, reduction="sum"),
-        "jensen_shannon": (functional.kl_div(m.log(), t, reduction="sum") + (s * (s / m).log()).sum()) / 2,
-    }[divergence]
-    return total / len(s) if reduction == "batchmean" else total / s.numel()
-
-
-def _asked(network: TinyClassifier, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits and attention maps, by walking through the network."""
-    first = network.act1(network.norm(network.conv1(x)))
-    second = network.act2(network.conv2(first))
-    maps = [functional.normalize(a.pow(2).mean(1).flatten(1)) for a in (first, second)]
-    return network.fc(second.flatten(1)), maps
-
-
-def _small_plain(
-    teacher: TinyClassifier,
-    student: TinyClassifier,
-    generator: TinyGenerator,
-    *,
-    mode: str,
-    divergence: str = "forward_kl",
-    reduction: str = "mean",
-    attention: str = "squared_mean",
-    clip_norm: float = 0.05,
-) -> list[Metrics]:
-    """Algorithm 1 step by step; returns what is to be reported for each iteration."""
-    optimizers = {
-        "generator": torch.optim.Adam(generator.parameters(), lr=1e-3),
-        "student": torch.optim.Adam(student.parameters(), lr=2e-3),
-    }
-    report = []
-    for iteration in range(N):
-        for optimizer, rate in zip(optimizers.values(), (1e-3, 2e-3), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * iteration / N))
-        z = _small_noise(iteration, 0)
-        for _ in range(N_G):
-            for optimizer in optimizers.values():
-                optimizer.zero_grad()
-            images = generator(z)
-            generator_loss = -_belief_gap(divergence, reduction, _asked(student, images)[0], _asked(teacher, images)[0])
-            generator_loss.backward()
-            generator_norm = nn.utils.clip_grad_norm_(generator.parameters(), clip_norm)
-            optimizers["generator"].step()
-        for step in range(N_S):
-            if mode == "post_update":
-                x = generator(z).detach()
-            elif mode == "pre_update":
-                x = images.detach()
-            else:
-                x = generator(_small_noise(iteration, 1 + step)).detach()
-            logits, maps = _asked(student, x)
-            target, target_maps = _asked(teacher, x)
-            kl = _belief_gap(divergence, reduction, logits, target)
-            distance = torch.zeros(())
-            for a, b in zip(maps, target_maps, strict=True):
-                squares = (a - b).pow(2)
-                distance = distance + (squares.mean() if attention == "squared_mean" else squares.sum(1).sqrt().mean())
-            for optimizer in optimizers.values():
-                optimizer.zero_grad()
-            (kl + BETA * distance).backward()
-            student_norm = nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
-            optimizers["student"].step()
-        report.append(
-            {
-                "generator_loss": generator_loss,
-                "kl": kl,
-                "attention": distance,
-                "generator_gradient_norm": generator_norm,
-                "student_gradient_norm": student_norm,
-                "teacher_confidence": functional.softmax(target, 1).amax(1).mean(),
-                "student_confidence": functional.softmax(logits, 1).amax(1).mean(),
-                "teacher_classes": functional.one_hot(target.argmax(1), 3).double().mean(0),
-                "student_classes": functional.one_hot(logits.argmax(1), 3).double().mean(0),
-            }
-        )
-    return report
-
-
 VARIANTS = [
     {"mode": "post_update"},
     {"mode": "pre_update"},
@@ -266,11 +151,11 @@ VARIANTS = [
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: " ".join(map(str, variant.values())))
 def test_parameters_and_metrics_equal_the_plain_loop(variant: dict[str, Any], norm: bool) -> None:
     """Batch norm in the student is in training mode in the generator's steps too, and its statistics move there."""
-    expected_networks = _small(norm=norm)
-    expected = _small_plain(*expected_networks, **variant)
-    networks = _small(norm=norm)
+    expected_networks = algorithm_1.networks(norm=norm)
+    expected = PlainLoop(*expected_networks, **variant).run()
+    networks = algorithm_1.networks(norm=norm)
     initial = [copy.deepcopy(network.state_dict()) for network in networks]
-    transfer = _small_transfer(
+    transfer = algorithm_1.transfer(
         *networks,
         clip_norm=variant.get("clip_norm", 0.05),
         pseudo_batch=variant["mode"],
@@ -282,7 +167,7 @@ def test_parameters_and_metrics_equal_the_plain_loop(variant: dict[str, Any], no
         ),
     )
     for iteration in range(N):
-        metrics = transfer.step(lambda draw, i=iteration: _small_noise(i, draw))
+        metrics = transfer.step(lambda draw, i=iteration: algorithm_1.noise(i, draw))
         assert metrics.keys() == expected[iteration].keys()
         for name, value in expected[iteration].items():
             torch.testing.assert_close(metrics[name], value.detach(), rtol=1e-9, atol=1e-10, msg=name)
@@ -324,11 +209,11 @@ class _Witness:
 
 @pytest.mark.parametrize("mode", ["post_update", "pre_update", "fresh"])
 def test_each_network_is_alone_in_its_steps(mode: str) -> None:
-    teacher, student, generator = _small()
-    transfer = _small_transfer(teacher, student, generator, pseudo_batch=mode)
+    teacher, student, generator = algorithm_1.networks()
+    transfer = algorithm_1.transfer(teacher, student, generator, pseudo_batch=mode)
     of_generator, of_student = _Witness(transfer.generator, student), _Witness(transfer.student, generator)
     for iteration in range(2):
-        transfer.step(lambda draw, i=iteration: _small_noise(i, draw))
+        transfer.step(lambda draw, i=iteration: algorithm_1.noise(i, draw))
     assert (of_generator.steps, of_student.steps) == (2 * N_G, 2 * N_S)
     assert all(parameter.requires_grad for parameter in [*student.parameters(), *generator.parameters()])
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
@@ -337,16 +222,16 @@ def test_each_network_is_alone_in_its_steps(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["post_update", "pre_update", "fresh"])
 def test_the_teacher_is_asked_no_more_than_needed(mode: str) -> None:
     """Once per generator step; then once for all student steps, not at all before the update, or for every new z."""
-    teacher, student, generator = _small()
+    teacher, student, generator = algorithm_1.networks()
     asked: list[bool] = []
     teacher.register_forward_hook(lambda *_: asked.append(torch.is_grad_enabled()))
     drawn: list[int] = []
 
     def noise(draw: int) -> Tensor:
         drawn.append(draw)
-        return _small_noise(0, draw)
+        return algorithm_1.noise(0, draw)
 
-    _small_transfer(teacher, student, generator, pseudo_batch=mode).step(noise)
+    algorithm_1.transfer(teacher, student, generator, pseudo_batch=mode).step(noise)
     for_student = {"post_update": 1, "pre_update": 0, "fresh": N_S}[mode]
     assert asked == [True] * N_G + [False] * for_student
     assert drawn == ([0, 1, 2, 3] if mode == "fresh" else [0])
@@ -354,11 +239,11 @@ def test_the_teacher_is_asked_no_more_than_needed(mode: str) -> None:
 
 def test_learning_rates_follow_the_cosine_once_per_iteration() -> None:
     """N = 3: factors (1 + cos 0)/2 = 1, (1 + 1/2)/2 = 3/4, (1 - 1/2)/2 = 1/4, and 0 after the run."""
-    transfer = _small_transfer(*_small())
+    transfer = algorithm_1.transfer(*algorithm_1.networks())
     for iteration, factor in enumerate((1, 0.75, 0.25)):
         assert transfer.generator.learning_rate == pytest.approx(1e-3 * factor, rel=1e-12)
         assert transfer.student.learning_rate == pytest.approx(2e-3 * factor, rel=1e-12)
-        transfer.step(lambda draw, i=iteration: _small_noise(i, draw))
+        transfer.step(lambda draw, i=iteration: algorithm_1.noise(i, draw))
     assert transfer.generator.learning_rate == pytest.approx(0, abs=1e-15)
     assert transfer.student.learning_rate == pytest.approx(0, abs=1e-15)
 
@@ -367,24 +252,24 @@ def test_learning_rates_follow_the_cosine_once_per_iteration() -> None:
 @pytest.mark.parametrize("moves", [True, False], ids=["update", "keep"])
 def test_statistics_in_the_generator_step(mode: str, moves: bool) -> None:
     """Whether running statistics are recorded changes them, and no parameter: training normalises by the batch."""
-    teacher, student, generator = _small(norm=True)
+    teacher, student, generator = algorithm_1.networks(norm=True)
     before = student.norm.running_mean.clone()
-    transfer = _small_transfer(teacher, student, generator, pseudo_batch=mode, generator_step_statistics=moves)
+    transfer = algorithm_1.transfer(teacher, student, generator, pseudo_batch=mode, generator_step_statistics=moves)
     seen: list[int] = []
     update = transfer.generator.update
     transfer.generator.update = lambda: (seen.append(int(student.norm.num_batches_tracked)), update())[1]
     for iteration in range(2):
-        transfer.step(lambda draw, i=iteration: _small_noise(i, draw))
+        transfer.step(lambda draw, i=iteration: algorithm_1.noise(i, draw))
     assert seen == ([1, 2, 6, 7] if moves else [0, 0, 3, 3])
     assert student.norm.num_batches_tracked == 2 * (N_S + N_G * moves)
     assert student.norm.track_running_stats
     assert (student.norm.running_mean - before).abs().max() > 1e-3
     assert teacher.norm.num_batches_tracked == 0
 
-    other = _small(norm=True)
-    opposite = _small_transfer(*other, pseudo_batch=mode, generator_step_statistics=not moves)
+    other = algorithm_1.networks(norm=True)
+    opposite = algorithm_1.transfer(*other, pseudo_batch=mode, generator_step_statistics=not moves)
     for iteration in range(2):
-        opposite.step(lambda draw, i=iteration: _small_noise(i, draw))
+        opposite.step(lambda draw, i=iteration: algorithm_1.noise(i, draw))
     for mine, theirs in zip(student.parameters(), other[1].parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert not torch.equal(student.norm.running_mean, other[1].norm.running_mean)
@@ -397,7 +282,9 @@ def test_without_beta_no_maps_are_made(mode: str, monkeypatch: pytest.MonkeyPatc
 
     for name in ("attention_map", "attention_gap"):
         monkeypatch.setattr(f"zskt_dist.algorithms.transfer.{name}", never)
-    metrics = _small_transfer(*_small(), beta=0.0, pseudo_batch=mode).step(lambda draw: _small_noise(0, draw))
+    metrics = algorithm_1.transfer(*algorithm_1.networks(), beta=0.0, pseudo_batch=mode).step(
+        lambda draw: algorithm_1.noise(0, draw)
+    )
     assert metrics["attention"].item() == 0
     assert metrics["kl"].item() > 0
 
@@ -405,16 +292,16 @@ def test_without_beta_no_maps_are_made(mode: str, monkeypatch: pytest.MonkeyPatc
 def test_beta_weighs_attention_in_the_students_steps_only() -> None:
     runs = []
     for beta in (0.0, 7.0):
-        networks = _small()
-        _small_transfer(*networks, beta=beta).step(lambda draw: _small_noise(0, draw))
+        networks = algorithm_1.networks()
+        algorithm_1.transfer(*networks, beta=beta).step(lambda draw: algorithm_1.noise(0, draw))
         runs.append(networks)
     assert all(torch.equal(a, b) for a, b in zip(runs[0][2].parameters(), runs[1][2].parameters(), strict=True))
     assert (runs[0][1].conv1.weight - runs[1][1].conv1.weight).abs().max() > 1e-4
 
 
 def test_generator_widens_the_gap_and_the_student_closes_it() -> None:
-    teacher, student, generator = _small()
-    z, gap = _small_noise(0, 0), belief_gap()
+    teacher, student, generator = algorithm_1.networks()
+    z, gap = algorithm_1.noise(0, 0), belief_gap()
 
     def gap_now() -> float:
         with torch.no_grad():
@@ -422,7 +309,7 @@ def test_generator_widens_the_gap_and_the_student_closes_it() -> None:
             return gap(student(x), teacher(x)).item()
 
     gaps = [gap_now()]
-    transfer = _small_transfer(teacher, student, generator, beta=0.0, clip_norm=0.0)
+    transfer = algorithm_1.transfer(teacher, student, generator, beta=0.0, clip_norm=0.0)
     update = transfer.generator.update
     transfer.generator.update = lambda: (update(), gaps.append(gap_now()))[0]
     metrics = transfer.step(lambda _: z)
@@ -433,13 +320,13 @@ def test_generator_widens_the_gap_and_the_student_closes_it() -> None:
 
 def test_shares_of_predicted_classes() -> None:
     """A teacher that always says class 2 with probability e^5 / (e^5 + 2), a student torn between three."""
-    teacher, student, generator = _small()
+    teacher, student, generator = algorithm_1.networks()
     with torch.no_grad():
         for network, bias in ((teacher, [0.0, 0.0, 5.0]), (student, [0.0, 0.0, 0.0])):
             network.fc.weight.zero_()
             network.fc.bias.copy_(torch.tensor(bias))
-    transfer = _small_transfer(teacher, student, generator, student_steps=1, beta=0.0)
-    metrics = transfer.step(lambda draw: _small_noise(0, draw))
+    transfer = algorithm_1.transfer(teacher, student, generator, student_steps=1, beta=0.0)
+    metrics = transfer.step(lambda draw: algorithm_1.noise(0, draw))
     assert metrics["teacher_confidence"].item() == pytest.approx(math.exp(5) / (math.exp(5) + 2), rel=1e-12)
     assert metrics["teacher_classes"].tolist() == [0, 0, 1]
     assert metrics["student_confidence"].item() == pytest.approx(1 / 3, rel=1e-12)

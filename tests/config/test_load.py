@@ -17,6 +17,7 @@ from zskt_dist.config import (
     parse_config,
     teacher_hash,
 )
+from zskt_dist.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
@@ -190,6 +191,7 @@ CHANGES_THE_RESULT = [
     "data.mean=[0.5] data.std=[0.5]",
     "evaluation.every=1",
     "teacher.checkpoint=teacher.safetensors",
+    "engine.micro_batch=8",
 ]
 CHANGES_ONLY_THE_PLACE = [
     "name=other",
@@ -200,6 +202,7 @@ CHANGES_ONLY_THE_PLACE = [
     "checkpoint.keep=9",
     "launch.max_failures=0",
     "data.download=true",
+    "engine.activation_checkpointing=true",
 ]
 
 
@@ -212,6 +215,12 @@ def test_run_identity_changes(overrides: str) -> None:
 def test_run_identity_stays(override: str) -> None:
     assert _config(override) != Config()
     assert config_hash(_config(override)) == config_hash(Config())
+
+
+def test_micro_batches_are_of_the_zero_shot_run_alone() -> None:
+    micro = _config("engine.micro_batch=8")
+    for command, same in (("train", False), ("finetune", False), ("distill", True), ("pretrain", True)):
+        assert (config_hash(micro, command) == config_hash(Config(), command)) is same
 
 
 def test_run_identity_of_equal_values_written_differently() -> None:
@@ -244,6 +253,8 @@ def test_run_identity_is_the_same_in_another_process() -> None:
         "data.download=true",
         "evaluation.every=1",
         "teacher.checkpoint=teacher.safetensors",
+        "engine.micro_batch=8",
+        "engine.activation_checkpointing=true",
     ],
 )
 def test_teacher_identity_stays(override: str) -> None:
@@ -286,3 +297,22 @@ def test_differing_keys() -> None:
         "checkpoint.keep",
         "launch.workers",
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fine"),
+    [
+        (["launch.workers=2", "batch_size=127", "engine.micro_batch=63"], False),  # 63 and 64: one and two
+        (["launch.workers=2", "batch_size=127", "engine.micro_batch=32"], True),  # two each
+        (["launch.workers=2", "batch_size=127"], True),
+        (["launch.workers=[2,3]", "launch.kind=ray", "engine.micro_batch=42"], False),  # 42, 43 and 43 of 128
+        (["launch.workers=[1,2]", "launch.kind=ray", "engine.micro_batch=42"], True),
+    ],
+)
+def test_synchronised_batch_norm_needs_equally_many_micro_batches(overrides: list[str], fine: bool) -> None:
+    _config(*overrides)
+    if fine:
+        _config("engine.batch_norm=sync", *overrides)
+    else:
+        with pytest.raises(ConfigError, match=r"engine.micro_batch.*all wait"):
+            _config("engine.batch_norm=sync", *overrides)

@@ -3,7 +3,9 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.support.distributed import Ranks
@@ -83,6 +85,57 @@ def test_two_workers_clip_the_average_gradient(two_ranks: Ranks, clip_norm: floa
         assert norm == pytest.approx(5)
         assert weights == pytest.approx([10 - scale * 3, 20 - scale * 4], rel=1e-5)
         assert is_wrapped
+
+
+def _accumulated(world: World, parts: int) -> tuple[int, float, list[float]]:
+    """How often gradients were exchanged in one update of `parts` micro-batches, their norm and the weights."""
+    engine = _sgd(0.0)
+    exchanges = 0
+
+    def exchange(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        nonlocal exchanges
+        exchanges += 1
+        return allreduce_hook(None, bucket)
+
+    assert isinstance(engine._forward, DistributedDataParallel)
+    engine._forward.register_comm_hook(None, exchange)
+    whole = torch.tensor([[6.0, 0.0], [0.0, 8.0]])[world.rank]
+    for x, share in engine.accumulate([whole] * parts, [1 / parts] * parts):
+        engine.backward(share * engine(x))
+    return exchanges, engine.update().item(), engine.raw.weight.tolist()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_two_workers_exchange_gradients_once_for_all_micro_batches(two_ranks: Ranks, parts: int) -> None:
+    for exchanges, norm, weights in two_ranks.run(_accumulated, parts):
+        assert exchanges == 1
+        assert norm == pytest.approx(5)
+        assert weights == pytest.approx([10 - 0.5 * 3, 20 - 0.5 * 4], rel=1e-5)
+
+
+def _differently_many(world: World) -> list[float]:
+    """One micro-batch on rank 0, three on rank 1."""
+    engine = _sgd(0.0)
+    parts = 1 + 2 * world.rank
+    for (x,) in engine.accumulate([torch.tensor([3.0, 4.0]) / parts] * parts):
+        engine.backward(engine(x))
+    engine.update()
+    return engine.raw.weight.tolist()
+
+
+def test_workers_need_not_have_the_same_number_of_micro_batches(two_ranks: Ranks) -> None:
+    for weights in two_ranks.run(_differently_many):
+        assert weights == pytest.approx([10 - 1.5, 20 - 2.0], rel=1e-5)
+
+
+def test_micro_batches_of_one_worker_add_up() -> None:
+    engine = _sgd(0.0)
+    for number, x in engine.accumulate(range(2), [torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])]):
+        assert number in (0, 1)
+        engine.backward(engine(x))
+    assert engine.update().item() == pytest.approx(5)
+    with pytest.raises(ValueError, match="shorter"):
+        list(engine.accumulate([1, 2], [1]))
 
 
 def test_frozen_takes_no_gradient_and_passes_it_on() -> None:

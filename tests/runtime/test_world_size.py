@@ -130,6 +130,17 @@ def test_two_workers_share_an_odd_supervised_batch(two_ranks: Ranks, tmp_path: P
     _assert_equal(_supervised(ALONE, tmp_path, *odd), two_ranks.run(_supervised, tmp_path, *odd))
 
 
+@pytest.mark.parametrize("mode", ["post_update", "pre_update", "fresh"])
+def test_micro_batches_on_one_worker_and_on_two_equal_the_whole_batch(
+    two_ranks: Ranks, tmp_path: Path, mode: str
+) -> None:
+    """9 images on two workers are 4 and 5, in two micro-batches and in three of at most 2."""
+    overrides = (mode, "batch_size=9", "generator_terms.consistency=0.5")
+    whole = _transfer(ALONE, tmp_path, *overrides)
+    micro = (*overrides, "engine.micro_batch=2")
+    _assert_equal(whole, [_transfer(ALONE, tmp_path, *micro), *two_ranks.run(_transfer, tmp_path, *micro)])
+
+
 @pytest.mark.parametrize(("batch", "size"), [(8, 2), (7, 2), (128, 3), (5, 5), (128, 24)])
 def test_slices_cover_the_batch_and_weights_average_to_one(batch: int, size: int) -> None:
     worlds = [World(torch.device("cpu"), rank, size) for rank in range(size)]

@@ -22,7 +22,7 @@ class GeneratorTerms:
         teacher_entropy: gamma of H(T(x)).
         student_entropy: gamma of H(S(x)).
         consistency: gamma of KL(T(x) || T(A(x))).
-        diversity: gamma of the mean cosine between the teacher's features of two images of this worker.
+        diversity: gamma of the mean cosine between the teacher's features of two images of a micro-batch.
         augmentation: A, additive Gaussian `noise` or Gaussian `blur`.
         strength: Standard deviation of A, in normalised input units (noise) or pixels (blur).
     """

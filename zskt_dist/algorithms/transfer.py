@@ -3,7 +3,9 @@
 Shapes: B images of this worker, z noise dimensions, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Literal, NamedTuple, Protocol
 
@@ -23,7 +25,11 @@ class Noise(Protocol):
         """Z of the draw with that number, [B, z_dim]."""
 
     def like(self, x: Tensor, draw: int, /) -> Tensor:
-        """Standard normal of the shape of the images x."""
+        """Standard normal, one image like those of x for every z of this worker, which x may be only some of."""
+
+
+ImageNoise = Callable[[Tensor], Tensor]
+"""Standard normal like the images of a micro-batch."""
 
 
 class Target(NamedTuple):
@@ -37,11 +43,19 @@ class Target(NamedTuple):
     attention: tuple[Tensor, ...]
 
 
-class Seen(NamedTuple):
+class Sought(NamedTuple):
     """What is kept of a micro-batch of a generator step."""
 
-    target: Target | None
     metrics: Metrics
+    target: Target | None
+    """In `pre_update` mode."""
+
+
+class Matched(NamedTuple):
+    """What is kept of a micro-batch of a student step."""
+
+    metrics: Metrics
+    logits: Tensor
 
 
 class ZeroShotTransfer:
@@ -62,8 +76,8 @@ class ZeroShotTransfer:
         generator_step_statistics: Whether the student's running batch-norm statistics also move
             while the generator learns (authors' code: yes).
         terms: Extra terms of the generator's loss (Appendix 1).
-        micro_batch: Images in a forward pass, whose gradients add up to those of the batch (batch norm normalises each
-            by itself); None: all at once.
+        micro_batch: Most images in a forward pass; gradients add up to those of the batch. Batch norm normalises each
+            micro-batch by itself, and `diversity` compares the images of one. None: all at once.
     """
 
     def __init__(
@@ -102,41 +116,26 @@ class ZeroShotTransfer:
 
         # Generator: seek images on which the student disagrees with the teacher.
         for draw in range(self.generator_steps):
-            seen: list[Seen] = []
             with self.student.frozen(statistics=self.generator_step_statistics) as student:
-                for part, share in self.generator.accumulate(z, shares):
-                    x = self.generator(part)
-                    belief, guess = self.teacher(x), student(x)
-                    loss = -self.gap(guess.logits, belief.logits)
-                    extra: Metrics = {}
-                    if self.terms is not None:
-                        terms, extra = self.terms(x, belief, guess, self._image_noise(noise, x, draw, len(seen)))
-                        loss = loss + terms
-                    self.generator.backward(share * loss)
-                    target = self._target(x, belief) if self.pseudo_batch == "pre_update" else None
-                    seen.append(Seen(target, {"generator_loss": loss.detach(), **extra}))
+                micro_batches = self.generator.accumulate(range(len(z)), z, shares)
+                sought = [
+                    self._seek(student, part, share, partial(self._image_noise, noise, draw, number))
+                    for number, part, share in micro_batches
+                ]
             generator_norm = self.generator.update()
 
         # Student: match the teacher on images that now stay fixed.
-        for targets in self._targets(z, seen, noise):
-            learnt: list[Metrics] = []
-            guesses: list[Tensor] = []
-            for target, share in self.student.accumulate(targets, shares):
-                guess = self.student(target.x)
-                kl = self.gap(guess.logits, target.logits)
-                attention = attention_gap(guess.activations, target.attention, self.attention) if self.beta else kl * 0
-                self.student.backward(share * (kl + self.beta * attention))
-                learnt.append({"kl": kl.detach(), "attention": attention.detach()})
-                guesses.append(guess.logits.detach())
+        for targets in self._targets(z, sought, noise):
+            matched = [self._match(target, share) for target, share in self.student.accumulate(targets, shares)]
             student_norm = self.student.update()
 
         return {
-            **_mean([each.metrics for each in seen], shares),
-            **_mean(learnt, shares),
+            **_mean([each.metrics for each in sought], shares),
+            **_mean([each.metrics for each in matched], shares),
             "generator_gradient_norm": generator_norm,
             "student_gradient_norm": student_norm,
             **_confidence("teacher", torch.cat([target.logits for target in targets])),
-            **_confidence("student", torch.cat(guesses)),
+            **_confidence("student", torch.cat([each.logits for each in matched])),
         }
 
     def decay(self) -> None:
@@ -144,13 +143,36 @@ class ZeroShotTransfer:
         self.generator.decay()
         self.student.decay()
 
-    def _targets(self, z: Sequence[Tensor], seen: Sequence[Seen], noise: Noise) -> Iterator[Sequence[Target]]:
+    # A micro-batch is a call of its own, so that nothing of it is held while the next one is computed.
+
+    def _seek(self, student: Classifier, z: Tensor, share: float, image_noise: ImageNoise) -> Sought:
+        """Adds the gradient of one micro-batch to the generator's."""
+        x = self.generator(z)
+        belief, guess = self.teacher(x), student(x)
+        loss = -self.gap(guess.logits, belief.logits)
+        extra: Metrics = {}
+        if self.terms is not None:
+            terms, extra = self.terms(x, belief, guess, image_noise(x) if self.terms.needs_image_noise else None)
+            loss = loss + terms
+        self.generator.backward(share * loss)
+        target = self._target(x, belief) if self.pseudo_batch == "pre_update" else None
+        return Sought({"generator_loss": loss.detach(), **extra}, target)
+
+    def _match(self, target: Target, share: float) -> Matched:
+        """Adds the gradient of one micro-batch to the student's."""
+        guess = self.student(target.x)
+        kl = self.gap(guess.logits, target.logits)
+        attention = attention_gap(guess.activations, target.attention, self.attention) if self.beta else kl * 0
+        self.student.backward(share * (kl + self.beta * attention))
+        return Matched({"kl": kl.detach(), "attention": attention.detach()}, guess.logits.detach())
+
+    def _targets(self, z: Sequence[Tensor], sought: Sequence[Sought], noise: Noise) -> Iterator[Sequence[Target]]:
         """What each student step learns from, in micro-batches."""
         if self.pseudo_batch == "fresh":
             for step in range(self.student_steps):
                 yield [self._ask(part) for part in self._parts(noise(step + 1))]
         else:
-            before = [each.target for each in seen if each.target is not None]
+            before = [each.target for each in sought if each.target is not None]
             yield from repeat(before or [self._ask(part) for part in z], self.student_steps)
 
     @torch.no_grad()
@@ -162,14 +184,13 @@ class ZeroShotTransfer:
         maps = tuple(attention_map(activation.detach()) for activation in belief.activations) if self.beta else ()
         return Target(x.detach(), belief.logits.detach(), maps)
 
-    def _parts(self, z: Tensor) -> Sequence[Tensor]:
-        return z.split(self.micro_batch or len(z))
+    def _parts(self, batch: Tensor) -> Sequence[Tensor]:
+        """Micro-batches, as even as it goes: a last one of few images would have poor batch statistics."""
+        return batch.tensor_split(math.ceil(len(batch) / (self.micro_batch or len(batch))))
 
-    def _image_noise(self, noise: Noise, x: Tensor, draw: int, part: int) -> Tensor | None:
-        if self.terms is None or not self.terms.needs_image_noise:
-            return None
-        start = part * (self.micro_batch or 0)
-        return noise.like(x, draw)[start : start + len(x)]
+    def _image_noise(self, noise: Noise, draw: int, number: int, x: Tensor) -> Tensor:
+        """For the images x of the micro-batch with that number."""
+        return self._parts(noise.like(x, draw))[number]
 
 
 def _mean(parts: Sequence[Metrics], shares: Sequence[float]) -> Metrics:

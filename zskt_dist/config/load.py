@@ -25,6 +25,7 @@ SPEED_KEYS = (
     "speed.low_resolution",
     "speed.compile",
     "speed.cuda_graphs",
+    "engine.activation_checkpointing",
 )
 # What measures a trained network changes nothing in it.
 MEASURE_KEYS = (
@@ -33,7 +34,7 @@ MEASURE_KEYS = (
     "evaluation.held_out_images",
     "evaluation.snapshots",
 )
-_ZERO_SHOT = ("generator", "generator_terms", "transfer", "optimizer", "batch_size", "iterations")
+_ZERO_SHOT = ("generator", "generator_terms", "transfer", "optimizer", "batch_size", "iterations", "engine.micro_batch")
 # What a command never looks at. So a run is found again by those settings alone that made it.
 UNUSED_KEYS = {
     "train": ("data.images_per_class", "supervised.network", "distill", "finetune"),

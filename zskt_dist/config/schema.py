@@ -4,6 +4,7 @@ Units are in the descriptions; `python -m zskt_dist.train --print-config` shows 
 """
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -271,8 +272,11 @@ class Engine(Section):
     batch_norm: Literal["local", "sync"] = "local"
     """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
     micro_batch: Positive | None = None
-    """Pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
+    """Most pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
     null: its whole share of the batch."""
+    activation_checkpointing: bool = False
+    """Recompute the activations inside a network's blocks in the backward pass instead of keeping them: less memory,
+    about a third more time, the same result (docs/memory.md)."""
 
 
 Switch = Literal["auto", True, False]
@@ -359,6 +363,9 @@ class Config(Section):
             raise _clash("seeds", list(self.seeds), "needs one or more different seeds, for example [0,1,2]")
         if self.engine.batch_norm == "sync" and self.device == "cpu":
             raise _clash("engine.batch_norm", "sync", "needs CUDA; with device=cpu use engine.batch_norm=local")
+        if self.engine.batch_norm == "sync" and not self._micro_batches_in_step():
+            problem = "makes more micro-batches on some workers than on others, and batch_norm=sync has them all wait"
+            raise _clash("engine.micro_batch", self.engine.micro_batch, problem)
         if len(self.data.mean or ()) != len(self.data.std or ()):
             raise _clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
         layers = self.loss.attention_layers or ()
@@ -371,6 +378,13 @@ class Config(Section):
                 "data.name=parquet needs a folder of train-*.parquet and test-*.parquet",
             )
         return self
+
+    def _micro_batches_in_step(self) -> bool:
+        """Whether all workers, as many as there may be, go through equally many micro-batches."""
+        most = self.engine.micro_batch or self.batch_size
+        counts = range(self.launch.fewest_workers, self.launch.most_workers + 1)
+        shares = [(self.batch_size // count, ceil(self.batch_size / count)) for count in counts]
+        return all(ceil(small / most) == ceil(large / most) for small, large in shares)
 
     def _check_elastic(self, workers: list[int]) -> None:
         if workers[0] > workers[1]:

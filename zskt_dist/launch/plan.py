@@ -12,8 +12,10 @@ from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
+from zskt_dist.launch.room import describe_memory, lack_of_memory
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.memory import estimate_memory
 from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
 from zskt_dist.runtime.storage import check, is_file
 
@@ -140,15 +142,26 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table = Table(title=f"Plan of {command}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    for topic, text in describe(job):
+    found = list(problems(job))
+    needs, lack = ("", None) if found or command != "train" else _memory(config)
+    for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
-    found = list(problems(job))
+    if lack:
+        console.print(f"memory: {lack}", style="yellow", soft_wrap=True, highlight=False)
     for problem in found:
         console.print(f"missing: {problem}", style="yellow", soft_wrap=True, highlight=False)
     if not found:
         console.print("ready: configuration, files and resources are in order")
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
+
+
+def _memory(config: Config) -> tuple[str, str | None]:
+    """What the zero-shot transfer takes, and what to do where it is more than there is."""
+    dataset = open_dataset(config)
+    about = dataset.image_shape, dataset.num_classes
+    memory = estimate_memory(config, *about)
+    return describe_memory(memory), lack_of_memory(config, *about, memory)
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:

@@ -1,5 +1,6 @@
 """Networks: teachers and students by name, the generator, and taps into any network."""
 
+from zskt_dist.models.checkpointing import checkpoint_activations
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.registry import ImageShape, build_network, count_parameters
@@ -14,5 +15,6 @@ __all__ = [
     "TappedNetwork",
     "WideResNet",
     "build_network",
+    "checkpoint_activations",
     "count_parameters",
 ]

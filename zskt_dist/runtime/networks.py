@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Generator, ImageShape, TappedNetwork, build_network
+from zskt_dist.models import Generator, ImageShape, TappedNetwork, build_network, checkpoint_activations
 from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
@@ -124,6 +124,13 @@ def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
     if world.device.type != "cuda":
         raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
     return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+def with_checkpointing(config: Config, *networks: nn.Module) -> None:
+    """With `engine.activation_checkpointing`, backward passes recompute what is inside the networks' blocks."""
+    if config.engine.activation_checkpointing:
+        for network in networks:
+            checkpoint_activations(network)
 
 
 def _map_sizes(network: TappedNetwork, x: Tensor) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
 from zskt_dist.engine import DDPEngine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
-from zskt_dist.runtime.networks import new_network, synchronised, tap_pair
+from zskt_dist.runtime.networks import new_network, synchronised, tap_pair, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
 
@@ -67,6 +67,7 @@ class SupervisedTask:
 def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World) -> SupervisedTask:
     """Cross entropy with the paper's SGD recipe; a teacher always sees all images."""
     network = new_network(config, role, dataset.image_shape, dataset.num_classes).to(world.device)
+    with_checkpointing(config, network)
     engine = _sgd(config, TappedNetwork(network), world)
     seed = config.teacher_seed if role == "teacher" else config.seed
     subset = None if role == "teacher" else _subset(config, dataset)
@@ -84,6 +85,7 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
         ConfigError: the attention maps of teacher and student do not pair, or a class has too few images.
     """
     network = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
+    with_checkpointing(config, network)
     tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
     engine = _sgd(config, tapped_student, world)
     settings = config.distill
@@ -104,6 +106,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     """Cross entropy with Adam from a trained student, its batch norm in eval mode unless asked otherwise."""
     settings = config.finetune
     student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
+    with_checkpointing(config, student)
     tapped = synchronised(TappedNetwork(student), config, world)
     optimizer = torch.optim.Adam(tapped.parameters(), lr=settings.learning_rate, fused=True)
     engine = DDPEngine(tapped, optimizer, lambda iteration: 1.0, weight=world.weight(settings.batch_size))

@@ -16,7 +16,7 @@ from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair
+from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair, with_checkpointing
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick
@@ -58,6 +58,7 @@ class ZeroShotTask:
             frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
         else:
             frozen = teacher
+        with_checkpointing(config, frozen, self.network, generator)
         tapped_teacher, tapped_student = tap_pair(config, frozen, self.network, image_shape)
         trained = {"generator": generator, "student": tapped_student}
         rates = {"generator": config.optimizer.generator_lr, "student": config.optimizer.student_lr}
@@ -129,14 +130,17 @@ class IterationNoise:
 
     def __init__(self, config: Config, world: World, iteration: int) -> None:
         self._config, self._world, self._iteration = config, world, iteration
+        self._images: tuple[int, Tensor] | None = None
 
     def __call__(self, draw: int) -> Tensor:
         """z, [B, z_dim]."""
         return self._slice(Purpose.NOISE, draw, self._config.generator.z_dim)
 
     def like(self, x: Tensor, draw: int) -> Tensor:
-        """Standard normal of the shape and type of x."""
-        return self._slice(Purpose.IMAGE_NOISE, draw, *x.shape[1:]).to(x.dtype)
+        """Standard normal of the type of x, [B, C, H, W]; B is this worker's, also where x is a micro-batch."""
+        if self._images is None or self._images[0] != draw:  # every micro-batch asks for the same
+            self._images = draw, self._slice(Purpose.IMAGE_NOISE, draw, *x.shape[1:]).to(x.dtype)
+        return self._images[1]
 
     def _slice(self, purpose: Purpose, draw: int, *shape: int) -> Tensor:
         size = self._config.batch_size

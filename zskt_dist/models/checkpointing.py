@@ -1,0 +1,88 @@
+"""Activation checkpointing: what a block computes is not kept for the backward pass but computed there once more."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_activations(network: nn.Module) -> None:
+    """From now on the activations inside the blocks of `network` are recomputed in its backward passes.
+
+    Only the blocks' inputs are kept. Everything else about the network stays as it is: names, outputs, gradients,
+    hooks, copies of it, and running statistics, which the recomputation does not move again. Where no gradient is
+    asked for, nothing is different. To do it twice is to do it once.
+    """
+    for block in list(blocks(network)) or [network]:
+        if not isinstance(block.forward, _Recomputed):
+            block.forward = _Recomputed(block)
+
+
+def blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules in a chain that have more than one layer with parameters and are no chain themselves.
+
+    A chain is an `nn.Sequential` or `nn.ModuleList`. So these are the residual blocks of wide and other residual
+    networks, and the blocks of transformers. Networks like LeNet and the generator have none; `checkpoint_activations`
+    takes such a network as one block, which is not held while other networks are computed.
+    """
+    chain = isinstance(network, nn.Sequential | nn.ModuleList)
+    for child in network.children():
+        if chain and not isinstance(child, nn.Sequential | nn.ModuleList) and _layers(child) > 1:
+            yield child
+        else:
+            yield from blocks(child)
+
+
+def _layers(module: nn.Module) -> int:
+    """Modules with parameters of their own."""
+    return sum(next(each.parameters(recurse=False), None) is not None for each in module.modules())
+
+
+class _Recomputed:
+    """In place of a block's `forward`. It is an object, not a closure, so that copies of a network call their own."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        forward = type(self.block).forward
+        if not torch.is_grad_enabled():
+            return forward(self.block, *args, **kwargs)
+        if (
+            torch.compiler.is_compiling()
+        ):  # a compiler takes no context, and does not need to be told: nothing moves twice
+            return checkpoint(forward, self.block, *args, use_reentrant=False, **kwargs)
+        return checkpoint(
+            forward,
+            self.block,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=self.block.training,  # in eval mode nothing is drawn
+            context_fn=self._contexts,
+            **kwargs,
+        )
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Of the forward pass and of the recomputation."""
+        return nullcontext(), _on_copies(self.block)
+
+
+@contextmanager
+def _on_copies(block: nn.Module) -> Iterator[None]:
+    """What moves in training, as running statistics do, has moved in the forward pass: now only copies move."""
+    buffers: list[tuple[nn.Module, str, Tensor]] = [
+        (module, name, buffer)
+        for module in block.modules()
+        if module.training
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    for module, name, buffer in buffers:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)
