@@ -54,6 +54,7 @@ def test_activations_are_those_that_autograd_saves_and_the_largest_held_for_a_mo
     )
     teacher, student = (new_network(config, role, SHAPE, CLASSES) for role in ("teacher", "student"))
     generator = new_generator(config, SHAPE)
+    generator.low_resolution = True  # as a run's
     teacher.eval()
     for network in (teacher, student):
         network.requires_grad_(False)

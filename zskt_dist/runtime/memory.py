@@ -103,7 +103,7 @@ def _one_iteration(config: Config, batch_size: int) -> Config:
     changes: dict[str, dict[str, Any]] = {
         "transfer": {"generator_steps": 1, "student_steps": 1},
         "engine": {"kind": "ddp", "batch_norm": "local"},
-        "speed": {"compile": False, "cuda_graphs": False},
+        "speed": {"compile": False, "cuda_graphs": False, "folded_teacher": False},
     }
     sections = {name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
     return config.model_copy(update={"batch_size": batch_size, "device": "cpu", **sections})

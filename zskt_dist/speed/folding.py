@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
-    """A copy of `network`, in eval mode, in which each batch norm that reads nothing but a convolution is part of it.
+    """A copy of the frozen `network`, in eval mode, in which each batch norm that reads nothing but a convolution is part of it.
 
     In eval mode batch norm is a fixed affine map of each channel, so that w' = w * gamma / sqrt(var + eps) and
     b' = (b - mean) * gamma / sqrt(var + eps) + beta give the same output up to rounding. The names of all other modules
@@ -20,7 +20,8 @@ def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.
     Returns:
         The copy, and how many batch norms it has lost; 0 where the control flow of the network cannot be followed.
     """
-    folded = copy.deepcopy(network).eval()
+    tensors = [*network.parameters(), *network.buffers()]
+    folded = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()  # they are frozen, and shared
     pairs = [(convolution, norm) for convolution, norm in _pairs(folded) if convolution not in keep]
     for convolution, norm in pairs:
         joined = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(norm))  # type: ignore[type-var, arg-type]
