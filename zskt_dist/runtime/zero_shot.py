@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +15,10 @@ from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
-from zskt_dist.engine import DDPEngine
 from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair
+from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
@@ -47,18 +49,20 @@ class ZeroShotTask:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
-        self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
+        student = new_network(config, "student", image_shape, num_classes).to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
-        tapped_teacher, tapped_student = tap_pair(config, teacher, self.network, image_shape)
+        tapped_teacher, tapped_student = tap_pair(config, teacher, student, image_shape)
         cosine = partial(cosine_decay, iterations=self.iterations)
         settings = config.optimizer
         self.engines = {
-            name: DDPEngine(
-                network := synchronised(module, config, world),
-                torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
+            name: new_engine(
+                config,
+                world,
+                module,
+                partial(torch.optim.Adam, lr=learning_rate, fused=True),
                 cosine,
+                batch_size=config.batch_size,
                 clip_norm=settings.clip_norm,
-                weight=self.weight,
             )
             for name, module, learning_rate in (
                 ("generator", generator, settings.generator_lr),
@@ -81,15 +85,20 @@ class ZeroShotTask:
             terms=_generator_terms(config, tapped_teacher),
             micro_batch=config.engine.micro_batch,
         )
-        self.held_out = HeldOut(config, generator, teacher, image_shape, world, snapshots)
+        self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
     def step(self, iteration: int) -> Metrics:
         metrics = self.transfer.step(self.noise(iteration))
         self.held_out.after(iteration + 1)
         return metrics
 
-    def judge(self, iteration: int) -> Row:
-        return self.held_out.judge(self.network, iteration)
+    @contextmanager
+    def trained(self) -> Iterator[nn.Module]:
+        with self.engines["student"].whole() as tapped:
+            yield tapped.get_submodule("network")
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        return self.held_out.judge(network, iteration)
 
     def noise(self, iteration: int) -> "IterationNoise":
         return IterationNoise(self._config, self._world, iteration)
@@ -102,8 +111,8 @@ class ZeroShotTask:
         rng = stream(self._config.seed, Purpose.FIGURES)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
         # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
-        with torch.no_grad():
-            images = copy.deepcopy(self.engines["generator"].raw)(z)
+        with torch.no_grad(), self.engines["generator"].whole() as generator:
+            images = copy.deepcopy(generator)(z)
         if path is not None:
             save_grid(images, path)
         return True
