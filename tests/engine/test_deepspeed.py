@@ -1,5 +1,6 @@
 """ZeRO against DDP on two workers, in each stage: parameters, norms, metrics and checkpoints."""
 
+import copy
 import importlib.util
 import math
 from collections.abc import Iterator
@@ -77,6 +78,11 @@ class _Run:
         torch.manual_seed(0)
         teacher = TinyClassifier(6, norm=norm).eval().requires_grad_(False)
         student = TappedNetwork(TinyClassifier(4, norm=norm), ["act1", "act2"])
+        generator = TinyGenerator(norm=norm)
+        if norm:
+            # Batch norm takes these biases away again: Adam would make whole steps of the rounding in their gradients.
+            generator.linear.bias.requires_grad_(False)
+            student.network.conv1.bias.requires_grad_(False)
         self.world, self.batch = world, batch
         self.engines = [
             _engine(
@@ -87,7 +93,7 @@ class _Run:
                 weight=world.weight(batch),
                 **(zero or {}),
             )
-            for network, rate in ((TinyGenerator(norm=norm), 1e-2), (student, 2e-2))
+            for network, rate in ((generator, 1e-2), (student, 2e-2))
         ]
         tapped = TappedNetwork(shard(teacher, whole_below=0) if sharded else teacher, ["act1", "act2"])
         settings = {"generator_steps": 2, "student_steps": 3, "beta": 10.0} | transfer
@@ -259,7 +265,7 @@ def test_checkpoints_are_read_by_every_engine(
 
 def _states(world: World, stage: int | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     run = _Run(world, stage)
-    return run.state(), run.go(0, 2).state()
+    return copy.deepcopy(run.state()), run.go(0, 2).state()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from zskt_dist.engine.base import Engine, State
 
 _LARGEST_BUCKET = 50_000_000
-"""Elements; DeepSpeed allocates its bucket at once, by default half a billion elements."""
+"""Elements of gradients that are sent together; DeepSpeed allocates them beforehand, by default half a billion."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,20 @@ class Zero:
         offload_optimizer: Keep the optimizer's state in the machine's memory and update there (stages 1 to 3).
         offload_parameters: Keep the parameters there too (stage 3).
         bfloat16: Forward and backward passes under torch's autocast; everything that is kept or sent stays float32.
-        whole_below: Parameters of fewer elements stay on every worker in stage 3: gathering them costs more than it
-            saves.
+        whole_below: Parameters of fewer elements stay on every worker in stage 3, such as those of batch norm:
+            gathering them costs more than it saves.
     """
 
     stage: int = 1
     offload_optimizer: bool = False
     offload_parameters: bool = False
     bfloat16: bool = False
-    whole_below: int = 100_000
+    whole_below: int = 1000
 
     def settings(self, network: nn.Module, clip_norm: float = 0.0) -> dict[str, Any]:
         """DeepSpeed's configuration."""
         memory = {"device": "cpu", "pin_memory": _device(network).type == "cuda"}
-        elements = sum(parameter.numel() for parameter in network.parameters())
+        bucket = min(sum(parameter.numel() for parameter in network.parameters()) // 8 + 1, _LARGEST_BUCKET)
         return {
             "train_micro_batch_size_per_gpu": 1,  # asked for and not used: batches are made elsewhere
             "managed_gradient_accumulation": False,  # gradients add up until `update`
@@ -55,9 +56,12 @@ class Zero:
             "torch_autocast": {"enabled": self.bfloat16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
             "zero_optimization": {
                 "stage": self.stage,
-                "reduce_bucket_size": min(elements, _LARGEST_BUCKET),
-                "allgather_bucket_size": _LARGEST_BUCKET,
+                "reduce_bucket_size": bucket,
+                "allgather_bucket_size": bucket,
                 "stage3_param_persistence_threshold": self.whole_below,
+                # Gathered late and given up at once; by default it would keep networks of a billion parameters whole.
+                "stage3_max_reuse_distance": 0,
+                "stage3_prefetch_bucket_size": bucket,
                 **({"offload_optimizer": memory} if self.offload_optimizer else {}),
                 **({"offload_param": memory} if self.offload_parameters else {}),
             },
@@ -161,7 +165,9 @@ class DeepSpeedEngine(Engine):
         kept: Mapping[str, Any] = self.optimizer.state.get(self._partitions[0], {})  # none before the first step
         state = {
             number: {
-                key: safe_get_full_optimizer_state(parameter, key).cpu() if _is_shared(key, value) else value
+                key: safe_get_full_optimizer_state(parameter, key).cpu()
+                if _is_shared(key, value)
+                else copy.deepcopy(value)  # torch would count in one tensor for all
                 for key, value in kept.items()
             }
             for parameter, number in numbers.items()
@@ -170,8 +176,6 @@ class DeepSpeedEngine(Engine):
         return {"state": state, "param_groups": groups}
 
     def _load_optimizer(self, saved: State) -> None:
-        from deepspeed.utils import safe_set_full_optimizer_state
-
         for settings, group in zip(self.optimizer.param_groups, saved["param_groups"], strict=True):
             settings.update({key: value for key, value in group.items() if key != "params"})
         example: Mapping[str, Any] = next(iter(saved["state"].values()), {})
@@ -186,7 +190,18 @@ class DeepSpeedEngine(Engine):
         for number, parameter in enumerate(chain.from_iterable(self._groups)):
             for key, value in saved["state"].get(number, {}).items():
                 if _is_shared(key, value):
-                    safe_set_full_optimizer_state(parameter, value, key)
+                    self._set_moment(parameter, key, value)
+
+    def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        if self.zero.stage < 3:
+            safe_set_full_optimizer_state(parameter, value, key)
+            return
+        # It does not pad, as parameters are, where workers cannot share the elements evenly.
+        size: int = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        padded = functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
+        safe_set_local_optimizer_state(parameter, padded[size * dist.get_rank() :][:size], key)
 
     @property
     def _partitions(self) -> list[Tensor]:
