@@ -116,10 +116,12 @@ class Run:
         self.loop._save(next(self._next))
 
     def score(self) -> None:
-        self.evaluator(self.task.network)
+        with self.task.trained() as network:
+            self.evaluator(network)
 
     def judge(self) -> None:
-        self.task.judge(next(self._next))
+        with self.task.trained() as network:
+            self.task.judge(network, next(self._next))
 
     def draw(self) -> None:
         path = self.figures / "pseudo_images.png"

@@ -16,7 +16,7 @@ PATH = Path(__file__).with_name("configuration.md")
 HEAD = """\
 # Configuration
 
-Made from `zskt_dist/config/schema.py` by `docs/make_configuration.py`; do not edit.
+Made from the schema in `zskt_dist/config/` by `docs/make_configuration.py`; do not edit.
 
 A key is set in YAML or as `dotted.key=value` on the command line, for example `loss.beta=0`. Unknown keys and wrong
 types are errors. `--print-config` shows the whole configuration of a run.

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from zskt_dist.config import Config, config_hash, load_config
+from zskt_dist.config.fields import Identifier, NonNegative, Positive, Section, Seed
 from zskt_dist.config.load import MEASURE_KEYS, PLACEMENT_KEYS, UNUSED_KEYS, assign, is_under, read_yaml
-from zskt_dist.config.schema import Identifier, NonNegative, Positive, Section, Seed
 from zskt_dist.errors import ConfigError, UserError
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")

@@ -1,6 +1,7 @@
 """Label-free scores: worked out by hand for small networks, the same for one worker and two, and after a restart."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def _networks(*, norm: bool = False) -> tuple[nn.Module, nn.Module, nn.Module]:
 def _scores(world: World, folder: Path | None = None) -> dict[str, float]:
     """After iteration 7 of 10, with the generator changed since the snapshot at 5."""
     generator, teacher, student = _networks(norm=True)
-    held_out = HeldOut(_config(), generator, teacher, SHAPE, world, folder)
+    held_out = HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, world, folder)
     held_out.after(5)
     with torch.no_grad():
         generator.linear.weight.mul_(-0.5)
@@ -47,7 +48,7 @@ def _scores(world: World, folder: Path | None = None) -> dict[str, float]:
 
 def test_scores_are_the_agreement_and_divergence_counted_image_by_image() -> None:
     generator, teacher, student = _networks()
-    held_out = HeldOut(_config("batch_size=8"), generator, teacher, SHAPE, ALONE)
+    held_out = HeldOut(_config("batch_size=8"), lambda: nullcontext(generator), teacher, SHAPE, ALONE)
     held_out.after(4)  # no moment
     held_out.after(5)
     early = TinyGenerator()
@@ -74,7 +75,7 @@ def test_scores_are_the_agreement_and_divergence_counted_image_by_image() -> Non
 
 def test_a_copy_of_the_teacher_agrees_everywhere() -> None:
     generator, teacher, _ = _networks()
-    scores = HeldOut(_config(), generator, teacher, SHAPE, ALONE).judge(teacher, 10)
+    scores = HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, ALONE).judge(teacher, 10)
     assert scores == {
         "label_free_score": 1.0,
         "held_out_agreement": 1.0,
@@ -94,10 +95,12 @@ def test_snapshots_survive_a_restart_and_a_lost_one_is_left_out(tmp_path: Path) 
     generator, teacher, student = _networks(norm=True)
     with torch.no_grad():
         generator.linear.weight.mul_(-0.5)
-    again = HeldOut(_config(), generator, teacher, SHAPE, ALONE, tmp_path)
+    again = HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, ALONE, tmp_path)
     assert again.judge(student, 7) == before
     snapshot_path(tmp_path, 5).unlink()
-    assert HeldOut(_config(), generator, teacher, SHAPE, ALONE, tmp_path).judge(student, 7) != before
+    assert (
+        HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, ALONE, tmp_path).judge(student, 7) != before
+    )
 
 
 def test_moments_are_evenly_spaced_and_end_with_the_run() -> None:

@@ -83,7 +83,8 @@ def _supervised(world: World, folder: Path, kind: str, *overrides: str) -> State
             task.training.step(x.double(), label)
     finally:
         torch.set_default_dtype(torch.float32)
-    return task.network.state_dict()
+    with task.trained() as network:
+        return network.state_dict()
 
 
 def _assert_equal(alone: State, of_ranks: list[State]) -> None:

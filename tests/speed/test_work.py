@@ -25,7 +25,8 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=plain)
     with FlopCounterMode(display=False) as counter:
         task.transfer.learn(task.noise(0))
-    estimate = iteration_gflop(config, task.engines["generator"].raw, teacher, task.network, SHAPE)
+    with task.trained() as student:
+        estimate = iteration_gflop(config, task.engines["generator"].raw, teacher, student, SHAPE)
     assert estimate == pytest.approx(counter.get_total_flops() / 1e9, rel=0.1)
 
 

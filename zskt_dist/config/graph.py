@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from zskt_dist.config.fields import Section
 from zskt_dist.config.load import load_config, read_yaml
-from zskt_dist.config.schema import Config, Section
+from zskt_dist.config.schema import Config
 from zskt_dist.errors import UserError
 
 Settings = dict[str, Any]

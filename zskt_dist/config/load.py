@@ -27,6 +27,7 @@ SPEED_KEYS = (
     "speed.cuda_graphs",
     "engine.activation_checkpointing",
 )
+ENGINE_KEYS = ("engine.kind", "engine.zero_stage", "engine.offload_optimizer", "engine.offload_parameters")
 # What measures a trained network changes nothing in it.
 MEASURE_KEYS = (
     "transitions",
@@ -47,8 +48,8 @@ UNUSED_KEYS = {
     ),
     "pretrain": ("teacher", "loss", "distill", "finetune", *_ZERO_SHOT),
 }
-# What may differ when a run that was given a name is continued: also where and on how many workers.
-CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, "launch")
+# What may differ when a run that was given a name is continued: also where, on how many workers and by which engine.
+CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, *ENGINE_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
 TEACHER_KEYS = (
     "teacher.arch",
@@ -58,7 +59,6 @@ TEACHER_KEYS = (
     "data.std",
     "data.augment",
     "supervised",
-    "engine.kind",
     "engine.batch_norm",
 )
 
@@ -144,7 +144,9 @@ def config_hash(config: Config, command: str = "train") -> str:
 def teacher_hash(config: Config) -> str:
     """Identity of a pretrained teacher: eight hex digits over what made it."""
     leaves = {key: value for key, value in flatten(config) if is_under(key, TEACHER_KEYS)}
-    return _digest(leaves | {"supervised.network": "teacher", "seed": config.teacher_seed} | _resolved(config))
+    # Any engine makes the same teacher.
+    always = {"supervised.network": "teacher", "engine.kind": "ddp", "seed": config.teacher_seed}
+    return _digest(leaves | always | _resolved(config))
 
 
 def _resolved(config: Config) -> dict[str, Any]:

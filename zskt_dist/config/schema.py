@@ -7,41 +7,22 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]
-# An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
-Layers = tuple[NonNegative, ...] | None
-
-
-def _clash(key: str, value: object, problem: str) -> PydanticCustomError:
-    """Values that are fine each by itself and cannot work together; `config.explain` reads the context."""
-    return PydanticCustomError("clash", "{problem}", {"key": key, "value": value, "problem": problem})
-
-
-def _number_or_range(value: object) -> object:
-    """One message for a union of types, instead of one for each."""
-    numbers = value if isinstance(value, list | tuple) else [value]
-    if not all(type(number) is int and number > 0 for number in numbers) or len(numbers) not in (1, 2):
-        raise _clash("launch.workers", value, "expected a number of workers, or [fewest, most] of them under Ray")
-    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for one
-
-
-Workers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys and wrong types are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+from zskt_dist.config.execution import Engine, Launch
+from zskt_dist.config.fields import (
+    Finite,
+    Fraction,
+    Identifier,
+    Layers,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Section,
+    Seed,
+    clash,
+)
 
 
 class Teacher(Section):
@@ -236,49 +217,6 @@ class Tracking(Section):
     """Pseudo-images in each grid of Figure 3; 0: no grids."""
 
 
-class Launch(Section):
-    kind: Literal["local", "ray"] = "local"
-    """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train."""
-    workers: Workers = 1
-    """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
-    cpus_per_worker: Positive | None = None
-    """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
-    max_failures: NonNegative | None = None
-    """Ray: how often a failed group of workers is started again from the last checkpoint; null: 3, or 100 with
-    [fewest, most] workers, where losing nodes is ordinary."""
-    resize_seconds: PositiveFloat = 60.0
-    """Ray, with [fewest, most] workers: seconds between looks for room that has appeared."""
-
-    @property
-    def fewest_workers(self) -> int:
-        """The run waits while there is room for fewer."""
-        return self.workers if isinstance(self.workers, int) else self.workers[0]
-
-    @property
-    def allowed_failures(self) -> int:
-        """`max_failures`, or what stands for null."""
-        if self.max_failures is not None:
-            return self.max_failures
-        return 3 if self.fewest_workers == self.most_workers else 100
-
-    @property
-    def most_workers(self) -> int:
-        return self.workers if isinstance(self.workers, int) else self.workers[1]
-
-
-class Engine(Section):
-    kind: Literal["ddp"] = "ddp"
-    """What trains a network: DistributedDataParallel (the plain module with one worker)."""
-    batch_norm: Literal["local", "sync"] = "local"
-    """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
-    micro_batch: Positive | None = None
-    """Most pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
-    null: its whole share of the batch."""
-    activation_checkpointing: bool = False
-    """Recompute the activations inside a network's blocks in the backward pass instead of keeping them: less memory,
-    about a third more time, the same result (docs/memory.md)."""
-
-
 Switch = Literal["auto", True, False]
 
 
@@ -354,25 +292,24 @@ class Config(Section):
     def _combinations(self) -> Self:
         for key, size in self.batch_sizes.items():
             if size < self.launch.most_workers:
-                raise _clash(
-                    key, size, f"is fewer than one image for each of {self.launch.most_workers} launch.workers"
-                )
+                raise clash(key, size, f"is fewer than one image for each of {self.launch.most_workers} launch.workers")
         if not isinstance(self.launch.workers, int):
             self._check_elastic(list(self.launch.workers))
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
-            raise _clash("seeds", list(self.seeds), "needs one or more different seeds, for example [0,1,2]")
+            raise clash("seeds", list(self.seeds), "needs one or more different seeds, for example [0,1,2]")
         if self.engine.batch_norm == "sync" and self.device == "cpu":
-            raise _clash("engine.batch_norm", "sync", "needs CUDA; with device=cpu use engine.batch_norm=local")
+            raise clash("engine.batch_norm", "sync", "needs CUDA; with device=cpu use engine.batch_norm=local")
         if self.engine.batch_norm == "sync" and not self._micro_batches_in_step():
             problem = "makes more micro-batches on some workers than on others, and batch_norm=sync has them all wait"
-            raise _clash("engine.micro_batch", self.engine.micro_batch, problem)
+            raise clash("engine.micro_batch", self.engine.micro_batch, problem)
+        self._check_deepspeed()
         if len(self.data.mean or ()) != len(self.data.std or ()):
-            raise _clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
+            raise clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
         layers = self.loss.attention_layers or ()
         if len(set(layers)) < len(layers):
-            raise _clash("loss.attention_layers", list(layers), "names a layer twice; loss.beta weighs them all")
+            raise clash("loss.attention_layers", list(layers), "names a layer twice; loss.beta weighs them all")
         if self.data.name == "parquet" and "root" not in self.data.model_fields_set:
-            raise _clash(
+            raise clash(
                 "data.root",
                 None,
                 "data.name=parquet needs a folder of train-*.parquet and test-*.parquet",
@@ -388,9 +325,22 @@ class Config(Section):
 
     def _check_elastic(self, workers: list[int]) -> None:
         if workers[0] > workers[1]:
-            raise _clash("launch.workers", workers, f"is [fewest, most]: use [{workers[1]}, {workers[0]}]")
+            raise clash("launch.workers", workers, f"is [fewest, most]: use [{workers[1]}, {workers[0]}]")
         if self.launch.kind == "local":
-            raise _clash("launch.workers", workers, f"needs launch.kind=ray; local starts {workers[1]} or {workers[0]}")
+            raise clash("launch.workers", workers, f"needs launch.kind=ray; local starts {workers[1]} or {workers[0]}")
+
+    def _check_deepspeed(self) -> None:
+        if self.engine.kind == "deepspeed" and self.speed.cuda_graphs is True:
+            raise clash("speed.cuda_graphs", True, "cannot record engine.kind=deepspeed; use auto, or engine.kind=ddp")
+        size = self.engine.micro_batch
+        for workers in range(self.launch.fewest_workers, self.launch.most_workers + 1):
+            fewest, rest = divmod(self.batch_size, workers)
+            if self.engine.counts_passes and size and rest and fewest % size == 0:
+                problem = (
+                    f"cuts the {fewest} and {fewest + 1} images of {workers} workers into unequally many parts, and "
+                    "ZeRO-2, ZeRO-3 and a sharded teacher need equally many; use a batch_size that they share evenly"
+                )
+                raise clash("engine.micro_batch", size, problem)
 
     @property
     def batch_sizes(self) -> dict[str, int]:

@@ -1,5 +1,9 @@
-"""Engines: one trained network with its optimizer and schedule, on one worker or many."""
+"""Engines: one trained network with its optimizer and schedule, on one worker or many.
 
+`zskt_dist.engine.deepspeed` is imported by those who use it.
+"""
+
+from zskt_dist.engine.base import Engine
 from zskt_dist.engine.ddp import DDPEngine
 
-__all__ = ["DDPEngine"]
+__all__ = ["DDPEngine", "Engine"]

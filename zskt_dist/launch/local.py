@@ -35,7 +35,7 @@ def launch(job: Job) -> None:
         with _group(job, "env://", int(os.environ.get("LOCAL_RANK", "0"))) as worker:
             worker.run()
     elif job.config.launch.most_workers == 1:
-        with _single(job, worker_device(job.config, local_rank=0)) as worker:
+        with _leaving_groups(), _single(job, worker_device(job.config, local_rank=0)) as worker:
             worker.run()
     else:
         _spawn(job)
@@ -90,6 +90,17 @@ def _group(job: Job, rendezvous: str, local_rank: int) -> Iterator[Worker]:
             yield worker
     finally:
         if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _leaving_groups() -> Iterator[None]:
+    """DeepSpeed makes a process group even for one worker."""
+    joined = dist.is_initialized()
+    try:
+        yield
+    finally:
+        if dist.is_initialized() and not joined:
             dist.destroy_process_group()
 
 

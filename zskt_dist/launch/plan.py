@@ -14,6 +14,7 @@ from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.room import describe_memory, lack_of_memory
 from zskt_dist.models import count_parameters
+from zskt_dist.runtime.engines import check_installed
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
 from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
@@ -33,6 +34,7 @@ def problems(job: Job) -> Iterator[UserError]:
     except UserError as error:
         yield error
     try:
+        check_installed(config)
         _check_devices(config)
     except UserError as error:
         yield error
@@ -66,7 +68,8 @@ def describe(job: Job) -> Lines:
     workers = f"{most} worker{'s' * (most > 1)}"
     if launch.fewest_workers < most:
         workers = f"{launch.fewest_workers} to {workers}"
-    return [*lines, ("launch", f"{launch.kind}, {workers}, {config.engine.kind}")]
+    engine = config.engine.kind + (f" ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else "")
+    return [*lines, ("launch", f"{launch.kind}, {workers}, {engine}")]
 
 
 def _use_of_images(job: Job) -> str:

@@ -1,6 +1,7 @@
 """Accuracy and agreement on real test images, shared out over the workers."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -31,29 +32,32 @@ class Evaluator:
     ) -> None:
         self._world, self._batch_size = world, batch_size
         self._total = len(dataset.test.labels)
-        self._split = dataset.test.shard(world.rank, world.size).to(world.device)
+        shard = dataset.test.shard(world.rank, world.size)
+        self._labels = shard.labels.to(world.device)
+        # A network that is shared out must be asked equally often by all workers, so all have equally many images.
+        missing = ceil(self._total / world.size) - len(shard.labels)
+        self._images = torch.cat([shard.images, dataset.test.images[:missing]]).to(world.device)
         self._standardise = dataset.standardise(world.device)
         self._teacher_classes = None if teacher is None else self._classes(teacher)
 
     def teacher_accuracy(self) -> float | None:
         if self._teacher_classes is None:
             return None
-        return self._share(self._teacher_classes == self._split.labels)
+        return self._share(self._teacher_classes == self._labels)
 
     def __call__(self, network: nn.Module) -> Scores:
         """Scores of `network` in eval mode, with the workers' average batch-norm statistics."""
         with averaged_statistics(network, self._world):
             classes = self._classes(network)
-        accuracy = self._share(classes == self._split.labels)
+        accuracy = self._share(classes == self._labels)
         agreement = None if self._teacher_classes is None else self._share(classes == self._teacher_classes)
         return Scores(accuracy, agreement)
 
     @torch.no_grad()
     def _classes(self, network: nn.Module) -> Tensor:
         """Predicted class of every image of this worker's shard."""
-        batches = self._split.batches(self._batch_size)
-        predicted = [network(self._standardise(batch.images)).argmax(dim=1) for batch in batches]
-        return torch.cat(predicted) if predicted else self._split.labels
+        batches = self._images.split(self._batch_size)
+        return torch.cat([network(self._standardise(x)).argmax(dim=1) for x in batches])[: len(self._labels)]
 
     def _share(self, hits: Tensor) -> float:
         return self._world.sum(hits.sum().double()).item() / self._total

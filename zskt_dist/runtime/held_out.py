@@ -6,7 +6,8 @@ run, for the newest one alone shows only what the student is worst at now, and a
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -32,7 +33,8 @@ class HeldOut:
     """Compares a student with its teacher on images that neither data nor training has shown it.
 
     Args:
-        generator: In training; its state is copied after every `iterations / evaluation.snapshots` iterations.
+        generator: Shows the generator as it is now, to all workers together; its state is copied after every
+            `iterations / evaluation.snapshots` iterations.
         teacher: Frozen; [B, C, H, W] to logits, as the student that is judged.
         folder: Where rank 0 keeps the snapshots, as safetensors; None: in memory only.
     """
@@ -40,7 +42,7 @@ class HeldOut:
     def __init__(
         self,
         config: Config,
-        generator: nn.Module,
+        generator: Callable[[], AbstractContextManager[nn.Module]],
         teacher: nn.Module,
         image_shape: ImageShape,
         world: World,
@@ -55,10 +57,11 @@ class HeldOut:
         """Takes a snapshot where one is due after `iteration` iterations."""
         if iteration not in self.moments or not self._config.evaluation.held_out_images:
             return
-        self._snapshots[iteration] = {k: v.detach().cpu().clone() for k, v in self._generator.state_dict().items()}
-        if self._folder is not None and self._world.is_main:
-            about = {"z_dim": self._config.generator.z_dim, "image_shape": list(self._image_shape)}
-            save_weights(snapshot_path(self._folder, iteration), self._generator, about)
+        with self._generator() as generator:
+            self._snapshots[iteration] = {k: v.detach().cpu().clone() for k, v in generator.state_dict().items()}
+            if self._folder is not None and self._world.is_main:
+                about = {"z_dim": self._config.generator.z_dim, "image_shape": list(self._image_shape)}
+                save_weights(snapshot_path(self._folder, iteration), generator, about)
 
     @torch.no_grad()
     def judge(self, student: nn.Module, iteration: int) -> Row:
@@ -92,7 +95,8 @@ class HeldOut:
         """The generator at the moments so far, and as it is now."""
         moments = [moment for moment in self.moments if moment < iteration]
         states = [state for moment in moments if (state := self._snapshot(moment)) is not None]
-        copies = [copy.deepcopy(self._generator) for _ in range(len(states) + 1)]
+        with self._generator() as generator:
+            copies = [copy.deepcopy(generator) for _ in range(len(states) + 1)]
         for generator, state in zip(copies, states, strict=False):
             generator.load_state_dict(state)
         return copies

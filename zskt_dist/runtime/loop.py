@@ -6,6 +6,7 @@ It knows neither the algorithm nor the launcher: a task says what one iteration 
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +35,8 @@ class Engine(Protocol):
     @property
     def learning_rate(self) -> float: ...
 
-    def state_dict(self) -> State: ...
+    def state_dict(self) -> State:
+        """Of the whole network, whoever holds its parts; all workers call it together."""
 
     def load_state_dict(self, state: State) -> None: ...
 
@@ -47,16 +49,17 @@ class Task(Protocol):
     iterations: int
     weight: float
     """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
-    network: nn.Module
-    """The trained network, [B, C, H, W] to logits: what is evaluated and taken home."""
+
+    def trained(self) -> AbstractContextManager[nn.Module]:
+        """The trained network, [B, C, H, W] to logits: what is evaluated and taken home; all workers enter together."""
 
     @property
     def engines(self) -> Mapping[str, Engine]: ...
 
     def step(self, iteration: int) -> Metrics: ...
 
-    def judge(self, iteration: int) -> Row:
-        """Scores that need no labels, after `iteration` iterations, on all ranks together; {} where there are none."""
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        """Scores of the trained network that need no labels, on all ranks together; {} where there are none."""
 
     def picture(self, path: Path | None) -> bool:
         """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
@@ -195,11 +198,12 @@ class Loop:
         return row
 
     def _evaluate(self, done: int) -> None:
-        scores = self.evaluate(self.task.network)
-        values = {"accuracy": scores.accuracy}
-        if scores.agreement is not None:
-            values["agreement"] = scores.agreement
-        values |= self.task.judge(done)
+        with self.task.trained() as network:
+            scores = self.evaluate(network)
+            values = {"accuracy": scores.accuracy}
+            if scores.agreement is not None:
+                values["agreement"] = scores.agreement
+            values |= self.task.judge(network, done)
         self._report(done, values)
         path = self.figures / f"pseudo_images_{done:08d}.png"
         if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
@@ -210,10 +214,11 @@ class Loop:
     def _save(self, done: int) -> None:
         engines = self.task.engines
         statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
+        states = {name: engine.state_dict() for name, engine in engines.items()}
         if self.world.is_main:
             self.history.write()
             state: State = {
-                "engines": {name: engine.state_dict() for name, engine in engines.items()},
+                "engines": states,
                 "statistics": statistics,
                 "history": self.history.rows,
                 "seconds": self._elapsed(),

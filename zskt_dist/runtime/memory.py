@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zskt_dist.config import Config
-from zskt_dist.engine import DDPEngine
+from zskt_dist.engine import Engine
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
@@ -109,14 +109,14 @@ def _one_iteration(config: Config, batch_size: int) -> Config:
     return config.model_copy(update={"batch_size": batch_size, "device": "cpu", **sections})
 
 
-def _take_a_step(engine: DDPEngine) -> None:
+def _take_a_step(engine: Engine) -> None:
     """Gradients and the state of the optimizer are there from the second iteration on."""
     for parameter in engine.raw.parameters():
         parameter.grad = torch.zeros_like(parameter)
     engine.update()
 
 
-def _trained_size(engine: DDPEngine) -> int:
+def _trained_size(engine: Engine) -> int:
     network = engine.raw
     gradients = (parameter.grad for parameter in network.parameters() if parameter.grad is not None)
     return _size(chain(network.parameters(), network.buffers(), gradients, _tensors(engine.optimizer.state)))

@@ -2,13 +2,12 @@
 
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from zskt_dist.models import count_parameters
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Outcome, Task
@@ -23,18 +22,18 @@ def build_result(
     outcome: Outcome,
     task: Task,
     *,
-    teacher: tuple[nn.Module | None, float | None],
+    params: Mapping[str, int],
+    teacher_accuracy: float | None,
     sha256: str | None,
     num_classes: int,
 ) -> Result:
     """All keys of DESIGN's `result.json`; accuracies are fractions, `accuracy_last` is the headline.
 
     Args:
-        teacher: The teacher and its accuracy; (None, None) where a student learnt without one.
+        params: Parameters of the networks that took part, by role; a student may have learnt without a teacher.
         sha256: Of the student's weights; None where the teacher itself was trained.
     """
     config = job.config
-    network, accuracy = teacher
     directory = RunDirectory(job.directory)
     return {
         "status": "finished",
@@ -56,10 +55,13 @@ def build_result(
         "seconds": round(outcome.seconds, 2),
         "iterations_per_second": round(outcome.iterations_per_second, 3),
         "peak_memory_bytes": peak_memory_bytes(world.device),
-        "teacher": network and _network_entry(config.teacher.arch, network) | {"accuracy": accuracy},
+        "teacher": {"arch": config.teacher.arch, "params": params["teacher"], "accuracy": teacher_accuracy}
+        if "teacher" in params
+        else None,
         "student": sha256
-        and _network_entry(config.student.arch, task.network)
-        | {
+        and {
+            "arch": config.student.arch,
+            "params": params["student"],
             "accuracy_last": outcome.scores.accuracy,
             "accuracy_best": outcome.accuracy_best,  # on the test images along the way; never the result
             "agreement": outcome.scores.agreement,
@@ -69,10 +71,6 @@ def build_result(
         "mte": None,
         "mlflow": job.tracking,
     }
-
-
-def _network_entry(arch: str, network: nn.Module) -> Result:
-    return {"arch": arch, "params": count_parameters(network)}
 
 
 def peak_memory_bytes(device: torch.device) -> int:

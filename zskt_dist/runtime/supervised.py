@@ -1,6 +1,7 @@
 """Training on real images, put together: from scratch, KD + AT, and finetuning a zero-shot student."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +14,11 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.supervised import Distillation, SupervisedTraining, step_decay
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
-from zskt_dist.engine import DDPEngine
+from zskt_dist.engine import Engine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
-from zskt_dist.runtime.networks import new_network, synchronised, tap_pair, with_checkpointing
+from zskt_dist.runtime.engines import new_engine
+from zskt_dist.runtime.networks import new_network, tap_pair, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
 
@@ -37,22 +39,26 @@ class SupervisedTask:
     def __init__(
         self,
         phase: str,
-        network: nn.Module,
-        engine: DDPEngine,
+        engine: Engine,
         training: Training,
         batches: TrainingBatches,
         iterations: int,
         subset: np.ndarray | None = None,
     ) -> None:
-        self.phase, self.network, self.iterations, self.subset = phase, network, iterations, subset
+        self.phase, self.iterations, self.subset = phase, iterations, subset
         self.weight = engine.weight
-        self.engines: Mapping[str, DDPEngine] = {"teacher" if phase == "teacher" else "student": engine}
-        self.training, self.batches = training, batches
+        self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
+        self.training, self.batches, self._engine = training, batches, engine
 
     def step(self, iteration: int) -> Metrics:
         return self.training.step(*self.batches(iteration))
 
-    def judge(self, iteration: int) -> Row:
+    @contextmanager
+    def trained(self) -> Iterator[nn.Module]:
+        with self._engine.whole() as tapped:
+            yield tapped.get_submodule("network")
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
         return {}
 
     def picture(self, path: Path | None) -> bool:
@@ -73,9 +79,7 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     subset = None if role == "teacher" else _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
     phase = "teacher" if role == "teacher" else "scratch"
-    return SupervisedTask(
-        phase, network, engine, SupervisedTraining(engine), batches, config.supervised_iterations, subset
-    )
+    return SupervisedTask(phase, engine, SupervisedTraining(engine), batches, config.supervised_iterations, subset)
 
 
 def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
@@ -99,7 +103,7 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     )
     subset = _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
-    return SupervisedTask("distill", network, engine, training, batches, config.supervised_iterations, subset)
+    return SupervisedTask("distill", engine, training, batches, config.supervised_iterations, subset)
 
 
 def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
@@ -107,19 +111,19 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     settings = config.finetune
     student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
     with_checkpointing(config, student)
-    tapped = synchronised(TappedNetwork(student), config, world)
-    optimizer = torch.optim.Adam(tapped.parameters(), lr=settings.learning_rate, fused=True)
-    engine = DDPEngine(tapped, optimizer, lambda iteration: 1.0, weight=world.weight(settings.batch_size))
+    adam = partial(torch.optim.Adam, lr=settings.learning_rate, fused=True)
+    engine = new_engine(
+        config, world, TappedNetwork(student), adam, lambda iteration: 1.0, batch_size=settings.batch_size
+    )
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
-    return SupervisedTask("finetune", student, engine, SupervisedTraining(engine), batches, settings.iterations, subset)
+    return SupervisedTask("finetune", engine, SupervisedTraining(engine), batches, settings.iterations, subset)
 
 
-def _sgd(config: Config, network: nn.Module, world: World) -> DDPEngine:
+def _sgd(config: Config, network: nn.Module, world: World) -> Engine:
     recipe = config.supervised
-    network = synchronised(network, config, world)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
+    sgd = partial(
+        torch.optim.SGD,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -128,7 +132,7 @@ def _sgd(config: Config, network: nn.Module, world: World) -> DDPEngine:
     schedule = partial(
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
-    return DDPEngine(network, optimizer, schedule, weight=world.weight(recipe.batch_size))
+    return new_engine(config, world, network, sgd, schedule, batch_size=recipe.batch_size)
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

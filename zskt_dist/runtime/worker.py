@@ -13,8 +13,10 @@ from torch import nn
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset, open_dataset
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.models import count_parameters
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.engines import placed_teacher
 from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator
 from zskt_dist.runtime.job import Job
@@ -109,8 +111,12 @@ class Worker:
         if self.world.is_main and isinstance(task, SupervisedTask):
             task.save_subset(directory.subset)
         outcome = self._loop(directory, task, evaluator, tracker)
-        sha256 = self._export(directory, role, task)
-        accuracy = evaluator.teacher_accuracy()
+        with task.trained() as network:
+            sha256 = self._export(directory, role, network)
+            params = {role: count_parameters(network)}
+        accuracy = outcome.scores.accuracy if role == "teacher" else evaluator.teacher_accuracy()
+        if teacher is not None:
+            params["teacher"] = self._teacher_size
         if self.world.is_main:
             job = replace(self.job, command=command, directory=directory.location)
             if directory.path != self.directory.path:
@@ -121,7 +127,8 @@ class Worker:
                     self.world,
                     outcome,
                     task,
-                    teacher=(task.network, outcome.scores.accuracy) if role == "teacher" else (teacher, accuracy),
+                    params=params,
+                    teacher_accuracy=accuracy,
                     sha256=None if role == "teacher" else sha256,
                     num_classes=self.dataset.num_classes,
                 )
@@ -143,7 +150,9 @@ class Worker:
     def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""
         path = self.job.config.teacher.checkpoint or self._made("pretrain", self.job.teacher_directory, "teacher")
-        return self._read("teacher", "teacher.checkpoint", path).eval().requires_grad_(False)
+        teacher = self._read("teacher", "teacher.checkpoint", path).eval().requires_grad_(False)
+        self._teacher_size = count_parameters(teacher)
+        return placed_teacher(self.job.config, teacher)
 
     def _zero_shot_student(self) -> nn.Module:
         """The student to finetune: from the user's file, or of the zero-shot run, which is made now where missing."""
@@ -202,7 +211,7 @@ class Worker:
         )
         return loop.run()
 
-    def _export(self, directory: RunDirectory, role: str, task: Task) -> str:
+    def _export(self, directory: RunDirectory, role: str, network: nn.Module) -> str:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
         config = self.job.config
         mean, std = self.dataset.mean_std
@@ -213,7 +222,7 @@ class Worker:
             "mean": mean,
             "std": std,
         }
-        with averaged_statistics(task.network, self.world) as network:
+        with averaged_statistics(network, self.world):
             if not self.world.is_main:
                 return ""
             return save_weights(directory.weights(role), network, about)

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +15,10 @@ from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
-from zskt_dist.engine import DDPEngine
 from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, synchronised, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import new_generator, new_network, tap_pair, with_checkpointing
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick
@@ -50,29 +52,31 @@ class ZeroShotTask:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
-        self.network = new_network(config, "student", image_shape, num_classes).to(world.device)
+        student = new_network(config, "student", image_shape, num_classes).to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
-        work = partial(iteration_gflop, config, generator, teacher, self.network, image_shape)
+        work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
         if self.picks.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
         else:
             frozen = teacher
-        with_checkpointing(config, frozen, self.network, generator)
-        tapped_teacher, tapped_student = tap_pair(config, frozen, self.network, image_shape)
-        trained = {"generator": generator, "student": tapped_student}
-        rates = {"generator": config.optimizer.generator_lr, "student": config.optimizer.student_lr}
-        trained = {name: synchronised(network, config, world) for name, network in trained.items()}
+        with_checkpointing(config, frozen, student, generator)
+        tapped_teacher, tapped_student = tap_pair(config, frozen, student, image_shape)
         self.picks.apply(generator, tapped_teacher, tapped_student)
+        rates = config.optimizer.generator_lr, config.optimizer.student_lr
         self.engines = {
-            name: DDPEngine(
+            name: new_engine(
+                config,
+                world,
                 network,
-                self._adam(network, rates[name]),
+                partial(self._adam, learning_rate),
                 partial(cosine_decay, iterations=self.iterations),
+                batch_size=config.batch_size,
                 clip_norm=config.optimizer.clip_norm,
-                weight=self.weight,
             )
-            for name, network in trained.items()
+            for name, network, learning_rate in zip(
+                ("generator", "student"), (generator, tapped_student), rates, strict=True
+            )
         }
         self.transfer = ZeroShotTransfer(
             self.engines["generator"],
@@ -91,21 +95,26 @@ class ZeroShotTask:
             micro_batch=config.engine.micro_batch,
         )
         self._step = RecordedTransfer(self.transfer).step if self.picks.cuda_graphs else self.transfer.step
-        self.held_out = HeldOut(config, generator, teacher, image_shape, world, snapshots)
+        self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
     def step(self, iteration: int) -> Metrics:
         metrics = self._step(self.noise(iteration))
         self.held_out.after(iteration + 1)
         return metrics
 
-    def _adam(self, network: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    def _adam(self, learning_rate: float, parameters: Iterator[nn.Parameter]) -> torch.optim.Adam:
         """Fused; where steps are recorded it reads its learning rate from the device."""
         device, recorded = self._world.device, self.picks.cuda_graphs
         rate = torch.tensor(learning_rate, device=device) if recorded else learning_rate
-        return torch.optim.Adam(network.parameters(), lr=rate, fused=True, capturable=recorded)
+        return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=recorded)
 
-    def judge(self, iteration: int) -> Row:
-        return self.held_out.judge(self.network, iteration)
+    @contextmanager
+    def trained(self) -> Iterator[nn.Module]:
+        with self.engines["student"].whole() as tapped:
+            yield tapped.get_submodule("network")
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        return self.held_out.judge(network, iteration)
 
     def noise(self, iteration: int) -> "IterationNoise":
         return IterationNoise(self._config, self._world, iteration)
@@ -118,8 +127,8 @@ class ZeroShotTask:
         rng = stream(self._config.seed, Purpose.FIGURES)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
         # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
-        with torch.no_grad():
-            images = copy.deepcopy(self.engines["generator"].raw)(z)
+        with torch.no_grad(), self.engines["generator"].whole() as generator:
+            images = copy.deepcopy(generator)(z)
         if path is not None:
             save_grid(images, path)
         return True

@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
-    """A copy of the frozen `network`, in eval mode, in which each batch norm that reads nothing but a convolution is part of it.
+    """A copy of a frozen network, in eval mode, in which a batch norm that reads a convolution alone is part of it.
 
     In eval mode batch norm is a fixed affine map of each channel, so that w' = w * gamma / sqrt(var + eps) and
     b' = (b - mean) * gamma / sqrt(var + eps) + beta give the same output up to rounding. The names of all other modules

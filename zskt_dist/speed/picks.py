@@ -57,6 +57,12 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
     speed, cuda = config.speed, device.type == "cuda"
     if speed.cuda_graphs is True and not cuda:
         raise ConfigError("speed.cuda_graphs", True, f"needs CUDA, this worker has {device}; use auto")
+    whole = config.engine.kind == "ddp"  # parameters that come and go can be neither recorded nor compiled
+    for name in ("cuda_graphs", "compile"):
+        if getattr(speed, name) is True and not whole:
+            raise ConfigError(f"speed.{name}", True, f"does not work with engine.kind={config.engine.kind}; use auto")
+    if speed.folded_teacher is True and config.engine.teacher != "replicated":
+        raise ConfigError("speed.folded_teacher", True, "needs engine.teacher=replicated; use auto")
     if speed.compile is True and not cuda and compiler() is None:
         raise ConfigError("speed.compile", True, "on CPU needs a C++ compiler (g++ or clang++, or CXX); use auto")
 
@@ -65,15 +71,15 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         return wins() if asked == "auto" else bool(asked)
 
     def earns_compiling() -> bool:
-        return not cuda and compiler() is not None and gflop() > _COMPILE_ON_CPU_GFLOP
+        return whole and not cuda and compiler() is not None and gflop() > _COMPILE_ON_CPU_GFLOP
 
     return Picks(
         channels_last=chosen("channels_last"),
-        folded_teacher=chosen("folded_teacher"),
+        folded_teacher=chosen("folded_teacher", lambda: config.engine.teacher == "replicated"),
         low_resolution=chosen("low_resolution"),
         compile=chosen("compile", earns_compiling),
         # Recording collectives needs NCCL's co-operation, and was not measured: only where it is asked for.
-        cuda_graphs=chosen("cuda_graphs", lambda: cuda and workers == 1),
+        cuda_graphs=chosen("cuda_graphs", lambda: whole and cuda and workers == 1),
         autocast={"float32": None, "bfloat16": torch.bfloat16}[speed.precision],
     )
 

@@ -1,0 +1,93 @@
+"""Where a run is computed, and by what: the sections `launch` and `engine`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Section, clash
+
+
+def _number_or_range(value: object) -> object:
+    """One message for a union of types, instead of one for each."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(type(number) is int and number > 0 for number in numbers) or len(numbers) not in (1, 2):
+        raise clash("launch.workers", value, "expected a number of workers, or [fewest, most] of them under Ray")
+    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for one
+
+
+Workers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
+
+
+class Launch(Section):
+    kind: Literal["local", "ray"] = "local"
+    """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train."""
+    workers: Workers = 1
+    """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
+    cpus_per_worker: Positive | None = None
+    """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
+    max_failures: NonNegative | None = None
+    """Ray: how often a failed group of workers is started again from the last checkpoint; null: 3, or 100 with
+    [fewest, most] workers, where losing nodes is ordinary."""
+    resize_seconds: PositiveFloat = 60.0
+    """Ray, with [fewest, most] workers: seconds between looks for room that has appeared."""
+
+    @property
+    def fewest_workers(self) -> int:
+        """The run waits while there is room for fewer."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def allowed_failures(self) -> int:
+        """`max_failures`, or what stands for null."""
+        if self.max_failures is not None:
+            return self.max_failures
+        return 3 if self.fewest_workers == self.most_workers else 100
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+
+class Engine(Section):
+    kind: Literal["ddp", "deepspeed"] = "ddp"
+    """What trains a network. ddp: DistributedDataParallel (the plain module with one worker), every worker holds all;
+    deepspeed: ZeRO, each holds a part (docs/deepspeed.md)."""
+    batch_norm: Literal["local", "sync"] = "local"
+    """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
+    micro_batch: Positive | None = None
+    """Most pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
+    null: its whole share of the batch."""
+    activation_checkpointing: bool = False
+    """Recompute the activations inside a network's blocks in the backward pass instead of keeping them: less memory,
+    about a third more time, the same result (docs/memory.md)."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """deepspeed shares out over the workers: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
+    offload_optimizer: bool = False
+    """deepspeed, stages 1 to 3: the optimizer's state lies in the machine's memory, and the update is done there."""
+    offload_parameters: bool = False
+    """deepspeed, stage 3: parameters lie in the machine's memory while they are not used."""
+    teacher: Literal["replicated", "bfloat16", "sharded"] = "replicated"
+    """Where the frozen teacher lies. replicated: on every worker; bfloat16: there too, in half the memory (changes the
+    result); sharded: shared out over the workers (deepspeed), gathered layer by layer."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "ddp":
+            for key, is_plain, value in (
+                ("zero_stage", self.zero_stage == 1, self.zero_stage),
+                ("offload_optimizer", not self.offload_optimizer, True),
+                ("offload_parameters", not self.offload_parameters, True),
+                ("teacher", self.teacher != "sharded", "sharded"),
+            ):
+                if not is_plain:
+                    raise clash(f"engine.{key}", value, "needs engine.kind=deepspeed")
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise clash("engine.offload_optimizer", True, "needs engine.zero_stage=1, 2 or 3; 0 shares out nothing")
+        if self.offload_parameters and self.zero_stage < 3:
+            raise clash("engine.offload_parameters", True, "needs engine.zero_stage=3, which shares out parameters")
+        return self
+
+    @property
+    def counts_passes(self) -> bool:
+        """Whether every worker must go through the networks equally often, as they meet in each layer or gradient."""
+        return (self.kind == "deepspeed" and self.zero_stage >= 2) or self.teacher == "sharded"

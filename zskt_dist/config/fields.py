@@ -1,0 +1,28 @@
+"""What sections are made of: kinds of values, the base of all sections, and clashes of values."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+# An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
+Layers = tuple[NonNegative, ...] | None
+
+
+def clash(key: str, value: object, problem: str) -> PydanticCustomError:
+    """Values that are fine each by itself and cannot work together; `config.explain` reads the context."""
+    return PydanticCustomError("clash", "{problem}", {"key": key, "value": value, "problem": problem})
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
