@@ -108,7 +108,7 @@ class Engine(ABC):
         """Everything to go on from, in a form that every engine reads for any number of workers; all call together.
 
         It is what training has made: `network` and the `state` of `optimizer` are as torch's own, for the whole network,
-        and `scheduler` has the count of decays. The optimizer's options and the schedule are the constructor's.
+        and `scheduler` has the count of decays. Options and schedule are the constructor's.
         """
 
     @abstractmethod
