@@ -142,6 +142,15 @@ def test_micro_batches_on_one_worker_and_on_two_equal_the_whole_batch(
     _assert_equal(whole, [_transfer(ALONE, tmp_path, *micro), *two_ranks.run(_transfer, tmp_path, *micro)])
 
 
+def test_recomputed_activations_on_two_workers_equal_those_that_are_kept_on_one(
+    two_ranks: Ranks, tmp_path: Path
+) -> None:
+    """Also without exchange, in all micro-batches but the last."""
+    recomputed = ("engine.activation_checkpointing=true", "engine.micro_batch=3")
+    of_ranks = two_ranks.run(_transfer, tmp_path, "pre_update", *recomputed)
+    _assert_equal(_transfer(ALONE, tmp_path, "pre_update"), of_ranks)
+
+
 @pytest.mark.parametrize(("batch", "size"), [(8, 2), (7, 2), (128, 3), (5, 5), (128, 24)])
 def test_slices_cover_the_batch_and_weights_average_to_one(batch: int, size: int) -> None:
     worlds = [World(torch.device("cpu"), rank, size) for rank in range(size)]

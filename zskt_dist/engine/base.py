@@ -107,8 +107,8 @@ class Engine(ABC):
     def state_dict(self) -> State:
         """Everything to go on from, in a form that every engine reads for any number of workers; all call together.
 
-        It is what training has made: `network` and the `state` of `optimizer` are as torch's own, for the whole network,
-        and `scheduler` has the count of decays. Options and schedule are the constructor's.
+        It is what training has made: `network` and the `state` of `optimizer`, as torch's own and for the whole
+        network, and in `scheduler` the count of decays. Options and schedule are the constructor's.
         """
 
     @abstractmethod

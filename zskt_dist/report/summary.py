@@ -30,7 +30,8 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     console.print(
         f"{result['iterations']:,} iterations in {result['seconds']:.0f} s "
         f"({result['iterations_per_second']:.2f}/s) by {result['world_size']} worker(s), "
-        f"{result['launcher']}, {result['device']}{resumed}"
+        f"{result['launcher']}, {result['device']}, {result.get('speed', 'plain')}{resumed}",
+        soft_wrap=True,
     )
     if estimates := result.get("estimates"):
         console.print(

@@ -46,6 +46,8 @@ class Task(Protocol):
 
     phase: str
     """For people: what is going on."""
+    speed: str
+    """For people: the fast paths that iterations take."""
     iterations: int
     weight: float
     """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""

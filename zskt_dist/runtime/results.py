@@ -46,6 +46,7 @@ def build_result(
         "engine": config.engine.kind,
         "world_size": world.size,
         "device": str(world.device),
+        "speed": task.speed,
         "seed": config.teacher_seed if sha256 is None else config.seed,
         "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
         "num_classes": num_classes,

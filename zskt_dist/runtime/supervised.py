@@ -46,6 +46,7 @@ class SupervisedTask:
         subset: np.ndarray | None = None,
     ) -> None:
         self.phase, self.iterations, self.subset = phase, iterations, subset
+        self.speed = "plain"
         self.weight = engine.weight
         self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
         self.training, self.batches, self._engine = training, batches, engine

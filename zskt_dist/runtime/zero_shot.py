@@ -56,6 +56,7 @@ class ZeroShotTask:
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        self.speed = str(self.picks)
         if self.picks.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
         else:

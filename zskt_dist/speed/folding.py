@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from zskt_dist.speed.picks import Picks, compile_in_place
+
 
 def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
     """A copy of a frozen network, in eval mode, in which a batch norm that reads a convolution alone is part of it.
@@ -28,6 +30,17 @@ def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.
         folded.set_submodule(convolution, joined)
         folded.set_submodule(norm, nn.Identity())
     return folded, len(pairs)
+
+
+def for_asking(network: nn.Module, picks: Picks) -> nn.Module:
+    """A frozen network that is asked often, in the form that was picked."""
+    if picks.folded_teacher:
+        network, _ = fold_batch_norm(network)
+    elif picks.compile:
+        network = copy.copy(network)
+    if picks.compile:
+        compile_in_place(network)
+    return network
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,13 @@
 """Which fast paths a run takes: what was asked for, and where that is `auto` what wins on the device."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
@@ -41,7 +43,7 @@ class Picks:
             if self.channels_last and next(network.parameters()).is_cuda:
                 network.to(memory_format=torch.channels_last)
             if self.compile:
-                network.compile(dynamic=False)
+                compile_in_place(network)
 
 
 def pick(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> Picks:
@@ -82,6 +84,13 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         cuda_graphs=chosen("cuda_graphs", lambda: whole and cuda and workers == 1),
         autocast={"float32": None, "bfloat16": torch.bfloat16}[speed.precision],
     )
+
+
+def compile_in_place(network: nn.Module) -> None:
+    """Compiles each of `network`'s batch sizes by itself, when it is first seen."""
+    # It remarks that there is no CUDA, where nobody has asked for it.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    network.compile(dynamic=False)
 
 
 def compiler() -> str | None:
