@@ -18,6 +18,7 @@ from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.networks import new_network, synchronised, tap_pair
 from zskt_dist.runtime.world import World
+from zskt_dist.speed import RecordedTraining, rate_on, records
 from zskt_dist.tracking.base import Row
 
 
@@ -73,7 +74,13 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
     phase = "teacher" if role == "teacher" else "scratch"
     return SupervisedTask(
-        phase, network, engine, SupervisedTraining(engine), batches, config.supervised_iterations, subset
+        phase,
+        network,
+        engine,
+        _steps(SupervisedTraining(engine), config, world),
+        batches,
+        config.supervised_iterations,
+        subset,
     )
 
 
@@ -87,13 +94,17 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
     engine = _sgd(config, tapped_student, world)
     settings = config.distill
-    training = Distillation(
-        engine,
-        tapped_teacher,
-        temperature=settings.temperature,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        attention=config.loss.attention,
+    training = _steps(
+        Distillation(
+            engine,
+            tapped_teacher,
+            temperature=settings.temperature,
+            alpha=settings.alpha,
+            beta=settings.beta,
+            attention=config.loss.attention,
+        ),
+        config,
+        world,
     )
     subset = _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
@@ -105,19 +116,23 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     settings = config.finetune
     student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
     tapped = synchronised(TappedNetwork(student), config, world)
-    optimizer = torch.optim.Adam(tapped.parameters(), lr=settings.learning_rate, fused=True)
+    recorded = records(config, world.device, world.size)
+    rate = rate_on(world.device, settings.learning_rate) if recorded else settings.learning_rate
+    optimizer = torch.optim.Adam(tapped.parameters(), lr=rate, fused=True, capturable=recorded)
     engine = DDPEngine(tapped, optimizer, lambda iteration: 1.0, weight=world.weight(settings.batch_size))
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
-    return SupervisedTask("finetune", student, engine, SupervisedTraining(engine), batches, settings.iterations, subset)
+    training = _steps(SupervisedTraining(engine), config, world)
+    return SupervisedTask("finetune", student, engine, training, batches, settings.iterations, subset)
 
 
 def _sgd(config: Config, network: nn.Module, world: World) -> DDPEngine:
     recipe = config.supervised
     network = synchronised(network, config, world)
+    recorded = records(config, world.device, world.size)
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=recipe.learning_rate,
+        lr=rate_on(world.device, recipe.learning_rate) if recorded else recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         fused=True,
@@ -126,6 +141,11 @@ def _sgd(config: Config, network: nn.Module, world: World) -> DDPEngine:
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
     return DDPEngine(network, optimizer, schedule, weight=world.weight(recipe.batch_size))
+
+
+def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
+    """`training`, on CUDA recorded."""
+    return RecordedTraining(training) if records(config, world.device, world.size) else training
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

@@ -55,8 +55,7 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         ConfigError: a path is asked for that the device does not have.
     """
     speed, cuda = config.speed, device.type == "cuda"
-    if speed.cuda_graphs is True and not cuda:
-        raise ConfigError("speed.cuda_graphs", True, f"needs CUDA, this worker has {device}; use auto")
+    recorded = records(config, device, workers)
     if speed.compile is True and not cuda and compiler() is None:
         raise ConfigError("speed.compile", True, "on CPU needs a C++ compiler (g++ or clang++, or CXX); use auto")
 
@@ -72,10 +71,25 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         folded_teacher=chosen("folded_teacher"),
         low_resolution=chosen("low_resolution"),
         compile=chosen("compile", earns_compiling),
-        # Recording collectives needs NCCL's co-operation, and was not measured: only where it is asked for.
-        cuda_graphs=chosen("cuda_graphs", lambda: cuda and workers == 1),
+        cuda_graphs=recorded,
         autocast={"float32": None, "bfloat16": torch.bfloat16}[speed.precision],
     )
+
+
+def records(config: Config, device: torch.device, workers: int) -> bool:
+    """Whether iterations are recorded as CUDA graphs.
+
+    Not with several workers: DDP accumulates gradients on the stream that was current when it was made, which a
+    recording on another stream must not wait for.
+
+    Raises:
+        ConfigError: it is asked for and cannot be.
+    """
+    possible = device.type == "cuda" and workers == 1
+    if config.speed.cuda_graphs is True and not possible:
+        here = f"this worker has {device}" if device.type != "cuda" else f"there are {workers}"
+        raise ConfigError("speed.cuda_graphs", True, f"needs CUDA and a single worker, {here}; use auto")
+    return possible if config.speed.cuda_graphs == "auto" else bool(config.speed.cuda_graphs)
 
 
 def compiler() -> str | None:
