@@ -46,6 +46,12 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def synchronise() -> None:
+    """Waits until a GPU, where there is one, has done all it was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def ratio(times: Times, numerator: str, denominator: str) -> float:
     """Median of the ratios of neighbours: what slows both down for a while cancels out."""
     return median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
@@ -81,6 +87,17 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def tensor_cores(on: bool) -> Iterator[None]:
+    """Whether float32 products are rounded to TF32 in the block; torch's own default is: convolutions only."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def matrix_product_peak(count: int, *, sizes: Sequence[int] = (1024, 2048), repetitions: int = 10) -> float:
