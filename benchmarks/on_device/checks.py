@@ -150,9 +150,10 @@ def _compared(state: State, expected: State, tolerance: float) -> Entry:
     worst = ("", 0.0)
     for name, value in state.items():
         value, other = value.double(), expected[name].double()
-        torch.testing.assert_close(
-            value, other, rtol=tolerance, atol=tolerance / 100, msg=lambda text, of=name: f"{of}: {text}"
-        )
+        try:
+            torch.testing.assert_close(value, other, rtol=tolerance, atol=tolerance / 100)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
         worst = max(worst, (name, (value - other).abs().max().item()), key=lambda pair: pair[1])
     return {"tolerance": tolerance, "largest_difference": worst[1], "of": worst[0]}
 
@@ -213,7 +214,7 @@ def _supervised_recorded(session: Session) -> Entry:
             for iteration in range(RECORDED_ITERATIONS):
                 metrics = task.step(iteration)
             states.append({name: value.clone() for name, value in metrics.items()})
-    return _compared(*states, 1e-2)
+    return _compared(states[0], states[1], 1e-2)
 
 
 def _zero_shot_waits(session: Session, graphs: bool) -> Entry:

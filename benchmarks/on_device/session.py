@@ -86,6 +86,7 @@ class Session:
         if self.left() <= (0 if self.toy else needs):
             raise OutOfTime
         started = time.perf_counter()
+        entry: Entry
         try:
             entry = {"status": "done"} | work()
         except OutOfTime:
