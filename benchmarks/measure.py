@@ -100,6 +100,16 @@ def tensor_cores(on: bool) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
+def fresh_compiler() -> None:
+    """Forgets what was compiled; from now on it is an error where a function would be computed uncompiled.
+
+    Networks of one class share a cache, and beyond its limit torch gives up with no more than a warning.
+    """
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
 def matrix_product_peak(count: int, *, sizes: Sequence[int] = (1024, 2048), repetitions: int = 10) -> float:
     """GFLOP/s of `count` threads: the best of repeated products of square float32 matrices."""
     best = 0.0

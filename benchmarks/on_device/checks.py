@@ -14,7 +14,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from benchmarks.measure import tensor_cores
+from benchmarks.measure import fresh_compiler, tensor_cores
 from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import settled
 from zskt_dist.algorithms.protocols import Metrics
@@ -161,7 +161,7 @@ def _compared(state: State, expected: State, tolerance: float) -> Entry:
 def _compiled(session: Session, *overrides: str) -> Entry:
     if not session.is_cuda:
         raise Skipped("takes minutes on CPU; tests/speed does it")
-    torch._dynamo.reset()
+    fresh_compiler()
     return _equal(session.device, replace(FAST, compile=True), *overrides)
 
 

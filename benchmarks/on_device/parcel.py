@@ -60,6 +60,9 @@ def _needed(work: Path) -> Iterator[Path]:
     for folder in sorted(folders, key=lambda folder: RunDirectory(folder).finished() is not None):
         directory = RunDirectory(folder)
         yield from (folder / name for name in _RUN_FILES if (folder / name).exists())
+        teacher = directory.weights("teacher")
+        if teacher.exists() and not (work / "teachers" / f"{folder.name}.safetensors").exists():
+            yield teacher  # finished, and not rounded yet
         if directory.finished() is None:
             newest = CheckpointStore(directory.checkpoints).newest()
             yield from [newest] if newest else []

@@ -1,5 +1,6 @@
 """One call of the suite: its folders, its device, how long it may take, and the answers so far."""
 
+import gc
 import time
 import traceback
 from collections.abc import Callable
@@ -76,14 +77,14 @@ class Session:
         """Keeps what `work` answers, once over all calls; a failure is an answer too and stops nothing.
 
         Args:
-            needs: Seconds that must be left to begin.
+            needs: Seconds that must be left to begin; minus infinity: it is short, and what it is of would be lost.
 
         Raises:
             OutOfTime: they are not.
         """
         if self.done(stage, name):
             return
-        if self.left() <= (0 if self.toy else needs):
+        if self.left() <= (min(0.0, needs) if self.toy else needs):
             raise OutOfTime
         started = time.perf_counter()
         entry: Entry
@@ -96,7 +97,15 @@ class Session:
         except Exception as error:
             lines = traceback.format_exc().strip().splitlines()[-_LINES:]
             entry = {"status": "failed", "message": f"{type(error).__name__}: {error}", "traceback": lines}
+        _free_memory()
         took = {"wall_seconds": round(time.perf_counter() - started, 2)}
         self.stages.setdefault(stage, {})[name] = entry | took
         self.save()
         print(f"{stage:12} {name:44} {entry['status']:12} {entry.get('message', '')}", flush=True)
+
+
+def _free_memory() -> None:
+    """Of what was measured: a recorded graph that is collected while another one is recorded would spoil that."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

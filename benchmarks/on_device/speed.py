@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from benchmarks import iteration, transitions
 from benchmarks.iteration import TABLE_1, Form
-from benchmarks.measure import seconds, synchronise, tensor_cores
+from benchmarks.measure import fresh_compiler, seconds, synchronise, tensor_cores
 from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import CLASSES, PAIR, configured, teacher
 from zskt_dist.models import ImageShape
@@ -80,10 +80,7 @@ def _compiled(session: Session, pair: Sequence[str], precision: str) -> Entry:
     """torch.compile alone and recorded, in one precision; every graph is compiled in the warm-up."""
     if not session.is_cuda:
         raise Skipped("needs CUDA; takes minutes on CPU")
-    dynamo = torch._dynamo
-    dynamo.reset()
-    # Networks of one class share a cache, and beyond its limit torch computes uncompiled without a word.
-    dynamo.config.recompile_limit, dynamo.config.fail_on_recompile_limit_hit = 64, True
+    fresh_compiler()
     tf32, autocast = PRECISIONS[precision]
     forms = {
         f"{precision}_{name}": Form(replace(FAST, compile=True, cuda_graphs=graphs, autocast=autocast), tf32)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -52,8 +53,10 @@ _TOY = (
     "evaluation.held_out_images=4",
     "checkpoint.every=20",
     "tracking.log_every=5",
+    "launch.cpus_per_worker=1",
 )
-_SHORTEST = 5.0
+_SHORTEST = 45.0
+"""Seconds worth a start, which reads and decodes all images."""
 
 
 def run_teachers(session: Session) -> None:
@@ -62,7 +65,7 @@ def run_teachers(session: Session) -> None:
             _train(session, "teachers", arch, _teacher_config(session, arch))
             directory = RunDirectory(Path(session.work) / "runs" / "teachers" / arch)
             if directory.finished():
-                session.answer("teachers", arch, partial(_teacher, session, arch, target, directory))
+                session.answer("teachers", arch, partial(_teacher, session, arch, target, directory), needs=-inf)
 
 
 def run_pairs(session: Session) -> None:
@@ -77,7 +80,11 @@ def run_pairs(session: Session) -> None:
         _train(session, "pairs", name, config)
         directory = RunDirectory(Job.plan("train", config).directory)
         if directory.finished():
-            session.answer("pairs", name, lambda d=directory: {**_told(d), "history": read_history(d.history)})  # type: ignore[misc]
+            session.answer("pairs", name, partial(_student, directory), needs=-inf)
+
+
+def _student(directory: RunDirectory) -> Entry:
+    return _told(directory) | {"history": read_history(directory.history)}
 
 
 def _train(session: Session, stage: str, name: str, config: Config) -> None:
