@@ -4,17 +4,28 @@ Every variant is the product's own task from the same configuration; all are mea
 said to be ours is the variant that `speed: auto` picks for a run of full length on this device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.authors import AuthorsSchedule
-from benchmarks.measure import Times, alternate, arguments, convolution_peak, ratio, table, write
+from benchmarks.measure import (
+    Times,
+    alternate,
+    arguments,
+    convolution_peak,
+    ratio,
+    synchronise,
+    table,
+    tensor_cores,
+    write,
+)
 from benchmarks.subject import CLASSES, PAIR, SHAPE, configured, teacher
 from zskt_dist.config import Config
 from zskt_dist.runtime.networks import new_generator, new_network
@@ -34,28 +45,37 @@ _SIDE, _PRODUCTS = 2048, 10
 PLAIN = Picks(False, False, False, False, False, None)
 
 
-class Ours:
-    """The product's iteration in one of its forms, on one noise after the other."""
+class Form(NamedTuple):
+    """A way to compute an iteration."""
 
-    def __init__(self, config: Config, picks: Picks, device: torch.device) -> None:
+    picks: Picks
+    tf32: bool
+    """Whether products of float32 numbers may be rounded, in matrix products and convolutions."""
+
+
+class Ours:
+    """The product's iteration in one of its forms, on one noise after the other.
+
+    Args:
+        tf32: As in `Form`; None: torch's default, which is convolutions only.
+    """
+
+    def __init__(self, config: Config, picks: Picks, device: torch.device, tf32: bool | None = None) -> None:
+        self._tf32 = tf32
         self._task = ZeroShotTask(config, teacher(config).to(device), SHAPE, CLASSES, World(device), picks=picks)
         self._done = 0
 
     def step(self) -> None:
-        self._task.step(self._done)
+        with nullcontext() if self._tf32 is None else tensor_cores(self._tf32):
+            self._task.step(self._done)
         self._done += 1
-        _wait()
+        synchronise()
 
     def gflop(self) -> float:
         """Of an iteration: matrix products and convolutions that are done, multiplications and additions apart."""
         with FlopCounterMode(display=False) as counter:
             self._task.transfer.learn(self._task.noise(0))
         return counter.get_total_flops() / 1e9
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def authors(config: Config, device: torch.device) -> Callable[[], None]:
@@ -69,12 +89,25 @@ def authors(config: Config, device: torch.device) -> Callable[[], None]:
 
     def step() -> None:
         schedule.step(torch.randn(config.batch_size, config.generator.z_dim, device=device))
+        synchronise()
 
     return step
 
 
-def measure(config: Config, device: torch.device, *, repetitions: int, warm_up: int = 2) -> dict[str, Any]:
-    """Seconds of an iteration in each form, medians over `repetitions`."""
+def measure(
+    config: Config,
+    device: torch.device,
+    *,
+    repetitions: int,
+    warm_up: int = 2,
+    forms: Mapping[str, Form] | None = None,
+) -> dict[str, Any]:
+    """Seconds of an iteration in each form, medians over `repetitions`.
+
+    Args:
+        warm_up: Iterations that are not timed; on CUDA more than are done before recording.
+        forms: Further ones, by name.
+    """
     fast = pick(config, device, lambda: float("inf"), 1)
     modes = {
         mode: config.model_copy(update={"transfer": config.transfer.model_copy(update={"pseudo_batch": mode})})
@@ -85,6 +118,9 @@ def measure(config: Config, device: torch.device, *, repetitions: int, warm_up: 
         "post_update_uncompiled": Ours(modes["post_update"], replace(fast, compile=False), device),
         "post_update": Ours(modes["post_update"], fast, device),
         "pre_update": Ours(modes["pre_update"], fast, device),
+    }
+    variants |= {
+        name: Ours(modes["post_update"], form.picks, device, form.tf32) for name, form in (forms or {}).items()
     }
     gflop = Ours(modes["post_update"], replace(fast, compile=False, cuda_graphs=False), device).gflop()
     functions: dict[str, Callable[[], object]] = {"reference": authors(config, device)}
@@ -99,7 +135,7 @@ def _products(device: torch.device) -> None:
     a, b = (torch.ones(_SIDE, _SIDE, device=device) for _ in range(2))
     for _ in range(_PRODUCTS):
         torch.mm(a, b)
-    _wait()
+    synchronise()
 
 
 def _answer(config: Config, fast: Picks, times: Times, gflop: float, device: torch.device) -> dict[str, Any]:

@@ -46,6 +46,12 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def synchronise() -> None:
+    """Waits until a GPU, where there is one, has done all it was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def ratio(times: Times, numerator: str, denominator: str) -> float:
     """Median of the ratios of neighbours: what slows both down for a while cancels out."""
     return median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
@@ -81,6 +87,27 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def tensor_cores(on: bool) -> Iterator[None]:
+    """Whether float32 products are rounded to TF32 in the block; torch's own default is: convolutions only."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def fresh_compiler() -> None:
+    """Forgets what was compiled; from now on it is an error where a function would be computed uncompiled.
+
+    Networks of one class share a cache, and beyond its limit torch gives up with no more than a warning.
+    """
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def matrix_product_peak(count: int, *, sizes: Sequence[int] = (1024, 2048), repetitions: int = 10) -> float:

@@ -32,8 +32,9 @@ def zero_shot_task(config: Config, world: World, shape: ImageShape = SHAPE) -> Z
     return ZeroShotTask(config, teacher(config, shape), shape, CLASSES, world)
 
 
-def teacher(config: Config, shape: ImageShape = SHAPE) -> nn.Module:
-    return settled(new_network(config, "teacher", shape, CLASSES), shape).requires_grad_(False)
+def teacher(config: Config, shape: ImageShape = SHAPE, device: torch.device | None = None) -> nn.Module:
+    network = new_network(config, "teacher", shape, CLASSES).to(device or torch.device("cpu"))
+    return settled(network, shape).requires_grad_(False)
 
 
 def settled(network: nn.Module, shape: ImageShape = SHAPE) -> nn.Module:
@@ -47,7 +48,7 @@ def settled(network: nn.Module, shape: ImageShape = SHAPE) -> nn.Module:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean, here of one batch
     with torch.no_grad():
-        network.train()(torch.randn(64, *shape))
+        network.train()(torch.randn(64, *shape).to(next(network.parameters()).device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()

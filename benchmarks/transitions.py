@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.measure import alternate, arguments, ratio, seconds, table, write
+from benchmarks.measure import alternate, arguments, ratio, seconds, synchronise, table, write
 from zskt_dist.algorithms.transitions import Curves, transition_curves
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.speed import Picks, for_asking
@@ -35,7 +35,7 @@ def plain(a: nn.Module, b: nn.Module, image: Tensor, target: int, steps: int) ->
         y_a, y_b = a(x), b(x)
         curve.append((torch.softmax(y_a, 1)[0, target].item(), torch.softmax(y_b, 1)[0, target].item()))
         a.zero_grad()
-        functional.cross_entropy(y_a, torch.tensor([target])).backward()
+        functional.cross_entropy(y_a, torch.tensor([target], device=x.device)).backward()
         assert x.grad is not None
         x = x - x.grad
     return curve
@@ -65,10 +65,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(answer, options.json)
 
 
-def measure(pair: Sequence[str], images: int, steps: int, sample: int, repetitions: int) -> dict[str, Any]:
+def measure(
+    pair: Sequence[str],
+    images: int,
+    steps: int,
+    sample: int,
+    repetitions: int,
+    *,
+    device: torch.device | None = None,
+    rows: int = 128,
+) -> dict[str, Any]:
+    """Both ways in turns; `rows` as in `transition_curves`."""
+    device = device or torch.device("cpu")
     torch.manual_seed(0)
-    b, a = (_network(arch) for arch in pair)  # the student is stepped on
-    x = torch.randn(images, *SHAPE)
+    b, a = (_network(arch).to(device) for arch in pair)  # the student is stepped on
+    x = torch.randn(images, *SHAPE).to(device)
     origin = a(x).argmax(dim=1).detach()
     forms = {
         name: (for_asking(_frozen(a), picks), for_asking(_frozen(b), picks))
@@ -86,7 +97,8 @@ def measure(pair: Sequence[str], images: int, steps: int, sample: int, repetitio
                     curves[image, j] = plain(a, b, x[image], j, steps)
 
     def together(form: str) -> None:
-        batched[:] = [transition_curves(*forms[form], x, origin, num_classes=CLASSES, steps=steps)]
+        batched[:] = [transition_curves(*forms[form], x, origin, num_classes=CLASSES, steps=steps, rows=rows)]
+        synchronise()
 
     started = seconds(lambda: transition_curves(*forms["batched"], x, origin, num_classes=CLASSES, steps=2))
     functions: dict[str, Callable[[], object]] = {"batch1": one_at_a_time}
@@ -97,6 +109,7 @@ def measure(pair: Sequence[str], images: int, steps: int, sample: int, repetitio
         "pair": list(pair),
         "images": images,
         "steps": steps,
+        "rows": rows,
         "repetitions": repetitions,
         "batch1_images_measured": sample,
         "batch1_seconds": median(times["batch1"]),
@@ -113,7 +126,7 @@ def _difference(batched: Curves, image: int, target: int, curve: list[tuple[floa
     """Largest, between both ways to compute one image's curves to one target."""
     place = batched.targets[image].tolist().index(target)
     got = torch.stack([batched.p_a[image, place], batched.p_b[image, place]], dim=1)
-    return (got - torch.tensor(curve)).abs().max().item()
+    return (got.cpu() - torch.tensor(curve)).abs().max().item()
 
 
 def _network(arch: str) -> nn.Module:

@@ -226,3 +226,23 @@ def test_state_continues_identically(through_a_file: bool, tmp_path: pytest.Temp
     for name, value in engine.raw.state_dict().items():
         assert torch.equal(other.raw.state_dict()[name], value), name
     assert math.isclose(other.learning_rate, 0.1 * 0.5**6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_state_of_another_memory_layout_is_taken_over(layout: torch.memory_format) -> None:
+    """A run begun on CPU goes on on a GPU with weights laid out otherwise; fused Adam goes through both by address."""
+
+    def engine(layout: torch.memory_format) -> DDPEngine:
+        torch.manual_seed(0)
+        network = nn.Conv2d(4, 4, 3).to(memory_format=layout)
+        return DDPEngine(network, torch.optim.Adam(network.parameters(), lr=0.1, fused=True), lambda i: 1.0)
+
+    def step(engine: DDPEngine) -> Tensor:
+        x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        engine.step(engine(x).square().sum())
+        return engine.raw.weight.detach()
+
+    begun, resumed = engine(torch.contiguous_format), engine(layout)
+    step(begun)
+    resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
+    torch.testing.assert_close(step(resumed), step(begun))

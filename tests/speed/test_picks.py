@@ -44,12 +44,15 @@ def test_auto_does_not_compile_without_a_compiler(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(("workers", "recorded"), [(1, True), (2, False)])
 def test_auto_records_on_cuda_with_one_worker(tmp_path: Path, workers: int, recorded: bool) -> None:
     assert pick(tiny_config(tmp_path), CUDA, _never, workers) == Picks(True, True, True, False, recorded, None)
-    assert pick(tiny_config(tmp_path, "speed.cuda_graphs=true"), CUDA, _never, workers).cuda_graphs
 
 
-def test_recording_needs_cuda(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"speed.cuda_graphs=True: needs CUDA, this worker has cpu; use auto"):
-        pick(tiny_config(tmp_path, "speed.cuda_graphs=true"), CPU, _never, 1)
+@pytest.mark.parametrize(
+    ("device", "workers", "here"), [(CPU, 1, "this worker has cpu"), (CUDA, 2, "there are 2")], ids=["cpu", "two"]
+)
+def test_recording_needs_cuda_and_one_worker(tmp_path: Path, device: torch.device, workers: int, here: str) -> None:
+    problem = f"speed.cuda_graphs=True: needs CUDA and a single worker, {here}; use auto"
+    with pytest.raises(ConfigError, match=problem):
+        pick(tiny_config(tmp_path, "speed.cuda_graphs=true"), device, _never, workers)
 
 
 def test_a_choice_is_said(tmp_path: Path) -> None:

@@ -21,11 +21,20 @@ class SupervisedTraining:
 
     def step(self, x: Tensor, label: Tensor) -> Metrics:
         """x: [B, C, H, W], this worker's slice of the global batch; label: [B]."""
+        metrics = self.learn(x, label)
+        self.decay()
+        return metrics
+
+    def learn(self, x: Tensor, label: Tensor) -> Metrics:
+        """A step without the decay of the learning rate: all of it that is done on the device."""
         logits = self.network(x).logits
         loss = functional.cross_entropy(logits, label)
         norm = self.network.step(loss)
-        self.network.decay()
         return {"loss": loss.detach(), "gradient_norm": norm, "train_accuracy": _accuracy(logits, label)}
+
+    def decay(self) -> None:
+        """Moves the learning rate on by one iteration."""
+        self.network.decay()
 
 
 class Distillation:
@@ -55,6 +64,12 @@ class Distillation:
 
     def step(self, x: Tensor, label: Tensor) -> Metrics:
         """x: [B, C, H, W], this worker's slice of the global batch; label: [B]."""
+        metrics = self.learn(x, label)
+        self.decay()
+        return metrics
+
+    def learn(self, x: Tensor, label: Tensor) -> Metrics:
+        """A step without the decay of the learning rate: all of it that is done on the device."""
         with torch.no_grad():
             belief = self.teacher(x)
             maps = [attention_map(activation) for activation in belief.activations]
@@ -65,7 +80,6 @@ class Distillation:
         beta = self.beta * 3 / max(1, len(maps))
         loss = (1 - self.alpha) * cross_entropy + self.soft * kl + beta * attention
         norm = self.student.step(loss)
-        self.student.decay()
         return {
             "loss": loss.detach(),
             "cross_entropy": cross_entropy.detach(),
@@ -74,6 +88,10 @@ class Distillation:
             "gradient_norm": norm,
             "train_accuracy": _accuracy(guess.logits, label),
         }
+
+    def decay(self) -> None:
+        """Moves the learning rate on by one iteration."""
+        self.student.decay()
 
 
 def step_decay(iteration: int, iterations: int, milestones: tuple[float, ...], decay: float) -> float:

@@ -235,7 +235,7 @@ class Speed(Section):
     compile: Switch = "auto"
     """torch.compile; takes a minute or two at the start and, on CPU, a C++ compiler."""
     cuda_graphs: Switch = "auto"
-    """An iteration recorded once and replayed on the GPU (CUDA only)."""
+    """An iteration recorded once and replayed on the GPU (CUDA, one worker)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' arithmetic (autocast); weights, losses and optimizers stay float32. Changes the result."""
 

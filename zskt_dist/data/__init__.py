@@ -1,7 +1,15 @@
 """Real images: for training teachers and for evaluation. The zero-shot transfer never reads them."""
 
-from zskt_dist.data.batches import TrainingBatches, balanced_subset
+from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device
 from zskt_dist.data.images import ImageDataset, Split, Standardise
 from zskt_dist.data.sources import open_dataset
 
-__all__ = ["ImageDataset", "Split", "Standardise", "TrainingBatches", "balanced_subset", "open_dataset"]
+__all__ = [
+    "ImageDataset",
+    "Split",
+    "Standardise",
+    "TrainingBatches",
+    "balanced_subset",
+    "on_device",
+    "open_dataset",
+]

@@ -49,7 +49,7 @@ class TrainingBatches:
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """This worker's images [B, C, H, W] and labels [B]."""
-        index = torch.from_numpy(self._indices(iteration)[self._part]).to(self._device)
+        index = on_device(self._indices(iteration)[self._part], self._device)
         images = self._split.images[index]
         if self._augmentation != "none":
             images = self._augment(images, iteration)
@@ -71,15 +71,21 @@ class TrainingBatches:
         margin = max(height, width) // 8  # 4 pixels for 32x32, as in the WRN literature
         shifts = rng.integers(0, 2 * margin + 1, size=(2, self._batch_size))[:, self._part]
         flips = rng.random(self._batch_size)[self._part] < 0.5
-        top, left = torch.from_numpy(shifts).to(self._device)
+        top, left = on_device(shifts, self._device)
         rows = top[:, None] + torch.arange(height, device=self._device)  # [B, H]
         columns = left[:, None] + torch.arange(width, device=self._device)  # [B, W]
         if self._augmentation == "crop_flip":
-            mirrored = torch.from_numpy(flips).to(self._device)[:, None]
+            mirrored = on_device(flips, self._device)[:, None]
             columns = torch.where(mirrored, columns.flip(1), columns)
         padded = functional.pad(images, (margin, margin, margin, margin))  # black, before normalising
         batch = torch.arange(len(images), device=self._device)[:, None, None]
         return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def on_device(numbers: np.ndarray, device: torch.device) -> Tensor:
+    """`numbers` as a tensor; from ordinary memory the host would wait until a GPU had done all it was asked before."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def balanced_subset(labels: Tensor, num_classes: int, images_per_class: int, seed: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -75,4 +76,19 @@ class DDPEngine(Engine):
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # the very tensor a recorded step reads, where it is one
+        self._keep_layout()
         self.set_decays(state["scheduler"]["last_epoch"])
+
+    def _keep_layout(self) -> None:
+        """Lays restored state out as its parameters are, which the device of another run may have laid out differently.
+
+        A fused optimizer goes through both by address.
+        """
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if (
+                    isinstance(value, Tensor)
+                    and value.shape == parameter.shape
+                    and value.stride() != parameter.stride()
+                ):
+                    state[name] = torch.empty_like(parameter).copy_(value)

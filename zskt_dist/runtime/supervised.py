@@ -20,6 +20,7 @@ from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.networks import new_network, tap_pair, with_checkpointing
 from zskt_dist.runtime.world import World
+from zskt_dist.speed import RecordedTraining, rate_on, records
 from zskt_dist.tracking.base import Row
 
 
@@ -80,7 +81,8 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     subset = None if role == "teacher" else _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
     phase = "teacher" if role == "teacher" else "scratch"
-    return SupervisedTask(phase, engine, SupervisedTraining(engine), batches, config.supervised_iterations, subset)
+    training = _steps(SupervisedTraining(engine), config, world)
+    return SupervisedTask(phase, engine, training, batches, config.supervised_iterations, subset)
 
 
 def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
@@ -94,13 +96,17 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
     engine = _sgd(config, tapped_student, world)
     settings = config.distill
-    training = Distillation(
-        engine,
-        tapped_teacher,
-        temperature=settings.temperature,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        attention=config.loss.attention,
+    training = _steps(
+        Distillation(
+            engine,
+            tapped_teacher,
+            temperature=settings.temperature,
+            alpha=settings.alpha,
+            beta=settings.beta,
+            attention=config.loss.attention,
+        ),
+        config,
+        world,
     )
     subset = _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
@@ -112,20 +118,24 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     settings = config.finetune
     student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
     with_checkpointing(config, student)
-    adam = partial(torch.optim.Adam, lr=settings.learning_rate, fused=True)
+    recorded = records(config, world.device, world.size)
+    rate = rate_on(world.device, settings.learning_rate) if recorded else settings.learning_rate
+    adam = partial(torch.optim.Adam, lr=rate, fused=True, capturable=recorded)
     engine = new_engine(
         config, world, TappedNetwork(student), adam, lambda iteration: 1.0, batch_size=settings.batch_size
     )
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
-    return SupervisedTask("finetune", engine, SupervisedTraining(engine), batches, settings.iterations, subset)
+    training = _steps(SupervisedTraining(engine), config, world)
+    return SupervisedTask("finetune", engine, training, batches, settings.iterations, subset)
 
 
 def _sgd(config: Config, network: nn.Module, world: World) -> Engine:
     recipe = config.supervised
+    recorded = records(config, world.device, world.size)
     sgd = partial(
         torch.optim.SGD,
-        lr=recipe.learning_rate,
+        lr=rate_on(world.device, recipe.learning_rate) if recorded else recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         fused=True,
@@ -134,6 +144,11 @@ def _sgd(config: Config, network: nn.Module, world: World) -> Engine:
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
     return new_engine(config, world, network, sgd, schedule, batch_size=recipe.batch_size)
+
+
+def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
+    """`training`, on CUDA recorded."""
+    return RecordedTraining(training) if records(config, world.device, world.size) else training
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

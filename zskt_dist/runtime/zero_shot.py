@@ -15,13 +15,14 @@ from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
+from zskt_dist.data import on_device
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
 from zskt_dist.runtime.networks import new_generator, new_network, tap_pair, with_checkpointing
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
-from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick
+from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.base import Row
 
@@ -106,7 +107,7 @@ class ZeroShotTask:
     def _adam(self, learning_rate: float, parameters: Iterator[nn.Parameter]) -> torch.optim.Adam:
         """Fused; where steps are recorded it reads its learning rate from the device."""
         device, recorded = self._world.device, self.picks.cuda_graphs
-        rate = torch.tensor(learning_rate, device=device) if recorded else learning_rate
+        rate = rate_on(device, learning_rate) if recorded else learning_rate
         return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=recorded)
 
     @contextmanager
@@ -155,10 +156,7 @@ class IterationNoise:
     def _slice(self, purpose: Purpose, draw: int, *shape: int) -> Tensor:
         size = self._config.batch_size
         rng = stream(self._config.seed, purpose, self._iteration, draw)
-        drawn = torch.from_numpy(normal(rng, size, *shape)[self._world.part(size)])
-        if self._world.device.type != "cuda":
-            return drawn.to(self._world.device)
-        return drawn.pin_memory().to(self._world.device, non_blocking=True)  # else the host would wait for the device
+        return on_device(normal(rng, size, *shape)[self._world.part(size)], self._world.device)
 
 
 def cosine_decay(iteration: int, iterations: int) -> float:

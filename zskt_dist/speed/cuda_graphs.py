@@ -1,13 +1,24 @@
 """An iteration recorded as one CUDA graph: no Python and no kernel launches between its first and its last kernel."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import Noise, ZeroShotTransfer
 
-# DDP settles its buckets in its first iterations; torch asks for eleven before it is recorded.
-_WARM_UP = 11
+# In the first iteration gradients and the optimizer's state are made and cuDNN is set up, in the second they are used.
+_WARM_UP = 3
+
+
+class Supervised(Protocol):
+    """A supervised algorithm, whose step is `learn` and then `decay`."""
+
+    def learn(self, x: Tensor, label: Tensor, /) -> Metrics: ...
+
+    def decay(self) -> None: ...
 
 
 class RecordedTransfer:
@@ -17,33 +28,74 @@ class RecordedTransfer:
     """
 
     def __init__(self, transfer: ZeroShotTransfer, *, warm_up: int = _WARM_UP) -> None:
-        self._transfer, self._warm_up = transfer, warm_up
+        self._transfer = transfer
         self._inputs = _Inputs()
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._metrics: Metrics = {}
-        self._stream = torch.cuda.Stream()
+        self._recorded = _Recorded(lambda: transfer.learn(self._inputs), warm_up)
 
     def step(self, noise: Noise) -> Metrics:
         """As `ZeroShotTransfer.step`."""
         self._inputs.take(noise)
+        metrics = self._recorded()
+        self._transfer.decay()
+        return metrics
+
+
+class RecordedTraining:
+    """A supervised step, recorded likewise; all batches have one shape."""
+
+    def __init__(self, training: Supervised, *, warm_up: int = _WARM_UP) -> None:
+        self._training = training
+        self._batch: tuple[Tensor, Tensor] | None = None
+        self._recorded = _Recorded(self._learn, warm_up)
+
+    def step(self, x: Tensor, label: Tensor) -> Metrics:
+        """x: [B, C, H, W]; label: [B]."""
+        if self._batch is None:
+            self._batch = x.clone(), label.clone()
+        for place, value in zip(self._batch, (x, label), strict=True):
+            place.copy_(value)
+        metrics = self._recorded()
+        self._training.decay()
+        return metrics
+
+    def _learn(self) -> Metrics:
+        assert self._batch is not None
+        return self._training.learn(*self._batch)
+
+
+class _Recorded:
+    """A function of tensors at fixed addresses: called `warm_up` times, then recorded and replayed."""
+
+    def __init__(self, learn: Callable[[], Metrics], warm_up: int) -> None:
+        assert warm_up > 0, "what is made on the way has to be there before it is recorded"
+        self._learn, self._warm_up = learn, warm_up
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._metrics: Metrics = {}
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self) -> Metrics:
         if self._graph is None and self._warm_up > 0:
             self._warm_up -= 1
             self._learn_aside()
         else:
             if self._graph is None:
-                self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):  # records, and computes nothing yet
-                    self._metrics = self._transfer.learn(self._inputs)
+                self._graph = self._record()
             self._graph.replay()
-        self._transfer.decay()
         return self._metrics
 
     def _learn_aside(self) -> None:
-        """On a stream of its own, as recording does: autograd remembers where gradients were first accumulated."""
+        """On the stream that will record: autograd remembers where gradients were first accumulated."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            self._metrics = self._transfer.learn(self._inputs)
+            self._metrics = self._learn()
         torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        """Computes nothing yet."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._metrics = self._learn()
+        return graph
 
 
 class _Inputs:
@@ -73,3 +125,8 @@ class _Inputs:
             assert self._now is not None
             self._image[draw] = self._now.like(x, draw).clone()
         return self._image[draw]
+
+
+def rate_on(device: torch.device, learning_rate: float) -> Tensor:
+    """A learning rate that a recorded step reads from the device; float32, as fused optimizers expect it."""
+    return torch.tensor(learning_rate, dtype=torch.float32, device=device)

@@ -57,12 +57,10 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         ConfigError: a path is asked for that the device does not have.
     """
     speed, cuda = config.speed, device.type == "cuda"
-    if speed.cuda_graphs is True and not cuda:
-        raise ConfigError("speed.cuda_graphs", True, f"needs CUDA, this worker has {device}; use auto")
-    whole = config.engine.kind == "ddp"  # parameters that come and go can be neither recorded nor compiled
-    for name in ("cuda_graphs", "compile"):
-        if getattr(speed, name) is True and not whole:
-            raise ConfigError(f"speed.{name}", True, f"does not work with engine.kind={config.engine.kind}; use auto")
+    recorded = records(config, device, workers)
+    whole = config.engine.kind == "ddp"  # parameters that come and go cannot be compiled
+    if speed.compile is True and not whole:
+        raise ConfigError("speed.compile", True, f"does not work with engine.kind={config.engine.kind}; use auto")
     if speed.folded_teacher is True and config.engine.teacher != "replicated":
         raise ConfigError("speed.folded_teacher", True, "needs engine.teacher=replicated; use auto")
     if speed.compile is True and not cuda and compiler() is None:
@@ -80,8 +78,7 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         folded_teacher=chosen("folded_teacher", lambda: config.engine.teacher == "replicated"),
         low_resolution=chosen("low_resolution"),
         compile=chosen("compile", earns_compiling),
-        # Recording collectives needs NCCL's co-operation, and was not measured: only where it is asked for.
-        cuda_graphs=chosen("cuda_graphs", lambda: whole and cuda and workers == 1),
+        cuda_graphs=recorded,
         autocast={"float32": None, "bfloat16": torch.bfloat16}[speed.precision],
     )
 
@@ -91,6 +88,22 @@ def compile_in_place(network: nn.Module) -> None:
     # It remarks that there is no CUDA, where nobody has asked for it.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     network.compile(dynamic=False)
+
+
+def records(config: Config, device: torch.device, workers: int) -> bool:
+    """Whether iterations are recorded as CUDA graphs.
+
+    Not with several workers: DDP accumulates gradients on the stream that was current when it was made, which a
+    recording on another stream must not wait for.
+
+    Raises:
+        ConfigError: it is asked for and cannot be.
+    """
+    possible = device.type == "cuda" and workers == 1 and config.engine.kind == "ddp"
+    if config.speed.cuda_graphs is True and not possible:
+        here = f"this worker has {device}" if device.type != "cuda" else f"there are {workers}"
+        raise ConfigError("speed.cuda_graphs", True, f"needs CUDA and a single worker, {here}; use auto")
+    return possible if config.speed.cuda_graphs == "auto" else bool(config.speed.cuda_graphs)
 
 
 def compiler() -> str | None:

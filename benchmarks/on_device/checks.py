@@ -1,0 +1,254 @@
+"""Every fast path against the plain one on this device, and where the host waits for it.
+
+In float64 rounding is far below any tolerance that would hide a mistake: there parameters, statistics and metrics after
+several iterations are compared. In float32 (TF32 off) and bfloat16 small networks drift apart within a few iterations,
+Adam's first steps being signs of gradients; there the metrics of the first iteration are compared.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import fresh_compiler, tensor_cores
+from benchmarks.on_device.session import Entry, Session, Skipped
+from benchmarks.subject import settled
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.config import Config, load_config
+from zskt_dist.data import ImageDataset, Split
+from zskt_dist.models import ImageShape
+from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.supervised import from_scratch
+from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import IterationNoise, ZeroShotTask
+from zskt_dist.speed import Picks
+
+State = dict[str, Tensor]
+
+PLAIN = Picks(False, False, False, False, False, None)
+FAST = Picks(True, True, True, False, False, None)
+EAGER = {
+    "channels_last": replace(PLAIN, channels_last=True),
+    "folded_teacher": replace(PLAIN, folded_teacher=True),
+    "low_resolution": replace(PLAIN, low_resolution=True),
+    "all": FAST,
+}
+MODES = ("post_update", "pre_update", "fresh")
+SHAPE, CLASSES = ImageShape(3, 12, 9), 5
+ITERATIONS, RECORDED_ITERATIONS = 3, 16  # recording begins with the fourth
+FLOAT64, RECORDED, FLOAT32, BFLOAT16 = 1e-6, 1e-5, 1e-3, 0.1
+"""Largest relative differences; a recorded learning rate is a float32."""
+_TINY = (
+    "teacher.arch=wrn-10-2",
+    "student.arch=wrn-10-1",
+    "generator.channels=[8,4]",
+    "generator.z_dim=8",
+    "batch_size=8",
+    "supervised.batch_size=8",
+    "transfer.student_steps=2",
+    "transfer.generator_steps=2",
+    "evaluation.held_out_images=0",
+    "iterations=100",
+)
+
+
+def run(session: Session) -> None:
+    def check(name: str, work: partial[Entry]) -> None:
+        session.answer("check", name, work)
+
+    device = session.device
+    for mode in MODES:
+        for name, picks in EAGER.items():
+            check(f"{name} {mode} float64", partial(_equal, device, picks, f"transfer.pseudo_batch={mode}"))
+        check(f"compile {mode} float64", partial(_compiled, session, f"transfer.pseudo_batch={mode}"))
+        check(f"cuda_graphs {mode} float64", partial(_recorded, session, f"transfer.pseudo_batch={mode}"))
+    check("cuda_graphs micro_batch float64", partial(_recorded, session, "engine.micro_batch=3"))
+    terms = ("generator_terms.consistency=1.0", "generator_terms.diversity=1.0", "generator_terms.teacher_entropy=1.0")
+    check("cuda_graphs generator_terms float64", partial(_recorded, session, *terms))
+    check("cuda_graphs frozen_statistics float64", partial(_recorded, session, _KEEP))
+    check("cuda_graphs resumed float64", partial(_resumed, session))
+    check("all micro_batch float64", partial(_equal, device, FAST, "engine.micro_batch=3"))
+    for name, picks in EAGER.items():
+        check(f"{name} float32", partial(_near, device, picks, FLOAT32))
+    check("bfloat16", partial(_near, device, replace(FAST, autocast=torch.bfloat16), BFLOAT16))
+    check("supervised cuda_graphs", partial(_supervised_recorded, session))
+    for name, graphs in (("eager", False), ("cuda_graphs", True)):
+        check(f"no_wait {name}", partial(_zero_shot_waits, session, graphs))
+        check(f"no_wait supervised {name}", partial(_supervised_waits, session, graphs))
+
+
+_KEEP = "transfer.generator_step_statistics=keep"
+
+
+class _Doubles:
+    """The run's noise in float64."""
+
+    def __init__(self, noise: IterationNoise) -> None:
+        self._noise = noise
+
+    def __call__(self, draw: int) -> Tensor:
+        return self._noise(draw).double()
+
+    def like(self, x: Tensor, draw: int) -> Tensor:
+        return self._noise.like(x, draw)
+
+
+@contextmanager
+def _arithmetic(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        with tensor_cores(False):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _task(device: torch.device, picks: Picks, *overrides: str) -> ZeroShotTask:
+    """In the default type, with a teacher whose statistics are those of its activations."""
+    config = load_config(None, [*_TINY, *overrides])
+    torch.manual_seed(0)
+    teacher = settled(new_network(config, "teacher", SHAPE, CLASSES), SHAPE).requires_grad_(False).to(device)
+    return ZeroShotTask(config, teacher, SHAPE, CLASSES, World(device), picks=picks)
+
+
+def _iterate(task: ZeroShotTask, start: int, end: int) -> State:
+    """Metrics of the last iteration."""
+    metrics: Metrics = {}
+    for iteration in range(start, end):
+        metrics = task._step(_Doubles(task.noise(iteration)))
+    return {f"last {name}": value.clone() for name, value in metrics.items()}
+
+
+def _state(task: ZeroShotTask) -> State:
+    return {
+        f"{name}.{key}": value.detach().clone()
+        for name, engine in task.engines.items()
+        for key, value in engine.raw.state_dict().items()
+    }
+
+
+@cache
+def _trained(device: torch.device, picks: Picks, iterations: int, *overrides: str) -> State:
+    with _arithmetic(torch.float64):
+        task = _task(device, picks, *overrides)
+        return _iterate(task, 0, iterations) | _state(task)
+
+
+def _equal(device: torch.device, picks: Picks, *overrides: str) -> Entry:
+    return _compared(
+        _trained(device, picks, ITERATIONS, *overrides), _trained(device, PLAIN, ITERATIONS, *overrides), FLOAT64
+    )
+
+
+def _compared(state: State, expected: State, tolerance: float) -> Entry:
+    """Raises AssertionError where they differ by more."""
+    assert state.keys() == expected.keys()
+    worst = ("", 0.0)
+    for name, value in state.items():
+        value, other = value.double(), expected[name].double()
+        try:
+            torch.testing.assert_close(value, other, rtol=tolerance, atol=tolerance / 100)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
+        worst = max(worst, (name, (value - other).abs().max().item()), key=lambda pair: pair[1])
+    return {"tolerance": tolerance, "largest_difference": worst[1], "of": worst[0]}
+
+
+def _compiled(session: Session, *overrides: str) -> Entry:
+    if not session.is_cuda:
+        raise Skipped("takes minutes on CPU; tests/speed does it")
+    fresh_compiler()
+    return _equal(session.device, replace(FAST, compile=True), *overrides)
+
+
+def _recorded(session: Session, *overrides: str) -> Entry:
+    """Against the plain path, unrecorded."""
+    _need_cuda(session)
+    recorded = _trained(session.device, replace(FAST, cuda_graphs=True), RECORDED_ITERATIONS, *overrides)
+    return _compared(recorded, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *overrides), RECORDED)
+
+
+def _resumed(session: Session) -> Entry:
+    """A recorded run that another task takes over in the middle, with an evaluation between replays."""
+    _need_cuda(session)
+    half, picks = RECORDED_ITERATIONS // 2, replace(FAST, cuda_graphs=True)
+    with _arithmetic(torch.float64):
+        first, second = _task(session.device, picks), _task(session.device, picks)
+        _iterate(first, 0, half)
+        with first.trained() as student:
+            student.eval()(torch.randn(4, *SHAPE, device=session.device))
+            student.train()
+        for name, engine in second.engines.items():
+            engine.load_state_dict(first.engines[name].state_dict())
+        state = _iterate(second, half, RECORDED_ITERATIONS) | _state(second)
+    return _compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS), RECORDED)
+
+
+def _near(device: torch.device, picks: Picks, tolerance: float) -> Entry:
+    with _arithmetic(torch.float32):
+        once = ("transfer.student_steps=1", "transfer.generator_steps=1")
+        got, expected = (_task(device, each, *once).step(0) for each in (picks, PLAIN))
+        names = ("generator_loss", "kl", "teacher_confidence")
+        return _compared({n: got[n] for n in names}, {n: expected[n] for n in names}, tolerance)
+
+
+def _supervised(*overrides: str) -> tuple[Config, ImageDataset]:
+    images = torch.randint(256, (64, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(images, torch.arange(64) % CLASSES)
+    statistics = ((0.5,) * SHAPE.channels, (0.25,) * SHAPE.channels)
+    dataset = ImageDataset("random", SHAPE, CLASSES, lambda _: split, statistics, "crop_flip")
+    return load_config(None, [*_TINY, *overrides]), dataset
+
+
+def _supervised_recorded(session: Session) -> Entry:
+    """In float32, as the images are; both take the same kernels."""
+    _need_cuda(session)
+    states = []
+    with _arithmetic(torch.float32):
+        for graphs in ("true", "false"):
+            config, dataset = _supervised(f"speed.cuda_graphs={graphs}", "supervised.learning_rate=0.01")
+            task = from_scratch(config, "teacher", dataset, World(session.device))
+            for iteration in range(RECORDED_ITERATIONS):
+                metrics = task.step(iteration)
+            states.append({name: value.clone() for name, value in metrics.items()})
+    return _compared(states[0], states[1], 1e-2)
+
+
+def _zero_shot_waits(session: Session, graphs: bool) -> Entry:
+    _need_cuda(session)
+    task = _task(session.device, replace(FAST, cuda_graphs=graphs))
+    return _unwaited(task.step)
+
+
+def _supervised_waits(session: Session, graphs: bool) -> Entry:
+    _need_cuda(session)
+    config, dataset = _supervised(f"speed.cuda_graphs={str(graphs).lower()}")
+    return _unwaited(from_scratch(config, "teacher", dataset, World(session.device)).step)
+
+
+def _unwaited(step: object) -> Entry:
+    """Steps in which waiting for the device is an error, after the first ones; raises where one waits."""
+    assert callable(step)
+    for iteration in range(6):
+        step(iteration)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for iteration in range(6, 12):
+            step(iteration)
+    except RuntimeError as error:
+        here = [
+            f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__) if "zskt_dist" in f.filename
+        ]
+        raise AssertionError(f"waits at {here[-1] if here else '?'}: {error}") from error
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return {"iterations": 6}
+
+
+def _need_cuda(session: Session) -> None:
+    if not session.is_cuda:
+        raise Skipped("needs CUDA")

@@ -1,0 +1,125 @@
+"""The accelerator suite at toy size on CPU, where nothing is installed that its machine does not have."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import accelerator
+from benchmarks.on_device import parcel
+from tests.support.commands import REPOSITORY
+from zskt_dist.runtime.weights import read_weights
+
+ABSENT = ["ray", "mlflow", "deepspeed", "rich", "pandas", "matplotlib", "sklearn", "scipy"]
+BLOCKER = f"""
+from importlib.machinery import PathFinder
+
+found = PathFinder.find_spec
+
+
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in {ABSENT} else found(name, path, target)
+
+
+PathFinder.find_spec = find_spec
+"""
+PAIR = "wrn-10-1 -> wrn-10-1"
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site" / "sitecustomize.py").write_text(BLOCKER)
+    paths = os.pathsep.join([str(folder / "site"), str(REPOSITORY)])
+    command = [sys.executable, "-m", "benchmarks.accelerator", *arguments]
+    environment = os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def _stages(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    return json.loads((out / "accelerator.json").read_text())["stages"]
+
+
+def test_it_starts_with_little_installed(tmp_path: Path) -> None:
+    answer = _run(tmp_path, "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert "--resume FOLDER" in answer.stdout
+
+
+@pytest.mark.slow
+def test_all_stages(tmp_path: Path) -> None:
+    answer = _run(tmp_path, *accelerator.STAGES, "--toy", "--out", "out", "--minutes", "9")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    stages = _stages(tmp_path / "out")
+    assert list(stages) == list(accelerator.STAGES)
+    assert {entry["status"] for stage in stages.values() for entry in stage.values()} == {"done", "skipped"}
+    assert stages["check"]["all post_update float64"]["largest_difference"] < 1e-6
+    assert set(stages["iteration"]["peaks"]["tf32"]) == {"matrix_product_gflops", "convolution_gflops"}
+    assert stages["iteration"][PAIR]["ratio_post_update"] > 0
+    assert stages["transitions"]["128 rows"]["ratio"] > 0
+    assert stages["memory"][f"{PAIR}, 16 px, plain"]["peak_bytes"] > 0
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path) -> None:
+    def call(number: int, stages: list[str], minutes: str, *more: str) -> dict[str, dict[str, dict[str, Any]]]:
+        folders = ["--out", str(tmp_path / f"out{number}"), "--work", str(tmp_path / f"work{number}")]
+        codes.append(accelerator.main([*stages, "--toy", *folders, "--minutes", minutes, *more]))
+        return _stages(tmp_path / f"out{number}")
+
+    codes: list[int] = []
+    made = call(1, ["teachers"], "9")["teachers"]["wrn-10-1"]
+    assert (made["file"], made["iterations"]) == ("wrn-10-1.safetensors", 8)
+    # The deadline comes while the run is being set up, so the first iteration is the last.
+    stopped = call(2, ["teachers", "pairs"], "0.006", "--resume", str(tmp_path / "out1"))["pairs"][PAIR]
+    assert (stopped["status"], stopped["iterations"]) == ("interrupted", 40)
+    last = call(3, ["teachers", "pairs"], "9", "--resume", str(tmp_path / "out2"))
+    assert codes == [0, 143, 0]
+    assert last["teachers"]["wrn-10-1"] == made
+    assert last["pairs"][PAIR]["resumed_from"] == stopped["iteration"] < 40
+    assert [row["iteration"] for row in last["pairs"][PAIR]["history"]][-1] == 40
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_teacher_is_rounded_and_still_loads(tmp_path: Path) -> None:
+    accelerator.main(["teachers", "--toy", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")])
+    weights = read_weights(tmp_path / "out" / "wrn-10-1.safetensors", "teacher.checkpoint")
+    assert {tensor.dtype for tensor in weights.values() if tensor.ndim > 1} == {torch.float16}
+    assert {tensor.dtype for tensor in weights.values() if tensor.ndim == 1} == {torch.float32}
+
+
+def test_missing_shards_are_waited_for(tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--data", str(tmp_path)]
+    assert accelerator.main(["teachers", *options]) == 143
+    entry = _stages(tmp_path / "out")["teachers"]["wrn-40-2"]
+    assert entry == {"status": "waiting", "message": "0 of 50000 train images are in the data folder"}
+
+
+def test_a_parcel_is_cut_and_joined(tmp_path: Path) -> None:
+    """What does not fit is named; a finished run's checkpoints stay behind."""
+    for name, status in (("done", "finished"), ("begun", None)):
+        folder = tmp_path / "work" / "runs" / "pair" / name
+        folder.mkdir(parents=True)
+        (folder / "command.json").write_text("{}")
+        (folder / "student.safetensors").write_bytes(bytes(20_000))
+        if status:
+            (folder / "result.json").write_text(json.dumps({"status": status}))
+    (tmp_path / "out").mkdir()
+    assert parcel.pack(tmp_path / "work", tmp_path / "out", part_bytes=16_000, parts=3) == [
+        "runs/pair/done/student.safetensors"
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"state-{n}.part" for n in range(2)]
+    parcel.unpack(tmp_path / "out", tmp_path / "again")
+    found = sorted(
+        str(path.relative_to(tmp_path / "again" / "runs" / "pair")) for path in tmp_path.rglob("again/**/*.*")
+    )
+    assert found == ["begun/command.json", "begun/student.safetensors", "done/command.json", "done/result.json"]
