@@ -157,20 +157,26 @@ def test_with_batch_norm(two_ranks: Ranks, stage: int) -> None:
     _assert_same_training(two_ranks, stage, atol=1e-4, norm=True)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+UNEVEN, MICRO, FRESH, SHARDED = {"batch": 7}, {"micro_batch": 2}, {"pseudo_batch": "fresh"}, {"sharded": True}
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [{"batch": 7}, {"micro_batch": 2}, {"pseudo_batch": "fresh"}, {"sharded": True}, {"beta": 0.0, "norm": False}],
-    ids=["uneven", "micro-batches", "fresh", "sharded teacher", "no taps weighed"],
+    ("stage", "settings"),
+    [
+        *((stage, UNEVEN) for stage in (0, 1, 3)),
+        *((stage, MICRO) for stage in STAGES),
+        *((stage, settings) for stage in (2, 3) for settings in (FRESH, SHARDED)),
+    ],
 )
 def test_variants(two_ranks: Ranks, stage: int, settings: dict[str, Any]) -> None:
+    """Slices of 4 and 3 images; two passes for each gradient; other images for every step; a teacher in ZeRO-3."""
     _assert_same_training(two_ranks, stage, **settings)
 
 
 @pytest.mark.parametrize(
     ("stage", "zero"),
     [
-        *((stage, {"offload_optimizer": True}) for stage in (1, 2, 3)),
+        *((stage, {"offload_optimizer": True}) for stage in (2, 3)),
         (3, {"offload_optimizer": True, "offload_parameters": True}),
     ],
 )
@@ -178,7 +184,7 @@ def test_offloading(two_ranks: Ranks, stage: int, zero: dict[str, bool]) -> None
     _assert_same_training(two_ranks, stage, zero=zero)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [0, 1, 3])
 def test_bfloat16_is_near(two_ranks: Ranks, stage: int) -> None:
     """Autocast keeps 8 bits of each product; weights stay float32."""
     (expected, _), _ = two_ranks.run(_trained, DDP, {})
@@ -249,9 +255,7 @@ def _handed_over(world: World, before: int | None, after: int | None, path: str)
     return other.load(loaded).go(3, ITERATIONS).weights()
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [(0, 1), (1, DDP), (2, 3), (3, DDP), (3, 1), (DDP, 1), (DDP, 2), (DDP, 3), (3, 3)]
-)
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, DDP), (2, 3), (3, DDP), (3, 1), (DDP, 2), (DDP, 3)])
 def test_checkpoints_are_read_by_every_engine(
     two_ranks: Ranks, before: int | None, after: int | None, tmp_path: Path
 ) -> None:

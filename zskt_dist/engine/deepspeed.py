@@ -57,11 +57,11 @@ class Zero:
             "zero_optimization": {
                 "stage": self.stage,
                 "reduce_bucket_size": bucket,
-                "allgather_bucket_size": bucket,
                 "stage3_param_persistence_threshold": self.whole_below,
-                # Gathered late and given up at once; by default it would keep networks of a billion parameters whole.
+                # Given up after each use; by default it would keep networks of a billion parameters whole.
                 "stage3_max_reuse_distance": 0,
-                "stage3_prefetch_bucket_size": bucket,
+                # Nothing is gathered ahead: what comes next differs, and a state may be asked for meanwhile.
+                "stage3_prefetch_bucket_size": 0,
                 **({"offload_optimizer": memory} if self.offload_optimizer else {}),
                 **({"offload_param": memory} if self.offload_parameters else {}),
             },
@@ -164,7 +164,7 @@ class DeepSpeedEngine(Engine):
             number: {
                 key: safe_get_full_optimizer_state(parameter, key).cpu()
                 if _is_shared(key, value)
-                else copy.deepcopy(value)  # torch would count in one tensor for all
+                else _copied(value, torch.device("cpu"))  # torch would count in one tensor for all
                 for key, value in kept.items()
             }
             for parameter, number in numbers.items()
@@ -175,12 +175,13 @@ class DeepSpeedEngine(Engine):
         example: Mapping[str, Any] = next(iter(saved.values()), {})
         for flat in self._partitions:  # what a first step would have made
             self.optimizer.state[flat] = {
-                key: torch.zeros_like(flat) if _is_shared(key, value) else copy.deepcopy(value)
+                key: torch.zeros_like(flat) if _is_shared(key, value) else _copied(value, flat.device)
                 for key, value in example.items()
             }
         if self.zero.stage < 3:
             self._engine.optimizer._hp_optimizer_states_linked = False
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+            if example:
+                self._engine.optimizer._lazy_init_hp_params_optimizer_state()
         for number, parameter in enumerate(chain.from_iterable(self._groups)):
             for key, value in saved.get(number, {}).items():
                 if _is_shared(key, value):
@@ -267,6 +268,10 @@ def _zero() -> Any:
 def _is_shared(key: str, value: Any) -> bool:
     """Whether an entry of an optimizer's state has an element for each of the parameter's."""
     return isinstance(value, Tensor) and key != "step"
+
+
+def _copied(value: Any, device: torch.device) -> Any:
+    return value.to(device, copy=True) if isinstance(value, Tensor) else value
 
 
 def _skeleton(network: nn.Module) -> nn.Module:
