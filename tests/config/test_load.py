@@ -286,6 +286,13 @@ def test_teacher_identity_with_its_own_iterations() -> None:
     assert teacher_hash(_config("iterations=300")) != teacher_hash(Config())
 
 
+def test_a_teacher_in_shards_is_the_same_teacher_and_one_in_bfloat16_is_not() -> None:
+    deepspeed = ["engine.kind=deepspeed", "engine.zero_stage=3"]
+    sharded, bfloat16 = (load_config(None, [*deepspeed, f"engine.teacher={form}"]) for form in ("sharded", "bfloat16"))
+    assert differing_keys(sharded, load_config(None)) == []
+    assert differing_keys(bfloat16, load_config(None)) == ["engine.teacher"]
+
+
 def test_differing_keys() -> None:
     before = _config("loss.beta=1", "seed=3")
     after = _config("loss.beta=2", "seed=3", "name=x", "launch.workers=2", "checkpoint.keep=5", "iterations=5")

@@ -1,4 +1,4 @@
-"""Where a run is computed, and by what: the sections `launch` and `engine`."""
+"""Where a run is computed, and by what: the sections `launch`, `engine` and `speed`."""
 
 from typing import Annotated, Literal, Self
 
@@ -91,3 +91,33 @@ class Engine(Section):
     def counts_passes(self) -> bool:
         """Whether every worker must go through the networks equally often, as they meet in each layer or gradient."""
         return (self.kind == "deepspeed" and self.zero_stage >= 2) or self.teacher == "sharded"
+
+
+Switch = Literal["auto", True, False]
+
+
+class Speed(Section):
+    """How an iteration is computed. All but `precision` leave its result the same up to rounding (docs/speed.md).
+
+    In place of the section, `speed: auto` picks what wins on the device and `speed: plain` switches everything off.
+    """
+
+    channels_last: Switch = "auto"
+    """Images and activations with their channels innermost in memory."""
+    folded_teacher: Switch = "auto"
+    """The teacher's batch norm folded into its convolutions, where one follows the other directly."""
+    low_resolution: Switch = "auto"
+    """The generator's upsampling and convolution as one operation on the small image, 2.25 times fewer products."""
+    compile: Switch = "auto"
+    """torch.compile; takes a minute or two at the start and, on CPU, a C++ compiler."""
+    cuda_graphs: Switch = "auto"
+    """An iteration recorded once and replayed on the GPU (CUDA, one worker)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks' arithmetic (autocast); weights, losses and optimizers stay float32. Changes the result."""
+
+
+def speed_preset(value: object) -> object:
+    """`speed: auto` and `speed: plain` instead of a section."""
+    if value == "plain":
+        return {name: False for name, default in Speed() if default == "auto"}
+    return {} if value == "auto" else value

@@ -160,8 +160,14 @@ def _digest(leaves: Mapping[str, Any]) -> str:
 
 def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:
     """Dotted keys, other than `exclude`, whose values differ."""
-    old, new = dict(flatten(before)), dict(flatten(after))
+    old, new = _as_computed(before), _as_computed(after)
     return [key for key in new if old.get(key) != new[key] and not is_under(key, exclude)]
+
+
+def _as_computed(config: Config) -> dict[str, Any]:
+    """Every dotted key; a teacher in shards computes what a whole one does."""
+    leaves = dict(flatten(config))
+    return leaves | {"engine.teacher": leaves["engine.teacher"].replace("sharded", "replicated")}
 
 
 def is_under(key: str, prefixes: Sequence[str]) -> bool:

@@ -1,0 +1,43 @@
+"""What a run is made from: the sections `teacher`, `student`, `generator` and `data`."""
+
+from typing import Literal
+
+from zskt_dist.config.fields import Finite, Positive, PositiveFloat, Section, Seed
+
+
+class Teacher(Section):
+    arch: str = "wrn-16-2"
+    """Registry name of the teacher's network."""
+    checkpoint: str | None = None
+    """Weights: safetensors, or a state dict `torch.load(weights_only=True)` reads. null: pretrain and cache."""
+    seed: Seed | None = None
+    """Of the teacher's own training; null: the run's `seed`. A number lets runs of several seeds share a teacher."""
+
+
+class Student(Section):
+    arch: str = "wrn-10-1"
+    """Registry name of the student's network."""
+
+
+class Generator(Section):
+    z_dim: Positive = 100
+    """Dimensions of the noise z."""
+    channels: tuple[Positive, Positive] = (128, 64)
+    """Channels of the two hidden stages (paper: 128, 64)."""
+
+
+class Data(Section):
+    name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet"] = "digits"
+    """Real images, for training the teacher and for evaluation; the transfer never reads them."""
+    root: str = "data"
+    """Folder with the data set (unused by digits)."""
+    download: bool = False
+    """Let torchvision download what is missing."""
+    mean: tuple[Finite, ...] | None = None
+    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one (parquet: measured on the train split)."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Per-channel standard deviation, as `mean`."""
+    images_per_class: Positive | None = None
+    """M, labelled images per class that `distill`, `finetune` and `pretrain` of a student see; null: all of them."""
+    augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
+    """Augmentation in supervised training; auto: crop_flip on CIFAR-10 and Fashion-MNIST, none on SVHN, else crop."""

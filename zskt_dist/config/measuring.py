@@ -1,0 +1,51 @@
+"""What is measured and kept: the sections `transitions`, `evaluation`, `checkpoint` and `tracking`."""
+
+from typing import Literal
+
+from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Section
+
+
+class Transitions(Section):
+    """Transition curves and mean transition error (Algorithm 2, Eq. 2), measured by `evaluate`."""
+
+    images: NonNegative = 1000
+    """N, test images on which teacher and student agree; 0: no curves."""
+    steps: Positive = 100
+    """K, values of each curve."""
+    step_size: PositiveFloat = 1.0
+    """xi, in normalised input units."""
+    stepped: Literal["student", "teacher"] = "student"
+    """Network A, whose decision boundaries are crossed."""
+    skip: Literal["agreed", "label"] = "agreed"
+    """Class that is no target: the agreed one (paper) or the true label (authors' code)."""
+    rows: Positive = 128
+    """Images x target classes per forward pass: what bounds the memory."""
+
+
+class Evaluation(Section):
+    every: NonNegative = 1000
+    """Iterations between evaluations on the test images; 0: only at the end."""
+    batch_size: Positive = 512
+    """Test images per forward pass and worker."""
+    noise_images: NonNegative = 1000
+    """Images of uniform noise in `evaluate` (Appendix 2, Figure 5); 0: none."""
+    held_out_images: NonNegative = 256
+    """Fresh pseudo-images of each snapshot, and noise images, for the label-free scores of a student; 0: none."""
+    snapshots: NonNegative = 5
+    """Moments of the run, evenly spaced, at which the generator is kept for them."""
+
+
+class Checkpoint(Section):
+    every: NonNegative = 500
+    """Iterations between checkpoints; 0: only when stopped and at the end."""
+    keep: Positive = 2
+    """Newest checkpoints kept."""
+
+
+class Tracking(Section):
+    uri: str | None = None
+    """MLflow tracking URI; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; 'none': no MLflow."""
+    log_every: Positive = 50
+    """Iterations between metric rows, each of which costs one synchronisation with the device."""
+    images: NonNegative = 64
+    """Pseudo-images in each grid of Figure 3; 0: no grids."""
