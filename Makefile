@@ -36,6 +36,7 @@ test: lint types contracts  ## everything CI checks
 # At sizes that end in about 15 minutes on two quiet cores; benchmarks/README.md has those of the published figures.
 BENCH := $(BIN)/python -m benchmarks
 bench: setup  ## measure the benchmarks' claims; the numbers are in runs/benchmarks/
+	$(BENCH).iteration --repetitions 2 --json runs/benchmarks/iteration.json
 	$(BENCH).data_parallel --iterations 1 --json runs/benchmarks/data_parallel.json
 	$(BENCH).overhead --repetitions 3 --json runs/benchmarks/overhead.json
 	$(BENCH).scaling --repetitions 2 --json runs/benchmarks/scaling.json --figure runs/benchmarks/scaling.png
