@@ -1,5 +1,6 @@
 """Architecture names to networks: `wrn-40-2`, `lenet`, `lenet-2`."""
 
+import copy
 import re
 from typing import NamedTuple
 
@@ -36,6 +37,12 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int) -> nn.Mo
             width=int(match.group(1) or 1),
         )
     raise ValueError(f"unknown architecture; known are {KNOWN}")
+
+
+def sharing_weights(network: nn.Module) -> nn.Module:
+    """A copy of a network with the very same parameters and buffers."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
 def count_parameters(network: nn.Module) -> int:

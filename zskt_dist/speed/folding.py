@@ -1,12 +1,11 @@
 """Batch norm of a frozen network folded into the convolutions before it."""
 
-import copy
 from collections.abc import Collection, Iterator
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from zskt_dist.speed.picks import Picks, compile_in_place
+from zskt_dist.models import sharing_weights
 
 
 def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
@@ -22,25 +21,13 @@ def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.
     Returns:
         The copy, and how many batch norms it has lost; 0 where the control flow of the network cannot be followed.
     """
-    tensors = [*network.parameters(), *network.buffers()]
-    folded = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()  # they are frozen, and shared
+    folded = sharing_weights(network).eval()
     pairs = [(convolution, norm) for convolution, norm in _pairs(folded) if convolution not in keep]
     for convolution, norm in pairs:
         joined = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(norm))  # type: ignore[type-var, arg-type]
         folded.set_submodule(convolution, joined)
         folded.set_submodule(norm, nn.Identity())
     return folded, len(pairs)
-
-
-def for_asking(network: nn.Module, picks: Picks) -> nn.Module:
-    """A frozen network that is asked often, in the form that was picked."""
-    if picks.folded_teacher:
-        network, _ = fold_batch_norm(network)
-    elif picks.compile:
-        network = copy.copy(network)
-    if picks.compile:
-        compile_in_place(network)
-    return network
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
