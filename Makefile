@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Compiled once here, not by every process that starts: where PYTHONDONTWRITEBYTECODE is set, `import torch` takes half.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 CONFIG ?= configs/digits.yaml
 ARGS ?=
 
