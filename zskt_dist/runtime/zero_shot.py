@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -57,7 +58,6 @@ class ZeroShotTask:
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
-        self.speed = str(self.picks)
         if self.picks.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
         else:
@@ -96,8 +96,15 @@ class ZeroShotTask:
             terms=_generator_terms(config, tapped_teacher),
             micro_batch=config.engine.micro_batch,
         )
-        self._step = RecordedTransfer(self.transfer).step if self.picks.cuda_graphs else self.transfer.step
+        self._recorded: RecordedTransfer | None = None
+        if self.picks.cuda_graphs:
+            self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.transfer.step
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
+
+    @property
+    def speed(self) -> str:
+        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
         metrics = self._step(self.noise(iteration))

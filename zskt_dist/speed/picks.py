@@ -46,6 +46,10 @@ class Picks:
                 compile_in_place(network)
 
 
+PLAIN = Picks(False, False, False, False, False, None)
+"""None of them."""
+
+
 def pick(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> Picks:
     """The choice for a run; the same for the same configuration and device, so that a resumed run takes it again.
 
