@@ -11,16 +11,15 @@ from torch.nn import functional
 from benchmarks import iteration, transitions
 from benchmarks.iteration import TABLE_1, Form
 from benchmarks.measure import fresh_compiler, seconds, synchronise, tensor_cores
+from benchmarks.on_device.checks import FAST
 from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import CLASSES, PAIR, configured, teacher
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.results import peak_memory_bytes
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
-from zskt_dist.speed import Picks
+from zskt_dist.speed import PLAIN, Picks
 
-PLAIN = Picks(False, False, False, False, False, None)
-FAST = Picks(True, True, True, False, False, None)
 TOY_PAIR = ("wrn-10-1", "wrn-10-1")
 IMAGE_SIZES = (32, 64, 224)
 ROWS = (128, 1024, 4096)

@@ -7,10 +7,9 @@ import torch
 
 from tests.support.configs import tiny_config
 from zskt_dist.errors import ConfigError
-from zskt_dist.speed import Picks, pick
+from zskt_dist.speed import PLAIN, Picks, pick
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-PLAIN = Picks(False, False, False, False, False, None)
 
 
 def _never() -> float:
