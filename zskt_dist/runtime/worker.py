@@ -18,7 +18,7 @@ from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import placed_teacher
 from zskt_dist.runtime.evaluate import RunEvaluation
-from zskt_dist.runtime.evaluation import Evaluator
+from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
 from zskt_dist.runtime.networks import read_network
@@ -105,9 +105,8 @@ class Worker:
             config = self.job.config.model_copy(update={"name": None})
             directory.begin(command, config, replace(self.job, command=command).teacher_weights)
         task, teacher = self._task(command, role, directory)
-        evaluator = Evaluator(
-            self.dataset, self.world, batch_size=self.job.config.evaluation.batch_size, teacher=teacher
-        )
+        most = images_at_a_time(self.job.config)
+        evaluator = Evaluator(self.dataset, self.world, batch_size=most, teacher=teacher)
         if self.world.is_main and isinstance(task, SupervisedTask):
             task.save_subset(directory.subset)
         outcome = self._loop(directory, task, evaluator, tracker)

@@ -135,9 +135,9 @@ class ZeroShotTask:
             return False
         rng = stream(self._config.seed, Purpose.FIGURES)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
-        # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
+        # A copy in training mode, on what is normalised together in training too; nothing of the run is touched.
         with torch.no_grad(), self.engines["generator"].whole() as generator:
-            images = copy.deepcopy(generator)(z)
+            images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:
             save_grid(images, path)
         return True
