@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import accelerator
-from benchmarks.on_device import parcel
+from benchmarks.on_device import parcel, training
 from tests.support.commands import REPOSITORY
 from zskt_dist.runtime.weights import read_weights
 
@@ -26,7 +26,7 @@ def find_spec(name, path=None, target=None):
     return None if name.partition(".")[0] in {ABSENT} else found(name, path, target)
 
 
-PathFinder.find_spec = find_spec
+PathFinder.find_spec = staticmethod(find_spec)  # dill asks an instance
 """
 PAIR = "wrn-10-1 -> wrn-10-1"
 
@@ -102,6 +102,41 @@ def test_missing_shards_are_waited_for(tmp_path: Path) -> None:
     assert accelerator.main(["teachers", *options]) == 143
     entry = _stages(tmp_path / "out")["teachers"]["wrn-40-2"]
     assert entry == {"status": "waiting", "message": "0 of 50000 train images are in the data folder"}
+
+
+def test_a_shard_on_its_way_is_waited_for(tmp_path: Path) -> None:
+    """Cut off anywhere, as a copy under way is; and empty, as it begins."""
+    training.toy_data(tmp_path)
+    whole = next(tmp_path.glob("train-*.parquet"))
+    (tmp_path / "train-00001-of-00002.parquet").write_bytes(whole.read_bytes()[:-100])
+    (tmp_path / "train-00002-of-00002.parquet").touch()
+    options = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--data", str(tmp_path)]
+    assert accelerator.main(["teachers", *options]) == 143
+    entry = _stages(tmp_path / "out")["teachers"]["wrn-40-2"]
+    assert entry["message"] == "40 of 50000 train images are in the data folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "mistyped"], "error: --resume=mistyped: has no readable accelerator.json"),
+        (["--set", "optimizer.student_rate=1"], "error: optimizer.student_rate"),
+        (["--set", "iterations=many"], "error: iterations='many'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    options = ["--toy", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    assert accelerator.main(["pairs", *options, *arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+def test_no_time_at_all_leaves_a_report(tmp_path: Path) -> None:
+    options = ["--toy", "--out", str(tmp_path / "new" / "out"), "--work", str(tmp_path / "work"), "--minutes", "0"]
+    assert accelerator.main(["check", *options]) == 143
+    assert _stages(tmp_path / "new" / "out") == {}
 
 
 def test_a_parcel_is_cut_and_joined(tmp_path: Path) -> None:
