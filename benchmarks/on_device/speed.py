@@ -69,9 +69,7 @@ def _iteration(session: Session, pair: Sequence[str]) -> Entry:
             for name, graphs in (("eager", False), ("graphs", True)):
                 forms[f"{precision}_{name}"] = Form(replace(FAST, cuda_graphs=graphs, autocast=autocast), tf32)
     config = configured(*(_SMALL if session.toy else ()), pair=pair)
-    answer = iteration.measure(
-        config, session.device, repetitions=2 if session.toy else 7, warm_up=6 if session.is_cuda else 1, forms=forms
-    )
+    answer = iteration.measure(config, session.device, repetitions=2 if session.toy else 7, forms=forms)
     return answer | {"forms": _shares(session, answer, forms)}
 
 
@@ -85,7 +83,7 @@ def _compiled(session: Session, pair: Sequence[str], precision: str) -> Entry:
         f"{precision}_{name}": Form(replace(FAST, compile=True, cuda_graphs=graphs, autocast=autocast), tf32)
         for name, graphs in (("compile", False), ("compile_graphs", True))
     }
-    answer = iteration.measure(configured(pair=pair), session.device, repetitions=7, warm_up=6, forms=forms)
+    answer = iteration.measure(configured(pair=pair), session.device, repetitions=7, forms=forms)
     return answer | {"forms": _shares(session, answer, forms)}
 
 
