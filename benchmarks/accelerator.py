@@ -14,6 +14,7 @@ from benchmarks.on_device import checks, parcel, speed, training
 from benchmarks.on_device.session import OutOfTime, Session
 from benchmarks.subject import configured
 from zskt_dist.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from zskt_dist.speed import fastest_convolutions
 
 STAGES: dict[str, Callable[[Session], None]] = {
     "check": checks.run,
@@ -43,6 +44,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.resume is not None:
         session.recall(options.resume)
         parcel.unpack(options.resume, session.work)
+    fastest_convolutions(session.device)  # as a run's worker does
     session.out.mkdir(parents=True, exist_ok=True)
     if session.toy:
         training.toy_data(session.data)

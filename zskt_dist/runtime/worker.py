@@ -30,6 +30,7 @@ from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetunin
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 
@@ -71,6 +72,7 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
+        fastest_convolutions(self.world.device)
         if self.job.command != "evaluate":  # which shares out images one by one
             _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):

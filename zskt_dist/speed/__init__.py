@@ -2,7 +2,7 @@
 
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
 from zskt_dist.speed.folding import fold_batch_norm
-from zskt_dist.speed.picks import PLAIN, Picks, pick, records
+from zskt_dist.speed.picks import PLAIN, Picks, fastest_convolutions, pick, records
 from zskt_dist.speed.work import iteration_gflop
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Picks",
     "RecordedTraining",
     "RecordedTransfer",
+    "fastest_convolutions",
     "fold_batch_norm",
     "iteration_gflop",
     "pick",

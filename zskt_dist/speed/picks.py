@@ -87,6 +87,17 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
     )
 
 
+def fastest_convolutions(device: torch.device) -> None:
+    """On CUDA each shape of convolution is from now on computed by the algorithm that is fastest when tried.
+
+    Shapes are the same in every iteration, so that trying pays. Other algorithms round differently, so nothing is
+    done where the process asks torch for determinism.
+    """
+    asked = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
+    if device.type == "cuda" and not asked:
+        torch.backends.cudnn.benchmark = True
+
+
 def compile_in_place(network: nn.Module) -> None:
     """Compiles each of `network`'s batch sizes by itself, when it is first seen."""
     # It remarks that there is no CUDA, where nobody has asked for it.
