@@ -70,7 +70,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path) -> None:
+def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def call(number: int, stages: list[str], minutes: str, *more: str) -> dict[str, dict[str, dict[str, Any]]]:
         folders = ["--out", str(tmp_path / f"out{number}"), "--work", str(tmp_path / f"work{number}")]
         codes.append(accelerator.main([*stages, "--toy", *folders, "--minutes", minutes, *more]))
@@ -80,7 +80,10 @@ def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path) -> None:
     made = call(1, ["teachers"], "9")["teachers"]["wrn-10-1"]
     assert (made["file"], made["iterations"]) == ("wrn-10-1.safetensors", 8)
     # The deadline comes while the run is being set up, so the first iteration is the last.
-    stopped = call(2, ["teachers", "pairs"], "0.006", "--resume", str(tmp_path / "out1"))["pairs"][PAIR]
+    with monkeypatch.context() as patch:
+        asked = training._asked_to_stop
+        patch.setattr(training, "_asked_to_stop", lambda directory, seconds: asked(directory, seconds - 60))
+        stopped = call(2, ["teachers", "pairs"], "1", "--resume", str(tmp_path / "out1"))["pairs"][PAIR]
     assert (stopped["status"], stopped["iterations"]) == ("interrupted", 40)
     last = call(3, ["teachers", "pairs"], "9", "--resume", str(tmp_path / "out2"))
     assert codes == [0, 143, 0]
