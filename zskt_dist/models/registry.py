@@ -4,7 +4,7 @@ import copy
 import re
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.wide_resnet import WideResNet
@@ -40,8 +40,9 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int) -> nn.Mo
 
 
 def sharing_weights(network: nn.Module) -> nn.Module:
-    """A copy of a network with the very same parameters and buffers."""
-    tensors = [*network.parameters(), *network.buffers()]
+    """A copy of a network with the very same parameters, buffers, and tensors among the attributes of its modules."""
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    tensors = [*network.parameters(), *network.buffers(), *(each for each in attributes if isinstance(each, Tensor))]
     return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
