@@ -12,6 +12,18 @@ from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, st
 from tests.support.ray_cluster import ray_cluster
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`, processes take whole files, as fixtures are a file's, and one process takes all that starts Ray.
+
+    `ray stop` knows no clusters but the machine's, so Ray's tests must follow each other. What takes long goes first.
+    """
+    slow, ray = ({item for item in items if item.get_closest_marker(name)} for name in ("slow", "ray"))
+    items.sort(key=lambda item: (item not in ray, item not in slow))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item in ray else item.nodeid.split("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's tracking or cluster reaches a test."""
