@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +13,26 @@ from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, st
 from tests.support.ray_cluster import ray_cluster
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, processes take whole files, as fixtures are a file's, and one process takes all that starts Ray.
-
-    `ray stop` knows no clusters but the machine's, so Ray's tests must follow each other. What takes long goes first.
-    """
+    """What takes long goes first, Ray before all, so that no process is left with it in the end."""
     slow, ray = ({item for item in items if item.get_closest_marker(name)} for name in ("slow", "ray"))
     items.sort(key=lambda item: (item not in ray, item not in slow))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item in ray else item.nodeid.split("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--numprocesses`, each process takes whole files, as fixtures are a file's; one of them all that start Ray.
+
+    `ray stop` knows no clusters, only the machine's, so Ray's tests have to follow each other.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text(encoding="utf-8") else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
