@@ -19,12 +19,19 @@ from zskt_dist.engine.base import Engine, State
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
+# Of networks that may have unused parameters in one iteration and not in another.
+warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified in DDP constructor, but did not")
 # Strides of a 1x1 kernel are ambiguous, so its gradient may carry others than its bucket; nothing is slower for it.
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 class DDPEngine(Engine):
-    """`Engine` whose workers each hold the whole network and optimizer."""
+    """`Engine` whose workers each hold the whole network and optimizer.
+
+    Args:
+        find_unused_parameters: Whether some parameters may have no part in what the network returns, such as those of
+            auxiliary heads; they stay as they are. Costs a walk through the graph in every step.
+    """
 
     def __init__(
         self,
@@ -34,11 +41,17 @@ class DDPEngine(Engine):
         *,
         clip_norm: float = 0.0,
         weight: float = 1.0,
+        find_unused_parameters: bool = False,
     ) -> None:
         super().__init__(network, optimizer, schedule, clip_norm=clip_norm, weight=weight)
         self._forward: nn.Module = network
         if dist.is_initialized() and dist.get_world_size() > 1:
-            self._forward = DistributedDataParallel(network, gradient_as_bucket_view=True, **_LOCAL_BUFFERS)
+            self._forward = DistributedDataParallel(
+                network,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=find_unused_parameters,
+                **_LOCAL_BUFFERS,
+            )
 
     def __call__(self, x: Tensor) -> Any:
         return self._forward(x)

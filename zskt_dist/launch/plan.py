@@ -17,7 +17,7 @@ from zskt_dist.models import count_parameters
 from zskt_dist.runtime.engines import check_installed
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
+from zskt_dist.runtime.networks import new_generator, outlines, read_fitting, tap_pair
 from zskt_dist.runtime.storage import check, is_file
 
 Lines = list[tuple[str, str]]
@@ -189,24 +189,24 @@ def _check_devices(config: Config) -> None:
 
 
 def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
-    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
-    with torch.device("meta"):
-        teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
-        if command != "pretrain" or config.supervised.network == "student":
-            student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
-        if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
-            weight = "distill" if command == "distill" else "loss"
-            tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
+    """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
+    with_student = command != "pretrain" or config.supervised.network == "student"
+    roles = ["teacher", "student"] if with_student else ["teacher"]
+    networks = outlines(config, roles, dataset.image_shape, dataset.num_classes)
+    if config.teacher.checkpoint is not None and is_file(config.teacher.checkpoint, "teacher.checkpoint"):
+        given = config.teacher.checkpoint
+        read_fitting(config, "teacher", networks["teacher"], dataset.num_classes, given, "teacher.checkpoint")
+    # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
+    if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
+        weight = "distill" if command == "distill" else "loss"
+        tap_pair(config, networks["teacher"], networks["student"], dataset.image_shape, weight=weight)
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
+    networks = outlines(config, ["teacher", "student"], dataset.image_shape, dataset.num_classes)
     with torch.device("meta"):
-        networks = {
-            role: new_network(config, role, dataset.image_shape, dataset.num_classes) for role in ("teacher", "student")
-        }
         networks["generator"] = new_generator(config, dataset.image_shape)
-        return {role: count_parameters(network) for role, network in networks.items()}
+    return {role: count_parameters(network) for role, network in networks.items()}
 
 
 def _teacher_source(job: Job) -> str:

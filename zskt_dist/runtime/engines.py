@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine, Engine
 from zskt_dist.errors import ConfigError
+from zskt_dist.models import is_own
 from zskt_dist.runtime.networks import synchronised
 from zskt_dist.runtime.world import World
 
@@ -23,6 +24,7 @@ def new_engine(
     *,
     batch_size: int,
     clip_norm: float = 0.0,
+    arch: str = "",
 ) -> Engine:
     """What trains `network`; all workers call together.
 
@@ -31,6 +33,7 @@ def new_engine(
         schedule: Learning-rate factor of an iteration.
         batch_size: Of all workers together.
         clip_norm: Largest total gradient norm; 0 does not clip.
+        arch: Name of the network; those that are not our own may have parameters that they do not use.
 
     Raises:
         ConfigError: the engine is not installed, or cannot work on this device.
@@ -40,7 +43,10 @@ def new_engine(
     optimizer, weight = make_optimizer(network.parameters()), world.weight(batch_size)
     settings = config.engine
     if settings.kind == "ddp":
-        return DDPEngine(network, optimizer, schedule, clip_norm=clip_norm, weight=weight)
+        unused = not is_own(arch)
+        return DDPEngine(
+            network, optimizer, schedule, clip_norm=clip_norm, weight=weight, find_unused_parameters=unused
+        )
 
     from zskt_dist.engine.deepspeed import DeepSpeedEngine, Zero
 
