@@ -2,10 +2,12 @@
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
 from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
@@ -168,7 +170,7 @@ def _memory(config: Config) -> tuple[str, str | None]:
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:
-    if location is not None and not is_file(location, key):
+    if location is not None and not Path(location).is_dir() and not is_file(location, key):
         raise ConfigError(key, location, f"no such file; {otherwise}")
 
 
@@ -193,13 +195,22 @@ def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None
     with_student = command != "pretrain" or config.supervised.network == "student"
     roles = ["teacher", "student"] if with_student else ["teacher"]
     networks = outlines(config, roles, dataset.image_shape, dataset.num_classes)
-    if config.teacher.checkpoint is not None and is_file(config.teacher.checkpoint, "teacher.checkpoint"):
-        given = config.teacher.checkpoint
-        read_fitting(config, "teacher", networks["teacher"], dataset.num_classes, given, "teacher.checkpoint")
+    _check_fit(config, networks, dataset.num_classes, command)
     # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
     if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
         weight = "distill" if command == "distill" else "loss"
         tap_pair(config, networks["teacher"], networks["student"], dataset.image_shape, weight=weight)
+
+
+def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int, command: str) -> None:
+    """Weights that are there are sound and fit."""
+    given = {"teacher.checkpoint": config.teacher.checkpoint} if command != "pretrain" else {}
+    if command == "finetune":
+        given["finetune.student"] = config.finetune.student
+    for key, location in given.items():
+        if location is not None and (Path(location).is_dir() or is_file(location, key)):
+            role = "student" if key == "finetune.student" else "teacher"
+            read_fitting(config, role, networks[role], num_classes, location, key)
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:

@@ -46,9 +46,9 @@ def construct(make: Callable[..., Any], given: Options, options: Options) -> Any
             signature.bind(**given, **options)
         return make(**given, **options)
     except TypeError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if (unknown and unknown[1] in options) or "missing a required" in str(error):
-            raise OptionsError(f"{error}{_what_it_takes(make, given, unknown[1] if unknown else '')}") from None
+        wrong = re.search(r"(?:unexpected|multiple values for) keyword argument '(\w+)'", str(error))
+        if (wrong and wrong[1] in options) or "missing a required" in str(error):
+            raise OptionsError(f"{error}{_what_it_takes(make, given, wrong[1] if wrong else '')}") from None
         raise
 
 

@@ -38,26 +38,28 @@ def logits_of(output: Any, num_classes: int) -> Tensor:
     Raises:
         NetworkError: none fits.
     """
-    if isinstance(output, Tensor):
-        found: Tensor | None = output
-    else:
-        parts = [(name, value) for name, value in _parts(output) if isinstance(value, Tensor)]
-        named = dict(parts)
-        called = next((name for name in NAMES if name in named), None)
-        fitting = (value for _, value in parts if _fits(value, num_classes))
-        found = next(fitting, None) if called is None else named[called]
-        if found is None:
-            held = ", ".join(f"{name} {list(value.shape)}" for name, value in parts) or "no tensor"
-            raise NetworkError(
-                f"returns a {type(output).__name__} of {held}; one of them has to be the logits, "
-                f"[images, {num_classes}], or be called {', '.join(NAMES)}"
-            )
+    found = output if isinstance(output, Tensor) else _likeliest(output, num_classes)
     if _fits(found, num_classes):
         return found
     shape = list(found.shape)
     if found.ndim == 2:
         raise NetworkError(f"returns logits of {shape[1]} classes, and the data has {num_classes}")
     raise NetworkError(f"returns a tensor {shape} where logits are expected, [images, {num_classes}]")
+
+
+def _likeliest(output: Any, num_classes: int) -> Tensor:
+    parts = {name: value for name, value in _parts(output) if isinstance(value, Tensor)}
+    for name in NAMES:
+        if name in parts:
+            return parts[name]
+    for value in parts.values():
+        if _fits(value, num_classes):
+            return value
+    held = ", ".join(f"{name} {list(value.shape)}" for name, value in parts.items()) or "no tensor"
+    raise NetworkError(
+        f"returns a {type(output).__name__} of {held}; one of them has to be the logits, [images, {num_classes}], "
+        f"or be called {', '.join(NAMES)}"
+    )
 
 
 def _fits(value: Tensor, num_classes: int) -> bool:

@@ -109,20 +109,20 @@ def _read_torch(path: Path, key: str, role: str) -> dict[str, Tensor]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # likewise; nothing in the file has been run
         raise ConfigError(key, str(path), _why_not(error)) from None
-    first, *others = [*find_state_dicts(loaded, role), None]
-    if first is None:
+    found = list(find_state_dicts(loaded, role))
+    if not found:
         names = ", ".join(map(str, list(loaded)[:8])) if isinstance(loaded, Mapping) else type(loaded).__name__
         problem = (
             f"expected a state dict (names to tensors) and found only: {names or 'nothing'}; weights are looked for"
         )
         where = f"under {', '.join(PLAIN[:3])}, {AVERAGED[0]} and the like: save model.state_dict()"
         raise ConfigError(key, str(path), f"{problem} {where}")
-    if first.place:
-        rest = ", ".join(other.place for other in others if other and other.place)
+    chosen, rest = found[0], ", ".join(each.place for each in found[1:] if each.place)
+    if chosen.place:
         log.warning(
-            "%s=%s: taking the weights under %r%s", key, path, first.place, rest and f", not those under {rest}"
+            "%s=%s: takes the weights under %s%s", key, path, chosen.place, rest and f", not those under {rest}"
         )
-    return first.weights
+    return chosen.weights
 
 
 def _why_not(error: Exception) -> str:
