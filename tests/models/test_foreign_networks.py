@@ -72,6 +72,20 @@ def test_the_same_seed_makes_the_same_network() -> None:
         assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
+def test_a_module_that_draws_when_it_is_imported_changes_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_drawing_networks.py").write_text(
+        "from torch import nn\nunused = nn.Linear(9, 9)\ndef f(): return nn.Linear(2, 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        weights.append(build_network("my_drawing_networks:f", GRAY, 2).weight)
+    assert torch.equal(*weights)
+
+
 def test_user_code_is_told_what_it_asks_for() -> None:
     careful = build_network(f"{MINE}:Careful", GRAY, 6, {"width": 5})
     assert isinstance(careful, Careful)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from zskt_dist.models.construction import ImageShape, NetworkError, Options, construct, near, signature_of, told
@@ -41,7 +42,8 @@ def _imported(path: str) -> Any:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        found: Any = importlib.import_module(module_name)
+        with torch.random.fork_rng(devices=[]):  # a module that draws would do so at its first import only
+            found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name + ".").startswith(error.name + "."):
             close = near(module_name, (file.stem for file in Path.cwd().glob("*.py")))
