@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.support.user_networks import Careful, Literal, Plain
 from zskt_dist.models import ImageShape, NetworkError, OptionsError, build_network
-from zskt_dist.models.registry import ask
+from zskt_dist.models.registry import ask, uses_all_parameters
 
 GRAY = ImageShape(1, 8, 8)
 COLOUR = ImageShape(3, 32, 32)
@@ -191,3 +191,34 @@ def test_the_same_network_twice() -> None:
 def test_wrong_options_are_named(arch: str, options: dict[str, object], problem: str) -> None:
     with pytest.raises(OptionsError, match=problem):
         build_network(arch, COLOUR, 7, options)
+
+
+class _Skips(nn.Module):
+    """Skips its inner layer every other time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Linear(64, 4), nn.Linear(4, 4)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        out = self.first(x.flatten(1))
+        return out if self.calls % 2 == 0 else self.inner(out)
+
+
+def test_parameters_without_a_part_in_the_answer_are_noticed() -> None:
+    torch.manual_seed(0)
+    for network, all_used in (
+        (build_network(f"{MINE}:Careful", GRAY, 4), False),
+        (build_network(f"{MINE}:Plain", GRAY, 4), True),
+        (build_network("torchvision:squeezenet1_1", COLOUR, 4), True),
+        (_Skips(), False),
+    ):
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        shape = COLOUR if "features.0.weight" in before else GRAY
+        network.eval()
+        assert uses_all_parameters(network, shape) == all_used
+        assert not network.training
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        assert all(parameter.grad is None for parameter in network.parameters())

@@ -19,8 +19,6 @@ from zskt_dist.engine.base import Engine, State
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
-# Of networks that may have unused parameters in one iteration and not in another.
-warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified in DDP constructor, but did not")
 # Strides of a 1x1 kernel are ambiguous, so its gradient may carry others than its bucket; nothing is slower for it.
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 

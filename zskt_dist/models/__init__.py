@@ -5,7 +5,7 @@ from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.logits import ReadLogits
-from zskt_dist.models.registry import ask, build_network, count_parameters, is_own
+from zskt_dist.models.registry import ask, build_network, count_parameters, is_own, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
 from zskt_dist.models.vgg import VGG11
@@ -28,4 +28,5 @@ __all__ = [
     "checkpoint_activations",
     "count_parameters",
     "is_own",
+    "uses_all_parameters",
 ]

@@ -80,6 +80,26 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
         network.train(training)
 
 
+def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int = 4) -> bool:
+    """Whether every parameter has a part in what a network answers in training; the network stays as it is.
+
+    Args:
+        tries: Answers that are looked at, for some networks skip layers at random.
+    """
+    images = torch.zeros(2, *image_shape, device=next(network.parameters()).device)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    buffers, training = [(buffer, buffer.clone()) for buffer in network.buffers()], network.training
+    try:
+        network.train()
+        gradients = (torch.autograd.grad(network(images).sum(), parameters, allow_unused=True) for _ in range(tries))
+        return all(gradient is not None for each in gradients for gradient in each)
+    finally:
+        network.train(training)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
 def count_parameters(network: nn.Module) -> int:
     """Number of weights, trainable or frozen; buffers do not count."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 from zskt_dist.config import Config
 from zskt_dist.engine import DDPEngine, Engine
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import is_own
 from zskt_dist.runtime.networks import synchronised
 from zskt_dist.runtime.world import World
 
@@ -24,7 +23,7 @@ def new_engine(
     *,
     batch_size: int,
     clip_norm: float = 0.0,
-    arch: str = "",
+    find_unused_parameters: bool = False,
 ) -> Engine:
     """What trains `network`; all workers call together.
 
@@ -33,7 +32,7 @@ def new_engine(
         schedule: Learning-rate factor of an iteration.
         batch_size: Of all workers together.
         clip_norm: Largest total gradient norm; 0 does not clip.
-        arch: Name of the network; those that are not our own may have parameters that they do not use.
+        find_unused_parameters: Whether some may have no part in what the network returns.
 
     Raises:
         ConfigError: the engine is not installed, or cannot work on this device.
@@ -43,9 +42,13 @@ def new_engine(
     optimizer, weight = make_optimizer(network.parameters()), world.weight(batch_size)
     settings = config.engine
     if settings.kind == "ddp":
-        unused = not is_own(arch)
         return DDPEngine(
-            network, optimizer, schedule, clip_norm=clip_norm, weight=weight, find_unused_parameters=unused
+            network,
+            optimizer,
+            schedule,
+            clip_norm=clip_norm,
+            weight=weight,
+            find_unused_parameters=find_unused_parameters,
         )
 
     from zskt_dist.engine.deepspeed import DeepSpeedEngine, Zero

@@ -18,7 +18,7 @@ from zskt_dist.engine import Engine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.engines import new_engine
-from zskt_dist.runtime.networks import new_network, seed_layers, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import may_not_use_all, new_network, seed_layers, tap_pair, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import RecordedTraining, rate_on, records
 from zskt_dist.tracking.base import Row
@@ -83,7 +83,8 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     """Cross entropy with the paper's SGD recipe; a teacher always sees all images."""
     network = new_network(config, role, dataset.image_shape, dataset.num_classes).to(world.device)
     with_checkpointing(config, network)
-    engine = _sgd(config, TappedNetwork(network), world, getattr(config, role).arch)
+    unused = may_not_use_all(config, role, network, dataset.image_shape, world)
+    engine = _sgd(config, TappedNetwork(network), world, unused)
     seed = config.teacher_seed if role == "teacher" else config.seed
     subset = None if role == "teacher" else _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
@@ -102,7 +103,8 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     network = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
     with_checkpointing(config, network)
     tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
-    engine = _sgd(config, tapped_student, world, config.student.arch)
+    unused = may_not_use_all(config, "student", network, dataset.image_shape, world)
+    engine = _sgd(config, tapped_student, world, unused)
     settings = config.distill
     training = _steps(
         Distillation(
@@ -139,7 +141,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
         adam,
         lambda iteration: 1.0,
         batch_size=settings.batch_size,
-        arch=config.student.arch,
+        find_unused_parameters=may_not_use_all(config, "student", student, dataset.image_shape, world),
     )
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
@@ -148,7 +150,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     return SupervisedTask("finetune", engine, training, batches, settings.iterations, subset, seed_layers=layers)
 
 
-def _sgd(config: Config, network: nn.Module, world: World, arch: str) -> Engine:
+def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engine:
     recipe = config.supervised
     recorded = records(config, world.device, world.size)
     sgd = partial(
@@ -161,7 +163,8 @@ def _sgd(config: Config, network: nn.Module, world: World, arch: str) -> Engine:
     schedule = partial(
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
-    return new_engine(config, world, network, sgd, schedule, batch_size=recipe.batch_size, arch=arch)
+    size = recipe.batch_size
+    return new_engine(config, world, network, sgd, schedule, batch_size=size, find_unused_parameters=unused)
 
 
 def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
