@@ -57,6 +57,8 @@ def _values(kind: Any) -> str:
         return " or ".join(_values(argument) for argument in arguments)
     if origin is Literal:
         return ", ".join(f"`{_plain(value)}`" for value in arguments)
+    if origin is dict:
+        return "mapping"
     if origin is tuple:
         count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
         return f"list of {count}{_values(arguments[0])}s"

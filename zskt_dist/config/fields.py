@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -15,6 +15,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_l
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 # An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
 Layers = tuple[NonNegative, ...] | None
+Options = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
 
 
 def clash(key: str, value: object, problem: str) -> PydanticCustomError:

@@ -2,21 +2,28 @@
 
 from typing import Literal
 
-from zskt_dist.config.fields import Finite, Positive, PositiveFloat, Section, Seed
+from pydantic import Field
+
+from zskt_dist.config.fields import Finite, Options, Positive, PositiveFloat, Section, Seed
 
 
 class Teacher(Section):
     arch: str = "wrn-16-2"
-    """Registry name of the teacher's network."""
+    """The teacher's network: a name of ours, `timm:NAME`, `torchvision:NAME`, `package.module:callable`
+    (docs/networks.md)."""
+    options: Options = Field(default_factory=dict)
+    """Its keyword arguments besides those that follow from the images and classes."""
     checkpoint: str | None = None
-    """Weights: safetensors, or a state dict `torch.load(weights_only=True)` reads. null: pretrain and cache."""
+    """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache."""
     seed: Seed | None = None
     """Of the teacher's own training; null: the run's `seed`. A number lets runs of several seeds share a teacher."""
 
 
 class Student(Section):
     arch: str = "wrn-10-1"
-    """Registry name of the student's network."""
+    """The student's network, as `teacher.arch`."""
+    options: Options = Field(default_factory=dict)
+    """As `teacher.options`."""
 
 
 class Generator(Section):

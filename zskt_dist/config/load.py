@@ -55,6 +55,7 @@ CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, *ENGINE_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
 TEACHER_KEYS = (
     "teacher.arch",
+    "teacher.options",
     "data.name",
     "data.root",
     "data.mean",
@@ -64,6 +65,9 @@ TEACHER_KEYS = (
     "engine.batch_norm",
 )
 
+
+_ABSENT = object()
+"""In place of an option that is not given, for null is a value."""
 
 # YAML 1.1 reads `1e-3` as text; here it is a number, as in YAML 1.2.
 _FLOAT = (
@@ -163,7 +167,8 @@ def _digest(leaves: Mapping[str, Any]) -> str:
 def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:
     """Dotted keys, other than `exclude`, whose values differ."""
     old, new = _as_computed(before), _as_computed(after)
-    return [key for key in new if old.get(key) != new[key] and not is_under(key, exclude)]
+    differing = [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+    return [key for key in differing if not is_under(key, exclude)]
 
 
 def _as_computed(config: Config) -> dict[str, Any]:

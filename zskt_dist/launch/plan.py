@@ -2,10 +2,12 @@
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
 from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
@@ -17,7 +19,7 @@ from zskt_dist.models import count_parameters
 from zskt_dist.runtime.engines import check_installed
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
+from zskt_dist.runtime.networks import new_generator, outlines, read_fitting, tap_pair
 from zskt_dist.runtime.storage import check, is_file
 from zskt_dist.speed import pick
 
@@ -171,7 +173,7 @@ def _memory(config: Config) -> tuple[str, str | None]:
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:
-    if location is not None and not is_file(location, key):
+    if location is not None and not Path(location).is_dir() and not is_file(location, key):
         raise ConfigError(key, location, f"no such file; {otherwise}")
 
 
@@ -192,24 +194,33 @@ def _check_devices(config: Config) -> None:
 
 
 def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
-    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
-    with torch.device("meta"):
-        teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
-        if command != "pretrain" or config.supervised.network == "student":
-            student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
-        if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
-            weight = "distill" if command == "distill" else "loss"
-            tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
+    """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
+    with_student = command != "pretrain" or config.supervised.network == "student"
+    roles = ["teacher", "student"] if with_student else ["teacher"]
+    networks = outlines(config, roles, dataset.image_shape, dataset.num_classes)
+    _check_fit(config, networks, dataset.num_classes, command)
+    # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
+    if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
+        weight = "distill" if command == "distill" else "loss"
+        tap_pair(config, networks["teacher"], networks["student"], dataset.image_shape, weight=weight)
+
+
+def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int, command: str) -> None:
+    """Weights that are there are sound and fit."""
+    given = {"teacher.checkpoint": config.teacher.checkpoint} if command != "pretrain" else {}
+    if command == "finetune":
+        given["finetune.student"] = config.finetune.student
+    for key, location in given.items():
+        if location is not None and (Path(location).is_dir() or is_file(location, key)):
+            role = "student" if key == "finetune.student" else "teacher"
+            read_fitting(config, role, networks[role], num_classes, location, key)
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
+    networks = outlines(config, ["teacher", "student"], dataset.image_shape, dataset.num_classes)
     with torch.device("meta"):
-        networks = {
-            role: new_network(config, role, dataset.image_shape, dataset.num_classes) for role in ("teacher", "student")
-        }
         networks["generator"] = new_generator(config, dataset.image_shape)
-        return {role: count_parameters(network) for role, network in networks.items()}
+    return {role: count_parameters(network) for role, network in networks.items()}
 
 
 def _teacher_source(job: Job) -> str:

@@ -1,21 +1,33 @@
 """Networks: teachers and students by name, the generator, and taps into any network."""
 
 from zskt_dist.models.checkpointing import checkpoint_activations
+from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.lenet import LeNet
-from zskt_dist.models.registry import ImageShape, build_network, count_parameters, sharing_weights
+from zskt_dist.models.logits import ReadLogits
+from zskt_dist.models.registry import ask, build_network, count_parameters, is_own, sharing_weights, uses_all_parameters
+from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
+from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
 __all__ = [
+    "VGG11",
     "Beliefs",
     "Generator",
     "ImageShape",
     "LeNet",
+    "NetworkError",
+    "OptionsError",
+    "ReadLogits",
+    "ResNet",
     "TappedNetwork",
     "WideResNet",
+    "ask",
     "build_network",
     "checkpoint_activations",
     "count_parameters",
+    "is_own",
     "sharing_weights",
+    "uses_all_parameters",
 ]

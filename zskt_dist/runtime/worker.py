@@ -215,8 +215,10 @@ class Worker:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
         config = self.job.config
         mean, std = self.dataset.mean_std
+        section = getattr(config, role)
         about = {
-            "arch": getattr(config, role).arch,
+            "arch": section.arch,
+            "options": section.options,
             "image_shape": list(self.dataset.image_shape),
             "num_classes": self.dataset.num_classes,
             "mean": mean,

@@ -19,7 +19,14 @@ from zskt_dist.data import on_device
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import (
+    may_not_use_all,
+    new_generator,
+    new_network,
+    seed_layers,
+    tap_pair,
+    with_checkpointing,
+)
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
@@ -63,6 +70,7 @@ class ZeroShotTask:
         else:
             frozen = teacher
         with_checkpointing(config, frozen, student, generator)
+        unused = may_not_use_all(config, "student", student, image_shape, world)
         tapped_teacher, tapped_student = tap_pair(config, frozen, student, image_shape)
         self.picks.apply(generator, tapped_teacher, tapped_student)
         rates = config.optimizer.generator_lr, config.optimizer.student_lr
@@ -76,6 +84,7 @@ class ZeroShotTask:
                 batch_size=config.batch_size,
                 clip_norm=config.optimizer.clip_norm,
                 bfloat16=self.picks.autocast is not None,
+                find_unused_parameters=name == "student" and unused,
             )
             for name, network, learning_rate in zip(
                 ("generator", "student"), (generator, tapped_student), rates, strict=True
@@ -101,6 +110,8 @@ class ZeroShotTask:
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
     def step(self, iteration: int) -> Metrics:
+        if not self.picks.cuda_graphs:  # which hold what their layers draw
+            seed_layers(self._config.seed, self._world, iteration)
         metrics = self._step(self.noise(iteration))
         self.held_out.after(iteration + 1)
         return metrics
