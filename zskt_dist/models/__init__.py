@@ -1,6 +1,7 @@
 """Networks: teachers and students by name, the generator, and taps into any network."""
 
 from zskt_dist.models.checkpointing import checkpoint_activations
+from zskt_dist.models.declared import Declared, Statistics, declared_by_arch
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.registry import ImageShape, build_network, count_parameters
@@ -9,12 +10,15 @@ from zskt_dist.models.wide_resnet import WideResNet
 
 __all__ = [
     "Beliefs",
+    "Declared",
     "Generator",
     "ImageShape",
     "LeNet",
+    "Statistics",
     "TappedNetwork",
     "WideResNet",
     "build_network",
     "checkpoint_activations",
     "count_parameters",
+    "declared_by_arch",
 ]

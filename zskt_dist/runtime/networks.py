@@ -29,6 +29,27 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
         raise ConfigError(f"{role}.arch", arch, str(error)) from None
 
 
+def check_takes(network: nn.Module, role: str, config: Config, image_shape: ImageShape) -> None:
+    """Whether a network of the meta device takes such images: some pool or cut them until nothing is left.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *image_shape, device="meta"))
+    except NotImplementedError:
+        pass  # it asks for numbers, which there are none of here; training will tell
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if "meta" not in str(error):  # as above
+            arch, size = getattr(config, role).arch, "x".join(str(number) for number in image_shape)
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"{role}.arch", arch, f"does not take images of {size}: {line}") from None
+    finally:
+        network.train(training)
+
+
 def new_generator(config: Config, image_shape: ImageShape) -> Generator:
     """The generator of a configuration for images of this shape, initialised from the run's seed."""
     seed_initialisation(config.seed, "generator")
