@@ -22,17 +22,18 @@ from zskt_dist.report.runs import find_runs, group_runs
 from zskt_dist.runtime.weights import read_about, save_weights
 from zskt_dist.tracking.local import read_history
 
-NO_DATA = [*TINY, "data.name=none", "name=run", "evaluation.held_out_images=16", "launch.cpus_per_worker=1"]
-NO_DATA += ["teacher.arch=wrn-10-1", "student.arch=wrn-10-1", "teacher.checkpoint=teacher.safetensors"]
+NO_DATA = [*TINY, "data.name=none", "name=run", "evaluation.held_out_images=8", "launch.cpus_per_worker=1"]
+NO_DATA += ["iterations=5", "evaluation.snapshots=2"]
+NO_DATA += ["teacher.checkpoint=teacher.safetensors"]
 RUN = Path("runs/digits/run")
-COLOUR = ImageShape(3, 30, 45)
+COLOUR = ImageShape(3, 10, 14)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current one, with a teacher of oblong colour images."""
     monkeypatch.chdir(tmp_path)
-    _save_teacher("wrn-10-1", COLOUR, 5)
+    _save_teacher("lenet", COLOUR, 5)
     return tmp_path
 
 
@@ -83,17 +84,17 @@ def test_what_is_measured_and_what_is_not(folder: Path, capsys: pytest.CaptureFi
     assert [result["student"][name] for name in ("accuracy_last", "accuracy_best", "agreement")] == [None] * 3
     assert 0 <= result["estimates"]["label_free_score"] <= 1
     rows = read_history(RUN / "history.parquet")
-    assert [row["iteration"] for row in rows if "label_free_score" in row] == [4, 8, 10]
+    assert [row["iteration"] for row in rows if "label_free_score" in row] == [4, 5]
     assert not any(name in row for row in rows for name in ("accuracy", "agreement"))
     output = capsys.readouterr().out
-    assert "student 10/10: label_free_score" in output
+    assert "student 5/5: label_free_score" in output
     assert "no test images: accuracy is not measured" in output
     assert _train() == 0, "a finished run answers"
 
 
 def test_the_student_is_the_one_that_a_run_with_test_images_makes(folder: Path) -> None:
     about = {"image_shape": [1, 8, 8], "num_classes": 10, "mean": [0.3054], "std": [0.376]}
-    save_weights(Path("teacher.safetensors"), build_network("wrn-10-1", ImageShape(1, 8, 8), 10), about)
+    save_weights(Path("teacher.safetensors"), build_network("lenet", ImageShape(1, 8, 8), 10), about)
     assert _train("name=none") == 0
     assert _train("name=digits", "data.name=digits") == 0
     none, digits = (_result(RUN.with_name(name)) for name in ("none", "digits"))
@@ -139,11 +140,11 @@ def test_the_report_has_the_run_and_no_accuracy(folder: Path) -> None:
 
 def test_dry_run_says_what_cannot_be_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _train("--dry-run") == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert "none, 3x30x45, 5 classes, no data: accuracy cannot be measured; label-free scores only" in output
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "none, 3x10x14, 5 classes, no data: accuracy cannot be measured; label-free scores only" in output
     assert "mean 0.25, 0.25, 0.25 and std 0.5, 0.5, 0.5, from teacher.checkpoint" in output
     assert "ready: configuration" in output
-    assert "about" in output.split("memory")[1][:12]
+    assert "memory about" in output
     assert not (folder / "runs").exists()
 
 
@@ -152,7 +153,7 @@ def test_an_image_that_is_too_small_is_refused_before_training(
     dry: bool, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _save_teacher("wrn-10-1", ImageShape(1, 7, 40), 5)
-    assert _train("student.arch=lenet", *(["--dry-run"] if dry else [])) == (0 if dry else 2)
+    assert _train("teacher.arch=wrn-10-1", *(["--dry-run"] if dry else [])) == (0 if dry else 2)
     said = capsys.readouterr()
     assert "student.arch='lenet': LeNet needs images of at least 8x8, got 7x40" in (said.out if dry else said.err)
 
@@ -177,7 +178,7 @@ def test_evaluate_asks_for_images_and_takes_them(folder: Path, capsys: pytest.Ca
     assert evaluate.main([str(RUN)]) == 2
     assert "say which: data.name=… data.root=…" in capsys.readouterr().err
     rng = np.random.default_rng(0)
-    images = [png(rng.integers(0, 256, (30, 45, 3), dtype=np.uint8)) for _ in range(10)]
+    images = [png(rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)) for _ in range(10)]
     write_parquet(folder / "images/test-0.parquet", images, [0, 1, 2, 3, 4] * 2)
     words = ["data.name=parquet", "data.root=images", "transitions.images=0", "evaluation.noise_images=0"]
     assert evaluate.main([str(RUN), *words, "--json", "told.json"]) == 0
@@ -211,7 +212,7 @@ def test_224_pixels_and_1000_classes_in_less_than_8_gib(tmp_path: Path) -> None:
     words = ["data.name=none", "data.image_shape=[3,224,224]", "data.num_classes=1000", "name=run"]
     words += ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]", "tracking.uri=none", "iterations=2"]
     words += ["teacher.arch=wrn-10-1", "teacher.checkpoint=teacher.pt", "student.arch=wrn-10-1", "batch_size=4"]
-    words += ["transfer.student_steps=2", "evaluation.held_out_images=8", "tracking.images=4", "speed=plain"]
+    words += ["transfer.student_steps=2", "evaluation.held_out_images=8", "tracking.images=4", "speed=plain", "evaluation.snapshots=1"]
     command = [sys.executable, "-c", LARGE, *words]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

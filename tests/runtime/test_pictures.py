@@ -22,7 +22,7 @@ def test_four_images_in_two_columns_with_borders_of_two(channels: int, tmp_path:
 
 
 def test_small_images_are_enlarged_alike_in_both_directions(tmp_path: Path) -> None:
-    assert _pixels(torch.rand(1, 1, 9, 24), tmp_path / "grid.png").shape == (2 * 9 + 4, 2 * 24 + 4, 3)
+    assert _pixels(torch.rand(2, 1, 9, 24), tmp_path / "grid.png").shape == (2 * (2 * 9 + 2) + 2, 2 * 24 + 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_which_channels_are_colours(channels: int, shown: list[int], tmp_path: P
     images[..., -1, -1] = 2
     pixels = _pixels(images, tmp_path / "grid.png")
     assert pixels[10, 10].tolist() == pytest.approx(shown, abs=1)
-    assert pixels[49, 49].tolist() == [255, 255, 255]
+    assert pixels[47, 47].tolist() == [255, 255, 255]

@@ -157,7 +157,11 @@ MISTAKES = {
         ["evaluation.every=2"],
         "iterations='…': cannot be swept with sweep.scheduler=asha",
     ),
-    "accuracy without data": (ONE_SEED, [NO_DATA, "sweep.select_by=accuracy"], "sweep.select_by='accuracy': needs test"),
+    "accuracy without data": (
+        ONE_SEED,
+        [NO_DATA, "sweep.select_by=accuracy"],
+        "sweep.select_by='accuracy': needs test",
+    ),
     "evaluation without data": (
         ONE_SEED + "evaluate: {transitions.images: 5}\n",
         [NO_DATA],

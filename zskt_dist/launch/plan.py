@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from rich.console import Console
@@ -55,13 +56,15 @@ def describe(job: Job) -> Lines:
     try:
         inputs = open_inputs(job)
     except UserError:
-        lines.append(("data", f"{config.data.name} at {config.data.root}"))
+        none = config.data.name == "none"
+        lines.append(("data", _use_of_images(job) if none else f"{config.data.name} at {config.data.root}"))
     else:
         shape = "x".join(str(size) for size in inputs.image_shape)
         name = inputs.dataset.name if inputs.dataset else "none"
         lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(job)}"))
         lines.append(("normalised", _normalisation(inputs)))
-        lines += _networks(job, inputs)
+        with suppress(UserError):  # networks that cannot be built are among the problems
+            lines += _networks(job, inputs)
     lines += _training(job)
     most = launch.most_workers
     workers = f"{most} worker{'s' * (most > 1)}"

@@ -75,7 +75,7 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
     given = data.image_shape and ImageShape(*data.image_shape)
     shape: ImageShape | None = _settled(
         "images of {}",
-        ("data.image_shape", given, given),
+        ("data.image_shape", given and list(given), given),
         ("data.name", data.name, dataset and dataset.image_shape),
         *by_weights("image_shape"),
     )
