@@ -15,7 +15,7 @@ from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 from zskt_dist.runtime.storage import absolute
-from zskt_dist.tracking.base import Row
+from zskt_dist.tracking.base import Row, is_evaluation
 from zskt_dist.tracking.local import read_history
 
 _POLL_SECONDS = 0.5
@@ -95,7 +95,7 @@ class TrialRun(tune.Trainable):
     def _run(self) -> None:
         try:
             self.directory.mirror.pull(checkpoints=False)
-            self.earlier = deque(row for row in read_history(self.directory.history) if "accuracy" in row)
+            self.earlier = deque(row for row in read_history(self.directory.history) if is_evaluation(row))
             if ended := self.order["ended"]:
                 self.outcome = {"state": ended}
             else:

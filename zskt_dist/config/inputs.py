@@ -34,14 +34,18 @@ class Generator(Section):
 
 
 class Data(Section):
-    name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet"] = "digits"
-    """Real images, for training the teacher and for evaluation; the transfer never reads them."""
+    name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet", "none"] = "digits"
+    """Real images, for training the teacher and for evaluation; the transfer never reads them. none: there are none."""
     root: str = "data"
     """Folder with the data set (unused by digits)."""
     download: bool = False
     """Let torchvision download what is missing."""
+    image_shape: tuple[Positive, Positive, Positive] | None = None
+    """[channels, height, width] of the networks' images; null: those of the data set, else what the teacher says."""
+    num_classes: Positive | None = None
+    """Length of the logits; null: as `image_shape`."""
     mean: tuple[Finite, ...] | None = None
-    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one (parquet: measured on the train split)."""
+    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one, else the teacher's (docs/inputs.md)."""
     std: tuple[PositiveFloat, ...] | None = None
     """Per-channel standard deviation, as `mean`."""
     images_per_class: Positive | None = None

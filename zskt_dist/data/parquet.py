@@ -111,9 +111,12 @@ class ParquetImages:
     def _find(self, split: str) -> list[Path]:
         return sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))
 
+    def has(self, split: SplitName) -> bool:
+        return bool(self._files[split])
+
     def require(self, split: SplitName) -> None:
         """Raises ConfigError where the split has no files."""
-        if not self._files[split]:
+        if not self.has(split):
             raise ConfigError("data.root", str(self.root), f"has no {split}-*.parquet or {split}.parquet")
 
     def _column(self, schema: pa.Schema, names: tuple[str, ...]) -> str:

@@ -54,19 +54,22 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         needs_train: Whether a missing train split is an error already now, where that shows without reading.
 
     Raises:
-        ConfigError: it is not where `data.root` says, or its channels do not fit `data.mean`.
+        ConfigError: it is not where `data.root` says, its channels do not fit `data.mean`, or there is none.
     """
     data = config.data
+    if data.name == "none":
+        raise ConfigError("data.name", "none", "there are no images to read")
     read: Callable[[SplitName], Split]
     read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
+    has_train = True
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
         parquet = ParquetImages(data.root)
         if needs_train:
             parquet.require("train")
         shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
-        read_labels = parquet.read_labels
+        read_labels, has_train = parquet.read_labels, parquet.has("train")
         statistics, augmentation = given, "crop"
     else:
         facts = KNOWN[data.name]
@@ -83,6 +86,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         read_labels=read_labels,
         statistics=statistics,
         augmentation=augmentation if data.augment == "auto" else data.augment,
+        has_train=has_train,
     )
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,13 +11,14 @@ from rich.table import Table
 from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
+from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.room import describe_memory, lack_of_memory
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.engines import check_installed
+from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
 from zskt_dist.runtime.networks import new_generator, outlines, read_fitting, tap_pair
@@ -44,14 +46,10 @@ def problems(job: Job) -> Iterator[UserError]:
     except UserError as error:
         yield error
     try:
-        dataset = open_dataset(config, needs_train=job.needs_training_images)
-        _check_networks(config, dataset, job.command)
-        if config.data.name != "digits":
-            dataset.read("test")  # downloads, where that is allowed, before several workers would
-        if job.sees_images_per_class:
-            balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
-        if config.data.name == "svhn" and config.data.download and job.needs_training_images:
-            dataset.read("train")  # SVHN is downloaded split by split
+        inputs = open_inputs(job)
+        _check_networks(config, inputs, job.command)
+        if inputs.dataset is not None:
+            _check_images(job, inputs.dataset)
     except UserError as error:
         yield error
 
@@ -61,13 +59,17 @@ def describe(job: Job) -> Lines:
     config, launch = job.config, job.config.launch
     lines = [("run directory", job.directory)]
     try:
-        dataset = open_dataset(config)
+        inputs = open_inputs(job)
     except UserError:
-        lines.append(("data", f"{config.data.name} at {config.data.root}"))
+        none = config.data.name == "none"
+        lines.append(("data", _use_of_images(job) if none else f"{config.data.name} at {config.data.root}"))
     else:
-        shape = "x".join(str(size) for size in dataset.image_shape)
-        lines.append(("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes, {_use_of_images(job)}"))
-        lines += _networks(job, dataset)
+        shape = "x".join(str(size) for size in inputs.image_shape)
+        name = inputs.dataset.name if inputs.dataset else "none"
+        lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(job)}"))
+        lines.append(("normalised", _normalisation(inputs)))
+        with suppress(UserError):  # networks that cannot be built are among the problems
+            lines += _networks(job, inputs)
     lines += _training(job)
     most = launch.most_workers
     workers = f"{most} worker{'s' * (most > 1)}"
@@ -78,14 +80,23 @@ def describe(job: Job) -> Lines:
 
 
 def _use_of_images(job: Job) -> str:
+    if job.config.data.name == "none":
+        return "no data: accuracy cannot be measured; label-free scores only"
     if job.command == "train":
         return "for evaluation, and to train the teacher where it has to be" if job.needs_training_images else "to test"
     count = job.config.data.images_per_class
     return "all training images" if count is None or job.role == "teacher" else f"{count} training images per class"
 
 
-def _networks(job: Job, dataset: ImageDataset) -> Lines:
-    config, sizes = job.config, _parameter_counts(job.config, dataset)
+def _normalisation(inputs: Inputs) -> str:
+    if inputs.statistics is None:
+        return "as measured on the train images"
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in inputs.statistics)
+    return f"(pixel / 255 - mean) / std with mean {mean} and std {std}, from {inputs.normalised_by}"
+
+
+def _networks(job: Job, inputs: Inputs) -> Lines:
+    config, sizes = job.config, _parameter_counts(job.config, inputs)
     lines = []
     if not (job.command == "pretrain" and job.role == "student"):
         lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
@@ -151,7 +162,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column()
     table.add_column(overflow="fold")
     found = list(problems(job))
-    needs, lack = ("", None) if found or command != "train" else _memory(config)
+    needs, lack = ("", None) if found or command != "train" else _memory(job)
     for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
@@ -164,12 +175,11 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
 
 
-def _memory(config: Config) -> tuple[str, str | None]:
+def _memory(job: Job) -> tuple[str, str | None]:
     """What the zero-shot transfer takes, and what to do where it is more than there is."""
-    dataset = open_dataset(config)
-    about = dataset.image_shape, dataset.num_classes
-    memory = estimate_memory(config, *about)
-    return describe_memory(memory, config), lack_of_memory(config, *about, memory)
+    shape, classes, *_ = open_inputs(job)
+    memory = estimate_memory(job.config, shape, classes)
+    return describe_memory(memory, job.config), lack_of_memory(job.config, shape, classes, memory)
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:
@@ -193,16 +203,28 @@ def _check_devices(config: Config) -> None:
             )
 
 
-def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
+def _check_images(job: Job, dataset: ImageDataset) -> None:
+    """The images that the job reads are there, those of each class too."""
+    config = job.config
+    if config.data.name != "digits":
+        dataset.read("test")  # downloads, where that is allowed, before several workers would
+    if job.sees_images_per_class:
+        balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
+    if config.data.name == "svhn" and config.data.download and job.needs_training_images:
+        dataset.read("train")  # SVHN is downloaded split by split
+
+
+def _check_networks(config: Config, inputs: Inputs, command: str) -> None:
     """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
     with_student = command != "pretrain" or config.supervised.network == "student"
     roles = ["teacher", "student"] if with_student else ["teacher"]
-    networks = outlines(config, roles, dataset.image_shape, dataset.num_classes)
-    _check_fit(config, networks, dataset.num_classes, command)
+    shape, classes, *_ = inputs
+    networks = outlines(config, roles, shape, classes)
+    _check_fit(config, networks, classes, command)
     # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
     if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
         weight = "distill" if command == "distill" else "loss"
-        tap_pair(config, networks["teacher"], networks["student"], dataset.image_shape, weight=weight)
+        tap_pair(config, networks["teacher"], networks["student"], shape, weight=weight)
 
 
 def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int, command: str) -> None:
@@ -216,10 +238,11 @@ def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int,
             read_fitting(config, role, networks[role], num_classes, location, key)
 
 
-def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
-    networks = outlines(config, ["teacher", "student"], dataset.image_shape, dataset.num_classes)
+def _parameter_counts(config: Config, inputs: Inputs) -> dict[str, int]:
+    shape, classes, *_ = inputs
+    networks = outlines(config, ["teacher", "student"], shape, classes)
     with torch.device("meta"):
-        networks["generator"] = new_generator(config, dataset.image_shape)
+        networks["generator"] = new_generator(config, shape)
     return {role: count_parameters(network) for role, network in networks.items()}
 
 

@@ -70,6 +70,7 @@ def _note(metrics: dict[str, float]) -> str:
     shown = (
         ("accuracy", ".4f"),
         ("agreement", ".4f"),
+        ("label_free_score", ".4f"),
         ("kl", ".3g"),
         ("loss", ".3g"),
         ("iterations_per_second", ".3g"),

@@ -2,6 +2,7 @@
 
 from zskt_dist.models.checkpointing import checkpoint_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
+from zskt_dist.models.declared import Declared, Statistics, declared_by_arch
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.logits import ReadLogits
@@ -14,6 +15,7 @@ from zskt_dist.models.wide_resnet import WideResNet
 __all__ = [
     "VGG11",
     "Beliefs",
+    "Declared",
     "Generator",
     "ImageShape",
     "LeNet",
@@ -21,12 +23,14 @@ __all__ = [
     "OptionsError",
     "ReadLogits",
     "ResNet",
+    "Statistics",
     "TappedNetwork",
     "WideResNet",
     "ask",
     "build_network",
     "checkpoint_activations",
     "count_parameters",
+    "declared_by_arch",
     "is_own",
     "sharing_weights",
     "uses_all_parameters",

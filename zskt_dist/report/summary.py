@@ -33,6 +33,8 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         f"{result['launcher']}, {result['device']}, {result.get('speed', 'plain')}{resumed}",
         soft_wrap=True,
     )
+    if result.get("dataset") == "none":
+        console.print("no test images: accuracy is not measured")
     if estimates := result.get("estimates"):
         console.print(
             f"without labels: agrees with the teacher on {100 * estimates['held_out_agreement']:.1f} % of held-out "

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,8 +91,9 @@ class Cadence:
 class Outcome:
     """What the loop has to say after the last iteration."""
 
-    scores: Scores
-    accuracy_best: float
+    scores: Scores | None
+    """None without test images, as the accuracy."""
+    accuracy_best: float | None
     resumed_from: int | None
     seconds: float
     """Training, evaluation and saving, summed over resumed runs."""
@@ -105,7 +106,7 @@ class Loop:
     """Runs `task` to its last iteration.
 
     Args:
-        evaluate: Scores a network; all ranks call it together.
+        evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
         tracker: Further records, told of new rows only; on rank 0 alone.
         on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
@@ -121,7 +122,7 @@ class Loop:
         store: CheckpointStore,
         cadence: Cadence,
         *,
-        evaluate: Callable[[nn.Module], Scores],
+        evaluate: Callable[[nn.Module], Scores] | None,
         history: History,
         tracker: Tracker,
         stop: StopVote,
@@ -201,10 +202,8 @@ class Loop:
 
     def _evaluate(self, done: int) -> None:
         with self.task.trained() as network:
-            scores = self.evaluate(network)
-            values = {"accuracy": scores.accuracy}
-            if scores.agreement is not None:
-                values["agreement"] = scores.agreement
+            scores = asdict(self.evaluate(network)) if self.evaluate else {}
+            values = {name: value for name, value in scores.items() if value is not None}
             values |= self.task.judge(network, done)
         self._report(done, values)
         path = self.figures / f"pseudo_images_{done:08d}.png"
@@ -244,11 +243,10 @@ class Loop:
         return self.seconds + time.perf_counter() - self._clock
 
     def _outcome(self, resumed_from: int | None) -> Outcome:
-        evaluated = [row for row in self.history.rows if "accuracy" in row]
-        last, seconds = evaluated[-1], self._elapsed()
+        last, seconds = self.history.rows[-1], self._elapsed()
         return Outcome(
-            scores=Scores(last["accuracy"], last.get("agreement")),
-            accuracy_best=max(row["accuracy"] for row in evaluated),
+            scores=Scores(last["accuracy"], last.get("agreement")) if "accuracy" in last else None,
+            accuracy_best=max((row["accuracy"] for row in self.history.rows if "accuracy" in row), default=None),
             resumed_from=resumed_from,
             seconds=seconds,
             iterations_per_second=self.task.iterations / seconds,

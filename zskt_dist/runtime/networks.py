@@ -45,7 +45,7 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
 
 
 def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_classes: int) -> dict[str, nn.Module]:
-    """Networks to be looked at before anything is computed, which have been asked once where they are not our own.
+    """Networks to be looked at before anything is computed, which have been asked once.
 
     They are on the meta device, in milliseconds and without memory; but on the CPU where somebody's code needs numbers.
 
@@ -57,8 +57,7 @@ def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_
         network = new_network(config, role, image_shape, num_classes)
         arch: str = getattr(config, role).arch
         try:
-            if not is_own(arch):
-                ask(network, image_shape)
+            ask(network, image_shape)
         except NetworkError as error:
             raise ConfigError(f"{role}.arch", arch, str(error)) from None
         return network

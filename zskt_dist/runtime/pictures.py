@@ -10,9 +10,13 @@ from zskt_dist.files import write_atomic
 
 
 def save_grid(images: Tensor, path: Path) -> None:
-    """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible."""
+    """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible.
+
+    Three channels are colours; of more the first three are, and two are shown as the first alone.
+    """
     images = images.detach().float().cpu()
-    factor = max(1, 48 // images.shape[-1])
+    images = images[:, : 3 if images.shape[1] > 2 else 1]
+    factor = max(1, 48 // max(images.shape[2:]))
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     buffer = io.BytesIO()
     columns = round(len(images) ** 0.5)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zskt_dist.files import write_atomic, write_json
-from zskt_dist.tracking.base import Row
+from zskt_dist.tracking.base import Row, is_evaluation
 
 
 class History:
@@ -72,5 +72,5 @@ class ProgressFile:
     def show(self, row: Row) -> None:
         """Metrics to be shown from now on."""
         self._metrics = self._metrics | row
-        if "accuracy" in row:
+        if is_evaluation(row):
             self._evaluated = int(row["iteration"])
