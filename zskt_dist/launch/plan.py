@@ -14,10 +14,11 @@ from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.room import describe_memory, lack_of_memory
 from zskt_dist.models import count_parameters
+from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runtime.engines import check_installed
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
+from zskt_dist.runtime.networks import new_generator, new_network
 from zskt_dist.runtime.storage import check, is_file
 
 Lines = list[tuple[str, str]]
@@ -146,10 +147,14 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column()
     table.add_column(overflow="fold")
     found = list(problems(job))
+    attention = None if found or command not in ("train", "distill") else _compared_layers(job)
     needs, lack = ("", None) if found or command != "train" else _memory(config)
-    for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
+    compares = [("attention", f"compares {attention}")] if attention else []
+    for topic, text in [*describe(job), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
+    if attention and attention.warning:
+        console.print(f"attention: {attention.warning}", style="yellow", soft_wrap=True, highlight=False)
     if lack:
         console.print(f"memory: {lack}", style="yellow", soft_wrap=True, highlight=False)
     for problem in found:
@@ -157,6 +162,10 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     if not found:
         console.print("ready: configuration, files and resources are in order")
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
+
+
+def _compared_layers(job: Job) -> Attention | None:
+    return _check_networks(job.config, open_dataset(job.config), job.command)
 
 
 def _memory(config: Config) -> tuple[str, str | None]:
@@ -188,8 +197,12 @@ def _check_devices(config: Config) -> None:
             )
 
 
-def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
-    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
+def _check_networks(config: Config, dataset: ImageDataset, command: str) -> Attention | None:
+    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds.
+
+    Returns:
+        The layers that are compared; None: the command compares none.
+    """
     with torch.device("meta"):
         teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
         if command != "pretrain" or config.supervised.network == "student":
@@ -197,7 +210,10 @@ def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None
         # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
         if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
             weight = "distill" if command == "distill" else "loss"
-            tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
+            attention = pair_layers(config, teacher, student, dataset.image_shape, weight=weight)
+            tap_pair(config, teacher, student, attention, weight=weight)
+            return attention
+    return None
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:

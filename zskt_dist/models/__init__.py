@@ -2,6 +2,15 @@
 
 from zskt_dist.models.checkpointing import checkpoint_activations
 from zskt_dist.models.generator import Generator
+from zskt_dist.models.layers import (
+    Layer,
+    candidates,
+    declared,
+    is_channels_last,
+    last_of_each_size,
+    observe,
+    pair_by_size,
+)
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.registry import ImageShape, build_network, count_parameters
 from zskt_dist.models.taps import Beliefs, TappedNetwork
@@ -11,10 +20,17 @@ __all__ = [
     "Beliefs",
     "Generator",
     "ImageShape",
+    "Layer",
     "LeNet",
     "TappedNetwork",
     "WideResNet",
     "build_network",
+    "candidates",
     "checkpoint_activations",
     "count_parameters",
+    "declared",
+    "is_channels_last",
+    "last_of_each_size",
+    "observe",
+    "pair_by_size",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.runtime.attention import Attention
 from zskt_dist.runtime.checkpoint import CheckpointStore, State
 from zskt_dist.runtime.evaluation import Scores
 from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
@@ -49,6 +50,8 @@ class Task(Protocol):
     speed: str
     """For people: the fast paths that iterations take."""
     iterations: int
+    attention: Attention | None
+    """Layers compared with the teacher's; None: the algorithm compares none."""
     weight: float
     """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
 

@@ -17,9 +17,10 @@ from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
 from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.runtime.attention import pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import new_generator, new_network, with_checkpointing
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
@@ -35,7 +36,7 @@ class ZeroShotTask:
         picks: How iterations are computed; None: as configured.
 
     Raises:
-        ConfigError: the attention maps of teacher and student do not pair.
+        ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
     """
 
     phase = "student"
@@ -58,12 +59,13 @@ class ZeroShotTask:
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
         self.speed = str(self.picks)
+        self.attention = pair_layers(config, teacher, student, image_shape)
         if self.picks.folded_teacher:
-            frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
+            frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)
         else:
             frozen = teacher
         with_checkpointing(config, frozen, student, generator)
-        tapped_teacher, tapped_student = tap_pair(config, frozen, student, image_shape)
+        tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
         self.picks.apply(generator, tapped_teacher, tapped_student)
         rates = config.optimizer.generator_lr, config.optimizer.student_lr
         self.engines = {
@@ -87,7 +89,7 @@ class ZeroShotTask:
             gap=belief_gap(
                 config.loss.divergence, temperature=config.loss.temperature, reduction=config.loss.reduction
             ),
-            beta=config.loss.beta,
+            beta=config.loss.beta if self.attention.pairs else 0.0,
             attention=config.loss.attention,
             generator_steps=config.transfer.generator_steps,
             student_steps=config.transfer.student_steps,
