@@ -31,15 +31,12 @@ class Transfer(Section):
 
 
 class Taps(Section):
-    """Layers whose attention maps are compared, the first of one network with the first of the other, and so on.
-
-    In place of the section, `taps: auto` pairs layers by size (docs/attention.md) and `taps: none` compares none.
-    """
+    """Layers whose attention maps are compared, the first of one network with the first of the other, and so on."""
 
     teacher: LayerNames = None
-    """Layers of the teacher, as `python -m zskt_dist.layers` lists them; null: auto."""
+    """Names of the teacher's layers, as `python -m zskt_dist.layers` lists them; null: auto."""
     student: LayerNames = None
-    """Layers of the student, as many."""
+    """Names of the student's layers, as many."""
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -73,13 +70,15 @@ class Loss(Section):
     attention_layers: Layers = None
     """Positions of the block outputs compared, of networks that declare them; null: `taps` decides."""
     taps: Annotated[Taps, BeforeValidator(_taps_preset)] = Taps()
+    """Layers compared. auto, in place of the section: block outputs that both networks declare, else the last maps of
+    equal size, and none, with a warning, where there are none (docs/attention.md); none: no attention term."""
     resize_maps: bool = False
     """Also compare attention maps of unequal size, the larger one averaged down to the smaller."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if self.attention_layers is not None and self.taps.teacher is not None:
-            raise clash("loss.attention_layers", list(self.attention_layers), "and loss.taps both choose; use one")
+            raise clash("loss.attention_layers", list(self.attention_layers), "and loss.taps both choose layers; use one")
         return self
 
 
