@@ -24,9 +24,7 @@ from zskt_dist.models.layers import is_map
 
 def _last(network: nn.Module, image_shape: ImageShape = SHAPE) -> dict[str, int]:
     """Names of the last layers with their heights."""
-    return {
-        layer.name: size[0] for size, layer in last_of_each_size(candidates(network, image_shape)).items()
-    }
+    return {layer.name: size[0] for size, layer in last_of_each_size(candidates(network, image_shape)).items()}
 
 
 def test_modules_are_listed_as_they_finish() -> None:

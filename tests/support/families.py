@@ -67,7 +67,7 @@ class Residual(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A network within a network: 8x8 maps end with `body.stem`, 4x4 ones with `body.blocks.0`, 2x2 ones with `body`."""
+    """A network within a network; maps end with `body.stem` (8x8), `body.blocks.0` (4x4) and `body` (2x2)."""
 
     def __init__(self) -> None:
         super().__init__()

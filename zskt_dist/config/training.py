@@ -78,7 +78,9 @@ class Loss(Section):
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if self.attention_layers is not None and self.taps.teacher is not None:
-            raise clash("loss.attention_layers", list(self.attention_layers), "and loss.taps both choose layers; use one")
+            raise clash(
+                "loss.attention_layers", list(self.attention_layers), "and loss.taps both choose layers; use one"
+            )
         return self
 
 

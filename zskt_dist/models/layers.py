@@ -1,4 +1,4 @@
-"""What the layers of a network give, and which of them show where it looks: found by a forward pass, for any network."""
+"""What the layers of any network give, found by a forward pass, and which of them show where it looks."""
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
@@ -34,7 +34,7 @@ class Layer(NamedTuple):
     @property
     def size(self) -> Size:
         """Of its map; for layers that give [1, C, H, W]."""
-        assert self.output is not None and len(self.output) == 4
+        assert self.output is not None
         return self.output[2], self.output[3]
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from zskt_dist.models import (
     pair_by_size,
 )
 
+
 @dataclass(frozen=True)
 class Attention:
     """Layers of teacher and student whose attention maps are compared; none: there is no attention term.
@@ -61,7 +62,7 @@ def pair_layers(
         weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
 
     Raises:
-        ConfigError: a layer that is asked for does not exist or gives no map, or maps that are asked for differ in size.
+        ConfigError: a layer that is asked for does not exist or gives no map, or maps asked for differ in size.
     """
     loss, beta = config.loss, getattr(config, weight).beta
     if not beta:
@@ -88,8 +89,7 @@ def pair_automatically(
     if all(told) and [layer.size for layer in told[0]] == [layer.size for layer in told[1]]:
         return Attention(tuple(zip(*told, strict=True)))
     of_teacher, of_student = (
-        candidates(network, image_shape, list(layers.values()))
-        for network, layers in zip(networks, seen, strict=True)
+        candidates(network, image_shape, list(layers.values())) for network, layers in zip(networks, seen, strict=True)
     )
     pairs = tuple(pair_by_size(of_teacher, of_student, resize=resize))
     if pairs and not all(told):

@@ -50,8 +50,6 @@ class Task(Protocol):
     speed: str
     """For people: the fast paths that iterations take."""
     iterations: int
-    attention: Attention | None
-    """Layers compared with the teacher's; None: the algorithm compares none."""
     weight: float
     """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
 
@@ -60,6 +58,10 @@ class Task(Protocol):
 
     @property
     def engines(self) -> Mapping[str, Engine]: ...
+
+    @property
+    def attention(self) -> Attention | None:
+        """Layers compared with the teacher's; None: the algorithm compares none."""
 
     def step(self, iteration: int) -> Metrics: ...
 
