@@ -9,6 +9,7 @@ VERBS = {
     "distill": "a student from a teacher and real images (KD + AT)",
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
+    "layers": "layers of a network whose attention maps can be compared",
     "toy": "the paper's toy experiment, as PNG and GIF",
     "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",

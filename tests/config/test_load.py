@@ -113,6 +113,9 @@ def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
         ("loss.attention_layers=[]", "loss.attention_layers", []),
         ("loss.attention_layers=[0, 2]", "loss.attention_layers", [0, 2]),
         ("loss.attention_layers=null", "loss.attention_layers", None),
+        ("loss.taps=auto", "loss.taps.teacher", None),
+        ("loss.taps=none", "loss.taps.student", []),
+        ("loss.taps={teacher: [layer1], student: ['3']}", "loss.taps.student", ["3"]),
         ("generator.channels=[8,4]", "generator.channels", [8, 4]),
     ],
 )
@@ -130,6 +133,9 @@ TREES = st.fixed_dictionaries(
         "generator": st.fixed_dictionaries({"channels": st.lists(st.integers(1, 999), min_size=2, max_size=2)}),
         "loss": st.fixed_dictionaries(
             {"beta": FLOATS, "attention_layers": st.none() | st.lists(st.integers(0, 9), max_size=4, unique=True)}
+        )
+        | st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["1.10", "3", "null", "layer1"]))).map(
+            lambda pairs: {"taps": {"teacher": [a for a, _ in pairs], "student": [b for _, b in pairs]}}
         ),
         "supervised": st.fixed_dictionaries({"milestones": st.lists(st.floats(1e-6, 0.999), max_size=4)}),
     },

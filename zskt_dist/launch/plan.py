@@ -17,11 +17,12 @@ from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.room import describe_memory, lack_of_memory
 from zskt_dist.models import count_parameters
+from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runtime.engines import check_installed
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_generator, outlines, read_fitting, tap_pair
+from zskt_dist.runtime.networks import new_generator, outlines, read_fitting
 from zskt_dist.runtime.storage import check, is_file
 from zskt_dist.speed import pick
 
@@ -162,10 +163,14 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column()
     table.add_column(overflow="fold")
     found = list(problems(job))
+    attention = None if found or command not in ("train", "distill") else _compared_layers(job)
     needs, lack = ("", None) if found or command != "train" else _memory(job)
-    for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
+    compares = [("attention", f"compares {attention}")] if attention else []
+    for topic, text in [*describe(job), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
+    if attention and attention.warning:
+        console.print(f"attention: {attention.warning}", style="yellow", soft_wrap=True, highlight=False)
     if lack:
         console.print(f"memory: {lack}", style="yellow", soft_wrap=True, highlight=False)
     for problem in found:
@@ -173,6 +178,10 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     if not found:
         console.print("ready: configuration, files and resources are in order")
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
+
+
+def _compared_layers(job: Job) -> Attention | None:
+    return _check_networks(job.config, open_inputs(job), job.command)
 
 
 def _memory(job: Job) -> tuple[str, str | None]:
@@ -214,8 +223,12 @@ def _check_images(job: Job, dataset: ImageDataset) -> None:
         dataset.read("train")  # SVHN is downloaded split by split
 
 
-def _check_networks(config: Config, inputs: Inputs, command: str) -> None:
-    """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
+def _check_networks(config: Config, inputs: Inputs, command: str) -> Attention | None:
+    """Architectures exist, take these images and return logits, and their attention maps pair; weights fit.
+
+    Returns:
+        The layers that are compared; None: the command compares none.
+    """
     with_student = command != "pretrain" or config.supervised.network == "student"
     roles = ["teacher", "student"] if with_student else ["teacher"]
     shape, classes, *_ = inputs
@@ -224,7 +237,11 @@ def _check_networks(config: Config, inputs: Inputs, command: str) -> None:
     # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
     if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
         weight = "distill" if command == "distill" else "loss"
-        tap_pair(config, networks["teacher"], networks["student"], shape, weight=weight)
+        teacher, student = networks["teacher"], networks["student"]
+        attention = pair_layers(config, teacher, student, shape, weight=weight)
+        tap_pair(config, teacher, student, attention, weight=weight)
+        return attention
+    return None
 
 
 def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int, command: str) -> None:

@@ -4,6 +4,15 @@ from zskt_dist.models.checkpointing import checkpoint_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
 from zskt_dist.models.declared import Declared, Statistics, declared_by_arch
 from zskt_dist.models.generator import Generator
+from zskt_dist.models.layers import (
+    Layer,
+    candidates,
+    declared,
+    is_channels_last,
+    last_of_each_size,
+    observe,
+    pair_by_size,
+)
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.models.registry import ask, build_network, count_parameters, is_own, sharing_weights, uses_all_parameters
@@ -18,6 +27,7 @@ __all__ = [
     "Declared",
     "Generator",
     "ImageShape",
+    "Layer",
     "LeNet",
     "NetworkError",
     "OptionsError",
@@ -28,10 +38,16 @@ __all__ = [
     "WideResNet",
     "ask",
     "build_network",
+    "candidates",
     "checkpoint_activations",
     "count_parameters",
+    "declared",
     "declared_by_arch",
+    "is_channels_last",
     "is_own",
+    "last_of_each_size",
+    "observe",
+    "pair_by_size",
     "sharing_weights",
     "uses_all_parameters",
 ]

@@ -45,7 +45,7 @@ class TappedNetwork(nn.Module):
         unknown = [name for name in layers if name not in modules]
         if unknown:
             raise ValueError(f"no layer named {unknown[0]!r}; there are: {', '.join(name for name in modules if name)}")
-        self._tapped = tuple(modules[name] for name in layers)
+        self.layers = tuple(layers)
         linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
         if features and not linear:
             raise ValueError("no linear layer whose input could be read")
@@ -78,12 +78,12 @@ class TappedNetwork(nn.Module):
             for handle in handles:
                 handle.remove()
         features = self._seen.pop(-1, None)
-        return Beliefs(logits, tuple(self._seen.pop(place) for place in range(len(self._tapped))), features)
+        return Beliefs(logits, tuple(self._seen.pop(place) for place in range(len(self.layers))), features)
 
     def _add_hooks(self) -> list[RemovableHandle]:
-        handles = [
-            module.register_forward_hook(partial(self._keep_output, place)) for place, module in enumerate(self._tapped)
-        ]
+        # By name, for batch norms may have been replaced by synchronised ones.
+        tapped = [self.network.get_submodule(name) for name in self.layers]
+        handles = [module.register_forward_hook(partial(self._keep_output, n)) for n, module in enumerate(tapped)]
         return handles + [module.register_forward_pre_hook(self._keep_input) for module in self._classifier]
 
     def _keep_output(self, place: int, _module: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.runtime.attention import Attention
 from zskt_dist.runtime.checkpoint import CheckpointStore, State
 from zskt_dist.runtime.evaluation import Scores
 from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
@@ -57,6 +58,10 @@ class Task(Protocol):
 
     @property
     def engines(self) -> Mapping[str, Engine]: ...
+
+    @property
+    def attention(self) -> Attention | None:
+        """Layers compared with the teacher's; None: the algorithm compares none."""
 
     def step(self, iteration: int) -> Metrics: ...
 

@@ -1,4 +1,4 @@
-"""Networks as a configuration asks for them: built, seeded, paired layer by layer, read back."""
+"""Networks as a configuration asks for them: built, seeded, read back."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,6 @@ from zskt_dist.models import (
     ImageShape,
     NetworkError,
     OptionsError,
-    TappedNetwork,
     ask,
     build_network,
     checkpoint_activations,
@@ -73,46 +72,6 @@ def new_generator(config: Config, image_shape: ImageShape) -> Generator:
     """The generator of a configuration for images of this shape, initialised from the run's seed."""
     seed_initialisation(config.seed, "generator")
     return Generator(config.generator.z_dim, image_shape, config.generator.channels)
-
-
-def tap_pair(
-    config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape, *, weight: str = "loss"
-) -> tuple[TappedNetwork, TappedNetwork]:
-    """Teacher and student with taps on the layers whose attention maps are compared (none with beta = 0).
-
-    Args:
-        weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
-
-    Raises:
-        ConfigError: a position is out of range, paired maps differ in size, or the teacher has no features
-            for the diversity term.
-    """
-    beta: float = getattr(config, weight).beta
-    features = weight == "loss" and config.generator_terms.diversity != 0
-    if features and not any(isinstance(module, nn.Linear) for module in teacher.modules()):
-        problem = "needs a teacher with a linear layer, whose input is compared; use generator_terms.diversity=0"
-        raise ConfigError("generator_terms.diversity", config.generator_terms.diversity, problem)
-    if not beta:
-        return TappedNetwork(teacher, features=features), TappedNetwork(student)
-    layers = {}
-    for role, network in (("teacher", teacher), ("student", student)):
-        names: tuple[str, ...] = getattr(network, "attention_layers", ())
-        chosen = range(len(names)) if config.loss.attention_layers is None else config.loss.attention_layers
-        if any(position >= len(names) for position in chosen):
-            raise ConfigError(
-                "loss.attention_layers", list(chosen), f"{role} has {len(names)} block outputs, numbered from 0"
-            )
-        layers[role] = [names[position] for position in chosen]
-    pair = TappedNetwork(teacher, layers["teacher"], features=features), TappedNetwork(student, layers["student"])
-    device = next(student.parameters()).device
-    sizes = [_map_sizes(network, torch.zeros(1, *image_shape, device=device)) for network in pair]
-    if sizes[0] != sizes[1]:
-        shown = " and ".join(
-            f"{role}'s " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(layers[role], size, strict=True))
-            for role, size in zip(layers, sizes, strict=True)
-        )
-        raise ConfigError(f"{weight}.beta", beta, f"attention maps do not pair: {shown}; use {weight}.beta=0")
-    return pair
 
 
 def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, ImageShape]:
@@ -197,13 +156,3 @@ def with_checkpointing(config: Config, *networks: nn.Module) -> None:
     if config.engine.activation_checkpointing:
         for network in networks:
             checkpoint_activations(network)
-
-
-def _map_sizes(network: TappedNetwork, x: Tensor) -> list[tuple[int, int]]:
-    """(H, W) of each tapped activation."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        activations = network(x).activations
-    network.train(was_training)
-    return [(activation.shape[2], activation.shape[3]) for activation in activations]

@@ -47,6 +47,7 @@ def build_result(
         "world_size": world.size,
         "device": str(world.device),
         "speed": task.speed,
+        "attention": task.attention.as_json() if task.attention else None,
         "seed": config.teacher_seed if sha256 is None else config.seed,
         "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
         "num_classes": num_classes,

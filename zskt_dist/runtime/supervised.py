@@ -17,8 +17,9 @@ from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
 from zskt_dist.engine import Engine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
+from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
-from zskt_dist.runtime.networks import may_not_use_all, new_network, seed_layers, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import RecordedTraining, rate_on, records
 from zskt_dist.tracking.base import Row
@@ -38,6 +39,7 @@ class SupervisedTask:
 
     Attributes:
         subset: Positions in the train split, where only some images per class are seen.
+        attention: Layers that are compared with the teacher's; None: the algorithm compares none.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class SupervisedTask:
         batches: TrainingBatches,
         iterations: int,
         subset: np.ndarray | None = None,
+        attention: Attention | None = None,
         *,
         seed_layers: Callable[[int], None],
     ) -> None:
         self._seed_layers = seed_layers
-        self.phase, self.iterations, self.subset = phase, iterations, subset
+        self.phase, self.iterations, self.subset, self.attention = phase, iterations, subset, attention
         self.speed = "plain"
         self.weight = engine.weight
         self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
@@ -98,11 +101,12 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     """KD + AT with the same SGD recipe.
 
     Raises:
-        ConfigError: the attention maps of teacher and student do not pair, or a class has too few images.
+        ConfigError: layers do not exist or do not pair, as for `ZeroShotTask`, or a class has too few images.
     """
     network = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
     with_checkpointing(config, network)
-    tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
+    attention = pair_layers(config, teacher, network, dataset.image_shape, weight="distill")
+    tapped_teacher, tapped_student = tap_pair(config, teacher, network, attention, weight="distill")
     unused = may_not_use_all(config, "student", network, dataset.image_shape, world)
     engine = _sgd(config, tapped_student, world, unused)
     settings = config.distill
@@ -122,7 +126,7 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
     layers = _layers(config, config.seed, world)
     return SupervisedTask(
-        "distill", engine, training, batches, config.supervised_iterations, subset, seed_layers=layers
+        "distill", engine, training, batches, config.supervised_iterations, subset, attention, seed_layers=layers
     )
 
 

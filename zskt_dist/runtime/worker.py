@@ -1,5 +1,6 @@
 """What every worker does for a command, whoever launched it."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ _RUN_PATIENCE_SECONDS = 90.0
 _TEACHER_PATIENCE_SECONDS = 24 * 3600.0
 
 Report = Callable[[Row], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -107,6 +110,8 @@ class Worker:
             config = self.job.config.model_copy(update={"name": None})
             directory.begin(command, config, replace(self.job, command=command).teacher_weights)
         task, teacher = self._task(command, role, directory)
+        if self.world.is_main and task.attention and task.attention.warning:
+            log.warning("%s", task.attention.warning)
         evaluator = self._evaluator(teacher)
         if self.world.is_main and isinstance(task, SupervisedTask):
             task.save_subset(directory.subset)

@@ -17,6 +17,7 @@ from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
 from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.runtime.attention import pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
 from zskt_dist.runtime.networks import (
@@ -24,7 +25,6 @@ from zskt_dist.runtime.networks import (
     new_generator,
     new_network,
     seed_layers,
-    tap_pair,
     with_checkpointing,
 )
 from zskt_dist.runtime.pictures import save_grid
@@ -42,7 +42,7 @@ class ZeroShotTask:
         picks: How iterations are computed; None: as configured.
 
     Raises:
-        ConfigError: the attention maps of teacher and student do not pair.
+        ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
     """
 
     phase = "student"
@@ -65,13 +65,14 @@ class ZeroShotTask:
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
         self.speed = str(self.picks)
+        self.attention = pair_layers(config, teacher, student, image_shape)
         if self.picks.folded_teacher:
-            frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
+            frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)
         else:
             frozen = teacher
         with_checkpointing(config, frozen, student, generator)
         unused = may_not_use_all(config, "student", student, image_shape, world)
-        tapped_teacher, tapped_student = tap_pair(config, frozen, student, image_shape)
+        tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
         self.picks.apply(generator, tapped_teacher, tapped_student)
         rates = config.optimizer.generator_lr, config.optimizer.student_lr
         self.engines = {
@@ -97,7 +98,7 @@ class ZeroShotTask:
             gap=belief_gap(
                 config.loss.divergence, temperature=config.loss.temperature, reduction=config.loss.reduction
             ),
-            beta=config.loss.beta,
+            beta=config.loss.beta if self.attention.pairs else 0.0,
             attention=config.loss.attention,
             generator_steps=config.transfer.generator_steps,
             student_steps=config.transfer.student_steps,
