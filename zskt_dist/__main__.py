@@ -9,6 +9,7 @@ VERBS = {
     "distill": "a student from a teacher and real images (KD + AT)",
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
+    "export": "files to deploy, checked, with a model card: .pt2, ONNX, int8, MLflow",
     "toy": "the paper's toy experiment, as PNG and GIF",
     "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",
