@@ -90,8 +90,9 @@ def test_export_json_holds_sizes_differences_and_latencies(exported: Path) -> No
     for name, entry in record["files"].items():
         path = exported / entry["file"]
         assert (entry["bytes"], entry["sha256"]) == (path.stat().st_size, sha256_of(path))
-        assert set(entry["latency_ms"]) == {"1", "32"}
-        assert min(entry["latency_ms"].values()) > 0
+        if name != "safetensors":
+            assert set(entry["latency_ms"]) == {"1", "32"}
+            assert min(entry["latency_ms"].values()) > 0
         if name != "int8":
             assert max(entry["difference"], entry["difference_large"]) < 1e-4
     assert record["files"]["safetensors"]["difference"] == 0
@@ -101,7 +102,10 @@ def test_export_json_holds_sizes_differences_and_latencies(exported: Path) -> No
     assert set(int8["agreement"]) == {"noise", "pseudo_images"}
     assert all(0.5 < share <= 1 for share in int8["agreement"].values())
     networks = record["networks"]
-    assert [(role, entry["arch"]) for role, entry in networks.items()] == [("teacher", "lenet"), ("student", "wrn-10-1")]
+    assert [(role, entry["arch"]) for role, entry in networks.items()] == [
+        ("teacher", "lenet"),
+        ("student", "wrn-10-1"),
+    ]
     eager = WideResNet(10, 1, in_channels=1, num_classes=10)
     assert networks["student"]["parameters"] == sum(p.numel() for p in eager.parameters())
     assert record["threads"] == torch.get_num_threads()
@@ -148,7 +152,9 @@ def test_programs_that_normalise_take_pixels(run: Path, tmp_path: Path) -> None:
     assert export.main([str(run), *options]) == 0
     pixels = torch.rand(2, 1, 8, 8)
     expected = _eager(run)((pixels - MEAN) / STD)
-    torch.testing.assert_close(torch.export.load(tmp_path / "student.pt2").module()(pixels), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        torch.export.load(tmp_path / "student.pt2").module()(pixels), expected, rtol=0, atol=1e-4
+    )
     session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
     np.testing.assert_allclose(session.run(None, {"images": pixels.numpy()})[0], expected, atol=1e-4)
     assert _record(tmp_path)["files"]["onnx"]["input"] == "pixels in [0, 1]"

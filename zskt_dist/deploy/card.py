@@ -41,7 +41,7 @@ def write_card(subject: Subject, record: Record, path: Path) -> None:
         measured=markdown(("on test images", subject.role, "teacher"), rows) or _NOTHING_MEASURED,
         estimated=f"{_FLAG}\n\n{markdown(('estimate', 'value'), estimates)}" if estimates else _NOTHING_ESTIMATED,
         limits=card_text.limits(subject),
-        input=card_text.input_of(subject),
+        input=card_text.input_of(subject, record),
         examples=card_text.examples(record),
         networks=markdown(*networks_table(record)),
         files=markdown(*files_table(record)),
@@ -65,7 +65,7 @@ def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _facts(subject: Subject, record: Record) -> list[tuple[str, ...]]:
     own, teacher = record["networks"][subject.role], subject.result["teacher"]
-    facts = [
+    facts: list[tuple[str, ...]] = [
         ("architecture", f"`{subject.arch}`, {own['parameters']:,} parameters"),
         ("input", f"float32 `[B, {', '.join(map(str, subject.image_shape))}]`"),
         ("output", f"logits of {subject.num_classes} classes"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from zskt_dist.config import flatten
+from zskt_dist.config.load import is_under
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, own_role
 from zskt_dist.deploy.tables import percent
 from zskt_dist.files import read_json
@@ -31,17 +32,17 @@ _METHODS = {
     "pretrain": "Supervised training on labelled images.",
 }
 _SETTINGS = {
-    "train": ("iterations", "batch_size", "seed", "generator.", "transfer.", "loss.", "optimizer.", "generator_terms."),
-    "distill": ("iterations", "seed", "distill.", "supervised.", "data.images_per_class", "data.augment"),
-    "finetune": ("iterations", "seed", "finetune.", "transfer.", "loss.", "optimizer.", "data.images_per_class"),
-    "pretrain": ("iterations", "seed", "supervised.", "data.images_per_class", "data.augment"),
+    "train": ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms"),
+    "distill": ("iterations", "seed", "distill", "supervised", "data.images_per_class", "data.augment"),
+    "finetune": ("iterations", "seed", "finetune", "transfer", "loss", "optimizer", "data.images_per_class"),
+    "pretrain": ("iterations", "seed", "supervised", "data.images_per_class", "data.augment"),
 }
 
 _ESTIMATES = {
-    "label_free_score": "mean agreement over all sources below",
-    "held_out_agreement": "agreement on pseudo-images of the generator at several moments of the run",
-    "noise_agreement": "agreement on standard normal noise",
-    "held_out_kl": "mean KL(teacher, student) on all of them, in nats",
+    "held_out_agreement": ("agreement on pseudo-images of the generator at several moments of the run", percent),
+    "noise_agreement": ("agreement on standard normal noise", percent),
+    "label_free_score": ("mean agreement over all these sources", percent),
+    "held_out_kl": ("mean KL(teacher, student) over them, in nats", "{:.4f}".format),
 }
 _LIMITS = (
     "It knows the classes it was trained on and puts every image into one of them.",
@@ -74,10 +75,13 @@ def settings(subject: Subject) -> Rows:
     """Keys of the configuration that shaped the training, with their values."""
     if subject.role != own_role(subject.result):
         return []
-    prefixes = _SETTINGS.get(subject.result["command"], ("iterations", "batch_size", "seed"))
-    rows = [(f"`{key}`", f"`{value}`") for key, value in flatten(subject.config) if key.startswith(prefixes)]
-    terms = subject.config.generator_terms.active
-    return [row for row in rows if terms or not row[0].startswith("`generator_terms")]
+    chosen = _SETTINGS.get(subject.result["command"], ("iterations", "batch_size", "seed"))
+    idle = () if subject.config.generator_terms.active else ("generator_terms",)
+    return [
+        (f"`{key}`", f"`{value}`")
+        for key, value in flatten(subject.config)
+        if value is not None and is_under(key, chosen) and not is_under(key, idle)
+    ]
 
 
 def data_used(subject: Subject) -> str:
@@ -120,7 +124,7 @@ def estimated(subject: Subject) -> Rows:
     scores = subject.result.get("estimates") or {}
     if subject.role == "teacher":
         return []
-    return [(meaning, _number(scores[name])) for name, meaning in _ESTIMATES.items() if scores.get(name) is not None]
+    return [(what, shown(scores[name])) for name, (what, shown) in _ESTIMATES.items() if scores.get(name) is not None]
 
 
 def limits(subject: Subject) -> str:
@@ -130,17 +134,20 @@ def limits(subject: Subject) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def input_of(subject: Subject) -> str:
+def input_of(subject: Subject, record: Record) -> str:
     """What images have to be like."""
+    inputs = [entry["input"] for entry in (*record["files"].values(), record.get("mlflow")) if entry]
     shape = ", ".join(map(str, subject.image_shape))
     text = f"All take float32 images `[B, {shape}]`, channels first, and answer logits `[B, {subject.num_classes}]`."
     if subject.mean is None or subject.std is None:
         return f"{text} The run does not say how its images were normalised."
-    return (
-        f"{text} *{NORMALISED[0].upper()}{NORMALISED[1:]}* are bytes divided by 255, then minus mean "
-        f"{list(subject.mean)}, divided by standard deviation {list(subject.std)}, channel by channel; *{PIXELS}* "
-        "are bytes divided by 255 and nothing else, for the program normalises them itself."
+    text += (
+        f" *{NORMALISED.capitalize()}* are bytes divided by 255, minus mean {list(subject.mean)}, divided by standard "
+        f"deviation {list(subject.std)}, channel by channel."
     )
+    if PIXELS in inputs:
+        text += f" *{PIXELS.capitalize()}* are bytes divided by 255 and nothing else: the program normalises them."
+    return text
 
 
 def examples(record: Record) -> list[tuple[str, str]]:

@@ -45,8 +45,8 @@ class Exporter:
         """Makes the file of a format.
 
         Returns:
-            `file`, `bytes`, `sha256`, `input`, `difference` and `difference_large` (from PyTorch), `latency_ms` by
-            batch size, and what else there is to say of the format.
+            `file`, `bytes`, `sha256`, `input`, `difference` and `difference_large` (from PyTorch), of programs also
+            `latency_ms` by batch size, and what else there is to say of the format.
 
         Raises:
             UserError: the network cannot be written in this format, or is another one there.
@@ -68,11 +68,11 @@ class Exporter:
 
     def _pt2(self) -> Entry:
         content = pt2.as_bytes(self._program)
-        return self._keep("pt2", content, pt2.from_bytes(content), self.deployed)
+        return self._keep_program("pt2", content, pt2.from_bytes(content))
 
     def _onnx(self) -> Entry:
         network = onnx.OnnxNetwork(self._onnx_content)
-        return self._keep("onnx", self._onnx_content, network, self.deployed) | {"opset": onnx.OPSET}
+        return self._keep_program("onnx", self._onnx_content, network) | {"opset": onnx.OPSET}
 
     def _int8(self) -> Entry:
         content = onnx.quantized(self._onnx_content)
@@ -81,8 +81,12 @@ class Exporter:
         agreements = {"noise": agreement(self.deployed, network, noise)}
         if (images := pseudo_images(self.subject)) is not None:
             agreements["pseudo_images"] = agreement(self.deployed, network, images)
-        entry = self._keep("int8", content, network, self.deployed, check=False)  # no longer the same network
+        entry = self._keep_program("int8", content, network, check=False)  # no longer the same network
         return entry | {"opset": onnx.OPSET, "agreement": agreements}
+
+    def _keep_program(self, name: str, content: bytes, network: Asked, *, check: bool = True) -> Entry:
+        entry = self._keep(name, content, network, self.deployed, check=check)
+        return entry | {"latency_ms": latency_ms(network, self.subject.image_shape)}
 
     def _keep(self, name: str, content: bytes, network: Asked, original: Deployed, *, check: bool = True) -> Entry:
         """Writes `content`, which is `network`, if that is as good as the original."""
@@ -92,7 +96,6 @@ class Exporter:
                 f"its logits differ from PyTorch's by {difference.ordinary:.3g}, and on large inputs by "
                 f"{difference.large:.3g} of the largest logit; --tolerance is {self.tolerance:g}"
             )
-        latency = latency_ms(network, self.subject.image_shape)
         write_atomic(self.folder / self._name(name), content)
         return {
             "file": self._name(name),
@@ -101,7 +104,6 @@ class Exporter:
             "input": PIXELS if original.normalises else NORMALISED,
             "difference": difference.ordinary,
             "difference_large": difference.large,
-            "latency_ms": latency,
         }
 
     def _name(self, name: str) -> str:

@@ -20,7 +20,7 @@ from zskt_dist.runtime.networks import load_trained, read_network
 from zskt_dist.runtime.storage import is_file
 from zskt_dist.runtime.weights import read_about
 
-NORMALISED = "normalised images, (pixel - mean) / std"
+NORMALISED = "normalised images"
 PIXELS = "pixels in [0, 1]"
 
 
@@ -71,6 +71,9 @@ class Deployed(nn.Module):
 
     The network is called, not traced itself, so that its forward hooks take part.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, subject: Subject, *, normalises: bool) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ Record = dict[str, Any]
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Header and rows."""
 
-_LATENCY = tuple(f"ms, batch {size}" for size in BATCH_SIZES)
+_LATENCY = tuple(f"ms, B = {size}" for size in BATCH_SIZES)
 
 
 def networks_table(record: Record) -> Table:
@@ -41,4 +41,5 @@ def percent(share: float) -> str:
 
 
 def _latency(entry: Record) -> tuple[str, ...]:
-    return tuple(f"{entry['latency_ms'][str(size)]:.2f}" for size in BATCH_SIZES)
+    """Empty for weights, which are the network in PyTorch."""
+    return tuple(f"{entry['latency_ms'][str(size)]:.2f}" if "latency_ms" in entry else "" for size in BATCH_SIZES)

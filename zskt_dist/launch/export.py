@@ -99,7 +99,8 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
         table = Table(title=title, title_justify="left")
         words = header.index("input") if "input" in header else 1
         for position, column in enumerate(header):
-            table.add_column(column, justify="left" if position in (0, words) else "right")
+            right = position not in (0, words)
+            table.add_column(column, justify="right" if right else "left", no_wrap=position == 0, overflow="fold")
         for row in rows:
             table.add_row(*row)
         console.print(table)

@@ -36,7 +36,7 @@ def register(subject: Subject, *, normalises: bool, name: str | None, uri: str |
     try:
         with directory.driven():
             replay(directory, target)
-        known = read_json(directory.tracking)
+        known = read_json(directory.tracking) or {}
         version, model_uri = register_model(
             RunAddress(*(known[field] for field in RunAddress._fields)),
             model_name,
