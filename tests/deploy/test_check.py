@@ -97,5 +97,5 @@ def test_a_network_that_cannot_be_traced_is_one_line() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
 
-    with pytest.raises(UserError, match="torch.export cannot trace the network"):
+    with pytest.raises(UserError, match=r"torch\.export cannot trace the network"):
         pt2.export_program(_deployed(Moody()), SHAPE)
