@@ -10,6 +10,7 @@ VERBS = {
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
     "layers": "layers of a network whose attention maps can be compared",
+    "export": "files to deploy, checked, with a model card: .pt2, ONNX, int8, MLflow",
     "toy": "the paper's toy experiment, as PNG and GIF",
     "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",
