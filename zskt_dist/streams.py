@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     UNIFORM_NOISE = 6
     IMAGE_NOISE = 7
     HELD_OUT = 8
+    PSEUDO_DATA = 9
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
+from zskt_dist.data import ImageDataset, PseudoData, balanced_subset, open_dataset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
-from zskt_dist.launch.room import describe_memory, lack_of_memory
+from zskt_dist.launch.room import describe_memory, describe_size, free_memory, lack_of_memory
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.engines import check_installed
 from zskt_dist.runtime.job import Job
@@ -38,9 +38,14 @@ def problems(job: Job) -> Iterator[UserError]:
         _check_devices(config)
     except UserError as error:
         yield error
+    if job.command == "synthesize":
+        return  # of images, only their shape: the student's file says it
     try:
         dataset = open_dataset(config, needs_train=job.needs_training_images)
-        _check_networks(config, dataset, job.command)
+        if job.learns_from_pseudo_data:
+            _check_pseudo_data(job, dataset)
+        else:
+            _check_networks(config, dataset, job.command)
         if config.data.name != "digits":
             dataset.read("test")  # downloads, where that is allowed, before several workers would
         if job.sees_images_per_class:
@@ -82,11 +87,13 @@ def _use_of_images(job: Job) -> str:
 def _networks(job: Job, dataset: ImageDataset) -> Lines:
     config, sizes = job.config, _parameter_counts(job.config, dataset)
     lines = []
-    if not (job.command == "pretrain" and job.role == "student"):
+    if job.teacher_weights or job.role == "teacher":
         lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
     if job.role == "student":
         lines.append(("student", f"{config.student.arch}, {sizes['student']:,} parameters"))
-    if job.command == "train":
+    if job.learns_from_pseudo_data:
+        lines.append(("pseudo-data", _pseudo_data(config)))
+    elif job.command == "train":
         lines.append(("generator", f"{sizes['generator']:,} parameters, z of {config.generator.z_dim}"))
     return lines
 
@@ -100,6 +107,11 @@ def _training(job: Job) -> Lines:
         config.supervised,
         config.finetune,
     )
+    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
+    if job.learns_from_pseudo_data:
+        steps = f"{config.iterations:,} student steps of {config.batch_size}"
+        rate = f"Adam {adam.student_lr:g}, cosine to 0, clipped at {adam.clip_norm:g}"
+        return [("loss", f"{gap}, no attention term"), ("optimizer", f"{rate}, {steps}")]
     if job.command == "train":
         return [
             (
@@ -107,11 +119,7 @@ def _training(job: Job) -> Lines:
                 f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
                 f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
             ),
-            (
-                "loss",
-                f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction}), "
-                f"beta = {loss.beta:g} ({loss.attention})",
-            ),
+            ("loss", f"{gap}, beta = {loss.beta:g} ({loss.attention})"),
             (
                 "optimizer",
                 f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
@@ -131,6 +139,14 @@ def _training(job: Job) -> Lines:
     return lines
 
 
+def _pseudo_data(config: Config) -> str:
+    try:
+        data = PseudoData.open(str(config.pseudo_data))
+    except UserError:
+        return str(config.pseudo_data)
+    return f"{data.images:,} images, {describe_size(data.nbytes)} in every worker, of {data.folder}"
+
+
 def job_submit_line(command: str, arguments: list[str]) -> str:
     """The same command as a Ray job; the working directory travels to the cluster."""
     if not any(argument.startswith("launch.kind=") for argument in arguments):
@@ -146,7 +162,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column()
     table.add_column(overflow="fold")
     found = list(problems(job))
-    needs, lack = ("", None) if found or command != "train" else _memory(config)
+    needs, lack = ("", None) if found or command != "train" or config.pseudo_data is not None else _memory(config)
     for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
@@ -198,6 +214,20 @@ def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None
         if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
             weight = "distill" if command == "distill" else "loss"
             tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
+
+
+def _check_pseudo_data(job: Job, dataset: ImageDataset) -> None:
+    """It is there, fits, and has room; a teacher is there to be compared with, or there is none."""
+    config = job.config
+    data = PseudoData.open(str(config.pseudo_data))
+    data.check(dataset.image_shape, dataset.num_classes)
+    free = free_memory(config)
+    if free is not None and data.nbytes > free:
+        problem = f"takes {describe_size(data.nbytes)} of every worker's memory, and {describe_size(free)} are free"
+        raise ConfigError("pseudo_data", config.pseudo_data, f"{problem}; make fewer images, or use fewer workers")
+    with torch.device("meta"):
+        for role in ["student", *(["teacher"] if job.teacher_weights else [])]:
+            new_network(config, role, dataset.image_shape, dataset.num_classes)
 
 
 def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
 from zskt_dist.speed.folding import fold_batch_norm, for_asking
 from zskt_dist.speed.picks import Picks, pick, records
-from zskt_dist.speed.work import curves_gflop, iteration_gflop
+from zskt_dist.speed.work import curves_gflop, iteration_gflop, training_gflop
 
 __all__ = [
     "Picks",
@@ -16,4 +16,5 @@ __all__ = [
     "pick",
     "rate_on",
     "records",
+    "training_gflop",
 ]

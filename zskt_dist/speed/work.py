@@ -25,6 +25,11 @@ def iteration_gflop(
     return config.batch_size * each / 1e9
 
 
+def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:
+    """Operations of one step of a network that is trained alone, likewise."""
+    return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
+
+
 def curves_gflop(network_a: nn.Module, network_b: nn.Module, image_shape: ImageShape, points: int) -> float:
     """Operations of so many values of transition curves, in thousands of millions: A forward and back, B forward."""
     return points * (2 * _forward_flop(network_a, image_shape) + _forward_flop(network_b, image_shape)) / 1e9
