@@ -86,9 +86,7 @@ class PseudoData:
         """Raises ConfigError where the run's images differ in shape, classes or, if given, normalisation."""
         made = tuple(self.about["image_shape"]), int(self.about["num_classes"])
         if made != (tuple(image_shape), num_classes):
-            shown = [
-                f"{'x'.join(map(str, size))} in {count} classes" for size, count in (made, (image_shape, num_classes))
-            ]
+            shown = _kind(*made), _kind(image_shape, num_classes)
             problem = f"has images of {shown[0]}, this run's data set of {shown[1]}; use the data.* it was made for"
             raise ConfigError(KEY, str(self.folder), problem)
         for name, there in zip(("mean", "std"), mean_std or (), strict=False):
@@ -148,3 +146,7 @@ class PseudoBatches:
         """This worker's images, float32 [B, C, H, W], and the teacher's logits [B, K]."""
         index = on_device(self._order(iteration)[self._part], self._device)
         return self._pixels[index].to(torch.float32, memory_format=self._format), self._logits[index]
+
+
+def _kind(image_shape: tuple[int, ...], num_classes: int) -> str:
+    return f"{'x'.join(map(str, image_shape))} in {num_classes} classes"

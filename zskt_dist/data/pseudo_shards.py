@@ -7,6 +7,7 @@ Shapes: n images of a shard, C channels, H and W spatial size, K classes.
 
 import io
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ About = dict[str, Any]
 FORMAT = 1
 PATTERN = re.compile(r"train-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 _KEY = b"zskt_dist"
+_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 class Pseudo(NamedTuple):
@@ -60,18 +62,16 @@ def comparable(about: Mapping[str, Any]) -> About:
 def write_shard(folder: Path, about: About, number: int, images: Pseudo) -> None:
     """Writes a shard whole or not at all."""
     indices = shard_range(about, number)
-    assert len(indices) == len(images.pixels)
     columns = {
+        "image": _pngs(images.pixels, about["mean"], about["std"]) if _has_pictures(about) else None,
         "pixels": _lists(images.pixels.reshape(len(indices), -1)),
         "teacher_logits": _lists(images.logits),
-        "label": pa.array(images.logits.argmax(axis=1), pa.int64()),
-        "source": pa.array(images.source, pa.int32()),
-        "index": pa.array(indices, pa.int64()),
+        "label": images.logits.argmax(axis=1),
+        "source": images.source,
+        "index": np.arange(indices.start, indices.stop),
     }
-    if about["image_shape"][0] in (1, 3):
-        columns = {"image": _pngs(images.pixels, about["mean"], about["std"]), **columns}
-    metadata = {"huggingface": json.dumps(_features(about)), _KEY: json.dumps(about)}
-    table = pa.table(columns).replace_schema_metadata(metadata)
+    schema = shard_schema(about)
+    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     floats = [f"{name}.list.element" for name in ("pixels", "teacher_logits")]
 
     def write(path: Path) -> None:
@@ -87,31 +87,48 @@ def write_shard(folder: Path, about: About, number: int, images: Pseudo) -> None
     write_atomic_with(folder / shard_name(number, shard_count(about)), write)
 
 
+def shard_schema(about: About) -> pa.Schema:
+    """Columns and metadata: what `datasets` understands the columns as, and what the set was made from."""
+    types = {
+        "image": _IMAGE,
+        "pixels": pa.list_(pa.float16(), math.prod(about["image_shape"])),
+        "teacher_logits": pa.list_(pa.float32(), about["num_classes"]),
+        "label": pa.int64(),
+        "source": pa.int32(),
+        "index": pa.int64(),
+    }
+    if not _has_pictures(about):
+        del types["image"]
+    return pa.schema(types, {"huggingface": json.dumps(_features(about, list(types))), _KEY: json.dumps(about)})
+
+
 def read_about(path: Path) -> About | None:
     """What the set of a shard was made from; None where the file is damaged, or no shard of pseudo-data."""
     try:
-        return json.loads((pq.read_schema(path).metadata or {})[_KEY])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return json.loads(pq.read_schema(path).metadata[_KEY])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
 
 
 def read_shard(path: Path, about: About, number: int, columns: tuple[str, ...] | None = None) -> pa.Table | None:
-    """The columns, by default all; None where the file is missing, damaged, or of another set.
+    """The columns; None where the file is missing, damaged, or of another set.
 
     Args:
-        columns: Of which only these are checked.
+        columns: Which are read, and checked; None: all.
     """
-    names = None if columns is None else [*columns, "index"]
+    found = read_about(path)
+    if found is None or comparable(found) != comparable(about):
+        return None
+    schema = shard_schema(found)
+    names = [name for name in schema.names if columns is None or name in (*columns, "index")]
     try:
-        found = read_about(path)
-        if found is None or comparable(found) != comparable(about):
+        if not pq.read_schema(path).equals(schema, check_metadata=False):
             return None
         table = pq.read_table(path, columns=names, page_checksum_verification=True)
     except (OSError, pa.ArrowException, ValueError):
         return None
     indices = shard_range(about, number)
-    complete = len(table) == len(indices) and np.array_equal(table["index"].to_numpy(), indices)
-    return table if complete else None
+    return table if table["index"].to_pylist() == list(indices) else None
 
 
 def as_array(column: pa.ChunkedArray) -> np.ndarray:
@@ -132,9 +149,6 @@ def _pngs(pixels: np.ndarray, mean: list[float], std: list[float]) -> pa.Array:
     return pa.array([{"bytes": _png(image), "path": None} for image in shown], _IMAGE)
 
 
-_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-
-
 def _png(image: np.ndarray) -> bytes:
     """[C, H, W] bytes as a PNG file."""
     buffer = io.BytesIO()
@@ -142,19 +156,23 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _features(about: About) -> dict[str, Any]:
-    """How Hugging Face's `datasets` understands the columns; `Sequence` is read by old versions and new ones."""
+def _features(about: About, columns: list[str]) -> dict[str, Any]:
+    """For Hugging Face's `datasets`; `Sequence` is read by old versions of it and new ones."""
 
     def numbers(kind: str, length: int) -> dict[str, Any]:
         return {"_type": "Sequence", "feature": {"_type": "Value", "dtype": kind}, "length": length}
 
-    features: dict[str, Any] = {
-        "pixels": numbers("float16", int(np.prod(about["image_shape"]))),
+    features = {
+        "image": {"_type": "Image"},
+        "pixels": numbers("float16", math.prod(about["image_shape"])),
         "teacher_logits": numbers("float32", about["num_classes"]),
         "label": {"_type": "ClassLabel", "names": [str(label) for label in range(about["num_classes"])]},
         "source": {"_type": "Value", "dtype": "int32"},
         "index": {"_type": "Value", "dtype": "int64"},
     }
-    if about["image_shape"][0] in (1, 3):
-        features = {"image": {"_type": "Image"}, **features}
-    return {"info": {"features": features}}
+    return {"info": {"features": {name: features[name] for name in columns}}}
+
+
+def _has_pictures(about: About) -> bool:
+    """Whether images have one channel or three, as a PNG file needs."""
+    return about["image_shape"][0] in (1, 3)

@@ -32,7 +32,7 @@ class Wanted(NamedTuple):
     """What the command line asks for."""
 
     images: int
-    out: Path | None
+    out: str | None
     """None: `pseudo_data` in the run directory."""
     shard_images: int | None
     sources: str
@@ -53,15 +53,15 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
     directory = RunDirectory(absolute(location))
     directory.mirror.pull(checkpoints=False)
     _check_run(directory, location)
+    sources = _chosen(wanted.sources, directory)
     config = measured_config(directory, [*_PLACE, *overrides])
     if config.launch.kind != "local":
         raise ConfigError("launch.kind", config.launch.kind, "synthesize runs on this machine; use --workers")
     if config.teacher.checkpoint is None:
         raise ConfigError("teacher.checkpoint", None, f"{location} does not say where its teacher is")
-    if wanted.out is not None and is_uri(str(wanted.out)):
-        raise ConfigError("--out", str(wanted.out), "expected a folder of this machine")
-    out = (wanted.out or directory.path / "pseudo_data").absolute()
-    sources = _chosen(wanted.sources, directory)
+    if wanted.out is not None and is_uri(wanted.out):
+        raise ConfigError("--out", wanted.out, "expected a folder of this machine")
+    out = Path(wanted.out or directory.path / "pseudo_data").absolute()
     order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
     job = Job.synthesise(directory.location, config, order)
     began = time.monotonic()
