@@ -298,8 +298,16 @@ PSEUDO = ("pseudo_data=folder", "loss.beta=0")
 
 @pytest.mark.parametrize(
     "override",
-    ["teacher.arch=wrn-40-2", "supervised.iterations=3", "generator.z_dim=7", "transfer.student_steps=3"]
-    + ["optimizer.generator_lr=1", "generator_terms.diversity=1", "loss.attention=l2", "data.augment=none"],
+    [
+        "teacher.arch=wrn-40-2",
+        "supervised.iterations=3",
+        "generator.z_dim=7",
+        "transfer.student_steps=3",
+        "optimizer.generator_lr=1",
+        "generator_terms.diversity=1",
+        "loss.attention=l2",
+        "data.augment=none",
+    ],
 )
 def test_a_student_of_pseudo_data_is_known_by_what_it_learns_from(override: str) -> None:
     """Neither a generator nor a teacher's training is part of it."""
@@ -308,8 +316,17 @@ def test_a_student_of_pseudo_data_is_known_by_what_it_learns_from(override: str)
 
 @pytest.mark.parametrize(
     "override",
-    ["pseudo_data=other", "pseudo_data=null", "iterations=7", "optimizer.student_lr=1", "loss.temperature=2"]
-    + ["student.arch=lenet", "seed=1", "teacher.checkpoint=t.safetensors", "engine.micro_batch=3"],
+    [
+        "pseudo_data=other",
+        "pseudo_data=null",
+        "iterations=7",
+        "optimizer.student_lr=1",
+        "loss.temperature=2",
+        "student.arch=lenet",
+        "seed=1",
+        "teacher.checkpoint=t.safetensors",
+        "engine.micro_batch=3",
+    ],
 )
 def test_what_changes_a_student_of_pseudo_data_changes_its_hash(override: str) -> None:
     assert config_hash(_config(*PSEUDO, override)) != config_hash(_config(*PSEUDO))

@@ -41,12 +41,8 @@ def test_the_result_says_what_is_in_the_shards(capsys: pytest.CaptureFixture[str
     labels = pq.read_table(shards)["label"].to_pylist()
     assert result["classes"] == [labels.count(label) for label in range(10)]
     assert result["bytes"] == sum(path.stat().st_size for path in shards)
-    assert (result["status"], result["command"], result["images"], result["shards"]) == (
-        "finished",
-        "synthesize",
-        30,
-        2,
-    )
+    assert (result["status"], result["command"]) == ("finished", "synthesize")
+    assert (result["images"], result["shards"]) == (30, 2)
     assert list(result["generators"]) == ["2", "4"]
     printed = capsys.readouterr().out
     assert "30 pseudo-images in 2 shard(s)" in printed
@@ -131,7 +127,7 @@ def test_what_cannot_be_done_is_one_line(
 @pytest.mark.slow
 def test_two_processes_make_what_one_does_after_a_kill(folder: Path, tmp_path: Path) -> None:
     """The first two are killed once there is a shard."""
-    arguments = (RUN, "--images", "3000", "--shard-images", "100", "--out")
+    arguments = (RUN, "--images", "1200", "--shard-images", "40", "--out")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = commands.command("synthesize", *arguments, str(killed), "--workers", "2", folder=folder)
     commands.wait_until(lambda: any(killed.glob("*.parquet")), process)
