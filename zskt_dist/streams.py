@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     HELD_OUT = 8
     LAYERS = 9
     """What layers draw in training: dropout, stochastic depth."""
+    PSEUDO_DATA = 10
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

@@ -43,6 +43,7 @@ BAD_VALUES = {
         "1.5",
         ["less than 1"],
     ),
+    "attention without a teacher": (["pseudo_data=folder"], "loss.beta", "250.0", ["does not hold", "use loss.beta=0"]),
     "unknown choice": (
         ["data.name=cifar"],
         "data.name",

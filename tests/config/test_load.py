@@ -313,6 +313,50 @@ def test_precision_belongs_to_the_transfer_alone() -> None:
     assert all(config_hash(one, command) == config_hash(other, command) for command in ("pretrain", "distill"))
 
 
+PSEUDO = ("pseudo_data=folder", "loss.beta=0")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.arch=wrn-40-2",
+        "supervised.iterations=3",
+        "generator.z_dim=7",
+        "transfer.student_steps=3",
+        "optimizer.generator_lr=1",
+        "generator_terms.diversity=1",
+        "loss.attention=l2",
+        "data.augment=none",
+    ],
+)
+def test_a_student_of_pseudo_data_is_known_by_what_it_learns_from(override: str) -> None:
+    """Neither a generator nor a teacher's training is part of it."""
+    assert config_hash(_config(*PSEUDO, override)) == config_hash(_config(*PSEUDO))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "pseudo_data=other",
+        "pseudo_data=null",
+        "iterations=7",
+        "optimizer.student_lr=1",
+        "loss.temperature=2",
+        "student.arch=lenet",
+        "seed=1",
+        "teacher.checkpoint=t.safetensors",
+        "engine.micro_batch=3",
+    ],
+)
+def test_what_changes_a_student_of_pseudo_data_changes_its_hash(override: str) -> None:
+    assert config_hash(_config(*PSEUDO, override)) != config_hash(_config(*PSEUDO))
+
+
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+def test_other_commands_do_not_look_at_pseudo_data(command: str) -> None:
+    assert config_hash(_config(*PSEUDO), command) == config_hash(_config("loss.beta=0"), command)
+
+
 def test_differing_keys() -> None:
     before = _config("loss.beta=1", "seed=3")
     after = _config("loss.beta=2", "seed=3", "name=x", "launch.workers=2", "checkpoint.keep=5", "iterations=5")

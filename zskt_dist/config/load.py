@@ -45,11 +45,19 @@ UNUSED_KEYS = {
         "supervised.network",
         "speed.precision",
         "finetune",
+        "pseudo_data",
         *_ZERO_SHOT,
         *("loss.divergence", "loss.temperature", "loss.reduction", "loss.beta"),
     ),
-    "pretrain": ("teacher", "loss", "distill", "finetune", "speed.precision", *_ZERO_SHOT),
+    "pretrain": ("teacher", "loss", "distill", "finetune", "pseudo_data", "speed.precision", *_ZERO_SHOT),
 }
+# And, where a student learns from pseudo-data, its `train`: there is no generator, and nobody's attention.
+_UNUSED_WITH_PSEUDO_DATA = (
+    *("generator", "generator_terms", "transfer", "optimizer.generator_lr"),
+    *("loss.beta", "loss.attention", "loss.attention_layers"),
+)
+# A teacher, if any, is one that the student is compared with.
+_UNUSED_WITHOUT_TEACHER = ("teacher", "supervised", "data.augment")
 # What may differ when a run that was given a name is continued: also where, on how many workers and by which engine.
 CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, *ENGINE_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
@@ -143,8 +151,19 @@ def dump_yaml(config: Config) -> str:
 
 def config_hash(config: Config, command: str = "train") -> str:
     """Identity of a command's run: eight hex digits over everything that can change its result."""
-    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *UNUSED_KEYS[command])
-    return _digest(_resolved(config) | {key: value for key, value in flatten(config) if not is_under(key, unused)})
+    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *unused_keys(config, command))
+    leaves = dict(flatten(config)) | _resolved(config)
+    return _digest({key: value for key, value in leaves.items() if not is_under(key, unused)})
+
+
+def unused_keys(config: Config, command: str) -> tuple[str, ...]:
+    """Keys and sections that a command with this configuration never looks at."""
+    unused = UNUSED_KEYS[command]
+    if command == "train" and config.pseudo_data is not None:
+        unused += _UNUSED_WITH_PSEUDO_DATA
+        if config.teacher.checkpoint is None:
+            unused += _UNUSED_WITHOUT_TEACHER
+    return unused
 
 
 def teacher_hash(config: Config) -> str:

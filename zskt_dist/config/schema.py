@@ -31,9 +31,12 @@ class Config(Section):
     seeds: tuple[Seed, ...] | None = None
     """Several runs, one for each seed, and their mean and standard deviation; null: one run with `seed`."""
     iterations: Positive = 1000
-    """N, pseudo-batches."""
+    """N, pseudo-batches; with `pseudo_data` student steps."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
+    pseudo_data: str | None = None
+    """Folder that `synthesize` has made: `train` learns from its images and logits alone (docs/pseudo_data.md).
+    null: from a generator and the teacher."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where every worker finds a GPU of its own."""
     runs_dir: str = "runs"
@@ -74,6 +77,9 @@ class Config(Section):
         self._check_deepspeed()
         if len(self.data.mean or ()) != len(self.data.std or ()):
             raise clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
+        if self.pseudo_data is not None and self.loss.beta:
+            problem = "needs the teacher's attention maps, which pseudo_data does not hold; use loss.beta=0"
+            raise clash("loss.beta", self.loss.beta, problem)
         layers = self.loss.attention_layers or ()
         if len(set(layers)) < len(layers):
             raise clash("loss.attention_layers", list(layers), "names a layer twice; loss.beta weighs them all")

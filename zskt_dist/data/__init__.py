@@ -1,12 +1,15 @@
-"""Real images: for training teachers and for evaluation. The zero-shot transfer never reads them."""
+"""Real images, for training teachers and for evaluation, which the transfer never reads; and pseudo-data."""
 
 from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device
 from zskt_dist.data.classes import class_names
 from zskt_dist.data.images import ImageDataset, Split, Standardise
+from zskt_dist.data.pseudo import PseudoBatches, PseudoData
 from zskt_dist.data.sources import open_dataset
 
 __all__ = [
     "ImageDataset",
+    "PseudoBatches",
+    "PseudoData",
     "Split",
     "Standardise",
     "TrainingBatches",

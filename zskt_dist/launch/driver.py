@@ -88,6 +88,23 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
         job.push()
 
 
+def synthesize(job: Job, console: Console) -> None:
+    """Makes the shards of pseudo-data that are missing; raises as `evaluate`."""
+    directory = RunDirectory(job.directory)
+    if is_follower():
+        local.launch(job)
+        return
+    for problem in problems(job):
+        raise problem
+    with directory.driven():
+        directory.clear_requests()
+        try:
+            with watching(directory.progress, console):
+                _launch(job)
+        finally:
+            directory.clear_requests()
+
+
 def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> None:
     """What a command that was killed after measuring left undone: result, figures, MLflow."""
     directory = measurement.directory

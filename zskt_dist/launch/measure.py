@@ -44,7 +44,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)
-    measurements = [Measurement(run, _config(run, overrides)) for run in runs]
+    measurements = [Measurement(run, measured_config(run, overrides)) for run in runs]
     answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
     if is_follower():
         return {}
@@ -76,7 +76,7 @@ def _evaluate(measurement: Measurement, fresh: bool, console: Console) -> Result
     return answer or {}
 
 
-def _config(directory: RunDirectory, overrides: list[str]) -> Config:
+def measured_config(directory: RunDirectory, overrides: list[str]) -> Config:
     """The run's configuration with the overrides, at the place where the run lies now."""
     config = directory.read_config()
     if config is None:

@@ -11,11 +11,11 @@ from rich.table import Table
 from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, balanced_subset
+from zskt_dist.data import ImageDataset, PseudoData, balanced_subset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
-from zskt_dist.launch.room import describe_memory, lack_of_memory
+from zskt_dist.launch.room import describe_memory, describe_size, free_memory, lack_of_memory
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runtime.engines import check_installed
@@ -46,9 +46,14 @@ def problems(job: Job) -> Iterator[UserError]:
             pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
     except UserError as error:
         yield error
+    if job.command == "synthesize":
+        return  # of images, only their shape: the student's file says it
     try:
         inputs = open_inputs(job)
-        _check_networks(config, inputs, job.command)
+        if job.learns_from_pseudo_data:
+            _check_pseudo_data(job, inputs)
+        else:
+            _check_networks(config, inputs, job.command)
         if inputs.dataset is not None:
             _check_images(job, inputs.dataset)
     except UserError as error:
@@ -99,11 +104,13 @@ def _normalisation(inputs: Inputs) -> str:
 def _networks(job: Job, inputs: Inputs) -> Lines:
     config, sizes = job.config, _parameter_counts(job.config, inputs)
     lines = []
-    if not (job.command == "pretrain" and job.role == "student"):
+    if job.teacher_weights or job.role == "teacher":
         lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
     if job.role == "student":
         lines.append(("student", f"{config.student.arch}, {sizes['student']:,} parameters"))
-    if job.command == "train":
+    if job.learns_from_pseudo_data:
+        lines.append(("pseudo-data", _pseudo_data(config)))
+    elif job.command == "train":
         lines.append(("generator", f"{sizes['generator']:,} parameters, z of {config.generator.z_dim}"))
     return lines
 
@@ -117,6 +124,11 @@ def _training(job: Job) -> Lines:
         config.supervised,
         config.finetune,
     )
+    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
+    if job.learns_from_pseudo_data:
+        steps = f"{config.iterations:,} student steps of {config.batch_size}"
+        rate = f"Adam {adam.student_lr:g}, cosine to 0, clipped at {adam.clip_norm:g}"
+        return [("loss", f"{gap}, no attention term"), ("optimizer", f"{rate}, {steps}")]
     if job.command == "train":
         return [
             (
@@ -124,11 +136,7 @@ def _training(job: Job) -> Lines:
                 f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
                 f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
             ),
-            (
-                "loss",
-                f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction}), "
-                f"beta = {loss.beta:g} ({loss.attention})",
-            ),
+            ("loss", f"{gap}, beta = {loss.beta:g} ({loss.attention})"),
             (
                 "optimizer",
                 f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
@@ -148,6 +156,14 @@ def _training(job: Job) -> Lines:
     return lines
 
 
+def _pseudo_data(config: Config) -> str:
+    try:
+        data = PseudoData.open(str(config.pseudo_data))
+    except UserError:
+        return str(config.pseudo_data)
+    return f"{data.images:,} images, {describe_size(data.nbytes)} in every worker, of {data.folder}"
+
+
 def job_submit_line(command: str, arguments: list[str]) -> str:
     """The same command as a Ray job; the working directory travels to the cluster."""
     if not any(argument.startswith("launch.kind=") for argument in arguments):
@@ -163,8 +179,9 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column()
     table.add_column(overflow="fold")
     found = list(problems(job))
-    attention = None if found or command not in ("train", "distill") else _compared_layers(job)
-    needs, lack = ("", None) if found or command != "train" else _memory(job)
+    compared = command in ("train", "distill") and not job.learns_from_pseudo_data
+    attention = _compared_layers(job) if compared and not found else None
+    needs, lack = ("", None) if found or command != "train" or job.learns_from_pseudo_data else _memory(job)
     compares = [("attention", f"compares {attention}")] if attention else []
     for topic, text in [*describe(job), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
@@ -253,6 +270,20 @@ def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int,
         if location is not None and (Path(location).is_dir() or is_file(location, key)):
             role = "student" if key == "finetune.student" else "teacher"
             read_fitting(config, role, networks[role], num_classes, location, key)
+
+
+def _check_pseudo_data(job: Job, inputs: Inputs) -> None:
+    """It is there, fits, and has room; a teacher is there to be compared with, or there is none."""
+    config = job.config
+    data = PseudoData.open(str(config.pseudo_data))
+    data.check(inputs.image_shape, inputs.num_classes)
+    free = free_memory(config)
+    if free is not None and data.nbytes > free:
+        problem = f"takes {describe_size(data.nbytes)} of every worker's memory, and {describe_size(free)} are free"
+        raise ConfigError("pseudo_data", config.pseudo_data, f"{problem}; make fewer images, or use fewer workers")
+    roles = ["student", *(["teacher"] if job.teacher_weights else [])]
+    networks = outlines(config, roles, inputs.image_shape, inputs.num_classes)
+    _check_fit(config, networks, inputs.num_classes, job.command)
 
 
 def _parameter_counts(config: Config, inputs: Inputs) -> dict[str, int]:

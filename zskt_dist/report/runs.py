@@ -230,11 +230,16 @@ def find_runs(paths: Iterable[Path], *, lent: Path | None = None) -> list[Run]:
 
 
 def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterator[Run]:
-    """The run; none, with a warning, where its configuration cannot be read."""
+    """The run; none, with a warning, where its configuration cannot be read, or where it learnt from pseudo-data.
+
+    That is no method of the paper, and there may be no teacher to compare with.
+    """
     try:
         config = directory.read_config()
     except UserError as error:
         log.warning("left out of the report: %s", error)
+        return
+    if config is not None and config.pseudo_data is not None and result["command"] == "train":
         return
     if config is not None and "dataset" in result and "seed" in result:
         yield Run(directory, result, config, lent is not None and directory.path.is_relative_to(lent.absolute()))

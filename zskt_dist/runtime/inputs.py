@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from zskt_dist.data import ImageDataset, Standardise, open_dataset
+from zskt_dist.data import ImageDataset, PseudoData, Standardise, open_dataset
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
 from zskt_dist.runtime.directory import RunDirectory
@@ -121,15 +121,22 @@ def _check_use(job: Job) -> None:
         )
     if job.command != "train":
         raise ConfigError("data.name", "none", f"{job.command} learns from labelled images; only train needs none")
-    if job.config.teacher.checkpoint is None:
+    if job.config.teacher.checkpoint is None and not job.learns_from_pseudo_data:
         raise ConfigError(
             "teacher.checkpoint", None, "with data.name=none there is nothing to train a teacher on; give a trained one"
         )
 
 
 def _declared_by_weights(job: Job) -> list[tuple[str, str, Declared]]:
-    """What files of weights say that are there before the job begins: (name, location, what)."""
-    return [(key, location, _declared_by_file(key, location)) for key, location in _weights(job)]
+    """What files of weights, and of pseudo-data, say that are there before the job begins: (name, location, what)."""
+    said = [(key, location, _declared_by_file(key, location)) for key, location in _weights(job)]
+    if job.learns_from_pseudo_data:
+        about = PseudoData.open(folder := str(job.config.pseudo_data)).about
+        statistics = tuple(about["mean"]), tuple(about["std"])
+        said.append(
+            ("pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics))
+        )
+    return said
 
 
 def _weights(job: Job) -> Iterator[tuple[str, str]]:

@@ -24,11 +24,13 @@ from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
 from zskt_dist.runtime.networks import read_network
+from zskt_dist.runtime.pseudo_data import PseudoDataTask
 from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.storage import is_uri
 from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
+from zskt_dist.runtime.synthesize import Synthesis
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
@@ -76,11 +78,13 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
-        if self.job.command != "evaluate":  # which shares out images one by one
+        if self.job.command not in ("evaluate", "synthesize"):  # which share out images, or shards, one by one
             _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             if self.job.command == "evaluate":
                 RunEvaluation(self.job, self._images, self.world, self.stop).run()
+            elif self.job.command == "synthesize":
+                Synthesis(self.job, self.world, self.stop).run()
             else:
                 self._fit(self.job.command, self.directory, self.tracker, self.job.role)
         self.world.from_main(self.job.push)
@@ -148,6 +152,9 @@ class Worker:
         config, world = self.job.config, self.world
         if command == "pretrain":
             return from_scratch(config, role, self._images, world), None
+        if command == "train" and config.pseudo_data is not None:
+            task = PseudoDataTask(config, self.inputs, world)
+            return task, None if config.teacher.checkpoint is None else self._teacher()
         teacher = self._teacher()
         if command == "distill":
             return distillation(config, teacher, self._images, world), teacher

@@ -34,10 +34,11 @@ class Picks:
         names = [name.replace("_", " ") for name, value in vars(self).items() if value is True]
         return ", ".join([*names, *([str(self.autocast).removeprefix("torch.")] if self.autocast else [])]) or "plain"
 
-    def apply(self, generator: Generator, teacher: TappedNetwork, student: TappedNetwork) -> None:
+    def apply(self, *networks: Generator | TappedNetwork) -> None:
         """Sets the networks, which are on their device already, to be computed this way."""
-        generator.low_resolution, generator.channels_last = self.low_resolution, self.channels_last
-        for network in (generator, teacher, student):
+        for network in networks:
+            if isinstance(network, Generator):
+                network.low_resolution, network.channels_last = self.low_resolution, self.channels_last
             network.autocast = self.autocast
             # On CPU the layout follows that of the images, and weights of another are no faster.
             if self.channels_last and next(network.parameters()).is_cuda:

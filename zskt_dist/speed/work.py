@@ -25,6 +25,11 @@ def iteration_gflop(
     return config.batch_size * each / 1e9
 
 
+def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:
+    """Operations of one step of a network that is trained alone, likewise."""
+    return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
+
+
 def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Of one example."""
     counts: list[int] = []
