@@ -12,6 +12,7 @@ from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, con
 from zskt_dist.data import ImageDataset
 from zskt_dist.runtime.curves import CurveParts, describe_mte
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.evaluation import images_at_a_time
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.measurement import Answer, Measurement
 from zskt_dist.runtime.networks import read_network
@@ -73,7 +74,7 @@ class RunEvaluation:
         matrices = {name: torch.zeros(count, count, dtype=torch.int64, device=device) for name in self._pairs()}
         sums = {name: torch.zeros(BINS, 3, dtype=torch.float64, device=device) for name in self._pairs()}
         predicted: dict[str, list[Tensor]] = {name: [] for name in networks}
-        for batch in shard.batches(self.config.evaluation.batch_size):
+        for batch in shard.batches(images_at_a_time(self.config)):
             x = standardise(batch.images)
             logits = {name: network(x) for name, network in networks.items()}
             classes = {name: values.argmax(dim=1) for name, values in logits.items()}
@@ -116,8 +117,9 @@ class RunEvaluation:
             shape = (min(size, images - number * size), *self.dataset.image_shape)
             pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).to(self.world.device)
             for name, network in self.networks.items():
-                predicted = network(standardise(pixels)).argmax(dim=1)
-                counts[name] += torch.bincount(predicted, minlength=classes)
+                for part in pixels.split(images_at_a_time(self.config)):
+                    predicted = network(standardise(part)).argmax(dim=1)
+                    counts[name] += torch.bincount(predicted, minlength=classes)
         return {"images": images} | {
             name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
         }

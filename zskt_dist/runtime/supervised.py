@@ -56,10 +56,13 @@ class SupervisedTask:
     ) -> None:
         self._seed_layers = seed_layers
         self.phase, self.iterations, self.subset, self.attention = phase, iterations, subset, attention
-        self.speed = "plain"
         self.weight = engine.weight
         self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
         self.training, self.batches, self._engine = training, batches, engine
+
+    @property
+    def speed(self) -> str:
+        return "cuda graphs" if isinstance(self.training, RecordedTraining) and self.training.works else "plain"
 
     def step(self, iteration: int) -> Metrics:
         self._seed_layers(iteration)
@@ -173,7 +176,9 @@ def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engi
 
 def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
     """`training`, on CUDA recorded."""
-    return RecordedTraining(training) if records(config, world.device, world.size) else training
+    if not records(config, world.device, world.size):
+        return training
+    return RecordedTraining(training, required=config.speed.cuda_graphs is True)
 
 
 def _layers(config: Config, seed: int, world: World) -> Callable[[int], None]:

@@ -19,7 +19,7 @@ from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import placed_teacher
 from zskt_dist.runtime.evaluate import RunEvaluation
-from zskt_dist.runtime.evaluation import Evaluator
+from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
@@ -34,6 +34,7 @@ from zskt_dist.runtime.synthesize import Synthesis
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 
@@ -78,6 +79,7 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
+        fastest_convolutions(self.world.device)
         if self.job.command not in ("evaluate", "synthesize"):  # which share out images, or shards, one by one
             _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
@@ -173,7 +175,7 @@ class Worker:
         """None where there are no test images."""
         if self.inputs.dataset is None:
             return None
-        return Evaluator(self._images, self.world, batch_size=self.job.config.evaluation.batch_size, teacher=teacher)
+        return Evaluator(self._images, self.world, batch_size=images_at_a_time(self.job.config), teacher=teacher)
 
     def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""

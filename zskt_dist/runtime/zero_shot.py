@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +65,6 @@ class ZeroShotTask:
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
-        self.speed = str(self.picks)
         self.attention = pair_layers(config, teacher, student, image_shape)
         if self.picks.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)
@@ -107,11 +107,18 @@ class ZeroShotTask:
             terms=_generator_terms(config, tapped_teacher),
             micro_batch=config.engine.micro_batch,
         )
-        self._step = RecordedTransfer(self.transfer).step if self.picks.cuda_graphs else self.transfer.step
+        self._recorded: RecordedTransfer | None = None
+        if self.picks.cuda_graphs:
+            self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.transfer.step
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
+    @property
+    def speed(self) -> str:
+        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
+
     def step(self, iteration: int) -> Metrics:
-        if not self.picks.cuda_graphs:  # which hold what their layers draw
+        if not (self._recorded and self._recorded.works):  # which holds what their layers draw
             seed_layers(self._config.seed, self._world, iteration)
         metrics = self._step(self.noise(iteration))
         self.held_out.after(iteration + 1)
@@ -141,9 +148,9 @@ class ZeroShotTask:
             return False
         rng = stream(self._config.seed, Purpose.FIGURES)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
-        # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
+        # A copy in training mode, on what is normalised together in training too; nothing of the run is touched.
         with torch.no_grad(), self.engines["generator"].whole() as generator:
-            images = copy.deepcopy(generator)(z)
+            images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:
             save_grid(images, path)
         return True
