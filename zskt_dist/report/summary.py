@@ -49,22 +49,23 @@ def print_estimates(sources: dict[str, dict[str, float]] | None, console: Consol
     if not sources:
         return
     table = Table()
-    for column in ("without labels", "images", "agreement", "95 % interval", "by chance", "KL in nats", "classes"):
-        table.add_column(column, justify="left" if column == "without labels" else "right", no_wrap=True)
+    for column in ("estimated on", "images", "agreement %", "chance", "KL", "classes"):
+        table.add_column(column, justify="left" if column == "estimated on" else "right", no_wrap=True)
     for name, entry in sources.items():
+        names = ("agreement", "agreement_low", "agreement_high", "chance_agreement")
+        share, low, high, chance = (100 * entry[each] for each in names)
         table.add_row(
             _SOURCES.get(name, name),
             f"{entry['images']:,}",
-            f"{100 * entry['agreement']:.1f} %",
-            f"{100 * entry['agreement_low']:.1f} to {100 * entry['agreement_high']:.1f}",
-            f"{100 * entry['chance_agreement']:.1f} %",
-            f"{entry['kl_50']:.3g} ({entry['kl_5']:.2g} to {entry['kl_95']:.2g})",
+            f"{share:.1f} ({low:.1f} to {high:.1f})",
+            f"{chance:.1f}",
+            f"{entry['kl_50']:.3g}",
             f"{entry['teacher_classes']}",
         )
     console.print(table)
     console.print(
         "estimates: agreement with the teacher on images that are not real; they say how alike the two are, not how "
-        "right. KL: median (5 to 95 %); classes: those the teacher predicts there (docs/estimates.md)",
+        "right. In brackets: 95 % interval; KL: median, nats; classes: those the teacher predicts (docs/estimates.md)",
         soft_wrap=True,
         highlight=False,
     )
