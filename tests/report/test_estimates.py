@@ -1,14 +1,17 @@
 """Estimates beside what was measured, from hand-made runs: ranks worked out by hand."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.support.finished import finished_run
 from zskt_dist.report import __main__ as command
 from zskt_dist.report import estimates
 from zskt_dist.report.runs import find_runs, group_runs
+from zskt_dist.report.summary import print_estimates
 
 
 def _run(folder: Path, seed: int, accuracy: float, score: float, *, sources: bool = True) -> None:
@@ -44,6 +47,17 @@ def test_runs_of_before_there_were_sources_have_what_they_have(tmp_path: Path) -
     assert (row["pseudo-images %"], row["normal noise %"], row["uniform noise %"]) == ("40.00", "50.00", "")
     assert row["median KL on pseudo-images"] == ""
     assert row["test accuracy %"] == "30.00"
+
+
+def test_the_summary_says_plainly_what_estimates_are() -> None:
+    shares = {"agreement": 0.72, "agreement_low": 0.694, "agreement_high": 0.744, "chance_agreement": 0.216}
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_estimates({"held_out": shares | {"images": 1280, "kl_50": 0.215, "teacher_classes": 10}}, console)
+    text = console.export_text()
+    assert "│ pseudo-images │  1,280 │ 72.0 (69.4 to 74.4) │   21.6 │ 0.215 │      10 │" in text
+    assert "estimates: agreement with the teacher on images that are not real; they say how alike" in text
+    print_estimates(None, console)
+    assert console.export_text() == "", "nothing was estimated, nothing is said"
 
 
 def test_the_report_has_the_section_where_there_is_something_to_show(

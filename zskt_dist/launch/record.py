@@ -224,7 +224,7 @@ def _evaluation_scores(directory: RunDirectory, result: dict[str, Any]) -> Row:
     """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
     scores = {
         f"estimate_{source}_{name}": value
-        for source, entry in ((result["estimates"] or {}).get("sources") or {}).items()
+        for source, entry in ((result.get("estimates") or {}).get("sources") or {}).items()
         for name, value in entry.items()
     }
     answer = read_json(directory.evaluation / "evaluation.json")
