@@ -90,7 +90,9 @@ class Measurement:
         result = self.directory.finished() or self.result
         told = result | {"mte": answer["mte"]}
         if answer["estimates"]:
-            told["estimates"] = (result.get("estimates") or {}) | {"sources": answer["estimates"]}
+            known = result.get("estimates") or {}
+            # Without snapshots generators could be asked at the end of training only: what they said stays.
+            told["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
         if self.is_own and result != told:
             self.directory.finish(told)
 
