@@ -147,4 +147,5 @@ class TrialRun(tune.Trainable):
             here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]
             overrides = [*self.order["evaluate"], *(here if self.order["one_machine"] else [])]
             evaluate_run(self.directory.location, overrides, fresh=False, console=console)
-        return {"iteration": result["iterations"], **(result["estimates"] or {})}
+        scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
+        return {"iteration": result["iterations"], **scores}

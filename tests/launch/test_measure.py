@@ -87,6 +87,9 @@ def test_a_command_killed_after_measuring_is_completed_by_the_same_one(
     address = _read(run.tracking)
     metrics = MlflowClient(tracking_uri=store).get_run(address["run_id"]).data.metrics
     assert metrics["mte"] == _mte(run)
+    told = (run.finished() or {})["estimates"]["sources"]
+    assert {f"estimate_{source}_{name}" for source, entry in told.items() for name in entry} <= set(metrics)
+    assert metrics["estimate_held_out_kl_95"] == told["held_out"]["kl_95"]
     assert address["complete"]
 
 

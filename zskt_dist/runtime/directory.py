@@ -42,6 +42,7 @@ class RunDirectory:
         self.snapshots = path / "snapshots"
         """The generator at several moments of the run."""
         self.evaluation = path / "evaluation"
+        self.estimates = self.evaluation / "estimates.json"
         self.subset = path / "subset.json"
         """Which training images a run with some images per class has seen."""
         self.progress = path / "progress.json"

@@ -105,7 +105,7 @@ class Outcome:
     seconds: float
     """Training, evaluation and saving, summed over resumed runs."""
     iterations_per_second: float
-    estimates: Row
+    estimates: dict[str, Any]
     """How good the network is, as far as that can be told without labels; {} where it is not estimated."""
 
 
@@ -261,8 +261,8 @@ class Loop:
         )
 
 
-def _estimates(history: list[Row], last: Row) -> Row:
-    estimates = {name: last[name] for name in LABEL_FREE if name in last}
+def _estimates(history: list[Row], last: Row) -> dict[str, Any]:
+    estimates: dict[str, Any] = {name: last[name] for name in LABEL_FREE if name in last}
     if estimates and (drift := generator_drift(history)) is not None:
         estimates["generator_loss_drift"] = drift
     return estimates

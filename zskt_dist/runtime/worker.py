@@ -14,12 +14,15 @@ from torch import nn
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.files import write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import placed_teacher
+from zskt_dist.runtime.estimates import brief
 from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
+from zskt_dist.runtime.image_sources import uniform_noise
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
@@ -125,6 +128,8 @@ class Worker:
         with task.trained() as network:
             sha256 = self._export(directory, role, network)
             params = {role: count_parameters(network)}
+            if isinstance(task, ZeroShotTask):
+                outcome = self._with_estimates(outcome, directory, task, network)
         accuracy = None
         if role == "teacher" and outcome.scores:
             accuracy = outcome.scores.accuracy
@@ -240,6 +245,18 @@ class Worker:
             preempted=self.preempted,
         )
         return loop.run()
+
+    def _with_estimates(
+        self, outcome: Outcome, directory: RunDirectory, task: ZeroShotTask, student: nn.Module
+    ) -> Outcome:
+        """Writes `estimates.json`, of which the result tells the main numbers."""
+        shape, device = self.inputs.image_shape, self.world.device
+        found = task.estimate(student, uniform_noise(shape, self.inputs.standardise(device), device))
+        if found is None:
+            return outcome
+        if self.world.is_main:
+            write_json(directory.estimates, found)
+        return replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
 
     def _export(self, directory: RunDirectory, role: str, network: nn.Module) -> str:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""

@@ -20,7 +20,9 @@ from zskt_dist.data import on_device
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.attention import pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
+from zskt_dist.runtime.estimates import Answer, estimate
 from zskt_dist.runtime.held_out import HeldOut
+from zskt_dist.runtime.image_sources import ImageSource
 from zskt_dist.runtime.networks import (
     may_not_use_all,
     new_generator,
@@ -137,6 +139,11 @@ class ZeroShotTask:
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)
+
+    def estimate(self, student: nn.Module, pixels: ImageSource) -> Answer | None:
+        """After the last iteration, what `estimates.json` tells; `pixels` are a further source of images."""
+        sources = [*self.held_out.sources(self.iterations), pixels]
+        return estimate(self._config, student, self.held_out.teacher, sources, self._world)
 
     def noise(self, iteration: int) -> "IterationNoise":
         return IterationNoise(self._config, self._world, iteration)
