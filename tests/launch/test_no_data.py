@@ -208,7 +208,7 @@ raise SystemExit(code)
 
 @pytest.mark.slow
 def test_224_pixels_and_1000_classes_in_less_than_8_gib(tmp_path: Path) -> None:
-    """Two iterations at the generator's full width; measured when this was written: see docs/inputs.md."""
+    """Two iterations at the generator's full width, with evaluation and checkpoint: docs/inputs.md has the figure."""
     words = ["data.name=none", "data.image_shape=[3,224,224]", "data.num_classes=1000", "name=run"]
     words += ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]", "tracking.uri=none", "iterations=2"]
     words += ["teacher.arch=wrn-10-1", "teacher.checkpoint=teacher.pt", "student.arch=wrn-10-1", "batch_size=4"]
