@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A WRN-10-1 (batch norm, odd sizes) that a LeNet has taught for a few iterations."""
     folder = tmp_path_factory.mktemp("export")
     overrides = ["student.arch=wrn-10-1", "loss.beta=0", "name=a", "iterations=6", "evaluation.held_out_images=16"]
+    overrides += ["launch.cpus_per_worker=1"]
     assert train.main(tiny_overrides(folder, *overrides)) == 0
     return folder / "runs/digits/a"
 

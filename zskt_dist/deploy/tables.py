@@ -25,8 +25,8 @@ def files_table(record: Record) -> Table:
     rows = []
     for entry in record["files"].values():
         difference = f"{entry['difference']:.1e} ({entry['difference_large']:.1e})"
-        rows.append((entry["file"], amount(entry["bytes"]), entry["input"], difference, *_latency(entry)))
-    return ("file", "size", "input", "difference", *_LATENCY), rows
+        rows.append((entry["file"], amount(entry["bytes"]), difference, *_latency(entry)))
+    return ("file", "size", "difference", *_LATENCY), rows
 
 
 def amount(size: int) -> str:

@@ -17,7 +17,7 @@ from zskt_dist.deploy.check import BATCH_SIZES, LARGE
 from zskt_dist.deploy.exporter import Exporter
 from zskt_dist.deploy.latency import latency_ms
 from zskt_dist.deploy.packages import check_packages
-from zskt_dist.deploy.subject import Subject, open_subject, own_role
+from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, open_subject, own_role
 from zskt_dist.deploy.tables import files_table, networks_table, percent
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, sha256_of, write_json
@@ -97,13 +97,15 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
         if not rows:
             continue
         table = Table(title=title, title_justify="left")
-        words = header.index("input") if "input" in header else 1
-        for position, column in enumerate(header):
-            right = position not in (0, words)
-            table.add_column(column, justify="right" if right else "left", no_wrap=position == 0, overflow="fold")
+        for column in header:
+            words = column in ("network", "architecture", "file")
+            table.add_column(column, justify="left" if words else "right", no_wrap=column == "file", overflow="fold")
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for takes in (NORMALISED, PIXELS):
+        if files := [entry["file"] for entry in record["files"].values() if entry["input"] == takes]:
+            console.print(f"{takes}: {', '.join(files)}", soft_wrap=True, highlight=False)
     for name, share in record["files"].get("int8", {}).get("agreement", {}).items():
         console.print(f"int8 agrees with PyTorch on {percent(share)} of {name.replace('_', '-')}", highlight=False)
     if model := record.get("mlflow"):
