@@ -53,7 +53,7 @@ def test_a_recorded_transfer_sees_every_noise_and_rate(tmp_path: Path, mode: str
     answers = []
     for recorded in (False, True):
         teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-        task = ZeroShotTask(config, teacher, SHAPE, 5, World(CPU), picks=PLAIN)
+        task = ZeroShotTask(config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), picks=PLAIN)
         step = RecordedTransfer(task.transfer).step if recorded else task.transfer.step
         answers.append(_metrics(lambda i, step=step, task=task: step(task.noise(i))))
         assert task.engines["student"].learning_rate < config.optimizer.student_lr

@@ -21,7 +21,7 @@ from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
-from zskt_dist.runtime.networks import read_network
+from zskt_dist.runtime.networks import new_network, read_network
 from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
@@ -144,8 +144,8 @@ class Worker:
             return distillation(config, teacher, dataset, world), teacher
         if command == "finetune":
             return finetuning(config, self._zero_shot_student(), dataset, world), teacher
-        shape, classes = dataset.image_shape, dataset.num_classes
-        return ZeroShotTask(config, teacher, shape, classes, world, directory.snapshots), teacher
+        student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
+        return ZeroShotTask(config, teacher, student, dataset.image_shape, world, directory.snapshots), teacher
 
     def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""

@@ -19,7 +19,7 @@ from zskt_dist.data import on_device
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import new_generator, tap_pair, with_checkpointing
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
@@ -28,9 +28,11 @@ from zskt_dist.tracking.base import Row
 
 
 class ZeroShotTask:
-    """Algorithm 1: needs a teacher and the shape of its images, and never a real image.
+    """Algorithm 1: needs a teacher, a student and the shape of their images, and never a real image.
 
     Args:
+        teacher: Frozen, in eval mode, on the worker's device.
+        student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         picks: How iterations are computed; None: as configured.
 
@@ -44,8 +46,8 @@ class ZeroShotTask:
         self,
         config: Config,
         teacher: nn.Module,
+        student: nn.Module,
         image_shape: ImageShape,
-        num_classes: int,
         world: World,
         snapshots: Path | None = None,
         picks: Picks | None = None,
@@ -53,7 +55,7 @@ class ZeroShotTask:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
-        student = new_network(config, "student", image_shape, num_classes).to(world.device)
+        student.to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
