@@ -1,6 +1,6 @@
 """Networks: teachers and students by name, the generator, and taps into any network."""
 
-from zskt_dist.models.checkpointing import checkpoint_activations
+from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.registry import ImageShape, build_network, count_parameters
@@ -17,4 +17,5 @@ __all__ = [
     "build_network",
     "checkpoint_activations",
     "count_parameters",
+    "keep_activations",
 ]

@@ -15,7 +15,8 @@ from zskt_dist.runtime.world import World
 class Scores:
     """Fractions of the test images."""
 
-    accuracy: float
+    accuracy: float | None
+    """None where there are no labelled images."""
     agreement: float | None
     """Same predicted class as the teacher; None without a teacher."""
 

@@ -16,7 +16,7 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
-from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.models import ImageShape, TappedNetwork, keep_activations
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.held_out import HeldOut
 from zskt_dist.runtime.networks import new_generator, tap_pair, with_checkpointing
@@ -116,6 +116,14 @@ class ZeroShotTask:
     def trained(self) -> Iterator[nn.Module]:
         with self.engines["student"].whole() as tapped:
             yield tapped.get_submodule("network")
+
+    def release(self) -> nn.Module:
+        """The student, without what training has hung on it; the task is over."""
+        tapped = self.engines["student"].raw
+        assert isinstance(tapped, TappedNetwork)
+        tapped.release()
+        keep_activations(tapped.network)
+        return tapped.network
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)
