@@ -50,7 +50,8 @@ class StopVote:
     @property
     def wanted(self) -> bool:
         """Whether this worker itself has been asked to stop."""
-        self._wanted = self._wanted or self._file_exists() or self._asked()
+        if self._file_exists() or self._asked():  # a signal may come meanwhile
+            self._wanted = True
         return self._wanted
 
     def close(self) -> None:
