@@ -20,6 +20,7 @@ from benchmarks.measure import (
     alternate,
     arguments,
     convolution_peak,
+    fresh_compiler,
     ratio,
     synchronise,
     table,
@@ -109,6 +110,7 @@ def measure(
         warm_up: Iterations that are not timed; on CUDA more than are done before recording.
         forms: Further ones, by name.
     """
+    fresh_compiler()
     fast = pick(config, device, lambda: float("inf"), 1)
     modes = {
         mode: config.model_copy(update={"transfer": config.transfer.model_copy(update={"pseudo_batch": mode})})

@@ -97,6 +97,7 @@ def _evaluation(totals: dict[str, Tensor], images: int) -> Evaluation:
     )
 
 
+@torch.enable_grad()
 def mean_transition_error(
     network_a: nn.Module,
     network_b: nn.Module,

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import did_you_mean, explain
 from zskt_dist.config.schema import Config, flatten
 from zskt_dist.errors import ConfigError, UserError
@@ -43,11 +44,12 @@ UNUSED_KEYS = {
     "finetune": ("supervised.network", "distill"),
     "distill": (
         "supervised.network",
+        "speed.precision",
         "finetune",
         *_ZERO_SHOT,
         *("loss.divergence", "loss.temperature", "loss.reduction", "loss.beta"),
     ),
-    "pretrain": ("teacher", "loss", "distill", "finetune", *_ZERO_SHOT),
+    "pretrain": ("teacher", "loss", "distill", "finetune", "speed.precision", *_ZERO_SHOT),
 }
 # What may differ when a run that was given a name is continued: also where, on how many workers and by which engine.
 CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, *ENGINE_KEYS, "launch")
@@ -220,6 +222,8 @@ def _assign(tree: Tree, key: str, value: Any) -> None:
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         branch = tree.setdefault(section, {})
+        if section == "speed" and depth == 0:  # a preset, of which a key is to differ
+            branch = tree[section] = speed_preset(branch)
         if not isinstance(branch, dict):
             raise ConfigError(key, value, f"{'.'.join(sections[: depth + 1])} is a value, not a section")
         tree = branch

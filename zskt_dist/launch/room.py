@@ -18,18 +18,19 @@ Settings = dict[str, Any]
 """Keys of the section `engine`."""
 
 
-def describe_memory(memory: Memory) -> str:
+def describe_memory(memory: Memory, config: Config) -> str:
     """One line: the peak and what it is made of."""
     networks = ", ".join(f"{name} {_amount(getattr(memory, name))}" for name in ("teacher", "student", "generator"))
     step = "generator" if memory.generator_step >= memory.student_step else "student"
     activations = f"activations {_amount(memory.activations)} (in the {step} step)"
-    return f"about {_amount(memory.total)} per worker: {networks}, {activations}"
+    shared = "; counted whole, ZeRO shares them out" if config.engine.kind == "deepspeed" else ""
+    return f"about {_amount(memory.total)} per worker: {networks}, {activations}{shared}"
 
 
 def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, memory: Memory) -> str | None:
     """What to do where less memory is free than `memory`; None where it fits, or where nobody knows."""
     free = free_memory(config)
-    if free is None or memory.total <= free:
+    if free is None or memory.total <= free or config.engine.kind == "deepspeed":
         return None
 
     def needed(settings: Settings) -> Memory:

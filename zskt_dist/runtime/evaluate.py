@@ -17,7 +17,7 @@ from zskt_dist.runtime.measurement import Answer, Measurement
 from zskt_dist.runtime.networks import read_network
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.world import World
-from zskt_dist.speed import curves_gflop, for_asking, pick
+from zskt_dist.speed import fold_batch_norm
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.local import ProgressFile
 
@@ -138,16 +138,10 @@ class RunEvaluation:
             folder = self.measurement.parts(*(each.tobytes() for each in (positions, from_class[positions], images)))
         self.parts = CurveParts(folder, self.config, positions, from_class[positions], self.dataset.num_classes)
         pair = (self.network, self.teacher) if settings.stepped == "student" else (self.teacher, self.network)
-        points = len(positions) * (self.dataset.num_classes - 1) * settings.steps // self.world.size
-        picks = pick(
-            self.config,
-            self.world.device,
-            lambda: curves_gflop(*pair, self.dataset.image_shape, points),
-            self.world.size,
-        )
+        if self.config.speed.folded_teacher:  # auto or true
+            pair = fold_batch_norm(pair[0])[0], fold_batch_norm(pair[1])[0]
         standardise = self.dataset.standardise(self.world.device)
-        asked = for_asking(pair[0], picks), for_asking(pair[1], picks)
-        self.parts.compute(asked, self.dataset.test, standardise, self.world, self.stop, self.progress)
+        self.parts.compute(pair, self.dataset.test, standardise, self.world, self.stop, self.progress)
         if not self.measurement:
             return None, {}
         summary = self.parts.merge(self.measurement.folder / "transition_curves.parquet")

@@ -77,6 +77,7 @@ class ZeroShotTask:
                 partial(cosine_decay, iterations=self.iterations),
                 batch_size=config.batch_size,
                 clip_norm=config.optimizer.clip_norm,
+                bfloat16=self.picks.autocast is not None,
             )
             for name, network, learning_rate in zip(
                 ("generator", "student"), (generator, tapped_student), rates, strict=True

@@ -25,11 +25,6 @@ def iteration_gflop(
     return config.batch_size * each / 1e9
 
 
-def curves_gflop(network_a: nn.Module, network_b: nn.Module, image_shape: ImageShape, points: int) -> float:
-    """Operations of so many values of transition curves, in thousands of millions: A forward and back, B forward."""
-    return points * (2 * _forward_flop(network_a, image_shape) + _forward_flop(network_b, image_shape)) / 1e9
-
-
 def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Of one example."""
     counts: list[int] = []
