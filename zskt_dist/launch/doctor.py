@@ -12,6 +12,9 @@ from typing import Any
 from zskt_dist.launch.asking import InThread
 from zskt_dist.launch.looks import LOOKS, Answer, Look, Status, Wanted, brief
 
+# Addresses and commands stay whole.
+_WRAPPER = textwrap.TextWrapper(110, subsequent_indent=" " * 24, break_long_words=False, break_on_hyphens=False)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -31,8 +34,7 @@ class Finding:
 
     def __str__(self) -> str:
         lines = [f"{self.status:9}{self.name:15}{self.text}", *([f"{'':24}-> {self.advice}"] if self.advice else [])]
-        whole = {"break_long_words": False, "break_on_hyphens": False}  # addresses and commands
-        return "\n".join(textwrap.fill(line, 110, subsequent_indent=" " * 24, **whole) for line in lines)
+        return "\n".join(_WRAPPER.fill(line) for line in lines)
 
 
 def examine(path: str | None, overrides: Sequence[str] = (), looks: Iterable[Look] | None = None) -> Iterator[Finding]:
