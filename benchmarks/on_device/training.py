@@ -178,7 +178,6 @@ def _teacher(session: Session, arch: str, target: float, directory: RunDirectory
     network = read_network(config, "teacher", dataset.image_shape, dataset.num_classes, rounded, "teacher")
     evaluate = Evaluator(dataset, World(session.device))
     accuracy = evaluate(network.to(session.device)).accuracy
-    assert accuracy is not None
     return {
         "arch": arch,
         "recipe": config.supervised.model_dump(mode="json"),

@@ -15,8 +15,7 @@ from zskt_dist.runtime.world import World
 class Scores:
     """Fractions of the test images."""
 
-    accuracy: float | None
-    """None where there are no labelled images."""
+    accuracy: float
     agreement: float | None
     """Same predicted class as the teacher; None without a teacher."""
 

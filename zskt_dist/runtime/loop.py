@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,7 +101,8 @@ class Cadence:
 class Outcome:
     """What the loop has to say after the last iteration."""
 
-    scores: Scores
+    scores: Scores | None
+    """None without test images, as the accuracy."""
     accuracy_best: float | None
     resumed_from: int | None
     seconds: float
@@ -116,7 +117,7 @@ class Loop:
 
     Args:
         store: None: nothing is saved, and a run that is stopped starts anew.
-        evaluate: Scores a network on real images; all ranks call it together. None: there are none.
+        evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
         tracker: Further records, told of new rows only; on rank 0 alone.
         on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
@@ -212,8 +213,8 @@ class Loop:
 
     def _evaluate(self, done: int) -> None:
         with self.task.trained() as network:
-            scores = Scores(None, None) if self.evaluate is None else self.evaluate(network)
-            values = {name: value for name, value in vars(scores).items() if value is not None}
+            scores = asdict(self.evaluate(network)) if self.evaluate else {}
+            values = {name: value for name, value in scores.items() if value is not None}
             values |= self.task.judge(network, done)
         self._report(done, values)
         if self.figures is not None:
@@ -259,9 +260,9 @@ class Loop:
         return self.seconds + time.perf_counter() - self._clock
 
     def _outcome(self, resumed_from: int | None) -> Outcome:
-        last, seconds = self.history.rows[-1], self.elapsed()  # the last iteration is always evaluated
+        last, seconds = self.history.rows[-1], self.elapsed()
         return Outcome(
-            scores=Scores(last.get("accuracy"), last.get("agreement")),
+            scores=Scores(last["accuracy"], last.get("agreement")) if "accuracy" in last else None,
             accuracy_best=max((row["accuracy"] for row in self.history.rows if "accuracy" in row), default=None),
             resumed_from=resumed_from,
             seconds=seconds,

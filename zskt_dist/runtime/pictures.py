@@ -10,11 +10,11 @@ from zskt_dist.files import write_atomic
 
 def save_grid(images: Tensor, path: Path) -> None:
     """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible."""
-    from torchvision.utils import make_grid, save_image  # late: training does without
-
     images = images.detach().float().cpu()
     factor = max(1, 48 // images.shape[-1])
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    from torchvision.utils import make_grid, save_image  # late: training does without
+
     buffer = io.BytesIO()
     columns = round(len(images) ** 0.5)
     save_image(make_grid(images, nrow=columns, normalize=True, scale_each=True, padding=2), buffer, format="png")

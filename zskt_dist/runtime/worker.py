@@ -114,7 +114,11 @@ class Worker:
         with task.trained() as network:
             sha256 = self._export(directory, role, network)
             params = {role: count_parameters(network)}
-        accuracy = outcome.scores.accuracy if role == "teacher" else evaluator.teacher_accuracy()
+        accuracy = None
+        if role == "teacher" and outcome.scores:
+            accuracy = outcome.scores.accuracy
+        elif evaluator:
+            accuracy = evaluator.teacher_accuracy()
         if teacher is not None:
             params["teacher"] = self._teacher_size
         if self.world.is_main:
