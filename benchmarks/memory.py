@@ -122,7 +122,8 @@ def _iterations(point: Point, count: int) -> float:
     """CPU seconds of the last one: others may use the machine too."""
     with _torchvision():
         teacher = new_network(point.config, "teacher", point.shape, point.classes).eval().requires_grad_(False)
-        task = ZeroShotTask(point.config, teacher, point.shape, point.classes, World(torch.device("cpu")))
+        student = new_network(point.config, "student", point.shape, point.classes)
+        task = ZeroShotTask(point.config, teacher, student, point.shape, World(torch.device("cpu")))
     for iteration in range(count):
         started = time.process_time()
         task.transfer.step(task.noise(iteration))

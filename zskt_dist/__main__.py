@@ -16,6 +16,7 @@ VERBS = {
     "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",
     "replay": "upload a run to MLflow",
+    "doctor": "whether this machine can train, and what to do about what is missing",
 }
 
 MODULES = {"report": "zskt_dist.report.__main__"}

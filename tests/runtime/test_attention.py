@@ -148,12 +148,9 @@ def test_positions_are_for_networks_that_declare_layers() -> None:
         _pair(plain(), build_network("lenet", SHAPE, 10), "loss.attention_layers=[0]")
 
 
-def _task(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, teacher: nn.Module, student: nn.Module, *overrides: str
-) -> ZeroShotTask:
-    monkeypatch.setattr("zskt_dist.runtime.zero_shot.new_network", lambda *_: student)
+def _task(folder: Path, teacher: nn.Module, student: nn.Module, *overrides: str) -> ZeroShotTask:
     config = tiny_config(folder, "transfer.student_steps=1", *overrides)
-    return ZeroShotTask(config, teacher.eval().requires_grad_(False), SHAPE, 10, ALONE)
+    return ZeroShotTask(config, teacher.eval().requires_grad_(False), student, SHAPE, ALONE)
 
 
 def _map(network: nn.Sequential, until: str, x: Tensor, size: int) -> Tensor:
@@ -196,7 +193,7 @@ def test_attention_term_against_a_direct_computation(
             nn.init.uniform_(norm.running_mean, -1, 1)
             nn.init.uniform_(norm.weight, 0.2, 2)
     before = copy.deepcopy(student)
-    task = _task(tmp_path, monkeypatch, teacher, student, *overrides, f"speed.folded_teacher={folded}")
+    task = _task(tmp_path, teacher, student, *overrides, f"speed.folded_teacher={folded}")
     metrics = task.step(0)
     with torch.no_grad():
         x = task.engines["generator"].ask(task.noise(0)(0))
@@ -214,7 +211,7 @@ def test_nothing_that_fits_is_as_beta_0(tmp_path: Path, monkeypatch: pytest.Monk
     states = []
     for overrides in ((), ("loss.beta=0",), ("loss.taps=none",)):
         torch.manual_seed(3)
-        task = _task(tmp_path, monkeypatch, Tokens(), plain(), *overrides)
+        task = _task(tmp_path, Tokens(), plain(), *overrides)
         metrics = task.step(0)
         assert metrics["attention"].item() == 0
         assert (task.attention.warning is not None) == (not overrides)

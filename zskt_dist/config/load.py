@@ -1,5 +1,6 @@
 """Reading, printing and hashing configurations."""
 
+import copy
 import hashlib
 import json
 import re
@@ -120,6 +121,14 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
 def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
     for override in overrides:
         assign(tree, override)
+    return parse_config(tree)
+
+
+def config_of(values: Mapping[str, Any]) -> Config:
+    """The defaults with `{"dotted.key": value}` on top; raises as `load_config`."""
+    tree: Tree = {}
+    for key, value in values.items():
+        _assign(tree, key, copy.deepcopy(value))
     return parse_config(tree)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from zskt_dist.config import Config
 from zskt_dist.data.images import ImageDataset, Split, SplitName
-from zskt_dist.data.parquet import ParquetImages
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 
@@ -65,6 +64,8 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     has_train = True
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
+        from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
+
         parquet = ParquetImages(data.root)
         if needs_train:
             parquet.require("train")

@@ -1,6 +1,6 @@
 """Networks: teachers and students by name, the generator, and taps into any network."""
 
-from zskt_dist.models.checkpointing import checkpoint_activations
+from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
 from zskt_dist.models.declared import Declared, Statistics, declared_by_arch
 from zskt_dist.models.generator import Generator
@@ -45,6 +45,7 @@ __all__ = [
     "declared_by_arch",
     "is_channels_last",
     "is_own",
+    "keep_activations",
     "last_of_each_size",
     "observe",
     "pair_by_size",

@@ -52,7 +52,8 @@ class TappedNetwork(nn.Module):
             raise ValueError("no linear layer whose input could be read")
         self._classifier = (linear[-1],) if features else ()  # in a tuple: not a submodule of its own
         self._seen: dict[int, Tensor] = {}
-        self._asked = self._hooks_stay = False
+        self._asked = False
+        self._staying: list[RemovableHandle] = []
 
     def forward(self, x: Tensor) -> Beliefs:
         """[B, C, H, W] -> logits and tapped activations."""
@@ -63,13 +64,17 @@ class TappedNetwork(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As of any module; from now on the hooks stay, for the compiler cannot follow their coming and going."""
-        self._hooks_stay = True
-        self._add_hooks()
+        self._staying = self._staying or self._add_hooks()
         super().compile(*args, **kwargs)
+
+    def release(self) -> None:
+        """Takes off the network what `compile` has left on it; it is not asked through this object any more."""
+        for handle in self._staying:
+            handle.remove()
 
     def _beliefs(self, x: Tensor) -> Beliefs:
         # Hooks live for this call only, so that the network itself stays exportable and picklable.
-        handles = [] if self._hooks_stay else self._add_hooks()
+        handles = [] if self._staying else self._add_hooks()
         self._asked = True
         try:
             logits = self.network(x)

@@ -24,7 +24,7 @@ from zskt_dist.runtime.statistics import load_statistics, running_statistics
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row, Tracker
-from zskt_dist.tracking.local import History, ProgressFile
+from zskt_dist.tracking.local import History
 
 
 class Engine(Protocol):
@@ -77,6 +77,16 @@ class Task(Protocol):
         """
 
 
+class Progress(Protocol):
+    """Whoever shows how far the run is."""
+
+    def tick(self, phase: str, iteration: int, iterations: int) -> None:
+        """After every iteration."""
+
+    def show(self, row: Row) -> None:
+        """What has been measured, as soon as it is."""
+
+
 @dataclass(frozen=True)
 class Cadence:
     """Iterations between reports, evaluations and checkpoints; 0: only at the end."""
@@ -113,11 +123,12 @@ class Loop:
     """Runs `task` to its last iteration.
 
     Args:
+        store: None: nothing is saved, and a run that is stopped starts anew.
         evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
         tracker: Further records, told of new rows only; on rank 0 alone.
         on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
-        figures: Folder for the task's pictures.
+        figures: Folder for the task's pictures; None: it draws none.
         preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
             Then everything is saved at once, and training goes on until it is.
     """
@@ -126,15 +137,15 @@ class Loop:
         self,
         task: Task,
         world: World,
-        store: CheckpointStore,
+        store: CheckpointStore | None,
         cadence: Cadence,
         *,
         evaluate: Callable[[nn.Module], Scores] | None,
         history: History,
         tracker: Tracker,
         stop: StopVote,
-        progress: ProgressFile,
-        figures: Path,
+        progress: Progress,
+        figures: Path | None,
         on_report: Callable[[Row], None] | None = None,
         preempted: Callable[[], bool] | None = None,
     ) -> None:
@@ -160,13 +171,13 @@ class Loop:
         for iteration in range(start, total):
             metrics = self.task.step(iteration)
             done = iteration + 1
-            stopping = self.stop.agreed() and done < total
             leaving = False
             if Cadence.due(self.cadence.log, done, total):
                 self._report(done, self._numbers(metrics, done))
                 leaving = self._told_to_leave()
             if Cadence.due(self.cadence.evaluation, done, total):
                 self._evaluate(done)
+            stopping = self.stop.agreed() and done < total
             if Cadence.due(self.cadence.checkpoint, done, total) or stopping or leaving:
                 self._numbers(metrics, done)  # refuses to save a diverged state
                 self._save(done)
@@ -213,13 +224,16 @@ class Loop:
             values = {name: value for name, value in scores.items() if value is not None}
             values |= self.task.judge(network, done)
         self._report(done, values)
-        path = self.figures / f"pseudo_images_{done:08d}.png"
-        if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
-            self.tracker.image(self.history.rows[-1], path)
+        if self.figures is not None:
+            path = self.figures / f"pseudo_images_{done:08d}.png"
+            if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
+                self.tracker.image(self.history.rows[-1], path)
         if self.on_report:
             self.on_report({"iteration": done, **values})
 
     def _save(self, done: int) -> None:
+        if self.store is None:
+            return
         engines = self.task.engines
         statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
         states = {name: engine.state_dict() for name, engine in engines.items()}
@@ -229,12 +243,14 @@ class Loop:
                 "engines": states,
                 "statistics": statistics,
                 "history": self.history.rows,
-                "seconds": self._elapsed(),
+                "seconds": self.elapsed(),
             }
             self.store.save(done, state)
 
     def _resume(self) -> int | None:
         """The iteration of the newest good checkpoint, restored into the task; None at the start."""
+        if self.store is None:
+            return None
         saved = self.world.from_main(self.store.latest)  # other workers may be on machines without the file
         if saved is None:
             return None
@@ -246,11 +262,12 @@ class Loop:
         self.seconds = state["seconds"]
         return iteration
 
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
+        """Seconds, with those of the runs this one continues."""
         return self.seconds + time.perf_counter() - self._clock
 
     def _outcome(self, resumed_from: int | None) -> Outcome:
-        last, seconds = self.history.rows[-1], self._elapsed()
+        last, seconds = self.history.rows[-1], self.elapsed()
         return Outcome(
             scores=Scores(last["accuracy"], last.get("agreement")) if "accuracy" in last else None,
             accuracy_best=max((row["accuracy"] for row in self.history.rows if "accuracy" in row), default=None),

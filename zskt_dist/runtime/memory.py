@@ -81,7 +81,8 @@ def estimate_memory(config: Config, image_shape: ImageShape, num_classes: int) -
         if config.engine.teacher == "bfloat16":
             teacher = in_bfloat16(teacher)
         cpu = World(torch.device("cpu"))
-        task = ZeroShotTask(_one_iteration(config, simulated), teacher, image_shape, num_classes, cpu)
+        student = new_network(config, "student", image_shape, num_classes)
+        task = ZeroShotTask(_one_iteration(config, simulated), teacher, student, image_shape, cpu)
         for name, engine in task.engines.items():
             _take_a_step(engine)
             engine.optimizer.register_step_post_hook(partial(watch.close, name))

@@ -26,7 +26,7 @@ from zskt_dist.runtime.image_sources import uniform_noise
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
-from zskt_dist.runtime.networks import read_network
+from zskt_dist.runtime.networks import new_network, read_network
 from zskt_dist.runtime.pseudo_data import PseudoDataTask
 from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
@@ -167,8 +167,9 @@ class Worker:
             return distillation(config, teacher, self._images, world), teacher
         if command == "finetune":
             return finetuning(config, self._zero_shot_student(), self._images, world), teacher
-        shape, classes = self.inputs.image_shape, self.inputs.num_classes
-        return ZeroShotTask(config, teacher, shape, classes, world, directory.snapshots), teacher
+        shape = self.inputs.image_shape
+        student = new_network(config, "student", shape, self.inputs.num_classes)
+        return ZeroShotTask(config, teacher, student, shape, world, directory.snapshots), teacher
 
     @property
     def _images(self) -> ImageDataset:

@@ -17,7 +17,7 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
-from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.models import ImageShape, TappedNetwork, keep_activations
 from zskt_dist.runtime.attention import pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.estimates import Answer, estimate
@@ -26,7 +26,6 @@ from zskt_dist.runtime.image_sources import ImageSource
 from zskt_dist.runtime.networks import (
     may_not_use_all,
     new_generator,
-    new_network,
     seed_layers,
     with_checkpointing,
 )
@@ -38,9 +37,11 @@ from zskt_dist.tracking.base import Row
 
 
 class ZeroShotTask:
-    """Algorithm 1: needs a teacher and the shape of its images, and never a real image.
+    """Algorithm 1: needs a teacher, a student and the shape of their images, and never a real image.
 
     Args:
+        teacher: Frozen, in eval mode, on the worker's device.
+        student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         picks: How iterations are computed; None: as configured.
 
@@ -54,8 +55,8 @@ class ZeroShotTask:
         self,
         config: Config,
         teacher: nn.Module,
+        student: nn.Module,
         image_shape: ImageShape,
-        num_classes: int,
         world: World,
         snapshots: Path | None = None,
         picks: Picks | None = None,
@@ -63,7 +64,7 @@ class ZeroShotTask:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
-        student = new_network(config, "student", image_shape, num_classes).to(world.device)
+        student.to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
@@ -136,6 +137,14 @@ class ZeroShotTask:
     def trained(self) -> Iterator[nn.Module]:
         with self.engines["student"].whole() as tapped:
             yield tapped.get_submodule("network")
+
+    def release(self) -> nn.Module:
+        """The student, without what training has hung on it; the task is over."""
+        tapped = self.engines["student"].raw
+        assert isinstance(tapped, TappedNetwork)
+        tapped.release()
+        keep_activations(tapped.network)
+        return tapped.network
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)

@@ -52,6 +52,11 @@ def tracking_uri(configured: str | None) -> str | None:
     return uri
 
 
+def check_reachable(uri: str) -> None:
+    """Asks the store something small, which changes nothing; raises whatever MLflow raises."""
+    _client(uri).search_experiments(max_results=1)
+
+
 def open_run(
     uri: str,
     experiment: str,
