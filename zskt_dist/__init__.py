@@ -6,6 +6,8 @@ Bring a trained classifier without its data, take home a small student that beha
 
 from typing import TYPE_CHECKING, Any
 
+from zskt_dist.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from zskt_dist.api import (
         Evaluation,
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
         transfer,
     )
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Evaluation",

@@ -225,9 +225,7 @@ def test_micro_batches_pair_as_whole_batches_do(tmp_path: Path, monkeypatch: pyt
     values = []
     for micro_batch in ("null", "4"):
         torch.manual_seed(3)
-        task = _task(
-            tmp_path, monkeypatch, narrowing(), strided(), "loss.resize_maps=true", f"engine.micro_batch={micro_batch}"
-        )
+        task = _task(tmp_path, narrowing(), strided(), "loss.resize_maps=true", f"engine.micro_batch={micro_batch}")
         task.engines["generator"].raw.eval()
         values.append(task.step(0)["attention"].item())
     assert values[1] == pytest.approx(values[0], rel=1e-3)
