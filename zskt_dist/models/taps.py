@@ -52,7 +52,7 @@ class TappedNetwork(nn.Module):
             raise ValueError("no linear layer whose input could be read")
         self._classifier = (linear[-1],) if features else ()  # in a tuple: not a submodule of its own
         self._seen: dict[int, Tensor] = {}
-        self._asked = False
+        self._asked = self._hooks_stay = False
         self._staying: list[RemovableHandle] = []
 
     def forward(self, x: Tensor) -> Beliefs:
@@ -64,7 +64,8 @@ class TappedNetwork(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As of any module; from now on the hooks stay, for the compiler cannot follow their coming and going."""
-        self._staying = self._staying or self._add_hooks()
+        if not self._hooks_stay:
+            self._hooks_stay, self._staying = True, self._add_hooks()
         super().compile(*args, **kwargs)
 
     def release(self) -> None:
@@ -74,7 +75,7 @@ class TappedNetwork(nn.Module):
 
     def _beliefs(self, x: Tensor) -> Beliefs:
         # Hooks live for this call only, so that the network itself stays exportable and picklable.
-        handles = [] if self._staying else self._add_hooks()
+        handles = [] if self._hooks_stay else self._add_hooks()
         self._asked = True
         try:
             logits = self.network(x)
