@@ -59,6 +59,7 @@ class Subject:
         """What is written into weights, as a run writes it."""
         return {
             "arch": self.arch,
+            "options": getattr(self.config, self.role).options,
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
             "mean": self.mean,
