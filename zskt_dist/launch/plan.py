@@ -165,7 +165,10 @@ def _memory(config: Config) -> tuple[str, str | None]:
     """What the zero-shot transfer takes, and what to do where it is more than there is."""
     dataset = open_dataset(config)
     about = dataset.image_shape, dataset.num_classes
-    memory = estimate_memory(config, *about)
+    try:
+        memory = estimate_memory(config, *about)
+    except UserError as error:
+        return str(error), None
     return describe_memory(memory), lack_of_memory(config, *about, memory)
 
 
