@@ -10,9 +10,10 @@ from tests.support.images import png, write_parquet
 from zskt_dist.data import sources
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.plan import problems
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, LeNet
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import tap_pair
+from zskt_dist.runtime.weights import save_weights
 
 
 def _problems(folder: Path, command: str, *overrides: str) -> list[UserError]:
@@ -26,7 +27,7 @@ def test_finetuning_needs_maps_that_pair_where_it_trains_the_zero_shot_student(t
     (problem,) = _problems(tmp_path, "finetune", *UNPAIRED)
     assert isinstance(problem, ConfigError)
     assert problem.key in ("loss.beta", "loss.attention_layers")
-    (tmp_path / "student.safetensors").touch()
+    save_weights(tmp_path / "student.safetensors", LeNet(image_size=(8, 8)), {"arch": "lenet"})
     assert _problems(tmp_path, "finetune", *UNPAIRED, f"finetune.student={tmp_path / 'student.safetensors'}") == []
 
 
