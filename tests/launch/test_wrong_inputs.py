@@ -171,6 +171,11 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
         "teacher.checkpoint",
         "found only: epoch, optimizer, mine; weights are looked for under state_dict",
     ),
+    "names of several lines": (
+        lambda f: _file(f, "t.pt", {"a\nerror: b": torch.zeros(1)}),
+        "teacher.checkpoint",
+        r"unexpected: 'a\nerror: b'",
+    ),
     "list": (lambda f: _file(f, "t.pt", [1, 2]), "teacher.checkpoint", "found only: list"),
     "no data": (lambda f: f"data.name=cifar10 data.root={f}", "data.root", "cifar-10-batches-py"),
     "no parquet": (lambda f: f"data.name=parquet data.root={f}", "data.root", "parquet"),

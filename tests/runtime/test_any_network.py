@@ -132,21 +132,21 @@ SHAPE = ImageShape(1, 32, 32)
 
 
 @pytest.mark.parametrize(
-    ("arch", "norms"),
-    [("timm:resnet10t", 14), ("torchvision:mobilenet_v3_small", 34), (CAREFUL, 1)],
+    "arch", ["timm:resnet10t", "torchvision:mobilenet_v3_small", "torchvision:regnet_y_400mf", CAREFUL]
 )
-def test_fast_paths_and_estimates(arch: str, norms: int) -> None:
+def test_fast_paths_and_estimates(arch: str) -> None:
     """The folded teacher answers the same; memory and work are estimated."""
     config = load_config(None, [f"teacher.arch={arch}", f"student.arch={arch}", "loss.beta=0", "batch_size=4"])
     teacher = new_network(config, "teacher", SHAPE, 10).eval().requires_grad_(False)
+    norms = [each for each in teacher.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     with torch.no_grad():
-        for norm in (each for each in teacher.modules() if isinstance(each, torch.nn.BatchNorm2d)):
+        for norm in norms:
             norm.running_mean.normal_(std=0.1)
             norm.running_var.uniform_(0.5, 2)
         folded, lost = fold_batch_norm(teacher)
         x = torch.randn(2, *SHAPE)
         torch.testing.assert_close(folded(x), teacher(x), rtol=1e-4, atol=1e-5)
-    assert lost == norms
+    assert lost == len(norms), "each of them follows a convolution"
     student = new_network(config, "student", SHAPE, 10)
     assert iteration_gflop(config, torch.nn.Linear(100, 1), teacher, student, SHAPE) > 0
     memory = estimate_memory(config, SHAPE, 10)

@@ -204,7 +204,10 @@ def _compared_layers(job: Job) -> Attention | None:
 def _memory(job: Job) -> tuple[str, str | None]:
     """What the zero-shot transfer takes, and what to do where it is more than there is."""
     shape, classes, *_ = open_inputs(job)
-    memory = estimate_memory(job.config, shape, classes)
+    try:
+        memory = estimate_memory(job.config, shape, classes)
+    except UserError as error:
+        return str(error), None
     return describe_memory(memory, job.config), lack_of_memory(job.config, shape, classes, memory)
 
 

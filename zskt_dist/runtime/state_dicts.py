@@ -65,7 +65,7 @@ def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_cl
     }
     shapes = [f"{name} is {was} instead of {needed}" for name, (was, needed) in reshaped.items()]
     problems = [
-        f"{what}: {', '.join(names[:_SHOWN])}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
+        f"{what}: {', '.join(map(printable, names[:_SHOWN]))}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
         if names
     ]
@@ -76,6 +76,12 @@ def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_cl
     if broken:
         raise ValueError(f"has weights that are not finite, first in {broken[0]}")
     return renamed
+
+
+def printable(name: object) -> str:
+    """A name out of somebody's file, for a message of one line."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
 
 
 def _without_prefixes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.files import write_atomic
-from zskt_dist.runtime.state_dicts import AVERAGED, PLAIN, find_state_dicts, fitted
+from zskt_dist.runtime.state_dicts import AVERAGED, PLAIN, find_state_dicts, fitted, printable
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,12 @@ def read_about(path: Path) -> dict[str, object]:
     if not _is_safetensors(path):
         return {}
     with safe_open(path, framework="pt") as file:
-        return dict(json.loads((file.metadata() or {}).get("zskt_dist", "{}")))
+        text = (file.metadata() or {}).get("zskt_dist", "{}")
+    try:
+        about = json.loads(text)
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def read_weights(path: Path, key: str, role: str = "") -> dict[str, Tensor]:
@@ -111,7 +116,7 @@ def _read_torch(path: Path, key: str, role: str) -> dict[str, Tensor]:
         raise ConfigError(key, str(path), _why_not(error)) from None
     found = list(find_state_dicts(loaded, role))
     if not found:
-        names = ", ".join(map(str, list(loaded)[:8])) if isinstance(loaded, Mapping) else type(loaded).__name__
+        names = ", ".join(map(printable, list(loaded)[:8])) if isinstance(loaded, Mapping) else type(loaded).__name__
         problem = (
             f"expected a state dict (names to tensors) and found only: {names or 'nothing'}; weights are looked for"
         )
