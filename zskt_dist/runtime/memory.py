@@ -196,7 +196,7 @@ def _fake_network(
         network = new_network(config, role, image_shape, num_classes)
     for module in network.modules():
         for tensors in (module._parameters, module._buffers):
-            tensors.update({name: mode.from_tensor(each) for name, each in tensors.items() if each is not None})  # type: ignore[arg-type, misc]
+            tensors.update({name: mode.from_tensor(each) for name, each in tensors.items() if each is not None})  # type: ignore[misc]
     return network
 
 

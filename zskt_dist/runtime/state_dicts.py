@@ -65,7 +65,8 @@ def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_cl
     }
     shapes = [f"{name} is {was} instead of {needed}" for name, (was, needed) in reshaped.items()]
     problems = [
-        f"{what}: {', '.join(map(printable, names[:_SHOWN]))}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
+        f"{what}: {', '.join(map(printable, names[:_SHOWN]))}"
+        + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         for what, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
         if names
     ]
