@@ -42,7 +42,9 @@ class ParquetImages:
         first = next(pq.ParquetFile(self._files["test"][0]).iter_batches(1, columns=[self._image]), None)
         if first is None:
             raise ConfigError("data.root", str(root), f"{self._files['test'][0].name} has no images")
-        self.num_classes = self._class_count(schema)
+        names = self._class_names(schema)
+        self.counts_classes = not names
+        self.num_classes = len(names) or self._count_classes()
         height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
         self.image_shape = ImageShape(channels, height, width)
 
@@ -127,12 +129,14 @@ class ParquetImages:
             "data.root", str(self.root), f"no column named {' or '.join(names)}; there are: {', '.join(schema.names)}"
         )
 
-    def _class_count(self, schema: pa.Schema) -> int:
-        """From the Hugging Face metadata, else from the largest label of all shards."""
+    def _class_names(self, schema: pa.Schema) -> list[str]:
+        """From the Hugging Face metadata; none where there are none."""
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         feature = metadata.get("info", {}).get("features", {}).get(self._label, {})
-        if names := feature.get("names"):
-            return len(names)
+        return feature.get("names") or []
+
+    def _count_classes(self) -> int:
+        """From the largest label of all shards."""
         files = self._files["train"] + self._files["test"]
         return 1 + max(int(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py()) for path in files)
 
