@@ -16,6 +16,7 @@ from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 
+SOME = ("data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -184,6 +185,18 @@ def test_test_images_alone_are_normalised_as_the_teacher_says(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="how the teacher's images are normalised") as raised:
         _open(tmp_path, _foreign(tmp_path), *words)
     assert raised.value.key == "data.mean"
+
+
+def test_images_need_not_be_of_all_classes(tmp_path: Path) -> None:
+    words = _parquet(tmp_path, "test")
+    teacher = _teacher(tmp_path, (3, 30, 45), 7, [0.5] * 3, [0.5] * 3)
+    inputs = _open(tmp_path, teacher, *words)
+    assert inputs.dataset is not None
+    assert (inputs.num_classes, inputs.dataset.num_classes) == (7, 7)
+    assert _open(tmp_path, _foreign(tmp_path), *words, "data.num_classes=9", *SOME).num_classes == 9
+    assert _open(tmp_path, _foreign(tmp_path), *words, *SOME).num_classes == 3
+    with pytest.raises(ConfigError, match="has labels up to 2, and the networks tell 2 classes apart"):
+        _open(tmp_path, _foreign(tmp_path), *words, "data.num_classes=2", *SOME)
 
 
 def test_train_images_go_before_what_an_architecture_declares(tmp_path: Path) -> None:

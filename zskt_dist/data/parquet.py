@@ -44,7 +44,8 @@ class ParquetImages:
             raise ConfigError("data.root", str(root), f"{self._files['test'][0].name} has no images")
         self.class_names = self._class_names(schema)
         """From the Hugging Face metadata; None where it has none."""
-        self.num_classes = len(self.class_names) if self.class_names else self._class_count()
+        self.counts_classes = not self.class_names
+        self.num_classes = len(self.class_names) if self.class_names else self._count_classes()
         height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
         self.image_shape = ImageShape(channels, height, width)
 
@@ -134,7 +135,7 @@ class ParquetImages:
         feature = metadata.get("info", {}).get("features", {}).get(self._label, {})
         return feature.get("names") or None
 
-    def _class_count(self) -> int:
+    def _count_classes(self) -> int:
         """From the largest label of all shards."""
         files = self._files["train"] + self._files["test"]
         return 1 + max(int(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py()) for path in files)

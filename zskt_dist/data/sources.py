@@ -61,7 +61,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     read: Callable[[SplitName], Split]
     read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
-    has_train = True
+    counts_classes, has_train = False, True
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
         from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
@@ -70,7 +70,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         if needs_train:
             parquet.require("train")
         shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
-        read_labels, has_train = parquet.read_labels, parquet.has("train")
+        read_labels, counts_classes, has_train = parquet.read_labels, parquet.counts_classes, parquet.has("train")
         statistics, augmentation = given, "crop"
     else:
         facts = KNOWN[data.name]
@@ -87,6 +87,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         read_labels=read_labels,
         statistics=statistics,
         augmentation=augmentation if data.augment == "auto" else data.augment,
+        counts_classes=counts_classes,
         has_train=has_train,
     )
 

@@ -82,9 +82,14 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
     classes: int | None = _settled(
         "{} classes",
         ("data.num_classes", data.num_classes, data.num_classes),
-        ("data.name", data.name, dataset and dataset.num_classes),
+        ("data.name", data.name, None if dataset is None or dataset.counts_classes else dataset.num_classes),
         *by_weights("num_classes"),
     )
+    if dataset and dataset.counts_classes:  # there may be classes that no image is of
+        classes = classes or dataset.num_classes
+        if classes < dataset.num_classes:
+            problem = f"has labels up to {dataset.num_classes - 1}, and the networks tell {classes} classes apart"
+            raise ConfigError("data.root", data.root, problem)
     who, statistics = _normalisation(
         ("data.mean", data.mean, (data.mean, data.std) if data.mean and data.std else None),
         ("data.name", data.name, dataset and dataset.statistics),
@@ -104,7 +109,8 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
         raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
     if statistics and len(statistics[0]) != shape.channels:
         raise ConfigError("data.mean", statistics[0], f"comes from {who}; the images have {shape.channels} channels")
-    return Inputs(shape, classes, statistics, who, dataset and replace(dataset, statistics=statistics))
+    dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
+    return Inputs(shape, classes, statistics, who, dataset)
 
 
 def _check_use(job: Job) -> None:
