@@ -41,7 +41,7 @@ from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.local import ProgressFile
 
 ABOUT_FILE = "pseudo_data.json"
-"""What a folder of shards is made from, from before the first shard on: `RunDirectory` has `config.yaml` for that."""
+"""Says what a folder is made from before there is a shard in it, and that its shards may be replaced."""
 _SHARD_IMAGES = 2000
 
 
