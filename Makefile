@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Compiled once here, not by every process that starts: where PYTHONDONTWRITEBYTECODE is set, `import torch` takes half.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 CONFIG ?= configs/digits.yaml
 ARGS ?=
 
@@ -36,6 +37,7 @@ test: lint types contracts  ## everything CI checks
 # At sizes that end in about 15 minutes on two quiet cores; benchmarks/README.md has those of the published figures.
 BENCH := $(BIN)/python -m benchmarks
 bench: setup  ## measure the benchmarks' claims; the numbers are in runs/benchmarks/
+	$(BENCH).iteration --repetitions 2 --json runs/benchmarks/iteration.json
 	$(BENCH).data_parallel --iterations 1 --json runs/benchmarks/data_parallel.json
 	$(BENCH).overhead --repetitions 3 --json runs/benchmarks/overhead.json
 	$(BENCH).scaling --repetitions 2 --json runs/benchmarks/scaling.json --figure runs/benchmarks/scaling.png

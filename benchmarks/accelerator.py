@@ -12,7 +12,9 @@ from pathlib import Path
 
 from benchmarks.on_device import checks, parcel, speed, training
 from benchmarks.on_device.session import OutOfTime, Session
-from zskt_dist.errors import EXIT_INTERRUPTED
+from benchmarks.subject import configured
+from zskt_dist.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from zskt_dist.speed import fastest_convolutions
 
 STAGES: dict[str, Callable[[Session], None]] = {
     "check": checks.run,
@@ -27,12 +29,23 @@ RESERVE_SECONDS = 40.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: everything asked for is done; 1: something failed; 143: out of time, or data are missing."""
+    """0: everything asked for is done; 1: something failed; 2: asked wrongly; 143: out of time, or data are missing."""
     options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _run(options: argparse.Namespace) -> int:
+    configured(*options.set)  # a setting that cannot be is said now, not after the stages before
     session = _session(options)
     if options.resume is not None:
-        parcel.unpack(options.resume, session.work)
         session.recall(options.resume)
+        parcel.unpack(options.resume, session.work)
+    fastest_convolutions(session.device)  # as a run's worker does
+    session.out.mkdir(parents=True, exist_ok=True)
     if session.toy:
         training.toy_data(session.data)
     try:

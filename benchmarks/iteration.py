@@ -20,6 +20,7 @@ from benchmarks.measure import (
     alternate,
     arguments,
     convolution_peak,
+    fresh_compiler,
     ratio,
     synchronise,
     table,
@@ -99,15 +100,14 @@ def measure(
     device: torch.device,
     *,
     repetitions: int,
-    warm_up: int = 2,
     forms: Mapping[str, Form] | None = None,
 ) -> dict[str, Any]:
     """Seconds of an iteration in each form, medians over `repetitions`.
 
     Args:
-        warm_up: Iterations that are not timed; on CUDA more than are done before recording.
         forms: Further ones, by name.
     """
+    fresh_compiler()
     fast = pick(config, device, lambda: float("inf"), 1)
     modes = {
         mode: config.model_copy(update={"transfer": config.transfer.model_copy(update={"pseudo_batch": mode})})
@@ -126,6 +126,7 @@ def measure(
     functions: dict[str, Callable[[], object]] = {"reference": authors(config, device)}
     functions |= {name: variant.step for name, variant in variants.items()}
     functions["product"] = partial(_products, device)
+    warm_up = 6 if device.type == "cuda" else 2  # on CUDA the fourth is recorded
     times = alternate(functions, repetitions, warm_up)
     return _answer(config, fast, times, gflop, device)
 

@@ -110,34 +110,50 @@ def fresh_compiler() -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
-def matrix_product_peak(count: int, *, sizes: Sequence[int] = (1024, 2048), repetitions: int = 10) -> float:
-    """GFLOP/s of `count` threads: the best of repeated products of square float32 matrices."""
-    best = 0.0
-    with threads(count), torch.no_grad():
-        for size in sizes:
-            a, b = torch.randn(size, size), torch.randn(size, size)
-            best = max(best, 2 * size**3 / _fastest(partial(torch.mm, a, b), repetitions) / 1e9)
-    return best
-
-
 def convolution_peak(
     count: int, *, channels: Sequence[int] = (32, 64, 128), batch: int = 64, repetitions: int = 10
 ) -> float:
-    """GFLOP/s of `count` threads: the best of repeated 3x3 convolutions, sized as in WRNs of width 2."""
-    best = 0.0
+    """GFLOP/s of `count` threads: the best of repeated convolutions."""
+    cpu = torch.device("cpu")
     with threads(count), torch.no_grad():
-        for width in channels:
-            size = 1024 // width  # 32 channels on 32x32 pixels, 64 on 16x16, 128 on 8x8
-            x = torch.randn(batch, width, size, size).contiguous(memory_format=torch.channels_last)
-            weight = torch.randn(width, width, 3, 3)
-            fastest = _fastest(partial(functional.conv2d, x, weight, padding=1), repetitions)
-            best = max(best, 2 * 9 * width**2 * size**2 * batch / fastest / 1e9)
-    return best
+        return max(convolution_gflops(width, batch, device=cpu, repetitions=repetitions) for width in channels)
 
 
-def _fastest(function: Callable[[], object], repetitions: int) -> float:
-    function()
-    return min(seconds(function) for _ in range(repetitions))
+def matrix_product_gflops(
+    size: int, *, dtype: torch.dtype = torch.float32, device: torch.device, calls: int = 1, repetitions: int = 5
+) -> float:
+    """GFLOP/s of products of square matrices; the arguments are those of `_fastest`."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / _fastest(partial(torch.mm, a, b), calls, repetitions) / 1e9
+
+
+def convolution_gflops(
+    width: int,
+    batch: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device,
+    calls: int = 1,
+    repetitions: int = 5,
+) -> float:
+    """GFLOP/s of 3x3 convolutions, sized as in WRNs of width 2: 32 channels on 32x32 pixels, 128 on 8x8."""
+    size = min(32, 1024 // width)
+    x = torch.randn(batch, width, size, size, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(width, width, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    work = 2 * 9 * width**2 * size**2 * batch
+    return work / _fastest(partial(functional.conv2d, x, weight, padding=1), calls, repetitions) / 1e9
+
+
+def _fastest(function: Callable[[], object], calls: int, repetitions: int) -> float:
+    """Seconds of a call: the fewest of `repetitions`, each of several calls that the host does not wait for."""
+
+    def many() -> None:
+        for _ in range(calls):
+            function()
+        synchronise()
+
+    many()
+    return min(seconds(many) for _ in range(repetitions)) / calls
 
 
 def arguments(description: str | None, *, repetitions: int) -> argparse.ArgumentParser:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zskt_dist.config import Config, load_config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.runtime.zero_shot import IterationNoise, ZeroShotTask
 
 PAPER = "cifar10_wrn-40-2_wrn-16-1"
 PAIR = ("wrn-40-2", "wrn-16-1")
@@ -35,6 +35,19 @@ def zero_shot_task(config: Config, world: World, shape: ImageShape = SHAPE) -> Z
 def teacher(config: Config, shape: ImageShape = SHAPE, device: torch.device | None = None) -> nn.Module:
     network = new_network(config, "teacher", shape, CLASSES).to(device or torch.device("cpu"))
     return settled(network, shape).requires_grad_(False)
+
+
+class Doubles:
+    """The run's noise in float64."""
+
+    def __init__(self, noise: IterationNoise) -> None:
+        self._noise = noise
+
+    def __call__(self, draw: int) -> Tensor:
+        return self._noise(draw).double()
+
+    def like(self, x: Tensor, draw: int) -> Tensor:
+        return self._noise.like(x, draw)
 
 
 def settled(network: nn.Module, shape: ImageShape = SHAPE) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.measure import fresh_compiler, tensor_cores
 from benchmarks.on_device.session import Entry, Session, Skipped
-from benchmarks.subject import settled
+from benchmarks.subject import Doubles, settled
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config, load_config
 from zskt_dist.data import ImageDataset, Split
@@ -24,12 +24,11 @@ from zskt_dist.models import ImageShape
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.supervised import from_scratch
 from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import IterationNoise, ZeroShotTask
-from zskt_dist.speed import Picks
+from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import PLAIN, Picks
 
 State = dict[str, Tensor]
 
-PLAIN = Picks(False, False, False, False, False, None)
 FAST = Picks(True, True, True, False, False, None)
 EAGER = {
     "channels_last": replace(PLAIN, channels_last=True),
@@ -69,6 +68,8 @@ def run(session: Session) -> None:
     check("cuda_graphs micro_batch float64", partial(_recorded, session, "engine.micro_batch=3"))
     terms = ("generator_terms.consistency=1.0", "generator_terms.diversity=1.0", "generator_terms.teacher_entropy=1.0")
     check("cuda_graphs generator_terms float64", partial(_recorded, session, *terms))
+    again = "engine.activation_checkpointing=true"
+    check("cuda_graphs activation_checkpointing float64", partial(_recorded, session, again))
     check("cuda_graphs frozen_statistics float64", partial(_recorded, session, _KEEP))
     check("cuda_graphs resumed float64", partial(_resumed, session))
     check("all micro_batch float64", partial(_equal, device, FAST, "engine.micro_batch=3"))
@@ -82,19 +83,6 @@ def run(session: Session) -> None:
 
 
 _KEEP = "transfer.generator_step_statistics=keep"
-
-
-class _Doubles:
-    """The run's noise in float64."""
-
-    def __init__(self, noise: IterationNoise) -> None:
-        self._noise = noise
-
-    def __call__(self, draw: int) -> Tensor:
-        return self._noise(draw).double()
-
-    def like(self, x: Tensor, draw: int) -> Tensor:
-        return self._noise.like(x, draw)
 
 
 @contextmanager
@@ -119,7 +107,7 @@ def _iterate(task: ZeroShotTask, start: int, end: int) -> State:
     """Metrics of the last iteration."""
     metrics: Metrics = {}
     for iteration in range(start, end):
-        metrics = task._step(_Doubles(task.noise(iteration)))
+        metrics = task._step(Doubles(task.noise(iteration)))
     return {f"last {name}": value.clone() for name, value in metrics.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import machine
+from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
 
 Entry = dict[str, Any]
@@ -64,8 +65,15 @@ class Session:
         return self.ends - time.monotonic()
 
     def recall(self, folder: Path) -> None:
-        """The answers of an earlier call."""
-        self.stages = (read_json(folder / REPORT) or {}).get("stages", {})
+        """The answers of an earlier call.
+
+        Raises:
+            UserError: the folder has none.
+        """
+        report = read_json(folder / REPORT)
+        if report is None:
+            raise UserError(f"--resume={folder}: has no readable {REPORT}; name what an earlier call has left in --out")
+        self.stages = report["stages"]
 
     def save(self) -> None:
         write_json(self.out / REPORT, {"machine": machine(), "toy": self.toy, "stages": self.stages})

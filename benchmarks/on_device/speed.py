@@ -1,26 +1,24 @@
 """Iterations, transition curves and memory on the device, and what the device can do."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
-from torch.nn import functional
 
 from benchmarks import iteration, transitions
 from benchmarks.iteration import TABLE_1, Form
-from benchmarks.measure import fresh_compiler, seconds, synchronise, tensor_cores
+from benchmarks.measure import convolution_gflops, fresh_compiler, matrix_product_gflops, synchronise, tensor_cores
+from benchmarks.on_device.checks import FAST
 from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import CLASSES, PAIR, configured, teacher
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.results import peak_memory_bytes
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
-from zskt_dist.speed import Picks
+from zskt_dist.speed import PLAIN, Picks
 
-PLAIN = Picks(False, False, False, False, False, None)
-FAST = Picks(True, True, True, False, False, None)
 TOY_PAIR = ("wrn-10-1", "wrn-10-1")
 IMAGE_SIZES = (32, 64, 224)
 ROWS = (128, 1024, 4096)
@@ -32,6 +30,8 @@ PRECISIONS: dict[str, tuple[bool, torch.dtype | None]] = {
 """TF32, autocast."""
 _SMALL = ("generator.channels=[8,4]", "batch_size=4", "transfer.student_steps=1", "speed.compile=false")
 _COMPILE_SECONDS = 240.0
+_CALLS = 10
+"""In a row, so that a GPU need not wait for its host."""
 
 
 def run_iteration(session: Session) -> None:
@@ -70,9 +70,7 @@ def _iteration(session: Session, pair: Sequence[str]) -> Entry:
             for name, graphs in (("eager", False), ("graphs", True)):
                 forms[f"{precision}_{name}"] = Form(replace(FAST, cuda_graphs=graphs, autocast=autocast), tf32)
     config = configured(*(_SMALL if session.toy else ()), pair=pair)
-    answer = iteration.measure(
-        config, session.device, repetitions=2 if session.toy else 7, warm_up=6 if session.is_cuda else 1, forms=forms
-    )
+    answer = iteration.measure(config, session.device, repetitions=2 if session.toy else 7, forms=forms)
     return answer | {"forms": _shares(session, answer, forms)}
 
 
@@ -86,7 +84,7 @@ def _compiled(session: Session, pair: Sequence[str], precision: str) -> Entry:
         f"{precision}_{name}": Form(replace(FAST, compile=True, cuda_graphs=graphs, autocast=autocast), tf32)
         for name, graphs in (("compile", False), ("compile_graphs", True))
     }
-    answer = iteration.measure(configured(pair=pair), session.device, repetitions=7, warm_up=6, forms=forms)
+    answer = iteration.measure(configured(pair=pair), session.device, repetitions=7, forms=forms)
     return answer | {"forms": _shares(session, answer, forms)}
 
 
@@ -108,44 +106,21 @@ def _shares(session: Session, answer: Entry, forms: dict[str, Form]) -> Entry:
 
 def _peaks(session: Session) -> Entry:
     """GFLOP/s of the best of several sizes, by precision."""
-    answer = {}
+    answer, device = {}, session.device
     sizes, batch = ((64,), 2) if session.toy else ((4096, 8192), 128)
     for precision, (tf32, autocast) in PRECISIONS.items():
         dtype = autocast or torch.float32
         with tensor_cores(tf32), torch.no_grad():
-            products = [_matrix_product(size, dtype, session.device) for size in sizes]
-            convolutions = [_convolution(width, batch, dtype, session.device) for width in (16, 32, 64, 128)]
+            products = [matrix_product_gflops(size, dtype=dtype, device=device, calls=_CALLS) for size in sizes]
+            convolutions = [
+                convolution_gflops(width, batch, dtype=dtype, device=device, calls=_CALLS)
+                for width in (16, 32, 64, 128)
+            ]
             answer[precision] = {
                 "matrix_product_gflops": max(products),
                 "convolution_gflops": max(convolutions),
             }
     return answer
-
-
-def _matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> float:
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / _fastest(partial(torch.mm, a, b)) / 1e9
-
-
-def _convolution(width: int, batch: int, dtype: torch.dtype, device: torch.device) -> float:
-    """3x3, sized as in WRNs of width 2: 32 channels on 32x32 pixels, 128 on 8x8."""
-    size = min(32, 1024 // width)
-    x = torch.randn(batch, width, size, size, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(width, width, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    work = 2 * 9 * width**2 * size**2 * batch
-    return work / _fastest(partial(functional.conv2d, x, weight, padding=1)) / 1e9
-
-
-def _fastest(function: Callable[[], object], calls: int = 10, repetitions: int = 5) -> float:
-    """Seconds of a call, of several in a row that the host does not wait for."""
-
-    def many() -> None:
-        for _ in range(calls):
-            function()
-        synchronise()
-
-    many()
-    return min(seconds(many) for _ in range(repetitions)) / calls
 
 
 def _memory(session: Session, pair: Sequence[str], size: int, picks: Picks, micro: int | None) -> Entry:

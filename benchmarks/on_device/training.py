@@ -8,6 +8,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -134,13 +135,21 @@ def _note(session: Session, stage: str, name: str, entry: Entry) -> None:
 def _complete(session: Session, stage: str, name: str, splits: tuple[str, ...]) -> bool:
     """Whether all images are there: shards may still be on their way."""
     for split in splits:
-        found = sum(pq.read_metadata(path).num_rows for path in session.data.glob(f"{split}-*.parquet"))
+        found = sum(map(_images_in, session.data.glob(f"{split}-*.parquet")))
         expected = 1 if session.toy else SHARDS[split]
         if found < expected:
             problem = f"{found} of {expected} {split} images are in the data folder"
             _note(session, stage, name, {"status": "waiting", "message": problem})
             return False
     return True
+
+
+def _images_in(shard: Path) -> int:
+    """None, where only a part of the file has been copied yet."""
+    try:
+        return int(pq.read_metadata(shard).num_rows)
+    except (pa.ArrowInvalid, OSError):
+        return 0
 
 
 def _common(session: Session) -> list[str]:
@@ -212,7 +221,6 @@ def toy_data(folder: Path) -> None:
     import io
 
     import numpy as np
-    import pyarrow as pa
     from PIL import Image
 
     rng = np.random.default_rng(0)

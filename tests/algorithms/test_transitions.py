@@ -1,11 +1,15 @@
 """Algorithm 2 against a plain loop, one image and one target at a time, as the authors run it."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zskt_dist.algorithms.transitions import transition_curves, transition_error
+from zskt_dist.algorithms.transitions import Curves, transition_curves, transition_error
 from zskt_dist.models import ImageShape, build_network
 
 
@@ -34,12 +38,27 @@ def _plain(a: nn.Module, b: nn.Module, x: Tensor, target: int, steps: int, step_
     return torch.tensor(p_a), torch.tensor(p_b)
 
 
-@pytest.mark.parametrize(("num_classes", "rows"), [(10, 128), (10, 7), (2, 3), (23, 50)])
-def test_curves_are_those_of_one_image_at_a_time(num_classes: int, rows: int) -> None:
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+        assert torch.get_num_threads() == count, "left as it was"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "rows", "threads"),
+    [(10, 128, 1), (10, 7, 1), (2, 3, 1), (23, 50, 1), (10, 7, 2), (2, 1, 2), (10, 128, 4)],
+)
+def test_curves_are_those_of_one_image_at_a_time(num_classes: int, rows: int, threads: int) -> None:
     shape = ImageShape(3, 8, 8)
     a, b = _networks(shape, num_classes)
     x, from_class = torch.randn(3, *shape), torch.tensor([0, 1, num_classes - 1])
-    curves = transition_curves(a, b, x, from_class, num_classes=num_classes, steps=8, step_size=30.0, rows=rows)
+    with _threads(threads):
+        curves = transition_curves(a, b, x, from_class, num_classes=num_classes, steps=8, step_size=30.0, rows=rows)
     assert curves.p_a.shape == curves.p_b.shape == (3, num_classes - 1, 8)
     moved = 0.0
     for image in range(3):
@@ -66,6 +85,30 @@ def test_first_value_is_of_the_image_itself_and_networks_stay_as_they_are() -> N
     after = {name: value for network in (a, b) for name, value in network.state_dict(prefix=str(id(network))).items()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for network in (a, b) for parameter in network.parameters())
+
+
+def test_a_network_may_keep_what_it_computes_in_its_attributes() -> None:
+    """Each thread has a network of its own, with the same weights."""
+
+    def curves(threads: int) -> Curves:
+        with _threads(threads):
+            return transition_curves(a, b, x, from_class, num_classes=3, steps=4)
+
+    class Forgetful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept = x.flatten(1)
+            time.sleep(0.002)  # the other threads' turn
+            return self.linear(self.kept)
+
+    torch.manual_seed(0)
+    a, b = (Forgetful().requires_grad_(False) for _ in range(2))
+    x, from_class = torch.randn(8, 1, 2, 2), torch.zeros(8, dtype=torch.int64)
+    expected, got = (curves(threads) for threads in (1, 4))
+    torch.testing.assert_close(got, expected)
 
 
 def test_transition_error_is_equation_2() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import accelerator
-from benchmarks.on_device import parcel
+from benchmarks.on_device import parcel, training
 from tests.support.commands import REPOSITORY
 from zskt_dist.runtime.weights import read_weights
 
@@ -26,7 +26,7 @@ def find_spec(name, path=None, target=None):
     return None if name.partition(".")[0] in {ABSENT} else found(name, path, target)
 
 
-PathFinder.find_spec = find_spec
+PathFinder.find_spec = staticmethod(find_spec)  # dill asks an instance
 """
 PAIR = "wrn-10-1 -> wrn-10-1"
 
@@ -70,7 +70,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path) -> None:
+def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def call(number: int, stages: list[str], minutes: str, *more: str) -> dict[str, dict[str, dict[str, Any]]]:
         folders = ["--out", str(tmp_path / f"out{number}"), "--work", str(tmp_path / f"work{number}")]
         codes.append(accelerator.main([*stages, "--toy", *folders, "--minutes", minutes, *more]))
@@ -80,7 +80,10 @@ def test_a_deadline_stops_and_another_machine_goes_on(tmp_path: Path) -> None:
     made = call(1, ["teachers"], "9")["teachers"]["wrn-10-1"]
     assert (made["file"], made["iterations"]) == ("wrn-10-1.safetensors", 8)
     # The deadline comes while the run is being set up, so the first iteration is the last.
-    stopped = call(2, ["teachers", "pairs"], "0.006", "--resume", str(tmp_path / "out1"))["pairs"][PAIR]
+    with monkeypatch.context() as patch:
+        asked = training._asked_to_stop
+        patch.setattr(training, "_asked_to_stop", lambda directory, seconds: asked(directory, seconds - 60))
+        stopped = call(2, ["teachers", "pairs"], "1", "--resume", str(tmp_path / "out1"))["pairs"][PAIR]
     assert (stopped["status"], stopped["iterations"]) == ("interrupted", 40)
     last = call(3, ["teachers", "pairs"], "9", "--resume", str(tmp_path / "out2"))
     assert codes == [0, 143, 0]
@@ -102,6 +105,41 @@ def test_missing_shards_are_waited_for(tmp_path: Path) -> None:
     assert accelerator.main(["teachers", *options]) == 143
     entry = _stages(tmp_path / "out")["teachers"]["wrn-40-2"]
     assert entry == {"status": "waiting", "message": "0 of 50000 train images are in the data folder"}
+
+
+def test_a_shard_on_its_way_is_waited_for(tmp_path: Path) -> None:
+    """Cut off anywhere, as a copy under way is; and empty, as it begins."""
+    training.toy_data(tmp_path)
+    whole = next(tmp_path.glob("train-*.parquet"))
+    (tmp_path / "train-00001-of-00002.parquet").write_bytes(whole.read_bytes()[:-100])
+    (tmp_path / "train-00002-of-00002.parquet").touch()
+    options = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--data", str(tmp_path)]
+    assert accelerator.main(["teachers", *options]) == 143
+    entry = _stages(tmp_path / "out")["teachers"]["wrn-40-2"]
+    assert entry["message"] == "40 of 50000 train images are in the data folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "mistyped"], "error: --resume=mistyped: has no readable accelerator.json"),
+        (["--set", "optimizer.student_rate=1"], "error: optimizer.student_rate"),
+        (["--set", "iterations=many"], "error: iterations='many'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    options = ["--toy", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    assert accelerator.main(["pairs", *options, *arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+def test_no_time_at_all_leaves_a_report(tmp_path: Path) -> None:
+    options = ["--toy", "--out", str(tmp_path / "new" / "out"), "--work", str(tmp_path / "work"), "--minutes", "0"]
+    assert accelerator.main(["check", *options]) == 143
+    assert _stages(tmp_path / "new" / "out") == {}
 
 
 def test_a_parcel_is_cut_and_joined(tmp_path: Path) -> None:

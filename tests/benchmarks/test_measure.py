@@ -9,7 +9,7 @@ from benchmarks.measure import (
     arguments,
     convolution_peak,
     machine,
-    matrix_product_peak,
+    matrix_product_gflops,
     ratio,
     table,
     threads,
@@ -33,7 +33,7 @@ def test_peaks_are_positive_and_threads_are_restored() -> None:
     before = torch.get_num_threads()
     with threads(1):
         assert torch.get_num_threads() == 1
-    assert matrix_product_peak(1, sizes=(64,), repetitions=2) > 0
+    assert matrix_product_gflops(64, device=torch.device("cpu"), calls=2) > 0
     assert convolution_peak(1, channels=(32,), batch=2, repetitions=2) > 0
     assert torch.get_num_threads() == before
 

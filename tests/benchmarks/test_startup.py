@@ -1,7 +1,13 @@
+import time
+
 import pytest
 
 from benchmarks import startup_programs
 from benchmarks.startup import Program, measure, programs
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.runtime.zero_shot import ZeroShotTask
+
+ITERATIONS = ("first iteration", "second iteration")
 
 
 def test_an_import_is_counted_without_the_interpreter() -> None:
@@ -30,7 +36,21 @@ def test_ray_is_started_on_request_only() -> None:
     ]
 
 
-def test_parts_of_one_process() -> None:
+def test_parts_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow one another and leave nothing out."""
+    iterations: list[float] = []
+    step = ZeroShotTask.step
+
+    def timed(task: ZeroShotTask, number: int) -> Metrics:
+        started = time.perf_counter()
+        metrics = step(task, number)
+        iterations.append(time.perf_counter() - started)
+        return metrics
+
+    monkeypatch.setattr(ZeroShotTask, "step", timed)
+    started = time.perf_counter()
     parts = startup_programs.iteration()
-    assert list(parts)[-2:] == ["first iteration", "second iteration"]
-    assert all(seconds >= 0 for seconds in parts.values())
+    whole = time.perf_counter() - started
+    assert list(parts) == ["import torch", "other imports", "networks and engines", *ITERATIONS]
+    assert sum(parts.values()) == pytest.approx(whole, rel=0.02)
+    assert [parts[name] for name in ITERATIONS] == pytest.approx(iterations, rel=0.02, abs=0.01)

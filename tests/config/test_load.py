@@ -337,6 +337,20 @@ def test_other_commands_do_not_look_at_pseudo_data(command: str) -> None:
     assert config_hash(_config(*PSEUDO), command) == config_hash(_config("loss.beta=0"), command)
 
 
+def test_a_key_of_speed_beside_its_preset() -> None:
+    speed = load_config(None, ["speed=plain", "speed.compile=true"]).speed
+    assert (speed.compile, speed.channels_last, speed.folded_teacher) == (True, False, False)
+    with pytest.raises(ConfigError, match=r"speed='fast': expected auto, plain, or one of its keys: channels_last, "):
+        load_config(None, ["speed=fast"])
+
+
+def test_precision_belongs_to_the_transfer_alone() -> None:
+    one, other = load_config(None), load_config(None, ["speed.precision=bfloat16"])
+    assert config_hash(one) != config_hash(other)
+    assert teacher_hash(one) == teacher_hash(other)
+    assert all(config_hash(one, command) == config_hash(other, command) for command in ("pretrain", "distill"))
+
+
 def test_differing_keys() -> None:
     before = _config("loss.beta=1", "seed=3")
     after = _config("loss.beta=2", "seed=3", "name=x", "launch.workers=2", "checkpoint.keep=5", "iterations=5")

@@ -63,6 +63,17 @@ def test_clipping_and_schedule(clip_norm: float, expected: list[float]) -> None:
     assert engine.raw.weight.tolist() == pytest.approx([expected[0], expected[1] + 0.25 * second], rel=1e-5)
 
 
+def test_a_rate_is_told_without_reading_it() -> None:
+    """Where it lies in a tensor on the device, that would mean to wait."""
+    network = _Weights()
+    rate = torch.tensor(0.5)
+    engine = DDPEngine(network, torch.optim.Adam(network.parameters(), lr=rate, fused=True), lambda i: 1 / (1 + i))
+    engine.decay()
+    assert rate.item() == 0.25
+    rate.fill_(float("nan"))
+    assert engine.learning_rate == 0.25
+
+
 def test_gradients_do_not_add_up() -> None:
     engine = _sgd(0.0)
     for _ in range(3):

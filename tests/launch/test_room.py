@@ -31,12 +31,15 @@ def _advice(monkeypatch: pytest.MonkeyPatch, free: int | None, *overrides: str) 
 
 
 def test_the_line_of_the_plan() -> None:
-    line = room.describe_memory(Memory(90 * MIB, 20 * MIB, 30 * MIB, 2 * GIB, GIB))
+    config = load_config(None)
+    line = room.describe_memory(Memory(90 * MIB, 20 * MIB, 30 * MIB, 2 * GIB, GIB), config)
     assert line == (
         "about 2.1 GiB per worker: teacher 90 MiB, student 20 MiB, generator 30 MiB, "
         "activations 2.0 GiB (in the generator step)"
     )
-    assert "in the student step" in room.describe_memory(Memory(0, 0, 0, 1, 2))
+    assert "in the student step" in room.describe_memory(Memory(0, 0, 0, 1, 2), config)
+    sharded = load_config(None, ["engine.kind=deepspeed"])
+    assert room.describe_memory(Memory(0, 0, 0, 1, 2), sharded).endswith("counted whole, ZeRO shares them out")
 
 
 def test_what_fits_needs_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,29 @@ class _Dropping(nn.Module):
         return self.second(self.drop(self.first(x)))
 
 
+def test_a_recorded_pass_leaves_the_generator_of_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA allows nobody to look at it then; what is drawn anyway could not be drawn again, and is refused."""
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("looked at while recording")
+
+    networks = [_network("wrn-10-1") for _ in range(2)]
+    checkpoint_activations(networks[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("zskt_dist.models.checkpointing._is_recorded", lambda inputs: True)
+        patch.setattr("torch.get_rng_state", forbidden)
+        _loss(TappedNetwork(networks[0])(_images(0))).backward()
+    _loss(TappedNetwork(networks[1])(_images(0))).backward()
+    for mine, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)
+
+    dropping = nn.Sequential(_Dropping())
+    checkpoint_activations(dropping)
+    monkeypatch.setattr("zskt_dist.models.checkpointing._is_recorded", lambda inputs: True)
+    with pytest.raises(RuntimeError, match="draws random numbers in a block"):
+        dropping(torch.ones(8, 4, requires_grad=True))
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
 def test_a_copy_has_its_own_blocks(copied: Callable[[nn.Module], nn.Module]) -> None:
     network = _network("wrn-10-1")

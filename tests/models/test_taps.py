@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zskt_dist.algorithms.generator_terms import mean_cosine
 from zskt_dist.models import ImageShape, LeNet, TappedNetwork, WideResNet, build_network
+from zskt_dist.runtime.engines import in_bfloat16
 
 
 def _hooks(network: nn.Module) -> int:
@@ -131,6 +133,19 @@ def test_features_are_what_the_classifier_reads(arch: str, classifier: str) -> N
     assert beliefs.features is not None
     torch.testing.assert_close(getattr(network, classifier)(beliefs.features), beliefs.logits)
     assert TappedNetwork(network)(torch.randn(4, 1, 8, 8)).features is None
+
+
+@pytest.mark.parametrize("how", ["autocast", "weights"])
+def test_losses_are_made_of_float32_whatever_the_arithmetic(how: str, x: Tensor) -> None:
+    """Cosines of all pairs but those with themselves: eight bits of mantissa lose what is left."""
+    network = LeNet(in_channels=1, image_size=(8, 8)).eval()
+    tapped = TappedNetwork(in_bfloat16(network) if how == "weights" else network, features=True)
+    if how == "autocast":
+        tapped.autocast = torch.bfloat16
+    beliefs = tapped(torch.cat([x] * 30))
+    assert beliefs.logits.dtype == beliefs.features.dtype == torch.float32
+    exact = mean_cosine(beliefs.features.double()).item()
+    assert mean_cosine(beliefs.features).item() == pytest.approx(exact, rel=1e-5)
 
 
 def test_features_need_a_linear_layer() -> None:

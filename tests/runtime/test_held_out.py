@@ -36,10 +36,10 @@ def _networks(*, norm: bool = False) -> tuple[nn.Module, nn.Module, nn.Module]:
     return TinyGenerator(norm=norm), TinyClassifier(3).eval(), TinyClassifier(2)
 
 
-def _scores(world: World, folder: Path | None = None) -> dict[str, float]:
+def _scores(world: World, folder: Path | None = None, *overrides: str) -> dict[str, float]:
     """After iteration 7 of 10, with the generator changed since the snapshot at 5."""
     generator, teacher, student = _networks(norm=True)
-    held_out = HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, world, folder)
+    held_out = HeldOut(_config(*overrides), lambda: nullcontext(generator), teacher, SHAPE, world, folder)
     held_out.after(5)
     with torch.no_grad():
         generator.linear.weight.mul_(-0.5)
@@ -84,9 +84,11 @@ def test_a_copy_of_the_teacher_agrees_everywhere() -> None:
     }
 
 
-def test_two_workers_see_what_one_sees(two_ranks: Ranks) -> None:
-    alone = _scores(ALONE)
-    for of_rank in two_ranks.run(_scores):
+@pytest.mark.parametrize("micro_batch", ["null", "6"])
+def test_two_workers_see_what_one_sees(two_ranks: Ranks, micro_batch: str) -> None:
+    setting = f"engine.micro_batch={micro_batch}"
+    alone = _scores(ALONE, None, setting)
+    for of_rank in two_ranks.run(_scores, None, setting):
         assert of_rank == pytest.approx(alone)
 
 

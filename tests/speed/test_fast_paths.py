@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.subject import Doubles
 from tests.support.configs import tiny_config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import IterationNoise, ZeroShotTask
-from zskt_dist.speed import Picks
+from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import PLAIN, Picks
 from zskt_dist.speed.picks import compiler
 
 ITERATIONS, SHAPE = 3, ImageShape(3, 12, 9)
-PLAIN = Picks(False, False, False, False, False, None)
 PATHS = {
     "channels last": replace(PLAIN, channels_last=True),
     "folded teacher": replace(PLAIN, folded_teacher=True),
@@ -26,19 +26,6 @@ PATHS = {
 COMPILED = Picks(True, True, True, True, False, None)
 
 State = dict[str, Tensor]
-
-
-class _Doubles:
-    """The run's noise in float64."""
-
-    def __init__(self, noise: IterationNoise) -> None:
-        self._noise = noise
-
-    def __call__(self, draw: int) -> Tensor:
-        return self._noise(draw).double()
-
-    def like(self, x: Tensor, draw: int) -> Tensor:
-        return self._noise.like(x, draw)
 
 
 def _trained(folder: Path, picks: Picks, *overrides: str) -> State:
@@ -52,7 +39,7 @@ def _trained(folder: Path, picks: Picks, *overrides: str) -> State:
             teacher(torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0)))
         teacher.eval().requires_grad_(False)
         task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=picks)
-        metrics = [task.transfer.step(_Doubles(task.noise(i))) for i in range(ITERATIONS)]
+        metrics = [task.transfer.step(Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)
     state = {f"{name}.{key}": value for name, e in task.engines.items() for key, value in e.raw.state_dict().items()}

@@ -1,6 +1,7 @@
 """Batch norm folded into convolutions: the same function, fewer layers, and only where it is right."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import timm
@@ -72,6 +73,24 @@ def test_only_a_convolution_that_nobody_else_reads() -> None:
     assert isinstance(faster.norm1, nn.Identity)
     x = torch.randn(3, 2, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(faster(x), network(x))
+
+
+def test_a_tap_that_ends_in_a_convolution_sees_what_it_saw() -> None:
+    """The norm that follows lies outside of the tapped container."""
+    stem = nn.Sequential(nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1))
+    network = _settled(nn.Sequential(OrderedDict(stem=stem, norm=nn.BatchNorm2d(2), rest=nn.Flatten())), (4, 2, 5, 5))
+    assert fold_batch_norm(network)[1] == 1
+    assert fold_batch_norm(network, keep=["stem"])[1] == 0
+    assert fold_batch_norm(nn.Sequential(network), keep=["0"])[1] == 1, "the whole of it is read, norm included"
+
+
+def test_a_convolution_whose_weights_are_made_anew_is_left_alone() -> None:
+    convolution = nn.utils.weight_norm(nn.Conv2d(2, 2, 3))
+    network = _settled(nn.Sequential(convolution, nn.BatchNorm2d(2), nn.Flatten()), (4, 2, 5, 5))
+    faster, count = fold_batch_norm(network)
+    assert count == 0
+    x = torch.randn(3, 2, 5, 5, dtype=torch.float64)
+    assert torch.equal(faster(x), network(x))
 
 
 def test_a_tapped_convolution_is_left_alone() -> None:

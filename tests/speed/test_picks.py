@@ -7,10 +7,9 @@ import torch
 
 from tests.support.configs import tiny_config
 from zskt_dist.errors import ConfigError
-from zskt_dist.speed import Picks, pick
+from zskt_dist.speed import PLAIN, Picks, fastest_convolutions, pick
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-PLAIN = Picks(False, False, False, False, False, None)
 
 
 def _never() -> float:
@@ -58,3 +57,15 @@ def test_recording_needs_cuda_and_one_worker(tmp_path: Path, device: torch.devic
 def test_a_choice_is_said(tmp_path: Path) -> None:
     picks = pick(tiny_config(tmp_path, "speed.low_resolution=false", "speed.precision=bfloat16"), CPU, lambda: 0.0, 1)
     assert str(picks) == "channels last, folded teacher, bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("device", "deterministic", "tried"), [(CUDA, False, True), (CUDA, True, False), (CPU, False, False)]
+)
+def test_convolutions_are_tried_on_cuda_unless_determinism_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device, deterministic: bool, tried: bool
+) -> None:
+    monkeypatch.setattr("torch.backends.cudnn.benchmark", False)
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: deterministic)
+    fastest_convolutions(device)
+    assert torch.backends.cudnn.benchmark is tried

@@ -11,7 +11,7 @@ from zskt_dist.models import Generator, ImageShape, LeNet
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
-from zskt_dist.speed import Picks, iteration_gflop
+from zskt_dist.speed import PLAIN, iteration_gflop
 
 SHAPE = ImageShape(3, 16, 16)
 
@@ -21,8 +21,7 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     networks = ["teacher.arch=wrn-16-2", "student.arch=wrn-16-1", "generator.channels=[32,16]"]
     config = tiny_config(tmp_path, *networks, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    plain = Picks(False, False, False, False, False, None)
-    task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=plain)
+    task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=PLAIN)
     with FlopCounterMode(display=False) as counter:
         task.transfer.learn(task.noise(0))
     with task.trained() as student:

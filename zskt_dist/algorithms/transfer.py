@@ -111,7 +111,7 @@ class ZeroShotTransfer:
 
     def learn(self, noise: Noise) -> Metrics:
         """An iteration without the decay of the learning rates: all of it that is done on the device."""
-        z = self._parts(noise(0))
+        z = self.micro_batches(noise(0))
         shares = [len(part) / sum(map(len, z)) for part in z]
 
         # Generator: seek images on which the student disagrees with the teacher.
@@ -143,6 +143,10 @@ class ZeroShotTransfer:
         self.generator.decay()
         self.student.decay()
 
+    def micro_batches(self, batch: Tensor) -> Sequence[Tensor]:
+        """The parts of a batch, as even as it goes: a last one of few images would have poor batch statistics."""
+        return batch.tensor_split(math.ceil(len(batch) / (self.micro_batch or len(batch))))
+
     # A micro-batch is a call of its own, so that nothing of it is held while the next one is computed.
 
     def _seek(self, student: Classifier, z: Tensor, share: float, image_noise: ImageNoise) -> Sought:
@@ -170,7 +174,7 @@ class ZeroShotTransfer:
         """What each student step learns from, in micro-batches."""
         if self.pseudo_batch == "fresh":
             for step in range(self.student_steps):
-                yield [self._ask(part) for part in self._parts(noise(step + 1))]
+                yield [self._ask(part) for part in self.micro_batches(noise(step + 1))]
         else:
             before = [each.target for each in sought if each.target is not None]
             yield from repeat(before or [self._ask(part) for part in z], self.student_steps)
@@ -184,13 +188,9 @@ class ZeroShotTransfer:
         maps = tuple(attention_map(activation.detach()) for activation in belief.activations) if self.beta else ()
         return Target(x.detach(), belief.logits.detach(), maps)
 
-    def _parts(self, batch: Tensor) -> Sequence[Tensor]:
-        """Micro-batches, as even as it goes: a last one of few images would have poor batch statistics."""
-        return batch.tensor_split(math.ceil(len(batch) / (self.micro_batch or len(batch))))
-
     def _image_noise(self, noise: Noise, draw: int, number: int, x: Tensor) -> Tensor:
         """For the images x of the micro-batch with that number."""
-        return self._parts(noise.like(x, draw))[number]
+        return self.micro_batches(noise.like(x, draw))[number]
 
 
 def _mean(parts: Sequence[Metrics], shares: Sequence[float]) -> Metrics:

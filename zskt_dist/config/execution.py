@@ -113,11 +113,14 @@ class Speed(Section):
     cuda_graphs: Switch = "auto"
     """An iteration recorded once and replayed on the GPU (CUDA, one worker)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' arithmetic (autocast); weights, losses and optimizers stay float32. Changes the result."""
+    """Of the networks' arithmetic (autocast) in the transfer; weights, losses and optimizers stay float32. Changes the
+    result."""
 
 
 def speed_preset(value: object) -> object:
     """`speed: auto` and `speed: plain` instead of a section."""
     if value == "plain":
         return {name: False for name, default in Speed() if default == "auto"}
+    if isinstance(value, str | int | float) and value != "auto":
+        raise clash("speed", value, f"expected auto, plain, or one of its keys: {', '.join(Speed.model_fields)}")
     return {} if value == "auto" else value

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import did_you_mean, explain
 from zskt_dist.config.schema import Config, flatten
 from zskt_dist.errors import ConfigError, UserError
@@ -42,12 +43,13 @@ UNUSED_KEYS = {
     "finetune": ("supervised.network", "distill"),
     "distill": (
         "supervised.network",
+        "speed.precision",
         "finetune",
         "pseudo_data",
         *_ZERO_SHOT,
         *("loss.divergence", "loss.temperature", "loss.reduction", "loss.beta"),
     ),
-    "pretrain": ("teacher", "loss", "distill", "finetune", "pseudo_data", *_ZERO_SHOT),
+    "pretrain": ("teacher", "loss", "distill", "finetune", "pseudo_data", "speed.precision", *_ZERO_SHOT),
 }
 # And, where a student learns from pseudo-data, its `train`: there is no generator, and nobody's attention.
 _UNUSED_WITH_PSEUDO_DATA = (
@@ -230,6 +232,8 @@ def _assign(tree: Tree, key: str, value: Any) -> None:
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         branch = tree.setdefault(section, {})
+        if section == "speed" and depth == 0:  # a preset, of which a key is to differ
+            branch = tree[section] = speed_preset(branch)
         if not isinstance(branch, dict):
             raise ConfigError(key, value, f"{'.'.join(sections[: depth + 1])} is a value, not a section")
         tree = branch

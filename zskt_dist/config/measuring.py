@@ -19,7 +19,7 @@ class Transitions(Section):
     skip: Literal["agreed", "label"] = "agreed"
     """Class that is no target: the agreed one (paper) or the true label (authors' code)."""
     rows: Positive = 128
-    """Images x target classes per forward pass: what bounds the memory."""
+    """Images x target classes at a time: what bounds the memory."""
 
 
 class Evaluation(Section):

@@ -54,7 +54,8 @@ class Engine(ABC):
 
     @property
     def learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Of the next update; computed, for reading it may mean to wait for the device."""
+        return self._initial_rates[0] * self.schedule(self.decays)
 
     @contextmanager
     def frozen(self, *, statistics: bool = True) -> Iterator[Callable[[Tensor], Any]]:

@@ -19,6 +19,7 @@ from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
 from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
 from zskt_dist.runtime.storage import check, is_file
+from zskt_dist.speed import pick
 
 Lines = list[tuple[str, str]]
 
@@ -36,6 +37,8 @@ def problems(job: Job) -> Iterator[UserError]:
     try:
         check_installed(config)
         _check_devices(config)
+        if not (config.launch.kind == "ray" and ray_cluster_given()):  # whose devices are not known here
+            pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
     except UserError as error:
         yield error
     if job.command == "synthesize":
@@ -180,7 +183,7 @@ def _memory(config: Config) -> tuple[str, str | None]:
     dataset = open_dataset(config)
     about = dataset.image_shape, dataset.num_classes
     memory = estimate_memory(config, *about)
-    return describe_memory(memory), lack_of_memory(config, *about, memory)
+    return describe_memory(memory, config), lack_of_memory(config, *about, memory)
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:

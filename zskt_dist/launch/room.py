@@ -18,19 +18,20 @@ Settings = dict[str, Any]
 """Keys of the section `engine`."""
 
 
-def describe_memory(memory: Memory) -> str:
+def describe_memory(memory: Memory, config: Config) -> str:
     """One line: the peak and what it is made of."""
     sizes = {name: getattr(memory, name) for name in ("teacher", "student", "generator")}
     networks = ", ".join(f"{name} {describe_size(size)}" for name, size in sizes.items())
     step = "generator" if memory.generator_step >= memory.student_step else "student"
     activations = f"activations {describe_size(memory.activations)} (in the {step} step)"
-    return f"about {describe_size(memory.total)} per worker: {networks}, {activations}"
+    shared = "; counted whole, ZeRO shares them out" if config.engine.kind == "deepspeed" else ""
+    return f"about {describe_size(memory.total)} per worker: {networks}, {activations}{shared}"
 
 
 def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, memory: Memory) -> str | None:
     """What to do where less memory is free than `memory`; None where it fits, or where nobody knows."""
     free = free_memory(config)
-    if free is None or memory.total <= free:
+    if free is None or memory.total <= free or config.engine.kind == "deepspeed":
         return None
 
     def needed(settings: Settings) -> Memory:

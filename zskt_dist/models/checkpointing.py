@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 
@@ -55,19 +57,37 @@ class _Recomputed:
             torch.compiler.is_compiling()
         ):  # a compiler takes no context, and does not need to be told: nothing moves twice
             return checkpoint(forward, self.block, *args, use_reentrant=False, **kwargs)
+        recorded = _is_recorded(args)
         return checkpoint(
             forward,
             self.block,
             *args,
             use_reentrant=False,
-            preserve_rng_state=self.block.training,  # in eval mode nothing is drawn
-            context_fn=self._contexts,
+            preserve_rng_state=self.block.training and not recorded,  # in eval mode nothing is drawn
+            context_fn=partial(self._contexts, recorded),
             **kwargs,
         )
 
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def _contexts(self, recorded: bool) -> tuple[AbstractContextManager[Any], AbstractContextManager[None]]:
         """Of the forward pass and of the recomputation."""
-        return nullcontext(), _on_copies(self.block)
+        return _NothingDrawn() if recorded else nullcontext(), _on_copies(self.block)
+
+
+def _is_recorded(inputs: tuple[Any, ...]) -> bool:
+    """Whether a CUDA graph is being recorded, in which nobody may look at the generator of random numbers."""
+    on_cuda = any(isinstance(x, Tensor) and x.is_cuda for x in inputs)
+    return on_cuda and torch.cuda.is_current_stream_capturing()
+
+
+class _NothingDrawn(TorchDispatchMode):
+    """Makes it an error to draw random numbers, which a recomputation that is recorded cannot draw again."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded in function.tags:
+            raise RuntimeError(f"{function} draws random numbers in a block whose activations are recomputed")
+        return function(*args, **kwargs or {})
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """Architecture names to networks: `wrn-40-2`, `lenet`, `lenet-2`."""
 
+import copy
 import re
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.wide_resnet import WideResNet
@@ -36,6 +37,13 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int) -> nn.Mo
             width=int(match.group(1) or 1),
         )
     raise ValueError(f"unknown architecture; known are {KNOWN}")
+
+
+def sharing_weights(network: nn.Module) -> nn.Module:
+    """A copy of a network with the very same parameters, buffers, and tensors among the attributes of its modules."""
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    tensors = [*network.parameters(), *network.buffers(), *(each for each in attributes if isinstance(each, Tensor))]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -17,7 +17,7 @@ class Beliefs(NamedTuple):
     activations: tuple[Tensor, ...]
     """One [B, C_l, H_l, W_l] for each tapped layer, in the order asked for."""
     features: Tensor | None = None
-    """What the last linear layer reads, [B, F], where it was asked for."""
+    """What the last linear layer reads, [B, F], where it was asked for; as precise as the logits."""
 
 
 class TappedNetwork(nn.Module):
@@ -29,7 +29,8 @@ class TappedNetwork(nn.Module):
         features: Whether the input of the last linear layer is read too.
 
     Attributes:
-        autocast: Type of the arithmetic; None: that of the weights. Logits are float32 either way.
+        autocast: Type of the arithmetic; None: that of the weights. Logits and features, of which losses are made, are
+            float32 or more either way.
 
     Raises:
         ValueError: the network has no layer of that name, or no linear layer.
@@ -58,8 +59,7 @@ class TappedNetwork(nn.Module):
         if self.autocast is None:
             return self._beliefs(x)
         with torch.autocast(x.device.type, self.autocast, cache_enabled=False):
-            beliefs = self._beliefs(x)
-        return beliefs._replace(logits=beliefs.logits.float())
+            return self._beliefs(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As of any module; from now on the hooks stay, for the compiler cannot follow their coming and going."""
@@ -78,7 +78,8 @@ class TappedNetwork(nn.Module):
             for handle in handles:
                 handle.remove()
         features = self._seen.pop(-1, None)
-        return Beliefs(logits, tuple(self._seen.pop(place) for place in range(len(self._tapped))), features)
+        activations = tuple(self._seen.pop(place) for place in range(len(self._tapped)))
+        return Beliefs(_precise(logits), activations, None if features is None else _precise(features))
 
     def _add_hooks(self) -> list[RemovableHandle]:
         handles = [
@@ -93,3 +94,8 @@ class TappedNetwork(nn.Module):
     def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if self._asked:
             self._seen[-1] = inputs[0]
+
+
+def _precise(x: Tensor) -> Tensor:
+    """At least float32: with the eight bits of a bfloat16 mantissa a sum over a batch is wrong by per cents."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -23,6 +23,7 @@ def new_engine(
     *,
     batch_size: int,
     clip_norm: float = 0.0,
+    bfloat16: bool = False,
 ) -> Engine:
     """What trains `network`; all workers call together.
 
@@ -31,6 +32,7 @@ def new_engine(
         schedule: Learning-rate factor of an iteration.
         batch_size: Of all workers together.
         clip_norm: Largest total gradient norm; 0 does not clip.
+        bfloat16: Arithmetic of DeepSpeed; networks of the plain engine bring their own autocast.
 
     Raises:
         ConfigError: the engine is not installed, or cannot work on this device.
@@ -48,7 +50,7 @@ def new_engine(
         settings.zero_stage,
         offload_optimizer=settings.offload_optimizer,
         offload_parameters=settings.offload_parameters,
-        bfloat16=config.speed.precision == "bfloat16",
+        bfloat16=bfloat16,
     )
     return DeepSpeedEngine(network, optimizer, schedule, clip_norm=clip_norm, weight=weight, zero=zero)
 

@@ -12,12 +12,13 @@ from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, con
 from zskt_dist.data import ImageDataset
 from zskt_dist.runtime.curves import CurveParts, describe_mte
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.evaluation import images_at_a_time
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.measurement import Answer, Measurement
 from zskt_dist.runtime.networks import read_network
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.world import World
-from zskt_dist.speed import curves_gflop, for_asking, pick
+from zskt_dist.speed import fold_batch_norm
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.local import ProgressFile
 
@@ -73,7 +74,7 @@ class RunEvaluation:
         matrices = {name: torch.zeros(count, count, dtype=torch.int64, device=device) for name in self._pairs()}
         sums = {name: torch.zeros(BINS, 3, dtype=torch.float64, device=device) for name in self._pairs()}
         predicted: dict[str, list[Tensor]] = {name: [] for name in networks}
-        for batch in shard.batches(self.config.evaluation.batch_size):
+        for batch in shard.batches(images_at_a_time(self.config)):
             x = standardise(batch.images)
             logits = {name: network(x) for name, network in networks.items()}
             classes = {name: values.argmax(dim=1) for name, values in logits.items()}
@@ -116,8 +117,9 @@ class RunEvaluation:
             shape = (min(size, images - number * size), *self.dataset.image_shape)
             pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).to(self.world.device)
             for name, network in self.networks.items():
-                predicted = network(standardise(pixels)).argmax(dim=1)
-                counts[name] += torch.bincount(predicted, minlength=classes)
+                for part in pixels.split(images_at_a_time(self.config)):
+                    predicted = network(standardise(part)).argmax(dim=1)
+                    counts[name] += torch.bincount(predicted, minlength=classes)
         return {"images": images} | {
             name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
         }
@@ -138,16 +140,10 @@ class RunEvaluation:
             folder = self.measurement.parts(*(each.tobytes() for each in (positions, from_class[positions], images)))
         self.parts = CurveParts(folder, self.config, positions, from_class[positions], self.dataset.num_classes)
         pair = (self.network, self.teacher) if settings.stepped == "student" else (self.teacher, self.network)
-        points = len(positions) * (self.dataset.num_classes - 1) * settings.steps // self.world.size
-        picks = pick(
-            self.config,
-            self.world.device,
-            lambda: curves_gflop(*pair, self.dataset.image_shape, points),
-            self.world.size,
-        )
+        if self.config.speed.folded_teacher:  # auto or true
+            pair = fold_batch_norm(pair[0])[0], fold_batch_norm(pair[1])[0]
         standardise = self.dataset.standardise(self.world.device)
-        asked = for_asking(pair[0], picks), for_asking(pair[1], picks)
-        self.parts.compute(asked, self.dataset.test, standardise, self.world, self.stop, self.progress)
+        self.parts.compute(pair, self.dataset.test, standardise, self.world, self.stop, self.progress)
         if not self.measurement:
             return None, {}
         summary = self.parts.merge(self.measurement.folder / "transition_curves.parquet")

@@ -6,6 +6,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.world import World
@@ -18,6 +19,12 @@ class Scores:
     accuracy: float
     agreement: float | None
     """Same predicted class as the teacher; None without a teacher."""
+
+
+def images_at_a_time(config: Config) -> int:
+    """Most test images in a forward pass: `evaluation.batch_size`, and no more than a micro-batch has."""
+    most = config.evaluation.batch_size
+    return min(most, config.engine.micro_batch or most)
 
 
 class Evaluator:

@@ -8,6 +8,7 @@ run, for the newest one alone shows only what the student is worst at now, and a
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -75,14 +76,14 @@ class HeldOut:
         size = self._config.evaluation.held_out_images
         if size == 0:
             return {}
-        sources = [*self._generators(iteration), None]
-        sums = torch.zeros(len(sources), 2, dtype=torch.float64, device=self._world.device)
+        sums: list[Tensor] = []
         with averaged_statistics(student, self._world):
-            for number, generator in enumerate(sources):
+            for number, generator in enumerate(chain(self._generators(iteration), [None])):
+                sums.append(torch.zeros(2, dtype=torch.float64, device=self._world.device))
                 for x in self._images(generator, number):
                     mine = x[self._world.rank :: self._world.size]
                     sums[number] += agreement_sums(student(mine), self._teacher(mine))
-        shares = (self._world.sum(sums) / size).tolist()
+        shares = (self._world.sum(torch.stack(sums)) / size).tolist()
         agreements, kls = zip(*shares, strict=True)
         return {
             "label_free_score": sum(agreements) / len(agreements),
@@ -91,15 +92,15 @@ class HeldOut:
             "held_out_kl": sum(kls) / len(kls),
         }
 
-    def _generators(self, iteration: int) -> list[nn.Module]:
-        """The generator at the moments so far, and as it is now."""
-        moments = [moment for moment in self.moments if moment < iteration]
-        states = [state for moment in moments if (state := self._snapshot(moment)) is not None]
+    def _generators(self, iteration: int) -> Iterator[nn.Module]:
+        """The generator at the moments so far, one after the other in the same memory, and as it is now."""
         with self._generator() as generator:
-            copies = [copy.deepcopy(generator) for _ in range(len(states) + 1)]
-        for generator, state in zip(copies, states, strict=False):
-            generator.load_state_dict(state)
-        return copies
+            now, then = (copy.deepcopy(generator) for _ in range(2))
+        for moment in self.moments:
+            if moment < iteration and (state := self._snapshot(moment)) is not None:
+                then.load_state_dict(state)
+                yield then
+        yield now
 
     def _snapshot(self, moment: int) -> State | None:
         """From memory, or after a restart from rank 0's file; None where that is gone."""
@@ -112,12 +113,16 @@ class HeldOut:
         return self._snapshots[moment]
 
     def _images(self, generator: nn.Module | None, number: int) -> Iterator[Tensor]:
-        """Batches [B, C, H, W] of a source, the same whenever they are asked for; None: standard normal noise."""
+        """Batches [B, C, H, W] of a source, the same whenever they are asked for; None: standard normal noise.
+
+        B is that of the whole batch or of a micro-batch, on any number of workers.
+        """
         shape = self._image_shape if generator is None else (self._config.generator.z_dim,)
         rng = stream(self._config.seed, Purpose.HELD_OUT, number)
         left = self._config.evaluation.held_out_images
+        most = min(self._config.batch_size, self._config.engine.micro_batch or self._config.batch_size)
         while left > 0:
-            z = torch.from_numpy(normal(rng, min(left, self._config.batch_size), *shape)).to(self._world.device)
+            z = torch.from_numpy(normal(rng, min(left, most), *shape)).to(self._world.device)
             # In training mode: batch statistics as in training, and a copy, so that nothing of the run is touched.
             yield z if generator is None else generator(z)
             left -= len(z)

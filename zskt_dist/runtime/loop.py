@@ -46,11 +46,13 @@ class Task(Protocol):
 
     phase: str
     """For people: what is going on."""
-    speed: str
-    """For people: the fast paths that iterations take."""
     iterations: int
     weight: float
     """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
+
+    @property
+    def speed(self) -> str:
+        """For people: the fast paths that iterations take."""
 
     def trained(self) -> AbstractContextManager[nn.Module]:
         """The trained network, [B, C, H, W] to logits: what is evaluated and taken home; all workers enter together."""

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from zskt_dist.config import Config
 from zskt_dist.engine import Engine
 from zskt_dist.models import ImageShape
+from zskt_dist.runtime.engines import in_bfloat16
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
@@ -77,6 +78,8 @@ def estimate_memory(config: Config, image_shape: ImageShape, num_classes: int) -
     waiting = (share - simulated) * 4 * (math.prod(image_shape) + 2 * num_classes)
     with FakeTensorMode(), _everything_in_place(), _Watch() as watch:
         teacher = new_network(config, "teacher", image_shape, num_classes).eval().requires_grad_(False)
+        if config.engine.teacher == "bfloat16":
+            teacher = in_bfloat16(teacher)
         cpu = World(torch.device("cpu"))
         task = ZeroShotTask(_one_iteration(config, simulated), teacher, image_shape, num_classes, cpu)
         for name, engine in task.engines.items():

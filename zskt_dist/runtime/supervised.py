@@ -47,10 +47,13 @@ class SupervisedTask:
         subset: np.ndarray | None = None,
     ) -> None:
         self.phase, self.iterations, self.subset = phase, iterations, subset
-        self.speed = "plain"
         self.weight = engine.weight
         self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
         self.training, self.batches, self._engine = training, batches, engine
+
+    @property
+    def speed(self) -> str:
+        return "cuda graphs" if isinstance(self.training, RecordedTraining) and self.training.works else "plain"
 
     def step(self, iteration: int) -> Metrics:
         return self.training.step(*self.batches(iteration))
@@ -148,7 +151,9 @@ def _sgd(config: Config, network: nn.Module, world: World) -> Engine:
 
 def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
     """`training`, on CUDA recorded."""
-    return RecordedTraining(training) if records(config, world.device, world.size) else training
+    if not records(config, world.device, world.size):
+        return training
+    return RecordedTraining(training, required=config.speed.cuda_graphs is True)
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

@@ -18,7 +18,7 @@ from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import placed_teacher
 from zskt_dist.runtime.evaluate import RunEvaluation
-from zskt_dist.runtime.evaluation import Evaluator
+from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
 from zskt_dist.runtime.networks import read_network
@@ -32,6 +32,7 @@ from zskt_dist.runtime.synthesize import Synthesis
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 
@@ -73,6 +74,8 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
+        if self.job.command != "synthesize":  # whose images shall not depend on which one that is
+            fastest_convolutions(self.world.device)
         if self.job.command not in ("evaluate", "synthesize"):  # which share out images, or shards, one by one
             _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
@@ -109,9 +112,8 @@ class Worker:
             config = self.job.config.model_copy(update={"name": None})
             directory.begin(command, config, replace(self.job, command=command).teacher_weights)
         task, teacher = self._task(command, role, directory)
-        evaluator = Evaluator(
-            self.dataset, self.world, batch_size=self.job.config.evaluation.batch_size, teacher=teacher
-        )
+        most = images_at_a_time(self.job.config)
+        evaluator = Evaluator(self.dataset, self.world, batch_size=most, teacher=teacher)
         if self.world.is_main and isinstance(task, SupervisedTask):
             task.save_subset(directory.subset)
         outcome = self._loop(directory, task, evaluator, tracker)

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -57,7 +58,6 @@ class ZeroShotTask:
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
-        self.speed = str(self.picks)
         if self.picks.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
         else:
@@ -75,6 +75,7 @@ class ZeroShotTask:
                 partial(cosine_decay, iterations=self.iterations),
                 batch_size=config.batch_size,
                 clip_norm=config.optimizer.clip_norm,
+                bfloat16=self.picks.autocast is not None,
             )
             for name, network, learning_rate in zip(
                 ("generator", "student"), (generator, tapped_student), rates, strict=True
@@ -96,8 +97,15 @@ class ZeroShotTask:
             terms=_generator_terms(config, tapped_teacher),
             micro_batch=config.engine.micro_batch,
         )
-        self._step = RecordedTransfer(self.transfer).step if self.picks.cuda_graphs else self.transfer.step
+        self._recorded: RecordedTransfer | None = None
+        if self.picks.cuda_graphs:
+            self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.transfer.step
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
+
+    @property
+    def speed(self) -> str:
+        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
         metrics = self._step(self.noise(iteration))
@@ -128,9 +136,9 @@ class ZeroShotTask:
             return False
         rng = stream(self._config.seed, Purpose.FIGURES)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
-        # A copy in training mode: batch statistics as in training, and nothing of the run is touched.
+        # A copy in training mode, on what is normalised together in training too; nothing of the run is touched.
         with torch.no_grad(), self.engines["generator"].whole() as generator:
-            images = copy.deepcopy(generator)(z)
+            images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:
             save_grid(images, path)
         return True

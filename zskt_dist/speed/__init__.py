@@ -1,17 +1,17 @@
 """Fast paths: other ways to compute the same iteration, and which of them a run takes."""
 
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
-from zskt_dist.speed.folding import fold_batch_norm, for_asking
-from zskt_dist.speed.picks import Picks, pick, records
-from zskt_dist.speed.work import curves_gflop, iteration_gflop, training_gflop
+from zskt_dist.speed.folding import fold_batch_norm
+from zskt_dist.speed.picks import PLAIN, Picks, fastest_convolutions, pick, records
+from zskt_dist.speed.work import iteration_gflop, training_gflop
 
 __all__ = [
+    "PLAIN",
     "Picks",
     "RecordedTraining",
     "RecordedTransfer",
-    "curves_gflop",
+    "fastest_convolutions",
     "fold_batch_norm",
-    "for_asking",
     "iteration_gflop",
     "pick",
     "rate_on",

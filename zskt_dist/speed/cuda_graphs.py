@@ -1,6 +1,9 @@
 """An iteration recorded as one CUDA graph: no Python and no kernel launches between its first and its last kernel."""
 
-from collections.abc import Callable
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -8,6 +11,9 @@ from torch import Tensor
 
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import Noise, ZeroShotTransfer
+from zskt_dist.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # In the first iteration gradients and the optimizer's state are made and cuDNN is set up, in the second they are used.
 _WARM_UP = 3
@@ -25,12 +31,20 @@ class RecordedTransfer:
     """`transfer.step` in ordinary iterations at first, then recorded and from there on replayed.
 
     The optimizers must be `capturable`, with learning rates in tensors. The metrics are overwritten by the next step.
+
+    Args:
+        required: Whether it is an error where an iteration cannot be recorded; else all are ordinary ones then.
     """
 
-    def __init__(self, transfer: ZeroShotTransfer, *, warm_up: int = _WARM_UP) -> None:
+    def __init__(self, transfer: ZeroShotTransfer, *, required: bool = False, warm_up: int = _WARM_UP) -> None:
         self._transfer = transfer
         self._inputs = _Inputs()
-        self._recorded = _Recorded(lambda: transfer.learn(self._inputs), warm_up)
+        self._recorded = _Recorded(lambda: transfer.learn(self._inputs), required, warm_up)
+
+    @property
+    def works(self) -> bool:
+        """False once an iteration could not be recorded."""
+        return self._recorded.works
 
     def step(self, noise: Noise) -> Metrics:
         """As `ZeroShotTransfer.step`."""
@@ -43,10 +57,15 @@ class RecordedTransfer:
 class RecordedTraining:
     """A supervised step, recorded likewise; all batches have one shape."""
 
-    def __init__(self, training: Supervised, *, warm_up: int = _WARM_UP) -> None:
+    def __init__(self, training: Supervised, *, required: bool = False, warm_up: int = _WARM_UP) -> None:
         self._training = training
         self._batch: tuple[Tensor, Tensor] | None = None
-        self._recorded = _Recorded(self._learn, warm_up)
+        self._recorded = _Recorded(self._learn, required, warm_up)
+
+    @property
+    def works(self) -> bool:
+        """As `RecordedTransfer.works`."""
+        return self._recorded.works
 
     def step(self, x: Tensor, label: Tensor) -> Metrics:
         """x: [B, C, H, W]; label: [B]."""
@@ -64,22 +83,28 @@ class RecordedTraining:
 
 
 class _Recorded:
-    """A function of tensors at fixed addresses: called `warm_up` times, then recorded and replayed."""
+    """A function of tensors at fixed addresses: called `warm_up` times, then recorded and replayed.
 
-    def __init__(self, learn: Callable[[], Metrics], warm_up: int) -> None:
+    Raises:
+        ConfigError: it is `required` and cannot be recorded.
+    """
+
+    def __init__(self, learn: Callable[[], Metrics], required: bool, warm_up: int) -> None:
         assert warm_up > 0, "what is made on the way has to be there before it is recorded"
-        self._learn, self._warm_up = learn, warm_up
+        self._learn, self._required, self._warm_up = learn, required, warm_up
         self._graph: torch.cuda.CUDAGraph | None = None
         self._metrics: Metrics = {}
         self._stream = torch.cuda.Stream()
+        self.works = True
 
     def __call__(self) -> Metrics:
-        if self._graph is None and self._warm_up > 0:
+        if self._warm_up > 0:
             self._warm_up -= 1
+        elif self.works and self._graph is None:
+            self._graph = self._try_to_record()
+        if self._graph is None:
             self._learn_aside()
         else:
-            if self._graph is None:
-                self._graph = self._record()
             self._graph.replay()
         return self._metrics
 
@@ -90,12 +115,40 @@ class _Recorded:
             self._metrics = self._learn()
         torch.cuda.current_stream().wait_stream(self._stream)
 
+    def _try_to_record(self) -> torch.cuda.CUDAGraph | None:
+        """None where something waits for the device or is otherwise not for recording, as networks of users may be."""
+        try:
+            return self._record()
+        except RuntimeError as error:
+            # Where an operation is refused the end of the recording fails too, and says less.
+            reason = str(error.__context__ or error).partition("\n")[0]
+        problem = f"cannot record an iteration as a CUDA graph ({reason})"
+        if self._required:
+            raise ConfigError("speed.cuda_graphs", True, f"{problem}; use false")
+        log.warning("%s: iterations are computed one operation at a time", problem)
+        self.works = False
+        return None
+
     def _record(self) -> torch.cuda.CUDAGraph:
         """Computes nothing yet."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        # The outer context restores the stream also where the end of the recording fails.
+        with _no_collection(), torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
             self._metrics = self._learn()
         return graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Graphs are parts of reference cycles, and a recording in which an older one is destroyed is spoilt."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Inputs:

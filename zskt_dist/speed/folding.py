@@ -1,12 +1,11 @@
 """Batch norm of a frozen network folded into the convolutions before it."""
 
-import copy
 from collections.abc import Collection, Iterator
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from zskt_dist.speed.picks import Picks, compile_in_place
+from zskt_dist.models import sharing_weights
 
 
 def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
@@ -17,14 +16,13 @@ def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.
     stay, so that they can be tapped.
 
     Args:
-        keep: Names of convolutions whose own output somebody reads.
+        keep: Names of layers whose own output somebody reads.
 
     Returns:
         The copy, and how many batch norms it has lost; 0 where the control flow of the network cannot be followed.
     """
-    tensors = [*network.parameters(), *network.buffers()]
-    folded = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()  # they are frozen, and shared
-    pairs = [(convolution, norm) for convolution, norm in _pairs(folded) if convolution not in keep]
+    folded = sharing_weights(network).eval()
+    pairs = [(convolution, norm) for convolution, norm in _pairs(folded) if not _read_between(convolution, norm, keep)]
     for convolution, norm in pairs:
         joined = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(norm))  # type: ignore[type-var, arg-type]
         folded.set_submodule(convolution, joined)
@@ -32,15 +30,9 @@ def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.
     return folded, len(pairs)
 
 
-def for_asking(network: nn.Module, picks: Picks) -> nn.Module:
-    """A frozen network that is asked often, in the form that was picked."""
-    if picks.folded_teacher:
-        network, _ = fold_batch_norm(network)
-    elif picks.compile:
-        network = copy.copy(network)
-    if picks.compile:
-        compile_in_place(network)
-    return network
+def _read_between(convolution: str, norm: str, layers: Collection[str]) -> bool:
+    """Whether one of `layers` ends in the convolution, before its norm."""
+    return any(f"{convolution}.".startswith(f"{name}.") and not f"{norm}.".startswith(f"{name}.") for name in layers)
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
@@ -55,6 +47,8 @@ def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
         if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
             continue
         convolution, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
+        if any(module._forward_hooks or module._forward_pre_hooks for module in (convolution, norm)):
+            continue  # which see, or make, what is about to change: weight_norm is one
         # Of these very types: a subclass may do more than its parent, timm's batch norms an activation.
         if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_var is None:
             continue

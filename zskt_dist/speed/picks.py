@@ -47,6 +47,10 @@ class Picks:
                 compile_in_place(network)
 
 
+PLAIN = Picks(False, False, False, False, False, None)
+"""None of them."""
+
+
 def pick(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> Picks:
     """The choice for a run; the same for the same configuration and device, so that a resumed run takes it again.
 
@@ -82,6 +86,17 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         cuda_graphs=recorded,
         autocast={"float32": None, "bfloat16": torch.bfloat16}[speed.precision],
     )
+
+
+def fastest_convolutions(device: torch.device) -> None:
+    """On CUDA each shape of convolution is from now on computed by the algorithm that is fastest when tried.
+
+    Shapes are the same in every iteration, so that trying pays. Other algorithms round differently, so nothing is
+    done where the process asks torch for determinism.
+    """
+    asked = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
+    if device.type == "cuda" and not asked:
+        torch.backends.cudnn.benchmark = True
 
 
 def compile_in_place(network: nn.Module) -> None:

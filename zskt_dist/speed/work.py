@@ -30,11 +30,6 @@ def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape)
     return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
 
 
-def curves_gflop(network_a: nn.Module, network_b: nn.Module, image_shape: ImageShape, points: int) -> float:
-    """Operations of so many values of transition curves, in thousands of millions: A forward and back, B forward."""
-    return points * (2 * _forward_flop(network_a, image_shape) + _forward_flop(network_b, image_shape)) / 1e9
-
-
 def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Of one example."""
     counts: list[int] = []
