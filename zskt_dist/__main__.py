@@ -9,11 +9,14 @@ VERBS = {
     "distill": "a student from a teacher and real images (KD + AT)",
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
+    "layers": "layers of a network whose attention maps can be compared",
+    "export": "files to deploy, checked, with a model card: .pt2, ONNX, int8, MLflow",
     "synthesize": "pseudo-images of a run with the teacher's logits, as Parquet shards",
     "toy": "the paper's toy experiment, as PNG and GIF",
     "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",
     "replay": "upload a run to MLflow",
+    "doctor": "whether this machine can train, and what to do about what is missing",
 }
 
 MODULES = {"report": "zskt_dist.report.__main__"}

@@ -1,8 +1,11 @@
 """Measure finished runs: accuracy, agreement, calibration, predictions on noise, transition curves and MTE."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from zskt_dist.errors import guarded
 
@@ -33,6 +36,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.json and result:
         write_json(options.json, result)
 
+
+class _Callable(ModuleType):
+    """The package's function of this name, too: whoever imports this module puts it in the function's place."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from zskt_dist.api import evaluate
+
+        return evaluate(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -113,6 +113,9 @@ def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
         ("loss.attention_layers=[]", "loss.attention_layers", []),
         ("loss.attention_layers=[0, 2]", "loss.attention_layers", [0, 2]),
         ("loss.attention_layers=null", "loss.attention_layers", None),
+        ("loss.taps=auto", "loss.taps.teacher", None),
+        ("loss.taps=none", "loss.taps.student", []),
+        ("loss.taps={teacher: [layer1], student: ['3']}", "loss.taps.student", ["3"]),
         ("generator.channels=[8,4]", "generator.channels", [8, 4]),
     ],
 )
@@ -130,6 +133,9 @@ TREES = st.fixed_dictionaries(
         "generator": st.fixed_dictionaries({"channels": st.lists(st.integers(1, 999), min_size=2, max_size=2)}),
         "loss": st.fixed_dictionaries(
             {"beta": FLOATS, "attention_layers": st.none() | st.lists(st.integers(0, 9), max_size=4, unique=True)}
+        )
+        | st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["1.10", "3", "null", "layer1"]))).map(
+            lambda pairs: {"taps": {"teacher": [a for a, _ in pairs], "student": [b for _, b in pairs]}}
         ),
         "supervised": st.fixed_dictionaries({"milestones": st.lists(st.floats(1e-6, 0.999), max_size=4)}),
     },
@@ -293,6 +299,20 @@ def test_a_teacher_in_shards_is_the_same_teacher_and_one_in_bfloat16_is_not() ->
     assert differing_keys(bfloat16, load_config(None)) == ["engine.teacher"]
 
 
+def test_a_key_of_speed_beside_its_preset() -> None:
+    speed = load_config(None, ["speed=plain", "speed.compile=true"]).speed
+    assert (speed.compile, speed.channels_last, speed.folded_teacher) == (True, False, False)
+    with pytest.raises(ConfigError, match=r"speed='fast': expected auto, plain, or one of its keys: channels_last, "):
+        load_config(None, ["speed=fast"])
+
+
+def test_precision_belongs_to_the_transfer_alone() -> None:
+    one, other = load_config(None), load_config(None, ["speed.precision=bfloat16"])
+    assert config_hash(one) != config_hash(other)
+    assert teacher_hash(one) == teacher_hash(other)
+    assert all(config_hash(one, command) == config_hash(other, command) for command in ("pretrain", "distill"))
+
+
 PSEUDO = ("pseudo_data=folder", "loss.beta=0")
 
 
@@ -335,20 +355,6 @@ def test_what_changes_a_student_of_pseudo_data_changes_its_hash(override: str) -
 @pytest.mark.parametrize("command", ["distill", "pretrain"])
 def test_other_commands_do_not_look_at_pseudo_data(command: str) -> None:
     assert config_hash(_config(*PSEUDO), command) == config_hash(_config("loss.beta=0"), command)
-
-
-def test_a_key_of_speed_beside_its_preset() -> None:
-    speed = load_config(None, ["speed=plain", "speed.compile=true"]).speed
-    assert (speed.compile, speed.channels_last, speed.folded_teacher) == (True, False, False)
-    with pytest.raises(ConfigError, match=r"speed='fast': expected auto, plain, or one of its keys: channels_last, "):
-        load_config(None, ["speed=fast"])
-
-
-def test_precision_belongs_to_the_transfer_alone() -> None:
-    one, other = load_config(None), load_config(None, ["speed.precision=bfloat16"])
-    assert config_hash(one) != config_hash(other)
-    assert teacher_hash(one) == teacher_hash(other)
-    assert all(config_hash(one, command) == config_hash(other, command) for command in ("pretrain", "distill"))
 
 
 def test_differing_keys() -> None:

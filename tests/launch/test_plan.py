@@ -10,23 +10,24 @@ from tests.support.images import png, write_parquet
 from zskt_dist.data import sources
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.plan import problems
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, build_network
+from zskt_dist.runtime.attention import Attention, tap_pair
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import tap_pair
+from zskt_dist.runtime.weights import save_weights
 
 
 def _problems(folder: Path, command: str, *overrides: str) -> list[UserError]:
     return list(problems(Job.plan(command, tiny_config(folder, *overrides))))
 
 
-UNPAIRED = ("teacher.arch=wrn-10-1", "student.arch=lenet", "loss.beta=1")
+UNPAIRED = ("teacher.arch=wrn-10-1", "student.arch=lenet", "loss.beta=1", "loss.attention_layers=[2]")
 
 
 def test_finetuning_needs_maps_that_pair_where_it_trains_the_zero_shot_student(tmp_path: Path) -> None:
     (problem,) = _problems(tmp_path, "finetune", *UNPAIRED)
     assert isinstance(problem, ConfigError)
-    assert problem.key in ("loss.beta", "loss.attention_layers")
-    (tmp_path / "student.safetensors").touch()
+    assert problem.key == "loss.attention_layers"
+    save_weights(tmp_path / "student.safetensors", build_network("lenet", ImageShape(1, 8, 8), 10), {})
     assert _problems(tmp_path, "finetune", *UNPAIRED, f"finetune.student={tmp_path / 'student.safetensors'}") == []
 
 
@@ -66,5 +67,5 @@ class _Convolutional(nn.Sequential):
 def test_diversity_needs_a_linear_layer(tmp_path: Path, beta: int) -> None:
     config = tiny_config(tmp_path, "generator_terms.diversity=1", f"loss.beta={beta}")
     with pytest.raises(ConfigError, match="linear layer") as raised:
-        tap_pair(config, _Convolutional(), _Convolutional(), ImageShape(1, 8, 8))
+        tap_pair(config, _Convolutional(), _Convolutional(), Attention())
     assert raised.value.key == "generator_terms.diversity"

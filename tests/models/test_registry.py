@@ -31,7 +31,7 @@ def test_names(arch: str, same: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "arch", ["", "wrn", "wrn-16", "wrn-16-1-1", "WRN-16-1", "wrn-16-1 ", "xwrn-16-1", "lenet-", "lenet5", "resnet18"]
+    "arch", ["", "wrn", "wrn-16", "wrn-16-1-1", "WRN-16-1", "wrn-16-1 ", "xwrn-16-1", "lenet-", "lenet5", "resnet50"]
 )
 def test_unknown_names(arch: str) -> None:
     with pytest.raises(ValueError, match="unknown architecture") as caught:
@@ -47,6 +47,16 @@ def test_unknown_names(arch: str) -> None:
 def test_impossible_numbers(arch: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         build_network(arch, GRAY, 10)
+
+
+def test_options_are_keyword_arguments() -> None:
+    assert build_network("lenet", GRAY, 10, {"width": 3}).conv1.out_channels == 18
+    assert build_network("resnet18", GRAY, 10, {"channels": 2}).fc.in_features == 16
+
+
+def test_near_names_are_suggested() -> None:
+    with pytest.raises(ValueError, match=r"did you mean 'resnet18'"):
+        build_network("resnet-18", GRAY, 10)
 
 
 def test_images_too_small_for_lenet() -> None:

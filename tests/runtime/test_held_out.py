@@ -128,7 +128,12 @@ def test_a_run_is_judged_at_every_evaluation_and_trained_as_without(tmp_path: Pa
     assert results[0]["estimates"] is None
     judged = [row for row in read_history(directory.history) if "label_free_score" in row]
     assert [row["iteration"] for row in judged] == [4, 8, 10]
+    sources = results[32]["estimates"].pop("sources")
     assert results[32]["estimates"] == {name: judged[-1][name] for name in results[32]["estimates"]}
+    # The end is described in full on the images that the last evaluation has counted.
+    assert sources["held_out"]["agreement"] == pytest.approx(judged[-1]["held_out_agreement"])
+    assert sources["noise"]["agreement"] == pytest.approx(judged[-1]["noise_agreement"])
+    assert not RunDirectory(directory.path.with_name("judged-0")).estimates.exists()
     assert sorted(path.name for path in directory.snapshots.iterdir()) == [
         f"generator_{iteration:08d}.safetensors" for iteration in (2, 4, 6, 8, 10)
     ]

@@ -149,15 +149,20 @@ def test_a_student_learns_from_pseudo_data(folder: Path) -> None:
     assert losses[-1] < losses[0] / 20
 
 
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [({"mean": [0.5]}, "data.mean"), ({"num_classes": 7}, "pseudo_data"), ({"image_shape": [1, 9, 8]}, "pseudo_data")],
-)
-def test_what_does_not_fit_the_data_set_is_refused(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+@pytest.mark.parametrize("changes", [{"mean": [0.5]}, {"num_classes": 7}, {"image_shape": [1, 9, 8]}])
+def test_what_does_not_fit_the_data_set_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_pseudo_data(tmp_path / "pseudo", **changes)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError, match=r"data\.name='digits': means .* but pseudo_data=.* ") as refused:
         _train(tmp_path)
-    assert refused.value.key == key
+    assert refused.value.key == "data.name"
+
+
+def test_pseudo_data_is_all_a_student_needs(tmp_path: Path) -> None:
+    """No data set and no teacher: the shards say what images are."""
+    write_pseudo_data(tmp_path / "pseudo")
+    result = _train(tmp_path, "data.name=none")
+    assert result["teacher"] is None
+    assert result["student"]["accuracy_last"] is None
 
 
 def test_a_damaged_shard_is_refused_before_training(folder: Path) -> None:

@@ -21,7 +21,8 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     networks = ["teacher.arch=wrn-16-2", "student.arch=wrn-16-1", "generator.channels=[32,16]"]
     config = tiny_config(tmp_path, *networks, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=PLAIN)
+    student = new_network(config, "student", SHAPE, 5)
+    task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=PLAIN)
     with FlopCounterMode(display=False) as counter:
         task.transfer.learn(task.noise(0))
     with task.trained() as student:

@@ -49,6 +49,10 @@ def _explain(problem: ErrorDetails) -> ConfigError:
             return ConfigError(key, value, f"expected one of {choices}{hint}")
         case "model_type" | "model_attributes_type":
             return ConfigError(key, value, f"is a section; set one of its keys: {_list(section.model_fields)}")
+        case "dict_type":
+            return ConfigError(key, value, f"expected a mapping; set its members one by one, as {key}.NAME=VALUE")
+        case "string_pattern_mismatch" if parts[-1] == "options":
+            return ConfigError(key, value, "is no keyword argument: use letters, digits and '_'")
         case "string_pattern_mismatch":
             return ConfigError(key, value, "use letters, digits, '.', '_' and '-', starting with a letter or digit")
         case _:

@@ -1,5 +1,6 @@
 """Reading, printing and hashing configurations."""
 
+import copy
 import hashlib
 import json
 import re
@@ -63,6 +64,7 @@ CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, *ENGINE_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
 TEACHER_KEYS = (
     "teacher.arch",
+    "teacher.options",
     "data.name",
     "data.root",
     "data.mean",
@@ -72,6 +74,9 @@ TEACHER_KEYS = (
     "engine.batch_norm",
 )
 
+
+_ABSENT = object()
+"""In place of an option that is not given, for null is a value."""
 
 # YAML 1.1 reads `1e-3` as text; here it is a number, as in YAML 1.2.
 _FLOAT = (
@@ -116,6 +121,14 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
 def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
     for override in overrides:
         assign(tree, override)
+    return parse_config(tree)
+
+
+def config_of(values: Mapping[str, Any]) -> Config:
+    """The defaults with `{"dotted.key": value}` on top; raises as `load_config`."""
+    tree: Tree = {}
+    for key, value in values.items():
+        _assign(tree, key, copy.deepcopy(value))
     return parse_config(tree)
 
 
@@ -182,7 +195,8 @@ def _digest(leaves: Mapping[str, Any]) -> str:
 def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:
     """Dotted keys, other than `exclude`, whose values differ."""
     old, new = _as_computed(before), _as_computed(after)
-    return [key for key in new if old.get(key) != new[key] and not is_under(key, exclude)]
+    differing = [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+    return [key for key in differing if not is_under(key, exclude)]
 
 
 def _as_computed(config: Config) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Units are in the descriptions; `python -m zskt_dist.train --print-config` shows all keys with their values.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
@@ -135,13 +135,13 @@ class Config(Section):
 
 
 def flatten(config: Config) -> Iterator[tuple[str, Any]]:
-    """Yields `(dotted key, JSON value)` for every leaf."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{key}.")
+    """Yields `(dotted key, JSON value)` for every leaf; each of a network's options is one."""
+    for name, value in config.model_dump(mode="json").items():
+        if not isinstance(value, dict):
+            yield name, value
+            continue
+        for key, leaf in value.items():
+            if isinstance(leaf, dict):
+                yield from ((f"{name}.{key}.{option}", each) for option, each in leaf.items())
             else:
-                yield f"{prefix}{key}", value
-
-    return walk(config.model_dump(mode="json"), "")
+                yield f"{name}.{key}", leaf

@@ -42,7 +42,9 @@ class ParquetImages:
         first = next(pq.ParquetFile(self._files["test"][0]).iter_batches(1, columns=[self._image]), None)
         if first is None:
             raise ConfigError("data.root", str(root), f"{self._files['test'][0].name} has no images")
-        self.num_classes = self._class_count(schema)
+        self.class_names = self._class_names(schema)
+        """From the Hugging Face metadata; None where it has none."""
+        self.num_classes = len(self.class_names) if self.class_names else self._class_count()
         height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
         self.image_shape = ImageShape(channels, height, width)
 
@@ -111,9 +113,12 @@ class ParquetImages:
     def _find(self, split: str) -> list[Path]:
         return sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))
 
+    def has(self, split: SplitName) -> bool:
+        return bool(self._files[split])
+
     def require(self, split: SplitName) -> None:
         """Raises ConfigError where the split has no files."""
-        if not self._files[split]:
+        if not self.has(split):
             raise ConfigError("data.root", str(self.root), f"has no {split}-*.parquet or {split}.parquet")
 
     def _column(self, schema: pa.Schema, names: tuple[str, ...]) -> str:
@@ -124,12 +129,13 @@ class ParquetImages:
             "data.root", str(self.root), f"no column named {' or '.join(names)}; there are: {', '.join(schema.names)}"
         )
 
-    def _class_count(self, schema: pa.Schema) -> int:
-        """From the Hugging Face metadata, else from the largest label of all shards."""
+    def _class_names(self, schema: pa.Schema) -> list[str] | None:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         feature = metadata.get("info", {}).get("features", {}).get(self._label, {})
-        if names := feature.get("names"):
-            return len(names)
+        return feature.get("names") or None
+
+    def _class_count(self) -> int:
+        """From the largest label of all shards."""
         files = self._files["train"] + self._files["test"]
         return 1 + max(int(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py()) for path in files)
 

@@ -12,6 +12,7 @@ from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.record import repair_record
 from zskt_dist.launch.seeds import seed_directories, summarise_mte
+from zskt_dist.report.summary import print_estimates
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.measurement import Measurement, teacher_weights
 from zskt_dist.runtime.storage import absolute, check
@@ -99,6 +100,10 @@ def print_evaluation(answers: list[tuple[str, Result]], result: Result, console:
         shares = (_percent(answer["accuracy"]), _percent(answer["agreement"]))
         table.add_row(name, *shares, _number(own), _number(other), _number(mte))
     console.print(table)
+    for name, answer in answers:
+        if len(answers) > 1 and answer["estimates"]:
+            console.print(name, highlight=False)
+        print_estimates(answer["estimates"], console)
     if mte := result["mte"]:
         spread = f" ± {mte['value_std']:.3f}" if "value_std" in mte else ""
         console.print(

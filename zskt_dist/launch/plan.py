@@ -2,22 +2,27 @@
 
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, PseudoData, balanced_subset, open_dataset
+from zskt_dist.data import ImageDataset, PseudoData, balanced_subset
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.room import describe_memory, describe_size, free_memory, lack_of_memory
 from zskt_dist.models import count_parameters
+from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runtime.engines import check_installed
+from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
+from zskt_dist.runtime.networks import new_generator, outlines, read_fitting
 from zskt_dist.runtime.storage import check, is_file
 from zskt_dist.speed import pick
 
@@ -44,17 +49,13 @@ def problems(job: Job) -> Iterator[UserError]:
     if job.command == "synthesize":
         return  # of images, only their shape: the student's file says it
     try:
-        dataset = open_dataset(config, needs_train=job.needs_training_images)
+        inputs = open_inputs(job)
         if job.learns_from_pseudo_data:
-            _check_pseudo_data(job, dataset)
+            _check_pseudo_data(job, inputs)
         else:
-            _check_networks(config, dataset, job.command)
-        if config.data.name != "digits":
-            dataset.read("test")  # downloads, where that is allowed, before several workers would
-        if job.sees_images_per_class:
-            balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
-        if config.data.name == "svhn" and config.data.download and job.needs_training_images:
-            dataset.read("train")  # SVHN is downloaded split by split
+            _check_networks(config, inputs, job.command)
+        if inputs.dataset is not None:
+            _check_images(job, inputs.dataset)
     except UserError as error:
         yield error
 
@@ -64,13 +65,17 @@ def describe(job: Job) -> Lines:
     config, launch = job.config, job.config.launch
     lines = [("run directory", job.directory)]
     try:
-        dataset = open_dataset(config)
+        inputs = open_inputs(job)
     except UserError:
-        lines.append(("data", f"{config.data.name} at {config.data.root}"))
+        none = config.data.name == "none"
+        lines.append(("data", _use_of_images(job) if none else f"{config.data.name} at {config.data.root}"))
     else:
-        shape = "x".join(str(size) for size in dataset.image_shape)
-        lines.append(("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes, {_use_of_images(job)}"))
-        lines += _networks(job, dataset)
+        shape = "x".join(str(size) for size in inputs.image_shape)
+        name = inputs.dataset.name if inputs.dataset else "none"
+        lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(job)}"))
+        lines.append(("normalised", _normalisation(inputs)))
+        with suppress(UserError):  # networks that cannot be built are among the problems
+            lines += _networks(job, inputs)
     lines += _training(job)
     most = launch.most_workers
     workers = f"{most} worker{'s' * (most > 1)}"
@@ -81,14 +86,23 @@ def describe(job: Job) -> Lines:
 
 
 def _use_of_images(job: Job) -> str:
+    if job.config.data.name == "none":
+        return "no data: accuracy cannot be measured; label-free scores only"
     if job.command == "train":
         return "for evaluation, and to train the teacher where it has to be" if job.needs_training_images else "to test"
     count = job.config.data.images_per_class
     return "all training images" if count is None or job.role == "teacher" else f"{count} training images per class"
 
 
-def _networks(job: Job, dataset: ImageDataset) -> Lines:
-    config, sizes = job.config, _parameter_counts(job.config, dataset)
+def _normalisation(inputs: Inputs) -> str:
+    if inputs.statistics is None:
+        return "as measured on the train images"
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in inputs.statistics)
+    return f"(pixel / 255 - mean) / std with mean {mean} and std {std}, from {inputs.normalised_by}"
+
+
+def _networks(job: Job, inputs: Inputs) -> Lines:
+    config, sizes = job.config, _parameter_counts(job.config, inputs)
     lines = []
     if job.teacher_weights or job.role == "teacher":
         lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
@@ -165,10 +179,15 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column()
     table.add_column(overflow="fold")
     found = list(problems(job))
-    needs, lack = ("", None) if found or command != "train" or config.pseudo_data is not None else _memory(config)
-    for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
+    compared = command in ("train", "distill") and not job.learns_from_pseudo_data
+    attention = _compared_layers(job) if compared and not found else None
+    needs, lack = ("", None) if found or command != "train" or job.learns_from_pseudo_data else _memory(job)
+    compares = [("attention", f"compares {attention}")] if attention else []
+    for topic, text in [*describe(job), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
+    if attention and attention.warning:
+        console.print(f"attention: {attention.warning}", style="yellow", soft_wrap=True, highlight=False)
     if lack:
         console.print(f"memory: {lack}", style="yellow", soft_wrap=True, highlight=False)
     for problem in found:
@@ -178,16 +197,22 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
 
 
-def _memory(config: Config) -> tuple[str, str | None]:
+def _compared_layers(job: Job) -> Attention | None:
+    return _check_networks(job.config, open_inputs(job), job.command)
+
+
+def _memory(job: Job) -> tuple[str, str | None]:
     """What the zero-shot transfer takes, and what to do where it is more than there is."""
-    dataset = open_dataset(config)
-    about = dataset.image_shape, dataset.num_classes
-    memory = estimate_memory(config, *about)
-    return describe_memory(memory, config), lack_of_memory(config, *about, memory)
+    shape, classes, *_ = open_inputs(job)
+    try:
+        memory = estimate_memory(job.config, shape, classes)
+    except UserError as error:
+        return str(error), None
+    return describe_memory(memory, job.config), lack_of_memory(job.config, shape, classes, memory)
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:
-    if location is not None and not is_file(location, key):
+    if location is not None and not Path(location).is_dir() and not is_file(location, key):
         raise ConfigError(key, location, f"no such file; {otherwise}")
 
 
@@ -207,39 +232,69 @@ def _check_devices(config: Config) -> None:
             )
 
 
-def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
-    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
-    with torch.device("meta"):
-        teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
-        if command != "pretrain" or config.supervised.network == "student":
-            student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
-        if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
-            weight = "distill" if command == "distill" else "loss"
-            tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
+def _check_images(job: Job, dataset: ImageDataset) -> None:
+    """The images that the job reads are there, those of each class too."""
+    config = job.config
+    if config.data.name != "digits":
+        dataset.read("test")  # downloads, where that is allowed, before several workers would
+    if job.sees_images_per_class:
+        balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
+    if config.data.name == "svhn" and config.data.download and job.needs_training_images:
+        dataset.read("train")  # SVHN is downloaded split by split
 
 
-def _check_pseudo_data(job: Job, dataset: ImageDataset) -> None:
+def _check_networks(config: Config, inputs: Inputs, command: str) -> Attention | None:
+    """Architectures exist, take these images and return logits, and their attention maps pair; weights fit.
+
+    Returns:
+        The layers that are compared; None: the command compares none.
+    """
+    with_student = command != "pretrain" or config.supervised.network == "student"
+    roles = ["teacher", "student"] if with_student else ["teacher"]
+    shape, classes, *_ = inputs
+    networks = outlines(config, roles, shape, classes)
+    _check_fit(config, networks, classes, command)
+    # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
+    if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
+        weight = "distill" if command == "distill" else "loss"
+        teacher, student = networks["teacher"], networks["student"]
+        attention = pair_layers(config, teacher, student, shape, weight=weight)
+        tap_pair(config, teacher, student, attention, weight=weight)
+        return attention
+    return None
+
+
+def _check_fit(config: Config, networks: dict[str, nn.Module], num_classes: int, command: str) -> None:
+    """Weights that are there are sound and fit."""
+    given = {"teacher.checkpoint": config.teacher.checkpoint} if command != "pretrain" else {}
+    if command == "finetune":
+        given["finetune.student"] = config.finetune.student
+    for key, location in given.items():
+        if location is not None and (Path(location).is_dir() or is_file(location, key)):
+            role = "student" if key == "finetune.student" else "teacher"
+            read_fitting(config, role, networks[role], num_classes, location, key)
+
+
+def _check_pseudo_data(job: Job, inputs: Inputs) -> None:
     """It is there, fits, and has room; a teacher is there to be compared with, or there is none."""
     config = job.config
     data = PseudoData.open(str(config.pseudo_data))
-    data.check(dataset.image_shape, dataset.num_classes)
+    data.check(inputs.image_shape, inputs.num_classes)
     free = free_memory(config)
     if free is not None and data.nbytes > free:
         problem = f"takes {describe_size(data.nbytes)} of every worker's memory, and {describe_size(free)} are free"
         raise ConfigError("pseudo_data", config.pseudo_data, f"{problem}; make fewer images, or use fewer workers")
-    with torch.device("meta"):
-        for role in ["student", *(["teacher"] if job.teacher_weights else [])]:
-            new_network(config, role, dataset.image_shape, dataset.num_classes)
+    roles = ["student", *(["teacher"] if job.teacher_weights else [])]
+    networks = outlines(config, roles, inputs.image_shape, inputs.num_classes)
+    _check_fit(config, networks, inputs.num_classes, job.command)
 
 
-def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
+def _parameter_counts(config: Config, inputs: Inputs) -> dict[str, int]:
+    shape, classes, *_ = inputs
+    networks = outlines(config, ["teacher", "student"], shape, classes)
     with torch.device("meta"):
-        networks = {
-            role: new_network(config, role, dataset.image_shape, dataset.num_classes) for role in ("teacher", "student")
-        }
-        networks["generator"] = new_generator(config, dataset.image_shape)
-        return {role: count_parameters(network) for role, network in networks.items()}
+        networks["generator"] = new_generator(config, shape)
+    return {role: count_parameters(network) for role, network in networks.items()}
 
 
 def _teacher_source(job: Job) -> str:

@@ -75,8 +75,13 @@ def free_memory(config: Config) -> int | None:
     device = worker_device(config, 0)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [size for size in (_free_in_machine(), _free_in_container()) if size is not None]
-    return min(free) // local_workers(config) if free else None
+    free = free_host_memory()
+    return free // local_workers(config) if free is not None else None
+
+
+def free_host_memory() -> int | None:
+    """Bytes that are free on this machine, and in the container where there is one; None where it is not known."""
+    return min((size for size in (_free_in_machine(), _free_in_container()) if size is not None), default=None)
 
 
 def describe_size(size: int) -> str:

@@ -52,6 +52,7 @@ class Measurement:
         return {
             "transitions": self.config.transitions.model_dump(mode="json", exclude={"rows"}),
             "noise_images": self.config.evaluation.noise_images,
+            "held_out_images": self.config.evaluation.held_out_images,
             "data": data | {"root": absolute(self.config.data.root)},
             "weights": {role: _identity(role, path) for role, path in self.weights.items()},
         }
@@ -85,10 +86,15 @@ class Measurement:
         write_json(self.folder / "evaluation.json", answer)
 
     def publish(self, answer: Answer) -> None:
-        """The run's result learns the MTE, if it is its own."""
+        """The run's result learns the MTE and the label-free estimates, if they are its own."""
         result = self.directory.finished() or self.result
-        if self.is_own and result["mte"] != answer["mte"]:
-            self.directory.finish(result | {"mte": answer["mte"]})
+        told = result | {"mte": answer["mte"]}
+        if answer["estimates"]:
+            known = result.get("estimates") or {}
+            # Without snapshots generators could be asked at the end of training only: what they said stays.
+            told["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
+        if self.is_own and result != told:
+            self.directory.finish(told)
 
     def discard_parts(self) -> None:
         """Forgets what an interrupted evaluation has left."""

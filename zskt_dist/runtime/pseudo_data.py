@@ -13,9 +13,10 @@ from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.matching import Matching
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
-from zskt_dist.data import ImageDataset, PseudoBatches, PseudoData
+from zskt_dist.data import PseudoBatches, PseudoData
 from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.engines import new_engine
+from zskt_dist.runtime.inputs import Inputs
 from zskt_dist.runtime.networks import new_network, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import cosine_decay
@@ -27,22 +28,23 @@ class PseudoDataTask:
     """Student steps of Algorithm 1, one an iteration, on batches of the folder `config.pseudo_data`.
 
     Args:
-        dataset: What the student is measured on; the pseudo-data has to be of its shape, classes and normalisation.
+        inputs: The pseudo-data has to be of this shape, these classes and this normalisation.
 
     Raises:
         ConfigError: the folder is missing, damaged, or does not fit.
     """
 
     phase = "student"
+    attention = None
 
-    def __init__(self, config: Config, dataset: ImageDataset, world: World) -> None:
+    def __init__(self, config: Config, inputs: Inputs, world: World) -> None:
         assert config.pseudo_data is not None
         data = PseudoData.open(config.pseudo_data)
-        data.check(dataset.image_shape, dataset.num_classes, dataset.mean_std)
+        data.check(inputs.image_shape, inputs.num_classes, inputs.mean_std)
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
-        student = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
-        work = partial(training_gflop, config.batch_size, student, dataset.image_shape)
+        student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
+        work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
         picks = pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
         self.picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
         with_checkpointing(config, student)

@@ -7,6 +7,7 @@ URI belongs to the store and stays at the end when names are joined.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -106,6 +107,19 @@ def check(location: str, key: str = "runs_dir") -> None:
     """Whether a URI can be reached; of a plain folder nothing is asked. Raises as `connect`."""
     if is_uri(location):
         connect(location, key)
+
+
+def check_writable(location: str, key: str = "runs_dir") -> None:
+    """Writes a small file to a URI and removes it; raises as `connect`, also where that fails."""
+    filesystem, path = connect(location, key)
+    name = f"{path}/.zskt-doctor-{secrets.token_hex(4)}"
+    try:
+        filesystem.create_dir(path, recursive=True)
+        with filesystem.open_output_stream(name) as file:
+            file.write(b"written")
+        filesystem.delete_file(name)
+    except OSError as error:
+        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
 
 
 def is_file(location: str, key: str) -> bool:

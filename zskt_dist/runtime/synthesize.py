@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zskt_dist import __version__
 from zskt_dist.data.pseudo_shards import (
     FORMAT,
     PATTERN,
@@ -39,6 +38,7 @@ from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.local import ProgressFile
+from zskt_dist.version import __version__
 
 ABOUT_FILE = "pseudo_data.json"
 """Says what a folder is made from before there is a shard in it, and that its shards may be replaced."""

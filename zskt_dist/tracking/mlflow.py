@@ -52,6 +52,11 @@ def tracking_uri(configured: str | None) -> str | None:
     return uri
 
 
+def check_reachable(uri: str) -> None:
+    """Asks the store something small, which changes nothing; raises whatever MLflow raises."""
+    _client(uri).search_experiments(max_results=1)
+
+
 def open_run(
     uri: str,
     experiment: str,
@@ -305,6 +310,36 @@ def log_student(network: Any, image_shape: Sequence[int], *, name: str) -> str:
         pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],  # spares MLflow an inference in a new process
     )
     return str(info.model_uri)
+
+
+def register_model(
+    address: RunAddress, name: str, *, tags: Mapping[str, str], log_model: Callable[[], str], is_logged: bool
+) -> tuple[str, str]:
+    """Makes a model of a run a version of the registered model `name`; one with the same tags is there already.
+
+    Args:
+        log_model: Called inside the active run where the model has to be logged first; returns its URI.
+        is_logged: It is the model that `upload` has logged.
+
+    Returns:
+        The version and the model's URI.
+
+    Raises:
+        Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    import mlflow
+
+    client = _client(address.tracking_uri)
+    for version in client.search_model_versions(f"name='{name}'"):
+        if tags.items() <= version.tags.items():
+            return str(version.version), str(version.source)
+    mlflow.set_tracking_uri(address.tracking_uri)
+    if is_logged:
+        model_uri = client.get_run(address.run_id).data.tags["model_uri"]
+    else:
+        with mlflow.start_run(run_id=address.run_id):
+            model_uri = log_model()
+    return str(mlflow.register_model(model_uri, name, tags=dict(tags)).version), model_uri
 
 
 def _client(uri: str) -> "MlflowClient":

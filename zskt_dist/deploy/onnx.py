@@ -1,0 +1,75 @@
+"""ONNX files, written from a program of `torch.export`, and asked through ONNX Runtime; imports both late."""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from zskt_dist.errors import UserError
+
+OPSET = 18
+"""The oldest that PyTorch's exporter writes without translation: more runtimes take it."""
+INPUT, OUTPUT = "images", "logits"
+_LIMIT = 2**31 - 2**20
+"""Bytes of weights; a protocol buffer ends at 2 GiB."""
+
+
+def as_bytes(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
+    """The content of an ONNX file with a dynamic batch, checked by ONNX.
+
+    Raises:
+        UserError: it has an operator that ONNX does not know, or is larger than ONNX can be.
+    """
+    import onnx
+
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > _LIMIT:
+        raise UserError(f"{size / 2**30:.1f} GiB of weights do not fit into an ONNX file, which ends at 2 GiB")
+    logging.getLogger("onnxscript").setLevel(logging.WARNING)
+    try:
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
+        )
+        assert exported is not None  # it is for the other, older exporter
+        proto = exported.model_proto
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        onnx.helper.set_model_props(proto, dict(metadata))
+        onnx.checker.check_model(proto, full_check=True)
+    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError) as error:
+        line = (str(error).strip().splitlines() or [""])[0][:300]
+        raise UserError(f"cannot be written as ONNX ({type(error).__name__}: {line})") from error
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def quantized(content: bytes) -> bytes:
+    """The same file with convolutions and linear layers in eight bits: weights now, activations as they come."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, done = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
+        quant_pre_process(onnx.load_from_string(content), prepared)
+        quantize_dynamic(prepared, done, weight_type=QuantType.QUInt8)  # on the CPU convolutions take no signed ones
+        return done.read_bytes()
+
+
+class OnnxNetwork:
+    """An ONNX file's content on the CPU; as many threads as torch uses here. Images [B, C, H, W] to logits [B, K]."""
+
+    def __init__(self, content: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        (logits,) = self._session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
