@@ -24,7 +24,7 @@ About = dict[str, Any]
 """What a whole set of shards was made from; `FORMAT`, `image_shape`, `num_classes`, `images`, `shard_images`, …"""
 
 FORMAT = 1
-PATTERN = re.compile(r"train-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
+PATTERN = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet")
 _KEY = b"zskt_dist"
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 

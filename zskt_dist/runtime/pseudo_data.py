@@ -46,12 +46,11 @@ class PseudoDataTask:
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
         work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
         picks = pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
-        picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
-        self.speed = str(picks)
+        self.picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
         with_checkpointing(config, student)
         tapped = TappedNetwork(student)
-        picks.apply(tapped)
-        rate, recorded = config.optimizer.student_lr, picks.cuda_graphs
+        self.picks.apply(tapped)
+        rate, recorded = config.optimizer.student_lr, self.picks.cuda_graphs
         self._engine = new_engine(
             config,
             world,
@@ -65,20 +64,28 @@ class PseudoDataTask:
             partial(cosine_decay, iterations=self.iterations),
             batch_size=config.batch_size,
             clip_norm=config.optimizer.clip_norm,
+            bfloat16=self.picks.autocast is not None,
         )
         self.engines = {"student": self._engine}
         loss = config.loss
         gap = belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction)
         self.matching = Matching(self._engine, gap=gap, micro_batch=config.engine.micro_batch)
-        self._step = RecordedTraining(self.matching).step if recorded else self.matching.step
+        self._recorded: RecordedTraining | None = None
+        if recorded:
+            self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.matching.step
         self.batches = PseudoBatches(
             *data.read(),
             config.batch_size,
             config.seed,
             world.device,
             world.part(config.batch_size),
-            channels_last=picks.channels_last,
+            channels_last=self.picks.channels_last,
         )
+
+    @property
+    def speed(self) -> str:
+        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
         return self._step(*self.batches(iteration))

@@ -41,7 +41,7 @@ from zskt_dist.tracking.local import ProgressFile
 from zskt_dist.version import __version__
 
 ABOUT_FILE = "pseudo_data.json"
-"""What a folder of shards is made from, from before the first shard on: `RunDirectory` has `config.yaml` for that."""
+"""Says what a folder is made from before there is a shard in it, and that its shards may be replaced."""
 _SHARD_IMAGES = 2000
 
 
@@ -56,6 +56,8 @@ class Synthesis:
         assert job.synthesis
         self.order, self.config, self.world, self.stop = job.synthesis, job.config, world, stop
         self.directory, self.folder = RunDirectory(job.directory), Path(job.synthesis.folder)
+        # What was normalised together in training.
+        self.batch_size = min(self.config.batch_size, self.config.engine.micro_batch or self.config.batch_size)
         self.about: About = world.from_main(self._about)  # rank 0 alone sees the run's files
         shape, classes = ImageShape(*self.about["image_shape"]), self.about["num_classes"]
         checkpoint = str(self.config.teacher.checkpoint)
@@ -86,20 +88,20 @@ class Synthesis:
 
         A round is a batch of each source, shuffled together: image `b S + s` of a round is number b of source s.
         """
-        each = len(self.generators) * self.config.batch_size
+        each = len(self.generators) * self.batch_size
         parts = []
         for number in range(indices.start // each, -(-indices.stop // each)):
             x, logits = map(torch.cat, zip(*(self._batch(source, number) for source in self.generators), strict=True))
-            order = torch.arange(each).view(-1, self.config.batch_size).T.flatten()
+            order = torch.arange(each).view(-1, self.batch_size).T.flatten()
             mine = order[max(0, indices.start - number * each) : indices.stop - number * each]
-            sources = torch.tensor(self.order.sources, dtype=torch.int32)[mine // self.config.batch_size]
+            sources = torch.tensor(self.order.sources, dtype=torch.int32)[mine // self.batch_size]
             parts.append((x[mine], logits[mine], sources))
         return Pseudo(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
     def _batch(self, source: int, number: int) -> tuple[Tensor, Tensor]:
         """Batch of that number of a source, on the CPU: float16 [B, C, H, W], and the teacher's logits of it [B, K]."""
         rng = stream(self.config.seed, Purpose.PSEUDO_DATA, source, number)
-        z = normal(rng, self.config.batch_size, self.config.generator.z_dim)
+        z = normal(rng, self.batch_size, self.config.generator.z_dim)
         x = self.generators[source](torch.from_numpy(z).to(self.world.device)).half()
         if not torch.isfinite(x).all():
             raise UserError(f"the generator of iteration {source} draws what is not finite; use other --sources")
@@ -117,7 +119,7 @@ class Synthesis:
         student = read_about(self.directory.weights("student"))
         paths = {str(source): snapshot_path(self.directory.snapshots, source) for source in self.order.sources}
         teacher = local_file(str(self.config.teacher.checkpoint), "teacher.checkpoint")
-        each = len(paths) * self.config.batch_size
+        each = len(paths) * self.batch_size
         return {
             "format": FORMAT,
             "version": __version__,
@@ -125,7 +127,7 @@ class Synthesis:
             "images": self.order.images,
             "shard_images": self.order.shard_images or each * max(1, _SHARD_IMAGES // each),  # no round is cut
             "seed": self.config.seed,
-            "batch_size": self.config.batch_size,
+            "batch_size": self.batch_size,
             "generators": {source: _sha256(path) for source, path in paths.items()},
             "teacher": {"arch": self.config.teacher.arch, "sha256": _sha256(teacher)},
         }

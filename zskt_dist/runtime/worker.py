@@ -82,7 +82,8 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
-        fastest_convolutions(self.world.device)
+        if self.job.command != "synthesize":  # whose images shall not depend on which one that is
+            fastest_convolutions(self.world.device)
         if self.job.command not in ("evaluate", "synthesize"):  # which share out images, or shards, one by one
             _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
