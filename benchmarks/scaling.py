@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from benchmarks import scaling_gpu
 from benchmarks.data_parallel import Training
-from benchmarks.measure import alternate, arguments, table, write
+from benchmarks.measure import alternate, arguments, fresh_compiler, table, write
 from benchmarks.ranks import Ranks
 from benchmarks.scaling_model import Cluster, Compute, Link, Setting
 from benchmarks.subject import PAIR, configured
@@ -30,6 +30,7 @@ class Trainings:
     """One rank's part of a run of each batch size."""
 
     def __init__(self, configs: dict[int, Config], world: World) -> None:
+        fresh_compiler()
         self.of_batch = {batch: Training(config, world) for batch, config in configs.items()}
 
     def iterate(self, batch: int) -> None:

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,28 @@ import torch
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import ray_cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long goes first, Ray before all, so that no process is left with it in the end."""
+    slow, ray = ({item for item in items if item.get_closest_marker(name)} for name in ("slow", "ray"))
+    items.sort(key=lambda item: (item not in ray, item not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--numprocesses`, each process takes whole files, as fixtures are a file's; one of them all that start Ray.
+
+    `ray stop` knows no clusters, only the machine's, so Ray's tests have to follow each other.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text(encoding="utf-8") else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

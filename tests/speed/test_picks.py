@@ -1,6 +1,8 @@
 """Which fast path is taken: what is asked for, and what `auto` stands for."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from tests.support.configs import tiny_config
 from zskt_dist.errors import ConfigError
 from zskt_dist.speed import PLAIN, Picks, fastest_convolutions, pick
+from zskt_dist.speed.picks import compile_in_place
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -31,6 +34,24 @@ def test_plain_is_without_any(tmp_path: Path) -> None:
 def test_auto_compiles_long_runs_on_cpu(tmp_path: Path, gflop: float, compiles: bool) -> None:
     picks = pick(tiny_config(tmp_path), CPU, lambda: gflop, 1)
     assert picks == Picks(True, True, True, compiles, False, None)
+
+
+def test_every_batch_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than torch's own limit of 8 for networks of one class."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *a, **k: compile_(*a, **k, backend=backend))
+    torch._dynamo.reset()
+    network = torch.nn.Linear(3, 2)
+    compile_in_place(network)
+    for batch in range(2, 14):
+        network(torch.zeros(batch, 3))
+    assert len(compiled) == 12
 
 
 def test_auto_does_not_compile_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

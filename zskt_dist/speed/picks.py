@@ -16,6 +16,7 @@ from zskt_dist.models import Generator, TappedNetwork
 # On CPU compiling takes one to two minutes and saves about a tenth (docs/speed.md): worth it from this many GFLOP on,
 # half an hour at the 100 GFLOP/s of a laptop.
 _COMPILE_ON_CPU_GFLOP = 180_000.0
+_RECOMPILE_LIMIT = 64
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ def fastest_convolutions(device: torch.device) -> None:
 
 def compile_in_place(network: nn.Module) -> None:
     """Compiles each of `network`'s batch sizes by itself, when it is first seen."""
+    # Networks of one class share a cache, with an entry for each batch size, network and kind of gradient; beyond the
+    # limit (8) torch would go on uncompiled.
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
     # It remarks that there is no CUDA, where nobody has asked for it.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     network.compile(dynamic=False)
