@@ -31,6 +31,7 @@ def test_result_for_people_and_for_files(tmp_path: Path) -> None:
     assert about["scores"] == result.scores
     assert about["class"] == "TinyClassifier"
 
+
 def test_commands_read_the_file_under_the_name_they_know_the_network_by(tmp_path: Path) -> None:
     arch = "tests.support.user_networks:Plain"
     config, shape = load_config(None, [f"student.arch={arch}"]), ImageShape(*SHAPE)

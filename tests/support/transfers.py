@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
     "device": "cpu",
     "progress": False,
 }
-TINY_GENERATOR = {"generator.channels": (8, 4), "generator.z_dim": 5}
+TINY = {"generator.channels": (8, 4), "generator.z_dim": 5, "evaluation.held_out_images": 16}
 
 
 def tiny_pair(*, norm: bool = True) -> tuple[nn.Module, nn.Module]:
@@ -28,7 +28,7 @@ def tiny_pair(*, norm: bool = True) -> tuple[nn.Module, nn.Module]:
 
 
 def tiny_transfer(teacher: nn.Module, student: nn.Module, config: dict[str, Any] | None = None, **changes: Any) -> Any:
-    return zskt_dist.transfer(teacher, student, config=TINY_GENERATOR | (config or {}), **SMALL | changes)
+    return zskt_dist.transfer(teacher, student, config=TINY | (config or {}), **SMALL | changes)
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
