@@ -37,6 +37,17 @@ class _Mirror(nn.Module):
         return torch.where(logits[:, :1] == 2.0, logits.flip(1), logits)
 
 
+class _Wordy(nn.Module):
+    """Returns more than the logits of a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": torch.zeros(len(x), 7), "logits": self.network(x)}
+
+
 @pytest.mark.parametrize("module", [measuring, training], ids=["measuring", "training"])
 def test_examples(module: object) -> None:
     failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
@@ -94,7 +105,7 @@ BAD = [
     (([IMAGES, (IMAGES, LABELS)],), "some batches have labels and others have none"),
     ((IMAGES, LABELS, nn.Sequential(nn.Flatten(), nn.Linear(2, 3))), "different numbers of classes: 2 and 3"),
     ((IMAGES, None, nn.Linear(5, 2)), r"teacher cannot take images \[4, 1, 1, 2\]"),
-    ((IMAGES, None, nn.Identity()), r"teacher answers a tensor \[4, 1, 1, 2\]"),
+    ((IMAGES, None, nn.Identity()), r"teacher returns a tensor \[4, 1, 1, 2\] where logits are expected"),
 ]
 
 
@@ -127,6 +138,17 @@ def test_only_images_they_agree_on_count() -> None:
         zskt_dist.mean_transition_error(nn.Flatten(), _Mirror(), IMAGES[:1])
     with pytest.raises(UserError, match="same two or more classes, they have 2 and 3"):
         zskt_dist.mean_transition_error(nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(2, 3)), IMAGES)
+
+
+def test_logits_are_found_in_what_networks_return() -> None:
+    told = [
+        (
+            zskt_dist.evaluate(network, IMAGES, LABELS, teacher),
+            zskt_dist.mean_transition_error(network, teacher, IMAGES, steps=3),
+        )
+        for network, teacher in ((nn.Flatten(), _Mirror()), (_Wordy(nn.Flatten()), _Wordy(_Mirror())))
+    ]
+    assert told[0] == told[1]
 
 
 def test_both_measure_what_the_command_measures(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -20,47 +21,20 @@ from tests.support.commands import REPOSITORY
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from tests.support.nets import TinyClassifier
+from tests.support.transfers import SMALL, assert_equal, state_of, tiny_pair, tiny_transfer
+from tests.support.user_networks import Careful
 from zskt_dist.api.training import SETTINGS
 from zskt_dist.config import Config, flatten
 from zskt_dist.config.load import is_under
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import read_json
 from zskt_dist.models import ImageShape, LeNet
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.weights import read_about, read_weights
+from zskt_dist.runtime.weights import read_weights
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
-
-SHAPE = (1, 4, 4)
-SMALL: dict[str, Any] = {
-    "input_shape": SHAPE,
-    "iterations": 6,
-    "batch_size": 8,
-    "student_steps": 2,
-    "log_every": 2,
-    "device": "cpu",
-    "progress": False,
-}
-TINY_GENERATOR = {"generator.channels": (8, 4), "generator.z_dim": 5}
-
-
-def _pair(*, norm: bool = True) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(1)
-    return TinyClassifier(3, norm=norm), TinyClassifier(2, norm=norm)
-
-
-def _transfer(teacher: nn.Module, student: nn.Module, config: dict[str, Any] | None = None, **changes: Any) -> Any:
-    return zskt_dist.transfer(teacher, student, config=TINY_GENERATOR | (config or {}), **SMALL | changes)
-
-
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def _assert_equal(state: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert state.keys() == other.keys()
-    assert all(torch.equal(state[name], other[name]) for name in state)
 
 
 def test_the_student_is_that_of_the_command(tmp_path: Path) -> None:
@@ -85,11 +59,14 @@ def test_the_student_is_that_of_the_command(tmp_path: Path) -> None:
         progress=False,
         device="cpu",
     )
-    _assert_equal(_state(student), read_weights(directory.weights("student"), ""))
+    assert_equal(state_of(student), read_weights(directory.weights("student"), ""))
     own, theirs = ({row["iteration"]: row for row in rows} for rows in (result.history, _history(directory)))
     assert own.keys() == theirs.keys() == {2, 4, 5, 6, 8, 10}
     assert own[10]["kl"] == theirs[10]["kl"]
     assert result.scores["label_free_score"] == own[10]["label_free_score"] == theirs[10]["label_free_score"]
+    told = read_json(directory.estimates)
+    assert told["sources"].pop("uniform_noise"), "pixels, of which only the command knows the normalisation"
+    assert json.loads(json.dumps(result.estimates)) == told
 
 
 def _history(directory: RunDirectory) -> list[dict[str, float]]:
@@ -100,20 +77,20 @@ def _history(directory: RunDirectory) -> list[dict[str, float]]:
 
 def test_only_the_student_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    teacher, student = _pair()
+    teacher, student = tiny_pair()
     teacher.train()
     teacher.conv1.eval()
     next(teacher.parameters()).requires_grad_(False)
-    before = _state(teacher), _state(student), [p.requires_grad for p in teacher.parameters()]
+    before = state_of(teacher), state_of(student), [p.requires_grad for p in teacher.parameters()]
     modes = [module.training for module in teacher.modules()]
     torch.manual_seed(3)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     for config in ({}, {"engine.activation_checkpointing": True, "speed.folded_teacher": False}):
-        result = _transfer(teacher, student, config)
+        result = tiny_transfer(teacher, student, config)
         assert torch.equal(torch.rand(1), drawn), "the caller's random state goes on as if nothing had been"
         torch.manual_seed(3)
-    _assert_equal(_state(teacher), before[0])
+    assert_equal(state_of(teacher), before[0])
     assert [p.requires_grad for p in teacher.parameters()] == before[2]
     assert [module.training for module in teacher.modules()] == modes
     assert all(p.grad is None for network in (teacher, student) for p in network.parameters())
@@ -128,21 +105,21 @@ def test_only_the_student_has_changed(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_compiled_networks_come_home_without_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.Module.compile", lambda *a, **k: None)
     monkeypatch.setattr("zskt_dist.speed.picks.compiler", lambda: "g++")
-    teacher, student = _pair()
-    _transfer(teacher, student, {"speed.compile": True, "speed.folded_teacher": False})
+    teacher, student = tiny_pair()
+    tiny_transfer(teacher, student, {"speed.compile": True, "speed.folded_teacher": False})
     assert not any(m._forward_hooks or m._forward_pre_hooks for n in (teacher, student) for m in n.modules())
 
 
 def test_in_training_mode_from_whatever_mode_it_came() -> None:
-    teacher, student = _pair()
+    teacher, student = tiny_pair()
     other = copy.deepcopy(student).eval()
-    assert _transfer(teacher, student.train()).history[-1]["kl"] == _transfer(teacher, other).history[-1]["kl"]
+    assert tiny_transfer(teacher, student.train()).history[-1]["kl"] == tiny_transfer(teacher, other).history[-1]["kl"]
     with torch.no_grad():
-        assert _transfer(teacher, other).iterations == 6
+        assert tiny_transfer(teacher, other).iterations == 6
 
 
 def test_settings_history_and_scores() -> None:
-    result = _transfer(*_pair(), {"optimizer.clip_norm": 1.0, "speed.folded_teacher": False}, beta=3, seed=7)
+    result = tiny_transfer(*tiny_pair(), {"optimizer.clip_norm": 1.0, "speed.folded_teacher": False}, beta=3, seed=7)
     assert [row["iteration"] for row in result.history] == [2, 4, 6]
     assert {"kl", "attention", "generator_loss", "student_learning_rate"} <= result.history[0].keys()
     assert all(type(value) in (float, int) for row in result.history for value in row.values())
@@ -157,12 +134,13 @@ def test_settings_history_and_scores() -> None:
 
 
 def test_a_plain_speed_is_plain() -> None:
-    settings = _transfer(*_pair(), speed="plain").settings
+    settings = tiny_transfer(*tiny_pair(), speed="plain").settings
     assert settings["speed.channels_last"] is settings["speed.folded_teacher"] is False
 
 
 def test_nothing_is_judged_where_nothing_is_asked() -> None:
-    assert _transfer(*_pair(), {"evaluation.held_out_images": 0}).scores == {}
+    result = tiny_transfer(*tiny_pair(), {"evaluation.held_out_images": 0})
+    assert (result.scores, result.estimates) == ({}, None)
 
 
 def test_defaults_are_those_of_the_configuration() -> None:
@@ -178,7 +156,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
 
 def test_progress_is_told_every_log_every_iterations() -> None:
     told: list[zskt_dist.Progress] = []
-    result = _transfer(*_pair(), on_progress=told.append)
+    result = tiny_transfer(*tiny_pair(), on_progress=told.append)
     assert [each.iteration for each in told] == [2, 4, 6]
     assert [each.metrics["kl"] for each in told] == [row["kl"] for row in result.history]
     assert told[-1].iterations == 6
@@ -196,24 +174,25 @@ def _interrupt(_: zskt_dist.Progress) -> object:
 
 @pytest.mark.parametrize("on_progress", [lambda _: False, _stop, _interrupt], ids=["False", "stop", "interrupt"])
 def test_ended_early_it_returns_what_is_there(on_progress: Any) -> None:
-    teacher, student = _pair()
+    teacher, student = tiny_pair()
     whole = copy.deepcopy(student)
-    result = _transfer(teacher, student, on_progress=on_progress)
+    result = tiny_transfer(teacher, student, on_progress=on_progress)
     assert (result.iterations, result.stopped_early) == (2, True)
     assert [row["iteration"] for row in result.history] == [2]
     assert result.scores.keys() >= {"label_free_score", "held_out_kl"}
+    assert list(result.estimates["sources"]) == ["generator_00000001", "generator_00000002", "noise"]
     assert not student.training
     assert "stopped early" in repr(result)
-    assert _transfer(teacher, whole, on_progress=lambda _: None).history[0]["kl"] == result.history[0]["kl"]
+    assert tiny_transfer(teacher, whole, on_progress=lambda _: None).history[0]["kl"] == result.history[0]["kl"]
 
 
 def test_an_error_of_the_callback_is_the_callers() -> None:
     def broken(_: zskt_dist.Progress) -> None:
         raise ZeroDivisionError
 
-    teacher, student = _pair()
+    teacher, student = tiny_pair()
     with pytest.raises(ZeroDivisionError):
-        _transfer(teacher, student, on_progress=broken)
+        tiny_transfer(teacher, student, on_progress=broken)
     assert not student.training
 
 
@@ -222,7 +201,7 @@ def test_ctrl_c_ends_after_the_iteration_under_way() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    result = _transfer(*_pair(), on_progress=press)
+    result = tiny_transfer(*tiny_pair(), on_progress=press)
     assert result.stopped_early
     assert result.iterations in (2, 3)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
@@ -230,32 +209,51 @@ def test_ctrl_c_ends_after_the_iteration_under_way() -> None:
 
 def test_in_another_thread() -> None:
     results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(_transfer(*_pair())))
+    thread = threading.Thread(target=lambda: results.append(tiny_transfer(*tiny_pair())))
     thread.start()
     thread.join()
     assert results[0].iterations == 6
 
 
 def test_the_same_call_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
-    teacher, student = _pair()
+    teacher, student = tiny_pair()
     again, undisturbed = copy.deepcopy(student), copy.deepcopy(student)
     keep = {"checkpoint_dir": tmp_path / "kept"}
-    first = _transfer(teacher, student, on_progress=lambda told: told.iteration < 4, **keep)
+    first = tiny_transfer(teacher, student, on_progress=lambda told: told.iteration < 4, **keep)
     assert first.iterations == 4
-    second = _transfer(teacher, again, **keep)
-    expected = _transfer(teacher, undisturbed)
+    second = tiny_transfer(teacher, again, **keep)
+    expected = tiny_transfer(teacher, undisturbed)
     assert [row["iteration"] for row in second.history] == [2, 4, 6]
-    _assert_equal(_state(again), _state(undisturbed))
+    assert_equal(state_of(again), state_of(undisturbed))
     assert second.scores == expected.scores
-    third = _transfer(teacher, _pair()[1], **keep)
+    third = tiny_transfer(teacher, tiny_pair()[1], **keep)
     assert third.history == second.history, "a finished one answers at once"
-    _assert_equal(_state(third.student), _state(again))
-    assert _transfer(teacher, _pair()[1], seed=5, **keep).history[0]["kl"] != second.history[0]["kl"]
-    other = _pair()[0]
+    assert third.estimates == second.estimates
+    assert_equal(state_of(third.student), state_of(again))
+    assert tiny_transfer(teacher, tiny_pair()[1], seed=5, **keep).history[0]["kl"] != second.history[0]["kl"]
+    other = tiny_pair()[0]
     with torch.no_grad():
         other.fc.bias += 1
-    assert _transfer(other, _pair()[1], **keep).history[0]["kl"] != second.history[0]["kl"]
+    assert tiny_transfer(other, tiny_pair()[1], **keep).history[0]["kl"] != second.history[0]["kl"]
     assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
+def _of_any_size(channels: int) -> nn.Module:
+    layers = nn.Conv2d(1, channels, 3), nn.Conv2d(channels, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers)
+
+
+def test_images_of_another_size_begin_anew(tmp_path: Path) -> None:
+    """Even where neither network knows of it, and the generator works at one size for both."""
+    torch.manual_seed(1)
+    pair = _of_any_size(3), _of_any_size(2)
+    first, second, again = (
+        tiny_transfer(*copy.deepcopy(pair), input_shape=shape, beta=0, checkpoint_dir=tmp_path)
+        for shape in ((1, 8, 8), (1, 7, 7), (1, 7, 7))
+    )
+    assert second.history[0]["kl"] != first.history[0]["kl"]
+    assert again.history == second.history
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def _with_linear(classes: int = 3, **changes: Any) -> nn.Module:
@@ -277,99 +275,80 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input_shape": (3, 4, 4)}, "teacher cannot take images [1, 3, 4, 4] of torch.float32: "),
     ({"student": _with_linear(5)}, "teacher has 3 classes and student 5; give the student 3 outputs"),
     ({"student": nn.Flatten()}, "student has no parameter that takes a gradient"),
-    ({"student": nn.Conv2d(1, 3, 1)}, "student answers a tensor [1, 3, 4, 4] to images [1, 1, 4, 4]; expected logits"),
+    ({"student": nn.Conv2d(1, 3, 1)}, "student returns a tensor [1, 3, 4, 4] where logits are expected"),
     ({"student": _with_linear().requires_grad_(False)}, "student has no parameter that takes a gradient"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=[message[:30] for _, message in BAD])
 def test_wrong_input_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
-    teacher, student = _pair()
+    teacher, student = tiny_pair()
     with pytest.raises(UserError) as caught:
         zskt_dist.transfer(**{"teacher": teacher, "student": student} | SMALL | changes)
     assert str(caught.value).startswith(message)
     assert str(caught.value).count("\n") == 0
 
 
-def test_networks_that_cannot_be_trained_on() -> None:
-    teacher, student = _pair()
-    with pytest.raises(UserError, match="share weights"):
-        _transfer(teacher, teacher)
-    teacher.fc.weight.data[0, 0] = float("nan")
-    with pytest.raises(UserError, match="its weights are not finite"):
-        _transfer(teacher, student)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="device='cuda': this machine has 0 usable GPUs"):
-        _transfer(*_pair(), device="cuda")
-
-
-def test_weights_that_module_attributes_hold() -> None:
-    """torch.nn.utils.weight_norm keeps a computed tensor, which deepcopy refuses."""
-    teacher, student = _pair()
-    for network in (teacher, student):
-        nn.utils.weight_norm(network.conv1)
-        network(torch.zeros(1, *SHAPE))
-    assert _transfer(teacher, student).iterations == 6
-
-
-def test_result_for_people_and_for_files(tmp_path: Path) -> None:
-    teacher, student = _pair()
-    result = _transfer(teacher, student)
-    assert repr(result).startswith("TransferResult(student: TinyClassifier, 69 parameters, iterations: 6 in ")
-    assert result._repr_html_().startswith("<table><tr><th>student</th><td>TinyClassifier, 69 parameters</td></tr>")
-    frame = result.to_pandas()
-    assert frame.index.tolist() == [2, 4, 6]
-    assert frame["kl"].tolist() == [row["kl"] for row in result.history]
-    path = result.save(tmp_path / "out", mean=[0.5])
-    assert path == tmp_path / "out" / "student.safetensors"
-    assert result.save(tmp_path / "mine.safetensors").name == "mine.safetensors"
-    _assert_equal(read_weights(path, ""), _state(student))
-    about = read_about(path)
-    assert (about["image_shape"], about["num_classes"], about["mean"]) == ([1, 4, 4], 3, [0.5])
-    assert about["scores"] == result.scores
+        tiny_transfer(*tiny_pair(), device="cuda")
 
 
 def test_the_bar_is_shown_on_terminals_only(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    _transfer(*_pair(), progress=True)
+    tiny_transfer(*tiny_pair(), progress=True)
     printed = capfd.readouterr()
     assert printed.out.strip() == printed.err.strip() == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    _transfer(*_pair(), progress=True)
+    tiny_transfer(*tiny_pair(), progress=True)
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "6/6" in printed.err
 
 
 def test_in_a_process_group_of_one(tmp_path: Path) -> None:
-    expected = _transfer(*_pair())
+    expected = tiny_transfer(*tiny_pair())
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     try:
-        result = _transfer(*_pair())
+        result = tiny_transfer(*tiny_pair())
         assert dist.is_initialized()
     finally:
         dist.destroy_process_group()
-    _assert_equal(_state(result.student), _state(expected.student))
+    assert_equal(state_of(result.student), state_of(expected.student))
 
 
-def _of_rank(world: World, stops: bool) -> tuple[dict[str, Tensor], dict[str, float], int, float]:
+def _of_rank(world: World, stops: bool) -> tuple[dict[str, Tensor], list[Any], int, float]:
     """Rank 0 alone wants to stop."""
-    teacher, student = _pair()
-    result = _transfer(teacher, student, on_progress=lambda told: not (stops and world.rank == 0))
-    return _state(student), result.scores, result.iterations, result.history[-1]["kl"]
+    teacher, student = tiny_pair()
+    result = tiny_transfer(teacher, student, on_progress=lambda told: not (stops and world.rank == 0))
+    judged = [result.scores, result.estimates]
+    return state_of(student), judged, result.iterations, result.history[-1]["kl"]
 
 
 def test_ranks_share_the_batches(two_ranks: Ranks) -> None:
     first, second = two_ranks.run(_of_rank, False)
-    _assert_equal(first[0], second[0])
+    assert_equal(first[0], second[0])
     assert first[1:] == second[1:]
     assert first[2] == 6
-    alone = _transfer(*_pair())
+    alone = tiny_transfer(*tiny_pair())
     assert first[3] == pytest.approx(alone.history[-1]["kl"], rel=0.5)
     stopped, also = two_ranks.run(_of_rank, True)
     assert stopped[2] == also[2] == 3, "both leave one iteration after the vote"
+
+
+def _with_an_unused_head(_: World) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    torch.manual_seed(1)
+    teacher, student = TinyClassifier(3), Careful(3, 1)
+    before = state_of(student)
+    tiny_transfer(teacher, student, beta=0)
+    return before, state_of(student)
+
+
+def test_ranks_leave_alone_what_has_no_part_in_the_answer(two_ranks: Ranks) -> None:
+    (before, after), (_, others) = two_ranks.run(_with_an_unused_head)
+    assert_equal(after, others)
+    assert torch.equal(before["auxiliary.weight"], after["auxiliary.weight"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
 
 
 CORE = """
@@ -403,5 +382,5 @@ def test_with_the_core_alone(tmp_path: Path) -> None:
 def test_lenet_with_attention() -> None:
     shape = (1, 12, 12)
     teacher, student = (LeNet(image_size=shape[1:], width=width) for width in (2, 1))
-    result = _transfer(teacher, student, input_shape=shape, iterations=2)
+    result = tiny_transfer(teacher, student, input_shape=shape, iterations=2)
     assert result.history[-1]["attention"] > 0

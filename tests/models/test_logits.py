@@ -68,6 +68,28 @@ def test_what_is_no_logits_is_said(output: Any, problem: str) -> None:
         logits_of(output, 4)
 
 
+@pytest.mark.parametrize(
+    "output",
+    [LOGITS, {"features": FEATURES, "logits": LOGITS}, (LOGITS, OTHER), (torch.zeros(2, 5, 7, 7), LOGITS)],
+    ids=["tensor", "named", "equal classes", "alone in its shape"],
+)
+def test_logits_of_as_many_classes_as_there_are(output: Any) -> None:
+    assert logits_of(output) is LOGITS
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ((FEATURES, LOGITS), r"a tuple of 0 \[2, 5\], 1 \[2, 3\]; one of them alone has to be .* \[images, classes\]"),
+        ({"logits": torch.zeros(2)}, r"a tensor \[2\] where logits are expected, \[images, classes\]"),
+        ([], "a list of no tensor; one of them has to be"),
+    ],
+)
+def test_which_ones_are_the_logits_is_not_guessed(output: Any, problem: str) -> None:
+    with pytest.raises(NetworkError, match=problem):
+        logits_of(output)
+
+
 class _Dict(nn.Module):
     attention_layers = ("0",)
 

@@ -14,11 +14,13 @@ from tests.support.pseudo import write_pseudo_data
 from zskt_dist.config import Config
 from zskt_dist.data import open_dataset
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.launch.measure import measured_config
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.runtime import worker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Loop
+from zskt_dist.runtime.measurement import Measurement
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.pseudo_data import PseudoDataTask
 from zskt_dist.runtime.worker import Worker
@@ -27,6 +29,7 @@ from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.local import read_history
 
 ALONE = World(torch.device("cpu"))
+CAREFUL = "tests.support.user_networks:Careful"  # dropout, and a head that is not used
 
 
 def _config(folder: Path, *overrides: str) -> Config:
@@ -64,6 +67,17 @@ def test_one_worker_and_two_do_the_same(two_ranks: Ranks, folder: Path, override
         assert alone.keys() == of_rank.keys()
         for name, expected in alone.items():
             torch.testing.assert_close(of_rank[name], expected, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.usefixtures("float64")
+def test_workers_leave_alone_what_has_no_part_in_the_answer(two_ranks: Ranks, folder: Path) -> None:
+    config = _config(folder, f"student.arch={CAREFUL}")
+    before = new_network(config, "student", ImageShape(1, 8, 8), 10).state_dict()
+    first, second = two_ranks.run(_steps, folder, f"student.arch={CAREFUL}")
+    assert torch.equal(first["head.weight"], second["head.weight"])
+    for after in (first, second):
+        assert not torch.allclose(after["head.weight"], before["head.weight"])
+        assert torch.equal(after["auxiliary.weight"], before["auxiliary.weight"])
 
 
 def test_steps_are_those_of_plain_adam_on_shuffled_epochs(folder: Path) -> None:
@@ -112,19 +126,28 @@ def test_without_a_teacher_nobody_is_asked(folder: Path, monkeypatch: pytest.Mon
     assert not list((folder / "runs/digits/run").glob("snapshots/*"))
 
 
-def test_with_a_teacher_the_student_is_compared_and_stays_the_same(folder: Path) -> None:
-    alone = _train(folder)
+def _teacher(folder: Path) -> Path:
+    """Its weights."""
     torch.manual_seed(1)
     checkpoint = folder / "teacher.pt"
     torch.save(build_network("lenet", ImageShape(1, 8, 8), 10).state_dict(), checkpoint)
+    return checkpoint
+
+
+def test_with_a_teacher_the_student_is_compared_and_stays_the_same(folder: Path) -> None:
+    alone = _train(folder)
+    checkpoint = _teacher(folder)
     compared = _train(folder, f"teacher.checkpoint={checkpoint}", f"runs_dir={folder / 'others'}")
     assert 0 <= compared["student"]["agreement"] <= 1
     assert compared["teacher"]["arch"] == "lenet"
     assert compared["student"]["sha256"] == alone["student"]["sha256"]
 
 
-def test_killed_and_continued_ends_with_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = ("student.arch=wrn-10-1", "tracking.log_every=1")
+@pytest.mark.parametrize("student", ["wrn-10-1", CAREFUL])
+def test_killed_and_continued_ends_with_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, student: str
+) -> None:
+    overrides = (f"student.arch={student}", "tracking.log_every=1")
     expected = _train(folder, *overrides, f"runs_dir={folder / 'whole'}")
     report = Loop._report
 
@@ -140,6 +163,22 @@ def test_killed_and_continued_ends_with_the_same_bits(folder: Path, monkeypatch:
     result = _train(folder, *overrides)
     assert result["resumed_from"] == 3
     assert result["student"]["sha256"] == expected["student"]["sha256"]
+
+
+def test_a_teacher_named_later_measures_the_student_and_is_not_its_own(folder: Path) -> None:
+    result = _train(folder)
+    directory, checkpoint = RunDirectory(folder / "runs/digits/run"), _teacher(folder)
+    alone = Measurement(directory, measured_config(directory, []))
+    assert (list(alone.weights), alone.is_own) == (["student"], True)
+    config = measured_config(directory, [f"teacher.checkpoint={checkpoint}", "transitions.images=5"])
+    measurement = Measurement(directory, config)
+    Worker(Job.evaluation(directory.path, config), ALONE).run()
+    answer = measurement.finished()
+    assert answer is not None
+    assert 0 <= answer["agreement"] <= 1
+    assert 0 <= answer["teacher_accuracy"] <= 1
+    assert measurement.folder.parent == directory.evaluation
+    assert directory.finished() == result, "which had no teacher"
 
 
 def test_a_student_learns_from_pseudo_data(folder: Path) -> None:

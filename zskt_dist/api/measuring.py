@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from zskt_dist.algorithms.scores import BINS, agreement_sums, calibration, calibration_sums, confusion
 from zskt_dist.algorithms.transitions import transition_curves, transition_error
-from zskt_dist.api.networks import device_of, frozen_view, logits_of
+from zskt_dist.api.networks import answer_of, device_of, frozen_view
 from zskt_dist.api.results import Evaluation, TransitionError
 from zskt_dist.errors import UserError
+from zskt_dist.models import ReadLogits
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def evaluate(
     The networks are asked in eval mode, on the device of `network`, and are not changed.
 
     Args:
-        network: Images [B, C, H, W] to logits [B, classes].
+        network: Images [B, C, H, W] to logits [B, classes], or to something that holds them, as for `transfer`.
         images_or_loader: Normalised images, float [N, C, H, W], or an iterable (a DataLoader) of such batches or of
             pairs (images, labels).
         labels: Classes int64 [N] of a tensor of images; None: nothing that needs labels is measured.
@@ -55,7 +56,7 @@ def evaluate(
         if labelled not in (None, truth is not None):
             raise UserError("some batches have labels and others have none")
         images, labelled = images + len(x), truth is not None
-        logits = {role: logits_of(role, each, x.to(device)) for role, each in networks.items()}
+        logits = {role: answer_of(role, each, x.to(device)) for role, each in networks.items()}
         for name, counted in _count(logits, None if truth is None else truth.to(device)).items():
             totals[name] = totals[name] + counted if name in totals else counted
     if not images:
@@ -115,7 +116,7 @@ def mean_transition_error(
     images: it compares with others of the same three only. Computed on the device of A; the networks are not changed.
 
     Args:
-        network_a: Whose boundaries are crossed, the student in the paper; images [B, C, H, W] to logits [B, classes].
+        network_a: Whose boundaries are crossed, the student in the paper; as for `transfer`.
         network_b: Which only watches.
         images: Normalised images, float [N, C, H, W].
         labels: Classes int64 [N], which are then the ones that are no targets (authors' code); None: the classes that
@@ -138,6 +139,8 @@ def mean_transition_error(
     device = device_of(network_a)
     a, b = frozen_view(network_a), frozen_view(network_b, device)
     x, origin, classes = _agreed(a, b, images, labels, rows)
+    for view in (a, b):
+        view.register_forward_hook(ReadLogits(classes))
     each = max(1, rows // (classes - 1))
     error = torch.zeros((), dtype=torch.float64, device=device)
     means = torch.zeros(2, steps, dtype=torch.float64, device=device)
@@ -160,7 +163,7 @@ def _agreed(
     device = device_of(a)
     chosen, origins, classes = [], [], 0
     for x, truth in _batches(images, labels, batch_size):
-        of_a, of_b = (logits_of(name, each, x.to(device)) for name, each in (("network_a", a), ("network_b", b)))
+        of_a, of_b = (answer_of(name, each, x.to(device)) for name, each in (("network_a", a), ("network_b", b)))
         classes = of_a.shape[1]
         if of_b.shape[1] != classes or classes < 2:
             raise UserError(f"the networks need the same two or more classes, they have {classes} and {of_b.shape[1]}")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, NetworkError
+from zskt_dist.models.logits import logits_of
 
 
 def frozen_view(network: nn.Module, device: torch.device | None = None) -> nn.Module:
@@ -44,30 +45,31 @@ def image_shape(value: object) -> ImageShape:
     return ImageShape(*sizes)
 
 
-def logits_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
-    """What `network` answers to images [B, C, H, W]: logits [B, classes].
+def answer_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
+    """The logits [B, classes] in what `network` answers to images [B, C, H, W].
 
     Args:
         role: What the network is called in messages.
 
     Raises:
-        UserError: it cannot take the images, or answers something else.
+        UserError: it cannot take the images, or its answer holds no logits.
     """
     try:
-        logits = network(x)
+        logits = logits_of(network(x))
+    except NetworkError as error:
+        raise UserError(f"{role} {error}") from None
     except (RuntimeError, ValueError, TypeError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{role} cannot take images {list(x.shape)} of {x.dtype}: {line}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        what = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"{role} answers {what} to images {list(x.shape)}; expected logits [{len(x)}, classes]")
+    if len(logits) != len(x):
+        raise UserError(f"{role} answers logits {list(logits.shape)} to images {list(x.shape)}")
     return logits
 
 
 @torch.no_grad()
 def count_classes(role: str, network: nn.Module, shape: ImageShape) -> int:
-    """Found by asking a `frozen_view`; raises as `logits_of`, and where the answer is not finite."""
-    logits = logits_of(role, network, torch.zeros(1, *shape, device=device_of(network)))
+    """Found by asking a `frozen_view`; raises as `answer_of`, and where the answer is not finite."""
+    logits = answer_of(role, network, torch.zeros(1, *shape, device=device_of(network)))
     if not torch.isfinite(logits).all():
         raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an empty image: its weights are not finite")
     return logits.shape[1]

@@ -43,6 +43,8 @@ class TransferResult:
         scores: How good the student is as far as that can be told without labels, as fractions: `held_out_agreement`
             with the teacher on fresh pseudo-images, `noise_agreement` on noise, `label_free_score` their mean; and
             `held_out_kl`, KL(teacher || student) in nats. Estimates, and no accuracy.
+        estimates: The same in full, as `estimates.json` of the commands: agreement with intervals, KL quantiles,
+            confidence histograms and class coverage for each source of images; None where nothing is judged.
         settings: By dotted key, all that decided the result.
         seconds: Of training and judging, with those of the runs it continued.
         iterations: Completed.
@@ -54,6 +56,7 @@ class TransferResult:
     student: nn.Module
     history: list[dict[str, float]]
     scores: dict[str, float]
+    estimates: dict[str, Any] | None
     settings: dict[str, Any]
     seconds: float
     iterations: int
@@ -72,14 +75,14 @@ class TransferResult:
 
         Args:
             path: A file `….safetensors`, or a folder that gets a `student.safetensors`.
-            about: Further metadata, JSON values: `arch`, `mean` and `std` as in the configuration let the commands
-                read the file.
+            about: Further metadata, JSON values. Commands that read the file go by `mean` and `std` of the images, and
+                refuse it for another `arch`, as in their configuration; without these they take what they are told.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
             path = path / "student.safetensors"
         known = {
-            "arch": type(self.student).__name__,
+            "class": type(self.student).__name__,
             "image_shape": list(self.input_shape),
             "num_classes": self.num_classes,
             "iterations": self.iterations,

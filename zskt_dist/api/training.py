@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -19,8 +19,10 @@ from zskt_dist.config import Config, config_hash, config_of, flatten
 from zskt_dist.config.load import is_under
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.devices import worker_device
+from zskt_dist.models import ImageShape, ReadLogits
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.engines import placed_teacher
+from zskt_dist.runtime.estimates import Answer
 from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
 from zskt_dist.runtime.loop import Cadence, Loop
 from zskt_dist.runtime.statistics import averaged_statistics
@@ -71,9 +73,10 @@ def transfer(
     call it together, with equal networks, and share every batch.
 
     Args:
-        teacher: Images [B, C, H, W] to logits [B, classes]. It is asked in eval mode and not changed; its weights are
-            copied only where they lie on another device.
-        student: Images to logits of the same classes; initialised by the caller. It is trained in place, all
+        teacher: Images [B, C, H, W] to logits [B, classes], or to a dict, sequence or object that holds them, called
+            `logits`, `output` or `out`, or known by their shape. It is asked in eval mode and not changed; its weights
+            are copied only where they lie on another device.
+        student: Images to logits of the same classes, likewise; initialised by the caller. It is trained in place, all
             parameters that take gradients; in the end it is in eval mode and stays on the device of the run.
         input_shape: (C, H, W) of the images the teacher was trained on. The generator makes them in the teacher's
             normalised input space.
@@ -82,8 +85,8 @@ def transfer(
         generator_steps: n_G, generator steps per iteration.
         student_steps: n_S, student steps per iteration.
         pseudo_batch: Images the student learns from, `transfer.pseudo_batch` of the configuration.
-        beta: Weight of the attention term, which compares the layers that networks name in `attention_layers`; 0
-            leaves it out.
+        beta: Weight of the attention term. It compares the layers that both networks name in `attention_layers`, else
+            the last ones with maps of equal size; `loss.taps` in `config` chooses others. 0 leaves it out.
         generator_lr: Initial learning rate of the generator's Adam.
         student_lr: Initial learning rate of the student's Adam.
         seed: Of generator and noise. The student's own initialisation is the caller's.
@@ -96,10 +99,11 @@ def transfer(
             StopIteration, the run ends and returns what is there.
         progress: Show a bar, in a terminal or a notebook, where `rich` is installed.
         checkpoint_dir: Folder for checkpoints, every `checkpoint.every` iterations and at the end. The same call goes
-            on from them; another teacher, setting or shape of student begins anew beside them. None: no files.
+            on from them; another teacher, setting, `input_shape` or shape of student begins anew beside them. None: no
+            files.
 
     Returns:
-        The student with its history and label-free scores.
+        The student with its history and what can be said of it without labels.
 
     Raises:
         UserError: networks that do not fit each other or `input_shape`, or a loss that is no longer finite.
@@ -143,9 +147,11 @@ def transfer(
     classes = count_classes("teacher", view, shape)
     if (own := count_classes("student", frozen_view(student), shape)) != classes:
         raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
-    folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, teacher, student)
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
     cuda = [where] if where.type == "cuda" else []
-    with torch.enable_grad(), torch.random.fork_rng(cuda):
+    reading = ReadLogits(classes)
+    view.register_forward_hook(reading)
+    with torch.enable_grad(), torch.random.fork_rng(cuda), student.register_forward_hook(reading):
         snapshots = folder and folder / "snapshots"
         view = placed_teacher(settings, view)
         world = World.current(where)
@@ -153,17 +159,14 @@ def transfer(
         if task.attention.warning:
             warnings.warn(task.attention.warning, stacklevel=2)
         try:
-            history, scores, seconds, done = _run(task, world, settings, folder, on_progress, progress)
+            run = _run(task, world, settings, folder, on_progress, progress)
         finally:
             task.release().eval().zero_grad()
     return TransferResult(
         student=student,
-        history=history,
-        scores=scores,
+        **run._asdict(),
         settings={key: value for key, value in flatten(settings) if is_under(key, SETTINGS)},
-        seconds=seconds,
-        iterations=done,
-        stopped_early=done < settings.iterations,
+        stopped_early=run.iterations < settings.iterations,
         input_shape=shape,
         num_classes=classes,
     )
@@ -196,15 +199,25 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _identity(settings: Config, teacher: nn.Module, student: nn.Module) -> str:
-    """Of what can be continued: eight hex digits over settings, the teacher's weights and the student's shapes."""
+def _identity(settings: Config, shape: ImageShape, teacher: nn.Module, student: nn.Module) -> str:
+    """Of what can be continued: eight hex digits over settings, the teacher's weights and the shapes of the rest."""
     digest = hashlib.sha256(config_hash(settings).encode())
     for name, tensor in teacher.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     shapes = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
-    digest.update(json.dumps(shapes).encode())
+    digest.update(json.dumps([shape, shapes]).encode())
     return digest.hexdigest()[:8]
+
+
+class _Run(NamedTuple):
+    """What it adds to a `TransferResult`."""
+
+    history: list[Row]
+    scores: Row
+    estimates: Answer | None
+    seconds: float
+    iterations: int
 
 
 def _run(
@@ -214,8 +227,7 @@ def _run(
     folder: Path | None,
     on_progress: OnProgress | None,
     progress: bool,
-) -> tuple[list[Row], Row, float, int]:
-    """History, label-free scores, seconds and completed iterations."""
+) -> _Run:
     history = History(None)
     with _bar(task, shown=progress and world.is_main) as show:
         watcher = _Watcher(history, task.iterations, on_progress, show)
@@ -241,10 +253,10 @@ def _run(
             done = error.iteration
         except KeyboardInterrupt:  # a second Ctrl-C does not wait for the iteration under way
             done = watcher.done
-    scores = _scores(task, history.rows, done)
+    scores, estimates = _scores(task, history.rows, done), _estimates(task, done)
     if world.size > 1:
         _keep_average_statistics(task, world)
-    return history.rows, scores, loop.elapsed(), done
+    return _Run(history.rows, scores, estimates, loop.elapsed(), done)
 
 
 def _scores(task: ZeroShotTask, rows: list[Row], done: int) -> Row:
@@ -257,6 +269,13 @@ def _scores(task: ZeroShotTask, rows: list[Row], done: int) -> Row:
     if scores and (drift := generator_drift(rows)) is not None:
         scores["generator_loss_drift"] = drift
     return scores
+
+
+def _estimates(task: ZeroShotTask, done: int) -> Answer | None:
+    if not done:
+        return None
+    with task.trained() as network:
+        return task.estimate(network, done)
 
 
 def _keep_average_statistics(task: ZeroShotTask, world: World) -> None:

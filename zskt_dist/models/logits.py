@@ -30,10 +30,13 @@ class ReadLogits:
         return logits_of(output, self.num_classes)
 
 
-def logits_of(output: Any, num_classes: int) -> Tensor:
+def logits_of(output: Any, num_classes: int | None = None) -> Tensor:
     """The logits in what a network has returned: a tensor, or a mapping, sequence or object that holds one.
 
     A part called `logits`, `output` or `out` is taken, else the first tensor of shape [B, classes].
+
+    Args:
+        num_classes: None: as many as there are; then parts without such names may not differ in it.
 
     Raises:
         NetworkError: none fits.
@@ -44,26 +47,31 @@ def logits_of(output: Any, num_classes: int) -> Tensor:
     shape = list(found.shape)
     if found.ndim == 2:
         raise NetworkError(f"returns logits of {shape[1]} classes, and the data has {num_classes}")
-    raise NetworkError(f"returns a tensor {shape} where logits are expected, [images, {num_classes}]")
+    raise NetworkError(f"returns a tensor {shape} where logits are expected, {_expected(num_classes)}")
 
 
-def _likeliest(output: Any, num_classes: int) -> Tensor:
+def _likeliest(output: Any, num_classes: int | None) -> Tensor:
     parts = {name: value for name, value in _parts(output) if isinstance(value, Tensor)}
     for name in NAMES:
         if name in parts:
             return parts[name]
-    for value in parts.values():
-        if _fits(value, num_classes):
-            return value
+    fitting = [value for value in parts.values() if _fits(value, num_classes)]
+    if len({value.shape[1] for value in fitting}) == 1:
+        return fitting[0]
     held = ", ".join(f"{name} {list(value.shape)}" for name, value in parts.items()) or "no tensor"
+    which = "one of them alone" if fitting else "one of them"
     raise NetworkError(
-        f"returns a {type(output).__name__} of {held}; one of them has to be the logits, [images, {num_classes}], "
+        f"returns a {type(output).__name__} of {held}; {which} has to be the logits, {_expected(num_classes)}, "
         f"or be called {', '.join(NAMES)}"
     )
 
 
-def _fits(value: Tensor, num_classes: int) -> bool:
-    return value.ndim == 2 and value.shape[1] == num_classes
+def _fits(value: Tensor, num_classes: int | None) -> bool:
+    return value.ndim == 2 and num_classes in (None, value.shape[1])
+
+
+def _expected(num_classes: int | None) -> str:
+    return f"[images, {'classes' if num_classes is None else num_classes}]"
 
 
 def _parts(output: Any) -> Iterator[tuple[str, Any]]:

@@ -144,8 +144,10 @@ def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShap
         else:
             problem = _unfit(seen[name], image_shape)
         if problem:
-            lister = f"`python -m zskt_dist.layers {getattr(config, role).arch}` lists layers"
-            raise ConfigError(f"loss.taps.{role}", name, f"{problem}; {lister}")
+            section = getattr(config, role)
+            named = "arch" in section.model_fields_set  # else the network may be one that was given, as from Python
+            lister = f"; `python -m zskt_dist.layers {section.arch}` lists layers" if named else ""
+            raise ConfigError(f"loss.taps.{role}", name, f"{problem}{lister}")
     return [seen[name] for name in chosen]
 
 

@@ -39,7 +39,7 @@ class Measurement:
         self.result = result
         self.role = "student" if result["student"] else "teacher"
         self.weights = {self.role: str(directory.weights(self.role))}
-        if result["teacher"] and result["student"]:
+        if result["student"] and (result["teacher"] or config.teacher.checkpoint):
             checkpoint = config.teacher.checkpoint
             if checkpoint is None:
                 raise ConfigError("teacher.checkpoint", None, f"{directory.location} does not say where its teacher is")
@@ -112,6 +112,8 @@ class Measurement:
         return now.name != "parquet" or moved
 
     def _own_teacher(self) -> bool:
+        if not self.result["teacher"]:  # the run had none
+            return "teacher" not in self.weights
         own = teacher_weights(self.directory)
         if "teacher" not in self.settings["weights"] or own is None or not is_file(own, "RUN_DIR"):
             return True

@@ -18,7 +18,6 @@ from zskt_dist.models import (
     ask,
     build_network,
     checkpoint_activations,
-    is_own,
     uses_all_parameters,
 )
 from zskt_dist.runtime.mirror import local_file
@@ -131,10 +130,9 @@ def seed_initialisation(seed: int, role: str) -> None:
     torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
 
 
-def may_not_use_all(config: Config, role: str, network: nn.Module, image_shape: ImageShape, world: World) -> bool:
-    """Whether DDP has to look for parameters without a part in the network's answer; our own have none."""
-    own = is_own(getattr(config, role).arch)
-    return world.size > 1 and not own and not uses_all_parameters(network, image_shape)
+def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:
+    """Whether DDP has to look for parameters without a part in the network's answer."""
+    return world.size > 1 and not uses_all_parameters(network, image_shape)
 
 
 def seed_layers(seed: int, world: World, iteration: int) -> None:

@@ -17,7 +17,7 @@ from zskt_dist.data import PseudoBatches, PseudoData
 from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.inputs import Inputs
-from zskt_dist.runtime.networks import new_network, with_checkpointing
+from zskt_dist.runtime.networks import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import cosine_decay
 from zskt_dist.speed import RecordedTraining, pick, rate_on, training_gflop
@@ -41,6 +41,7 @@ class PseudoDataTask:
         assert config.pseudo_data is not None
         data = PseudoData.open(config.pseudo_data)
         data.check(inputs.image_shape, inputs.num_classes, inputs.mean_std)
+        self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
@@ -48,6 +49,7 @@ class PseudoDataTask:
         picks = pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
         self.picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
         with_checkpointing(config, student)
+        unused = may_not_use_all(student, inputs.image_shape, world)
         tapped = TappedNetwork(student)
         self.picks.apply(tapped)
         rate, recorded = config.optimizer.student_lr, self.picks.cuda_graphs
@@ -65,6 +67,7 @@ class PseudoDataTask:
             batch_size=config.batch_size,
             clip_norm=config.optimizer.clip_norm,
             bfloat16=self.picks.autocast is not None,
+            find_unused_parameters=unused,
         )
         self.engines = {"student": self._engine}
         loss = config.loss
@@ -88,6 +91,8 @@ class PseudoDataTask:
         return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
+        if not (self._recorded and self._recorded.works):  # which holds what their layers draw
+            seed_layers(self._config.seed, self._world, iteration)
         return self._step(*self.batches(iteration))
 
     @contextmanager

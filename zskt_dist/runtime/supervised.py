@@ -89,7 +89,7 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     """Cross entropy with the paper's SGD recipe; a teacher always sees all images."""
     network = new_network(config, role, dataset.image_shape, dataset.num_classes).to(world.device)
     with_checkpointing(config, network)
-    unused = may_not_use_all(config, role, network, dataset.image_shape, world)
+    unused = may_not_use_all(network, dataset.image_shape, world)
     engine = _sgd(config, TappedNetwork(network), world, unused)
     seed = config.teacher_seed if role == "teacher" else config.seed
     subset = None if role == "teacher" else _subset(config, dataset)
@@ -110,7 +110,7 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     with_checkpointing(config, network)
     attention = pair_layers(config, teacher, network, dataset.image_shape, weight="distill")
     tapped_teacher, tapped_student = tap_pair(config, teacher, network, attention, weight="distill")
-    unused = may_not_use_all(config, "student", network, dataset.image_shape, world)
+    unused = may_not_use_all(network, dataset.image_shape, world)
     engine = _sgd(config, tapped_student, world, unused)
     settings = config.distill
     training = _steps(
@@ -148,7 +148,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
         adam,
         lambda iteration: 1.0,
         batch_size=settings.batch_size,
-        find_unused_parameters=may_not_use_all(config, "student", student, dataset.image_shape, world),
+        find_unused_parameters=may_not_use_all(student, dataset.image_shape, world),
     )
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)

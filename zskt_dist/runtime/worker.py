@@ -253,7 +253,8 @@ class Worker:
     ) -> Outcome:
         """Writes `estimates.json`, of which the result tells the main numbers."""
         shape, device = self.inputs.image_shape, self.world.device
-        found = task.estimate(student, uniform_noise(shape, self.inputs.standardise(device), device))
+        pixels = uniform_noise(shape, self.inputs.standardise(device), device)
+        found = task.estimate(student, task.iterations, pixels)
         if found is None:
             return outcome
         if self.world.is_main:

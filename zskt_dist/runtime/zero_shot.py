@@ -74,7 +74,7 @@ class ZeroShotTask:
         else:
             frozen = teacher
         with_checkpointing(config, frozen, student, generator)
-        unused = may_not_use_all(config, "student", student, image_shape, world)
+        unused = may_not_use_all(student, image_shape, world)
         tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
         self.picks.apply(generator, tapped_teacher, tapped_student)
         rates = config.optimizer.generator_lr, config.optimizer.student_lr
@@ -149,9 +149,9 @@ class ZeroShotTask:
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)
 
-    def estimate(self, student: nn.Module, pixels: ImageSource) -> Answer | None:
-        """After the last iteration, what `estimates.json` tells; `pixels` are a further source of images."""
-        sources = [*self.held_out.sources(self.iterations), pixels]
+    def estimate(self, student: nn.Module, iteration: int, pixels: ImageSource | None = None) -> Answer | None:
+        """What `estimates.json` tells after `iteration` iterations; `pixels` are a further source of images."""
+        sources = [*self.held_out.sources(iteration), *([pixels] if pixels else [])]
         return estimate(self._config, student, self.held_out.teacher, sources, self._world)
 
     def noise(self, iteration: int) -> "IterationNoise":
