@@ -198,6 +198,10 @@ CHANGES_THE_RESULT = [
     "evaluation.every=1",
     "teacher.checkpoint=teacher.safetensors",
     "engine.micro_batch=8",
+    "data.image_shape=[1,8,8]",
+    "data.num_classes=10",
+    "loss.taps=none",
+    "loss.resize_maps=true",
 ]
 CHANGES_ONLY_THE_PLACE = [
     "name=other",
@@ -261,6 +265,7 @@ def test_run_identity_is_the_same_in_another_process() -> None:
         "teacher.checkpoint=teacher.safetensors",
         "engine.micro_batch=8",
         "engine.activation_checkpointing=true",
+        "data.image_shape=[1,8,8]",  # which the data set has, or it is refused
     ],
 )
 def test_teacher_identity_stays(override: str) -> None:
@@ -275,6 +280,7 @@ def test_teacher_identity_stays(override: str) -> None:
         "seed=1",
         "data.name=mnist",
         "data.root=elsewhere",
+        "data.num_classes=9",
         "data.augment=none",
         "supervised.learning_rate=0.2",
         "supervised.iterations=7",
@@ -326,6 +332,8 @@ PSEUDO = ("pseudo_data=folder", "loss.beta=0")
         "optimizer.generator_lr=1",
         "generator_terms.diversity=1",
         "loss.attention=l2",
+        "loss.taps=none",
+        "loss.resize_maps=true",
         "data.augment=none",
     ],
 )
