@@ -233,6 +233,20 @@ def test_micro_batches_are_of_the_zero_shot_run_alone() -> None:
         assert (config_hash(micro, command) == config_hash(Config(), command)) is same
 
 
+def test_identities_are_those_before_there_were_images_classes_taps_and_pseudo_data() -> None:
+    """Runs and teachers of the release before are found again; the hashes are those it computed."""
+    assert (config_hash(Config()), config_hash(Config(), "finetune")) == ("e3711103", "c8ceddce")
+    assert teacher_hash(Config()) == "6c8918c2"
+    alone = _config("supervised.iterations=300")
+    assert (config_hash(alone, "distill"), config_hash(alone, "pretrain")) == ("19d3ad09", "f3e39087")
+
+
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+def test_supervised_runs_are_known_by_their_length(command: str) -> None:
+    assert config_hash(_config("iterations=7"), command) != config_hash(Config(), command)
+    assert config_hash(_config("iterations=7"), command) == config_hash(_config("supervised.iterations=7"), command)
+
+
 def test_run_identity_of_equal_values_written_differently() -> None:
     spellings = (["loss.beta=3", "seed=2"], ["seed=2", "loss.beta=3.0"], ["loss.beta=0.3e1", "seed=2"])
     hashes = {config_hash(_config(*overrides)) for overrides in spellings}

@@ -153,7 +153,6 @@ def test_what_is_needed_is_what_the_project_asks_for(monkeypatch: pytest.MonkeyP
     assert set(map(canonicalize_name, looks.NEEDED)) <= {Requirement(line).name for line in project["dependencies"]}
 
 
-
 def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     finding = _look("torch")

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.support.configs import tiny_config, tiny_overrides
 from tests.support.images import png, write_parquet
-from zskt_dist import train
+from zskt_dist import pretrain, train
 from zskt_dist.data import sources
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch import plan
@@ -101,8 +101,11 @@ def test_a_dry_run_looks_at_everything_once(
 
 
 def test_a_run_tells_once_which_weights_it_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert train.main(tiny_overrides(tmp_path, _nested(tmp_path), "iterations=2")) == 0
+    assert train.main(tiny_overrides(tmp_path, _nested(tmp_path), "iterations=1", *LITTLE)) == 0
     assert caplog.text.count("takes the weights under state_dict") == 1
+
+
+LITTLE = ("evaluation.held_out_images=0", "tracking.images=0", "launch.cpus_per_worker=1")
 
 
 def _nested(folder: Path) -> str:
@@ -114,12 +117,12 @@ def _parquet(folder: Path, labels: list[int]) -> list[str]:
     images = [png(sources._read_digits("test").images[i, 0].numpy()) for i in range(len(labels))]
     for split in ("train", "test"):
         write_parquet(folder / f"{split}-0.parquet", images, labels)
-    return ["data.name=parquet", f"data.root={folder}", "iterations=2", "supervised.iterations=2"]
+    return ["data.name=parquet", f"data.root={folder}", "iterations=1", "supervised.iterations=1", *LITTLE]
 
 
 def test_a_teacher_of_other_classes_is_another_teacher(tmp_path: Path) -> None:
     words = _parquet(tmp_path, [0, 1, 2, 0])
-    assert train.main(tiny_overrides(tmp_path, *words)) == 0
+    assert pretrain.main(tiny_overrides(tmp_path, *words)) == 0
     assert train.main(tiny_overrides(tmp_path, *words, "data.num_classes=9")) == 0
     teachers = [read_about(path)["num_classes"] for path in tmp_path.glob("runs/teachers/*/teacher.safetensors")]
     assert sorted(teachers) == [3, 9]

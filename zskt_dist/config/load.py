@@ -164,8 +164,9 @@ def dump_yaml(config: Config) -> str:
 def config_hash(config: Config, command: str = "train") -> str:
     """Identity of a command's run: eight hex digits over everything that can change its result."""
     unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *unused_keys(config, command))
-    leaves = dict(flatten(config)) | _resolved(config)
-    return _digest({key: value for key, value in leaves.items() if not is_under(key, unused)})
+    leaves = {key: value for key, value in flatten(config) if not is_under(key, unused)}
+    # Where `iterations` is told anyway, a null that it stands in for says as much.
+    return _digest(leaves if "iterations" in leaves else leaves | _resolved(config))
 
 
 def unused_keys(config: Config, command: str) -> tuple[str, ...]:

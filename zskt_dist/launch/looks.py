@@ -67,9 +67,7 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, config: "Config") -> "Wanted":
-        return cls(
-            config.runs_dir, config.tracking.uri, config.device, config.launch.kind, config.engine.kind, config
-        )
+        return cls(config.runs_dir, config.tracking.uri, config.device, config.launch.kind, config.engine.kind, config)
 
 
 def brief(error: BaseException) -> str:
