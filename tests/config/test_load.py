@@ -198,6 +198,10 @@ CHANGES_THE_RESULT = [
     "evaluation.every=1",
     "teacher.checkpoint=teacher.safetensors",
     "engine.micro_batch=8",
+    "data.image_shape=[1,8,8]",
+    "data.num_classes=10",
+    "loss.taps=none",
+    "loss.resize_maps=true",
 ]
 CHANGES_ONLY_THE_PLACE = [
     "name=other",
@@ -227,6 +231,20 @@ def test_micro_batches_are_of_the_zero_shot_run_alone() -> None:
     micro = _config("engine.micro_batch=8")
     for command, same in (("train", False), ("finetune", False), ("distill", True), ("pretrain", True)):
         assert (config_hash(micro, command) == config_hash(Config(), command)) is same
+
+
+def test_identities_are_those_before_there_were_images_classes_taps_and_pseudo_data() -> None:
+    """Runs and teachers of the release before are found again; the hashes are those it computed."""
+    assert (config_hash(Config()), config_hash(Config(), "finetune")) == ("e3711103", "c8ceddce")
+    assert teacher_hash(Config()) == "6c8918c2"
+    alone = _config("supervised.iterations=300")
+    assert (config_hash(alone, "distill"), config_hash(alone, "pretrain")) == ("19d3ad09", "f3e39087")
+
+
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+def test_supervised_runs_are_known_by_their_length(command: str) -> None:
+    assert config_hash(_config("iterations=7"), command) != config_hash(Config(), command)
+    assert config_hash(_config("iterations=7"), command) == config_hash(_config("supervised.iterations=7"), command)
 
 
 def test_run_identity_of_equal_values_written_differently() -> None:
@@ -261,6 +279,7 @@ def test_run_identity_is_the_same_in_another_process() -> None:
         "teacher.checkpoint=teacher.safetensors",
         "engine.micro_batch=8",
         "engine.activation_checkpointing=true",
+        "data.image_shape=[1,8,8]",  # which the data set has, or it is refused
     ],
 )
 def test_teacher_identity_stays(override: str) -> None:
@@ -275,6 +294,7 @@ def test_teacher_identity_stays(override: str) -> None:
         "seed=1",
         "data.name=mnist",
         "data.root=elsewhere",
+        "data.num_classes=9",
         "data.augment=none",
         "supervised.learning_rate=0.2",
         "supervised.iterations=7",
@@ -326,6 +346,8 @@ PSEUDO = ("pseudo_data=folder", "loss.beta=0")
         "optimizer.generator_lr=1",
         "generator_terms.diversity=1",
         "loss.attention=l2",
+        "loss.taps=none",
+        "loss.resize_maps=true",
         "data.augment=none",
     ],
 )

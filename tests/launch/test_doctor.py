@@ -4,15 +4,22 @@ import json
 import socket
 import sys
 import time
+import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pyarrow import fs
 
+from tests.support.commands import REPOSITORY
+from tests.support.object_store import ObjectStore
 from zskt_dist import doctor
 from zskt_dist.launch import looks
 from zskt_dist.launch.doctor import Finding, examine, healthy, masked
 from zskt_dist.launch.looks import LOOKS, Answer, Look
+from zskt_dist.runtime.storage import connect
 
 QUICK = [look for look in LOOKS if look.name in ("python", "cpu", "memory", "disk", "runs_dir")]
 
@@ -89,10 +96,20 @@ def test_a_runs_dir_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_exist(tmp_path: Path) -> None:
-    assert _look("runs_dir", f"runs_dir=file://{tmp_path}/runs").status == "ok"
+    assert _look("runs_dir", f"runs_dir=file://{tmp_path}/shared/runs").status == "ok"
+    assert not list(tmp_path.iterdir()), "looking leaves no trace"
+    (tmp_path / "shared" / "runs").mkdir(parents=True)
+    assert _look("runs_dir", f"runs_dir=file://{tmp_path}/shared/runs").status == "ok"
+    assert not list((tmp_path / "shared" / "runs").iterdir())
     finding = _look("runs_dir", "runs_dir=gopher://nobody/runs")
     assert (finding.status, finding.essential) == ("problem", True)
     assert "gopher" in finding.text
+
+
+def test_an_object_store_is_left_as_it_was(object_store: ObjectStore) -> None:
+    assert _look("runs_dir", f"runs_dir={object_store.uri('team/runs')}").status == "ok"
+    filesystem, bucket = connect(object_store.uri(""))
+    assert not filesystem.get_file_info(fs.FileSelector(bucket, recursive=True))
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +126,31 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _look(name).status == "ok"
         assert _look(name, asking).status == "problem"
     assert _look("mlflow").status == "warning"
+
+
+def test_packages_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "requires", lambda _: ["torch>=2.11", "PyYAML>=6", "timm>=1.0; extra == 'x'"])
+    versions = {"torch": "2.11.0+cu128", "pyyaml": "6.0.2", "timm": "1.0.0rc1"}
+    monkeypatch.setattr(looks, "version", lambda name: versions.get(name.lower(), "9"))
+    assert _look("packages").status == "warning", "timm 1.0.0rc1 comes before 1.0"
+    versions["timm"] = "1.0"
+    assert _look("packages").status == "ok"
+    versions["torch"] = "2.9.1"
+    packages = _look("packages")
+    assert (packages.status, packages.text, packages.advice) == (
+        "problem",
+        "torch 2.9.1 (needed: >=2.11)",
+        "uv pip install 'torch>=2.11'",
+    )
+    assert not healthy([packages])
+
+
+def test_what_is_needed_is_what_the_project_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    monkeypatch.setattr(looks, "requires", lambda _: project["dependencies"])
+    assert _look("packages").status == "ok"
+    assert looks._unfit({"torch": "2.10", "pyarrow": "19.0.1", "numpy": None}) == {"torch": ">=2.11", "pyarrow": ">=20"}
+    assert set(map(canonicalize_name, looks.NEEDED)) <= {Requirement(line).name for line in project["dependencies"]}
 
 
 def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +190,20 @@ def test_mlflow(tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatc
     assert finding.status == "problem"
     assert f"http://…@127.0.0.1:{closed_port}?token=… does not answer" in finding.text
     assert healthy([finding]), "runs go on without it"
+
+
+def test_nothing_is_made_where_mlflow_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zskt_dist.tracking.mlflow._client", None)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    empty = tmp_path / "mlflow.db"
+    empty.touch()
+    for uri in (f"file://{tmp_path}/a%20store", f"{tmp_path}/a store", f"sqlite:///{empty}"):
+        finding = _look("mlflow", f"tracking.uri={uri}")
+        assert (finding.status, "will be made by the first run" in finding.text) == ("ok", True), finding
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert empty.stat().st_size == 0
+    assert "can be written" in _look("mlflow", f"tracking.uri=file://{tmp_path}").text
+    assert _look("mlflow", f"tracking.uri=file://{empty}/store").status == "problem"
 
 
 def test_a_store_that_mlflow_cannot_use(tmp_path: Path) -> None:
@@ -195,6 +251,17 @@ def test_a_gpu_that_is_asked_for() -> None:
         assert _look("gpu").details["devices"]
     else:
         assert _look("gpu", "device=cuda").status == "problem"
+
+
+def test_fewer_gpus_than_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, answer in (("is_available", True), ("device_count", 1), ("get_device_name", "H100")):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (2**30, 2**31))
+    assert _look("gpu", "device=cuda").status == "ok"
+    assert _look("gpu", "device=auto", "launch.workers=4").status == "ok", "they go to the CPU"
+    finding = _look("gpu", "device=cuda", "launch.workers=4")
+    assert (finding.status, finding.advice) == ("problem", "device=cpu does without")
+    assert "this machine has 1 usable GPUs, worker 1 finds none" in finding.text
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

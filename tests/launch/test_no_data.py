@@ -16,7 +16,7 @@ from tests.support.commands import REPOSITORY
 from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
 from zskt_dist import cli, evaluate
-from zskt_dist.models import ImageShape, build_network
+from zskt_dist.models import Declared, ImageShape, build_network
 from zskt_dist.report import tables
 from zskt_dist.report.runs import find_runs, group_runs
 from zskt_dist.runtime.weights import read_about, save_weights
@@ -74,6 +74,22 @@ def test_images_of_any_shape(
     sizes = [Image.open(path).size for path in (RUN / "figures").glob("pseudo_images_*.png")]
     scale = max(1, 48 // max(shape[1:]))
     assert set(sizes) == {(2 * (scale * shape.width + 2) + 2, 2 * (scale * shape.height + 2) + 2)}
+
+
+def test_what_only_the_name_of_an_architecture_says_is_no_fact(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(build_network("lenet", COLOUR, 5).state_dict(), "teacher.pt")
+    usual = Declared(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
+    monkeypatch.setattr("zskt_dist.runtime.inputs.declared_by_arch", lambda _: usual)
+    words = ["teacher.checkpoint=teacher.pt", "data.image_shape=[3,10,14]", "data.num_classes=5"]
+    warning = "only the name of teacher.arch says data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5]: "
+    assert _train(*words, "--dry-run") == 0
+    assert capsys.readouterr().out.count(warning) == 1
+    assert warning not in caplog.text, "told once"
+    assert _train(*words) == 0
+    assert caplog.text.count(warning) == 1
+    assert read_about(RUN / "student.safetensors")["normalised_by"] == "teacher.arch"
 
 
 def test_what_is_measured_and_what_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

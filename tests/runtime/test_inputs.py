@@ -9,10 +9,12 @@ import torch
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from tests.support.images import png, write_parquet
+from tests.support.object_store import ObjectStore
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.storage import connect
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 
@@ -60,12 +62,35 @@ def test_without_data_the_user_says_everything(tmp_path: Path) -> None:
 def test_an_architecture_fills_in_what_the_user_leaves_out(tmp_path: Path) -> None:
     arch, none = "teacher.arch=torchvision:resnet18", "data.name=none"
     inputs = _open(tmp_path, _foreign(tmp_path), arch, none)
-    assert inputs == Inputs(ImageShape(3, 224, 224), 1000, IMAGENET, "teacher.arch", None)
+    guessed = ("data.image_shape", "data.num_classes", "data.mean")
+    assert inputs == Inputs(ImageShape(3, 224, 224), 1000, IMAGENET, "teacher.arch", None, guessed)
+    assert inputs.warning
+    assert "=[3,224,224] data.num_classes=1000 data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224," in inputs.warning
     inputs = _open(tmp_path, _foreign(tmp_path), arch, none, "data.image_shape=[3,32,48]", "data.num_classes=10")
     assert (inputs.image_shape, inputs.num_classes, inputs.mean_std) == (ImageShape(3, 32, 48), 10, IMAGENET)
+    assert inputs.guessed == ("data.mean",)
     with pytest.raises(ConfigError, match="how the teacher's images are normalised") as raised:
         _open(tmp_path, _foreign(tmp_path), arch, none, "data.image_shape=[1,32,48]")
     assert raised.value.key == "data.mean", "ImageNet's three numbers are none for gray images"
+
+
+@pytest.mark.parametrize("name", ["teacher.safetensors.bak", "teacher.bin", "teacher"])
+def test_a_file_of_ours_under_another_name(name: str, tmp_path: Path) -> None:
+    renamed = _teacher(tmp_path, (3, 30, 45), 7, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]).rename(tmp_path / name)
+    inputs = _open(tmp_path, renamed, "data.name=none")
+    assert (inputs.image_shape, inputs.num_classes) == (ImageShape(3, 30, 45), 7)
+    assert inputs.mean_std == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+
+
+def test_a_file_of_ours_in_a_store(tmp_path: Path, object_store: ObjectStore) -> None:
+    teacher = _teacher(tmp_path, (3, 30, 45), 7, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    uri = object_store.uri("teacher.safetensors")
+    assert uri.partition("?")[2], "the query belongs to the store"
+    filesystem, path = connect(uri)
+    with filesystem.open_output_stream(path) as file:
+        file.write(teacher.read_bytes())
+    inputs = open_inputs(Job.plan("train", tiny_config(tmp_path, f"teacher.checkpoint={uri}", "data.name=none")))
+    assert (inputs.image_shape, inputs.num_classes) == (ImageShape(3, 30, 45), 7)
 
 
 def test_a_file_of_ours_goes_before_its_architecture(tmp_path: Path) -> None:
@@ -73,6 +98,7 @@ def test_a_file_of_ours_goes_before_its_architecture(tmp_path: Path) -> None:
     inputs = _open(tmp_path, teacher, "teacher.arch=torchvision:resnet18", "data.name=none")
     assert (inputs.image_shape, inputs.num_classes) == (ImageShape(3, 30, 45), 7)
     assert inputs.normalised_by == "teacher.checkpoint"
+    assert inputs.warning is None
 
 
 def test_a_data_set_goes_before_an_architecture(tmp_path: Path) -> None:
@@ -218,6 +244,30 @@ def test_metadata_that_is_not_ours(tmp_path: Path) -> None:
     save_weights(tmp_path / "odd.safetensors", network, {"image_shape": [8]})
     with pytest.raises(ConfigError, match="damaged or not safetensors"):
         _open(tmp_path, tmp_path / "odd.safetensors", "data.name=none")
+
+
+DAMAGED = {
+    "text for a number": ({"num_classes": "10"}, "num_classes='10': expected a valid integer"),
+    "half a class": ({"num_classes": 2.5}, "num_classes=2.5: expected a valid integer"),
+    "text in a mean": ({"mean": ["0.5"], "std": [0.5]}, "mean.0='0.5': expected a valid number"),
+    "nothing spread": ({"mean": [0.5], "std": [0]}, "std.0=0: expected greater than 0"),
+    "not a number": ({"mean": [float("nan")], "std": [1]}, "mean.0=nan: expected a finite number"),
+    "fewer channels": ({"mean": [0.5, 0.5], "std": [0.5]}, "not of equally many channels"),
+    "no size": ({"image_shape": [1, 8, 0]}, "image_shape.2=0: expected greater than 0"),
+    "a text": ({"image_shape": "1x8x8"}, "image_shape='1x8x8': expected a valid array"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_damaged_metadata(what: str, tmp_path: Path) -> None:
+    damage, shown = DAMAGED[what]
+    about = {"image_shape": [1, 8, 8], "num_classes": 10, "mean": [0.5], "std": [0.5]} | damage
+    save_weights(tmp_path / "t.safetensors", build_network("lenet", ImageShape(1, 8, 8), 10), about)
+    with pytest.raises(ConfigError) as raised:
+        _open(tmp_path, tmp_path / "t.safetensors", "data.name=digits")
+    assert raised.value.key == "teacher.checkpoint"
+    assert shown in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("command", ["pretrain", "distill", "finetune", "evaluate"])

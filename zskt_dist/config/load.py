@@ -55,7 +55,7 @@ UNUSED_KEYS = {
 # And, where a student learns from pseudo-data, its `train`: there is no generator, and nobody's attention.
 _UNUSED_WITH_PSEUDO_DATA = (
     *("generator", "generator_terms", "transfer", "optimizer.generator_lr"),
-    *("loss.beta", "loss.attention", "loss.attention_layers"),
+    *("loss.beta", "loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps"),
 )
 # A teacher, if any, is one that the student is compared with.
 _UNUSED_WITHOUT_TEACHER = ("teacher", "supervised", "data.augment")
@@ -67,12 +67,15 @@ TEACHER_KEYS = (
     "teacher.options",
     "data.name",
     "data.root",
+    "data.num_classes",
     "data.mean",
     "data.std",
     "data.augment",
     "supervised",
     "engine.batch_norm",
 )
+# Younger than the first runs and teachers: at their defaults they leave the identity as it was.
+YOUNGER_KEYS = ("pseudo_data", "data.image_shape", "data.num_classes", "loss.taps", "loss.resize_maps")
 
 
 _ABSENT = object()
@@ -161,8 +164,9 @@ def dump_yaml(config: Config) -> str:
 def config_hash(config: Config, command: str = "train") -> str:
     """Identity of a command's run: eight hex digits over everything that can change its result."""
     unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *unused_keys(config, command))
-    leaves = dict(flatten(config)) | _resolved(config)
-    return _digest({key: value for key, value in leaves.items() if not is_under(key, unused)})
+    leaves = {key: value for key, value in flatten(config) if not is_under(key, unused)}
+    # Where `iterations` is told anyway, a null that it stands in for says as much.
+    return _digest(leaves if "iterations" in leaves else leaves | _resolved(config))
 
 
 def unused_keys(config: Config, command: str) -> tuple[str, ...]:
@@ -189,7 +193,9 @@ def _resolved(config: Config) -> dict[str, Any]:
 
 
 def _digest(leaves: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:8]
+    young = {key: value for key, value in flatten(Config()) if is_under(key, YOUNGER_KEYS)}
+    told = {key: value for key, value in leaves.items() if key not in young or value != young[key]}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:

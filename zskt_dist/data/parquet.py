@@ -57,7 +57,7 @@ class ParquetImages:
             UserError: images differ in size, or one cannot be decoded.
         """
         self.require(split)
-        table = pa.concat_tables(pq.read_table(path, columns=[self._image, self._label]) for path in self._files[split])
+        table = self._table(split, self._image, self._label)
         channels, height, width = self.image_shape
         images = np.empty((len(table), height, width, channels), dtype=np.uint8)
         row = 0
@@ -76,9 +76,12 @@ class ParquetImages:
     def read_labels(self, split: SplitName) -> torch.Tensor:
         """Labels int64 [N] of a split, whose images are not decoded; raises as `read`."""
         self.require(split)
-        return self._labels(
-            pa.concat_tables(pq.read_table(path, columns=[self._label]) for path in self._files[split]), split
-        )
+        return self._labels(self._table(split, self._label), split)
+
+    def _table(self, split: SplitName, *columns: str) -> pa.Table:
+        """Columns of all shards; one without a value may be of no type (null)."""
+        tables = (pq.read_table(path, columns=list(columns)) for path in self._files[split])
+        return pa.concat_tables(tables, promote_options="default")
 
     def _labels(self, table: pa.Table, split: SplitName) -> torch.Tensor:
         """int64 [N]; every image needs one (Hugging Face marks unlabelled ones by -1)."""
@@ -136,9 +139,13 @@ class ParquetImages:
         return feature.get("names") or None
 
     def _count_classes(self) -> int:
-        """From the largest label of all shards."""
+        """From the largest label of all shards; raises ConfigError where none has one."""
         files = self._files["train"] + self._files["test"]
-        return 1 + max(int(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py()) for path in files)
+        found = (pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py() for path in files)
+        largest = max((int(label) for label in found if label is not None), default=-1)
+        if largest < 0:  # as Hugging Face marks unlabelled images
+            raise ConfigError("data.root", str(self.root), f"has no labels in its column {self._label}")
+        return 1 + largest
 
     def _decode(self, encoded: bytes, which: str) -> np.ndarray:
         """[H, W, C] unsigned bytes; C is 1 for gray images and 3 otherwise."""

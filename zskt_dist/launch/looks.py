@@ -7,11 +7,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, git_commit
 
@@ -56,17 +56,18 @@ class Look(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What the configuration asks of the machine; the defaults, where it cannot be read."""
+    """What the configuration asks of the machine; the defaults, and no `config`, where it cannot be read."""
 
     runs_dir: str = "runs"
     tracking_uri: str | None = None
     device: str = "auto"
     launcher: str = "local"
     engine: str = "ddp"
+    config: "Config | None" = None
 
     @classmethod
     def of(cls, config: "Config") -> "Wanted":
-        return cls(config.runs_dir, config.tracking.uri, config.device, config.launch.kind, config.engine.kind)
+        return cls(config.runs_dir, config.tracking.uri, config.device, config.launch.kind, config.engine.kind, config)
 
 
 def brief(error: BaseException) -> str:
@@ -91,8 +92,30 @@ def _packages(_: Wanted) -> Answer:
         return Answer(
             "problem", f"not installed: {', '.join(lacking)}", "uv pip install " + " ".join(lacking), versions
         )
+    if unfit := _unfit(versions):
+        text = ", ".join(f"{name} {versions[name]} (needed: {wanted})" for name, wanted in unfit.items())
+        advice = "uv pip install " + " ".join(f"'{name}{wanted}'" for name, wanted in unfit.items())
+        return Answer("problem" if set(unfit) & set(NEEDED) else "warning", text, advice, versions)
     absent = ", ".join(name for name in FURTHER if versions[name] is None)
     return Answer("ok", there + (f"; without {absent}" if absent else ""), None, versions)
+
+
+def _unfit(versions: Mapping[str, str | None]) -> dict[str, str]:
+    """Which versions `zskt-dist` was not made for, and those it asks for; nothing where it is not installed itself."""
+    try:
+        from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
+
+        asked = [Requirement(line) for line in requires("zskt-dist") or ()]
+    except (ImportError, PackageNotFoundError):
+        return {}
+    wanted = {canonicalize_name(each.name): each.specifier for each in asked}
+    found = {name: (number, wanted.get(canonicalize_name(name))) for name, number in versions.items()}
+    return {
+        name: str(specifier)
+        for name, (number, specifier) in found.items()
+        if number and specifier and not specifier.contains(number, prereleases=True)
+    }
 
 
 def _torch(_: Wanted) -> Answer:
@@ -119,11 +142,16 @@ def _cpu(_: Wanted) -> Answer:
 def _cuda(wanted: Wanted) -> Answer:
     import torch
 
+    from zskt_dist.launch.devices import local_workers, worker_device
+
     devices: list[dict[str, Any]] = []
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(number)
         devices.append({"name": torch.cuda.get_device_name(number), "free": free, "total": total})
     if devices:
+        if wanted.config is not None and wanted.launcher == "local":
+            for local_rank in range(local_workers(wanted.config)):
+                worker_device(wanted.config, local_rank)
         shown = ", ".join(f"{each['name']} ({_gib(each['free'])} of {_gib(each['total'])} free)" for each in devices)
         return Answer("ok", shown, None, {"devices": devices})
     if shutil.which("nvidia-smi"):
@@ -215,12 +243,11 @@ def _mlflow(wanted: Wanted) -> Answer:
     if number is None:
         advice = "uv pip install mlflow; or tracking.uri=none"
         return Answer("warning", "not installed: runs are recorded in their directories only", advice)
-    if uri.startswith("sqlite:///") and not (file := Path(uri.removeprefix("sqlite:///"))).exists():
-        folder = _existing(file)
-        writable = folder.is_dir() and os.access(folder, os.W_OK)
-        if not writable:
-            return Answer("problem", f"{number}; {file} cannot be made", "name another store with tracking.uri=…")
-        return Answer("ok", f"{number}; {uri} will be made by the first run")
+    if (path := _store_not_to_be_asked(uri)) is not None:
+        nearest = _existing(path)
+        if not (nearest.is_dir() or path.is_file()) or not os.access(nearest, os.W_OK):
+            return Answer("problem", f"{number}; {path} cannot be written", "name another store with tracking.uri=…")
+        return Answer("ok", f"{number}; {uri} {'can be written' if path.is_dir() else 'will be made by the first run'}")
     advice = "start the server or correct tracking.uri; runs go on without it, and zskt_dist.replay uploads them later"
     if uri.startswith(("http://", "https://")) and (error := _refused(uri, 443 if uri.startswith("https") else 80)):
         return Answer("problem", f"{number}; {uri} does not answer: {error}", advice)
@@ -298,6 +325,16 @@ def _existing(path: Path) -> Path:
     """The path, or the nearest one above it that exists."""
     path = path.absolute()
     return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _store_not_to_be_asked(uri: str) -> Path | None:
+    """Of an SQLite file without tables, and of a folder: MLflow would make what is missing there."""
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///"))
+        return None if file.exists() and file.stat().st_size else file
+    is_folder = uri.startswith("file:") or ("://" not in uri and uri != "databricks")
+    allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")  # else it refuses, untouched
+    return Path(unquote(urlsplit(uri).path)) if is_folder and allowed else None
 
 
 def _granted_cores() -> float | None:

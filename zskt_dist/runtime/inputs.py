@@ -1,15 +1,18 @@
 """What networks read and answer: settled once, from the configuration, the data set and the teacher, for everything."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from zskt_dist.config.explain import explain
+from zskt_dist.config.inputs import Data
 from zskt_dist.data import ImageDataset, PseudoData, Standardise, open_dataset
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
@@ -22,6 +25,10 @@ from zskt_dist.runtime.world import World
 Said = tuple[str, object, Any]
 """Who says something: the key that names it and the key's value, and what is said; None: nothing."""
 
+_KEYS = ("data.image_shape", "data.num_classes", "data.mean")
+"""Of the facts of `Declared`, in its order."""
+_METADATA = ("image_shape", "num_classes", "mean", "std")
+"""What our files of weights say, by the names of `data`."""
 _ROUNDING = 1e-3
 """Numbers of a normalisation that are nearer are the same, written with fewer digits."""
 
@@ -37,6 +44,8 @@ class Inputs(NamedTuple):
     """Who says so: a configuration key, or the weights of a run."""
     dataset: ImageDataset | None
     """The real images, normalised so; None with `data.name=none`."""
+    guessed: tuple[str, ...] = ()
+    """Keys of which nobody says anything but the name of the teacher's architecture."""
 
     @property
     def mean_std(self) -> Statistics:
@@ -44,6 +53,22 @@ class Inputs(NamedTuple):
             return self.dataset.mean_std
         assert self.statistics, "without images nothing can be measured, so somebody has said it"
         return self.statistics
+
+    @property
+    def warning(self) -> str | None:
+        """Of what is guessed: the teacher's weights may have been trained on something else."""
+        if not self.guessed:
+            return None
+        said = {
+            "data.image_shape": f"data.image_shape={_shown(self.image_shape)}",
+            "data.num_classes": f"data.num_classes={self.num_classes}",
+            "data.mean": self.statistics and _words(self.statistics),
+        }
+        taken = " ".join(str(said[key]) for key in self.guessed)
+        return (
+            f"only the name of teacher.arch says {taken}: what such networks usually have; "
+            "say what you know of this teacher's weights (docs/inputs.md)"
+        )
 
     def standardise(self, device: torch.device) -> Standardise:
         return Standardise(*self.mean_std, device)
@@ -62,15 +87,37 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
     Raises:
         ConfigError: they contradict each other, nobody says something that is needed, or the data set is not there.
     """
-    config, data = job.config, job.config.data
+    config = job.config
     _check_use(job)
     read = partial(_declared_by_weights, job)
-    declared_by_weights = world.from_main(read) if world else read()
+    weights = world.from_main(read) if world else read()
+    dataset = None if config.data.name == "none" else open_dataset(config, needs_train=job.needs_training_images)
+    who, said = _said(config.data, dataset, weights)
+    measurable = dataset is not None and dataset.has_train
+    taken = _filled_by_arch(said, config.teacher.arch, measurable)
+    shape, classes, statistics = taken
+    if shape is None:
+        raise _unknown("data.image_shape", "how large the teacher's images are; give [channels, height, width]")
+    if classes is None:
+        raise _unknown("data.num_classes", "how many classes the teacher tells apart")
+    if statistics is None and not measurable:
+        raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
+    guessed = tuple(key for key, one, two in zip(_KEYS, said, taken, strict=True) if one is None and two is not None)
+    if "data.mean" in guessed:
+        who = "teacher.arch"
+    if statistics and len(statistics[0]) != shape.channels:
+        raise ConfigError("data.mean", statistics[0], f"comes from {who}; the images have {shape.channels} channels")
+    dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
+    return Inputs(shape, classes, statistics, who, dataset, guessed)
+
+
+def _said(
+    data: Data, dataset: ImageDataset | None, weights: Sequence[tuple[str, str, Declared]]
+) -> tuple[str, Declared]:
+    """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
 
     def by_weights(fact: str) -> Iterator[Said]:
-        return ((key, location, getattr(declared, fact)) for key, location, declared in declared_by_weights)
-
-    dataset = None if data.name == "none" else open_dataset(config, needs_train=job.needs_training_images)
+        return ((key, location, getattr(declared, fact)) for key, location, declared in weights)
 
     given = data.image_shape and ImageShape(*data.image_shape)
     shape: ImageShape | None = _settled(
@@ -95,22 +142,23 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
         ("data.name", data.name, dataset and dataset.statistics),
         *by_weights("statistics"),
     )
-    measurable = dataset is not None and dataset.has_train
-    if shape is None or classes is None or (statistics is None and not measurable):
-        declared = declared_by_arch(config.teacher.arch)
-        shape, classes = shape or declared.image_shape, classes or declared.num_classes
-        if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
-            who, statistics = "teacher.arch", declared.statistics
-    if shape is None:
-        raise _unknown("data.image_shape", "how large the teacher's images are; give [channels, height, width]")
-    if classes is None:
-        raise _unknown("data.num_classes", "how many classes the teacher tells apart")
-    if statistics is None and not measurable:
-        raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
-    if statistics and len(statistics[0]) != shape.channels:
-        raise ConfigError("data.mean", statistics[0], f"comes from {who}; the images have {shape.channels} channels")
-    dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
-    return Inputs(shape, classes, statistics, who, dataset)
+    return who, Declared(shape, classes, statistics)
+
+
+def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
+    """`said`, with what it lacks as an architecture declares it.
+
+    Args:
+        measurable: Whether there are train images, whose normalisation is measured instead.
+    """
+    shape, classes, statistics = said
+    if shape is not None and classes is not None and (statistics is not None or measurable):
+        return said
+    declared = declared_by_arch(arch)
+    shape, classes = shape or declared.image_shape, classes or declared.num_classes
+    if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
+        statistics = declared.statistics
+    return Declared(shape, classes, statistics)
 
 
 def _check_use(job: Job) -> None:
@@ -135,7 +183,7 @@ def _check_use(job: Job) -> None:
 
 def _declared_by_weights(job: Job) -> list[tuple[str, str, Declared]]:
     """What files of weights, and of pseudo-data, say that are there before the job begins: (name, location, what)."""
-    said = [(key, location, _declared_by_file(key, location)) for key, location in _weights(job)]
+    said = [(key, location, declared_by_file(key, location)) for key, location in _weights(job)]
     if job.learns_from_pseudo_data:
         about = PseudoData.open(folder := str(job.config.pseudo_data)).about
         statistics = tuple(about["mean"]), tuple(about["std"])
@@ -157,23 +205,31 @@ def _weights(job: Job) -> Iterator[tuple[str, str]]:
         yield "finetune.student", job.config.finetune.student
 
 
-def _declared_by_file(key: str, location: str) -> Declared:
-    """From the metadata of a safetensors file; nothing for files of other origin, and for one that is missing."""
-    if Path(location).suffix != ".safetensors":
-        return Declared()
+def declared_by_file(key: str, location: str) -> Declared:
+    """From the metadata of a safetensors file of ours; nothing for files of other origin, and for one that is missing.
+
+    Raises:
+        ConfigError: the file is damaged, or its metadata is none of ours.
+    """
     path = local_file(location, key)
     if not path.is_file():  # whoever reads the weights tells that
         return Declared()
     try:
-        about: Any = read_about(path)
-        shape, mean, std = (about.get(name) for name in ("image_shape", "mean", "std"))
-        return Declared(
-            image_shape=shape and ImageShape(*shape),
-            num_classes=about.get("num_classes"),
-            statistics=(tuple(mean), tuple(std)) if mean and std else None,
-        )
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        about = read_about(path)
+        said = Data.model_validate_json(json.dumps({name: about.get(name) for name in _METADATA}))
+        if len(said.mean or ()) != len(said.std or ()):
+            raise ValueError("its mean and std are not of equally many channels")
+    except ValidationError as error:
+        raise ConfigError(key, location, f"damaged or not safetensors: its metadata says {explain(error)}") from None
+    except OSError as error:
+        raise ConfigError(key, location, f"cannot be read: {error.strerror}") from None
+    except (SafetensorError, ValueError) as error:
         raise ConfigError(key, location, f"damaged or not safetensors: {error}") from None
+    return Declared(
+        image_shape=said.image_shape and ImageShape(*said.image_shape),
+        num_classes=said.num_classes,
+        statistics=(said.mean, said.std) if said.mean and said.std else None,
+    )
 
 
 def _settled(what: str, *said: Said) -> Any:

@@ -110,11 +110,18 @@ def read_network(
 
 
 def read_fitting(
-    config: Config, role: str, network: nn.Module, num_classes: int, path: Path | str, key: str
+    config: Config,
+    role: str,
+    network: nn.Module,
+    num_classes: int,
+    path: Path | str,
+    key: str,
+    *,
+    quiet: bool = False,
 ) -> dict[str, Tensor]:
-    """The weights of `path`, by the names of `network`; the rest as in `read_network`, and what it raises."""
+    """The weights of `path`, by the names of `network`; the rest as in `read_network` and `read_weights`."""
     file = local_file(str(path), key)
-    weights = read_weights(file, key, role)
+    weights = read_weights(file, key, role, quiet=quiet)
     section: Teacher | Student = getattr(config, role)
     about = read_about(file)
     for name, here in (("arch", section.arch), ("options", section.options)):

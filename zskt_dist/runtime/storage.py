@@ -10,7 +10,8 @@ import re
 import secrets
 import shutil
 from contextlib import suppress
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zskt_dist.errors import ConfigError
@@ -110,16 +111,30 @@ def check(location: str, key: str = "runs_dir") -> None:
 
 
 def check_writable(location: str, key: str = "runs_dir") -> None:
-    """Writes a small file to a URI and removes it; raises as `connect`, also where that fails."""
+    """Writes a small file to a URI and removes it, and the folders it took; raises as `connect`, also if that fails."""
+    from pyarrow import fs
+
     filesystem, path = connect(location, key)
     name = f"{path}/.zskt-doctor-{secrets.token_hex(4)}"
     try:
+        missing = _missing_folders(filesystem, path)
         filesystem.create_dir(path, recursive=True)
         with filesystem.open_output_stream(name) as file:
             file.write(b"written")
         filesystem.delete_file(name)
+        for folder in missing:
+            if not filesystem.get_file_info(fs.FileSelector(folder)):  # else: a run has begun there meanwhile
+                filesystem.delete_dir(folder)
     except OSError as error:
         raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
+
+
+def _missing_folders(filesystem: Any, path: str) -> list[str]:
+    """The folder, and those above it, as far as they are not there; the deepest first."""
+    from pyarrow import fs
+
+    folders = map(str, (PurePosixPath(path), *PurePosixPath(path).parents))
+    return list(takewhile(lambda folder: filesystem.get_file_info(folder).type == fs.FileType.NotFound, folders))
 
 
 def is_file(location: str, key: str) -> bool:

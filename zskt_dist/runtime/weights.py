@@ -20,6 +20,9 @@ from zskt_dist.runtime.state_dicts import AVERAGED, PLAIN, find_state_dicts, fit
 
 log = logging.getLogger(__name__)
 
+_SAFE_TORCH = "2.6"
+"""The first torch whose `weights_only=True` runs nobody's code."""
+
 
 def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) -> str:
     """Writes a safetensors file with `about` as metadata; returns the SHA-256 of the file, hex."""
@@ -54,12 +57,13 @@ def read_about(path: Path) -> dict[str, object]:
     return about if isinstance(about, dict) else {}
 
 
-def read_weights(path: Path, key: str, role: str = "") -> dict[str, Tensor]:
+def read_weights(path: Path, key: str, role: str = "", *, quiet: bool = False) -> dict[str, Tensor]:
     """A state dict from safetensors, or from what `torch.load(weights_only=True)` accepts; no fallback.
 
     Args:
         key: Configuration key that names the file, for messages.
         role: `teacher` or `student`, where the file may hold both.
+        quiet: Not to warn that the weights are a part of the file: somebody else tells.
 
     Raises:
         ConfigError: no such file, damaged, without weights, or a pickle that could run code.
@@ -70,7 +74,7 @@ def read_weights(path: Path, key: str, role: str = "") -> dict[str, Tensor]:
         is_safetensors = _is_safetensors(path)
     except OSError as error:
         raise ConfigError(key, str(path), f"cannot be read: {error.strerror}") from None
-    return _read_safetensors(path, key) if is_safetensors else _read_torch(path, key, role)
+    return _read_safetensors(path, key) if is_safetensors else _read_torch(path, key, role, quiet)
 
 
 def load_into(
@@ -108,7 +112,10 @@ def _read_safetensors(path: Path, key: str) -> dict[str, Tensor]:
         raise ConfigError(key, str(path), f"damaged or not safetensors: {_first_line(error)}") from None
 
 
-def _read_torch(path: Path, key: str, role: str) -> dict[str, Tensor]:
+def _read_torch(path: Path, key: str, role: str, quiet: bool) -> dict[str, Tensor]:
+    if torch.__version__ < _SAFE_TORCH:
+        problem = f"is not read with torch {torch.__version__}, which a file can make run code (CVE-2025-32434)"
+        raise ConfigError(key, str(path), f"{problem}; use torch {_SAFE_TORCH} or newer, or safetensors")
     try:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -123,7 +130,7 @@ def _read_torch(path: Path, key: str, role: str) -> dict[str, Tensor]:
         where = f"under {', '.join(PLAIN[:3])}, {AVERAGED[0]} and the like: save model.state_dict()"
         raise ConfigError(key, str(path), f"{problem} {where}")
     chosen, rest = found[0], ", ".join(each.place for each in found[1:] if each.place)
-    if chosen.place:
+    if chosen.place and not quiet:
         log.warning(
             "%s=%s: takes the weights under %s%s", key, path, chosen.place, rest and f", not those under {rest}"
         )

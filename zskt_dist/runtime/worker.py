@@ -73,7 +73,10 @@ class Worker:
     @cached_property
     def inputs(self) -> Inputs:
         """All workers ask for it together first."""
-        return open_inputs(self.job, self.world)
+        inputs = open_inputs(self.job, self.world)
+        if self.world.is_main and inputs.warning:
+            log.warning("%s", inputs.warning)
+        return inputs
 
     def run(self) -> None:
         """Runs the job's command to its end; the result is in the run directory.
@@ -273,6 +276,7 @@ class Worker:
             "num_classes": self.inputs.num_classes,
             "mean": mean,
             "std": std,
+            "normalised_by": self.inputs.normalised_by,
         }
         with averaged_statistics(network, self.world):
             if not self.world.is_main:

@@ -17,6 +17,7 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
+from zskt_dist.engine import Engine
 from zskt_dist.models import ImageShape, TappedNetwork, keep_activations
 from zskt_dist.runtime.attention import pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
@@ -77,11 +78,25 @@ class ZeroShotTask:
         unused = may_not_use_all(student, image_shape, world)
         tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
         self.picks.apply(generator, tapped_teacher, tapped_student)
-        rates = config.optimizer.generator_lr, config.optimizer.student_lr
-        self.engines = {
+        self.engines = self._engines(generator, tapped_student, unused)
+        self.transfer = self._transfer(tapped_teacher)
+        self._recorded: RecordedTransfer | None = None
+        if self.picks.cuda_graphs:
+            self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.transfer.step
+        self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
+
+    def _engines(self, generator: nn.Module, student: nn.Module, unused: bool) -> dict[str, Engine]:
+        """Of both trained networks; `unused`: the student may have parameters without a part in its answer."""
+        config = self._config
+        networks = {
+            "generator": (generator, config.optimizer.generator_lr),
+            "student": (student, config.optimizer.student_lr),
+        }
+        return {
             name: new_engine(
                 config,
-                world,
+                self._world,
                 network,
                 partial(self._adam, learning_rate),
                 partial(cosine_decay, iterations=self.iterations),
@@ -90,31 +105,25 @@ class ZeroShotTask:
                 bfloat16=self.picks.autocast is not None,
                 find_unused_parameters=name == "student" and unused,
             )
-            for name, network, learning_rate in zip(
-                ("generator", "student"), (generator, tapped_student), rates, strict=True
-            )
+            for name, (network, learning_rate) in networks.items()
         }
-        self.transfer = ZeroShotTransfer(
+
+    def _transfer(self, teacher: TappedNetwork) -> ZeroShotTransfer:
+        config, loss = self._config, self._config.loss
+        return ZeroShotTransfer(
             self.engines["generator"],
             self.engines["student"],
-            tapped_teacher,
-            gap=belief_gap(
-                config.loss.divergence, temperature=config.loss.temperature, reduction=config.loss.reduction
-            ),
-            beta=config.loss.beta if self.attention.pairs else 0.0,
-            attention=config.loss.attention,
+            teacher,
+            gap=belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction),
+            beta=loss.beta if self.attention.pairs else 0.0,
+            attention=loss.attention,
             generator_steps=config.transfer.generator_steps,
             student_steps=config.transfer.student_steps,
             pseudo_batch=config.transfer.pseudo_batch,
             generator_step_statistics=config.transfer.generator_step_statistics == "update",
-            terms=_generator_terms(config, tapped_teacher),
+            terms=_generator_terms(config, teacher),
             micro_batch=config.engine.micro_batch,
         )
-        self._recorded: RecordedTransfer | None = None
-        if self.picks.cuda_graphs:
-            self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
-        self._step = self._recorded.step if self._recorded else self.transfer.step
-        self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
     @property
     def speed(self) -> str:

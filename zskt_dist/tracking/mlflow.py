@@ -53,7 +53,10 @@ def tracking_uri(configured: str | None) -> str | None:
 
 
 def check_reachable(uri: str) -> None:
-    """Asks the store something small, which changes nothing; raises whatever MLflow raises."""
+    """Asks the store something small; raises whatever MLflow raises.
+
+    MLflow makes what is missing of a store: the tables of an empty database, a folder with a default experiment.
+    """
     _client(uri).search_experiments(max_results=1)
 
 
