@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from zskt_dist.data import ImageDataset, PseudoData, Standardise, open_dataset
+from zskt_dist.data import ImageDataset, Standardise, open_dataset
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
 from zskt_dist.runtime.directory import RunDirectory
