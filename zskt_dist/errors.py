@@ -35,9 +35,9 @@ class Interrupted(UserError):
         super().__init__(f"{where}; the same command continues from there")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'a' or 'b'?`, for the end of a message, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """`; did you mean 'a' or 'b'?`, with `most` words at most, or nothing when no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

@@ -52,10 +52,10 @@ def test_only_a_few_keys_lead_to_weights() -> None:
     """In twenty mappings, each of which holds the next one three times, there would be billions of ways."""
     inside: dict[str, Any] = RIGHT
     for _ in range(3):
-        inside = {key: inside for key in ("state_dict", "model", "net")}
+        inside = dict.fromkeys(("state_dict", "model", "net"), inside)
     assert len({found.place for found in find_state_dicts(inside)}) == 27
     for _ in range(17):
-        inside = {key: inside for key in ("state_dict", "model", "net")}
+        inside = dict.fromkeys(("state_dict", "model", "net"), inside)
     assert list(find_state_dicts(inside)) == []
 
 
