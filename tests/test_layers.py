@@ -6,6 +6,8 @@ import pytest
 
 from zskt_dist.layers import main
 
+MINE = "tests.support.user_networks"
+
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,11 +55,17 @@ def test_layers_of_both_networks_of_a_configuration(tmp_path: Path, capsys: pyte
         (["lenet", "--config", "c.yaml"], "one architecture"),
         (["--config", "missing.yaml"], "no such file"),
         (["student.arch=wrm"], "student.arch"),
+        (["torchvision:squeezenet1_1", "--image-shape", "1,8,8"], "cannot take images of 1x8x8"),
+        ([f"{MINE}:two_classes", "--image-shape", "1,8,8"], "returns logits of 2 classes, and the data has 10; change"),
+        (["student.arch=torchvision:squeezenet1_1"], "student.arch='torchvision:squeezenet1_1': cannot take images"),
+        ([f"student.arch={MINE}:Misdeclared"], "declares attention_layers 'conv3'"),
     ],
 )
 def test_mistakes(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    assert part in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("shape", ["3,32", "3,32,0", "3x32x32", "a"])
@@ -66,3 +74,9 @@ def test_an_image_shape_that_is_none(shape: str, capsys: pytest.CaptureFixture[s
         main(["lenet", "--image-shape", shape])
     assert ended.value.code == 2
     assert "C,H,W" in capsys.readouterr().err
+
+
+def test_images_of_a_network_of_imagenet(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their size is that which timm says, and not the 3x32x32 of others."""
+    assert main(["timm:test_resnet"]) == 0
+    assert "images of 3x160x160" in capsys.readouterr().out

@@ -1,7 +1,8 @@
 """Errors meant for the person who started the command: one clear line, exit code 2, no traceback."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
@@ -32,6 +33,12 @@ class Interrupted(UserError):
         self.iteration, self.iterations = iteration, iterations
         where = f"stopped at iteration {iteration} of {iterations}" if iterations else "stopped before it began"
         super().__init__(f"{where}; the same command continues from there")
+
+
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """`; did you mean 'a' or 'b'?`, with `most` words at most, or nothing when no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def guarded(run: Callable[[], None]) -> int:

@@ -18,7 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     parser.add_argument(
-        "--image-shape", metavar="C,H,W", type=_image_shape, help="default: 3,32,32; of a configuration: its data's"
+        "--image-shape",
+        metavar="C,H,W",
+        type=_image_shape,
+        help="default: what timm or torchvision says, else 3,32,32; of a configuration: its data's",
     )
     parser.add_argument("--classes", metavar="N", type=int, help="default: 10; of a configuration: its data's")
     parser.add_argument("--all", action="store_true", help="list all modules")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from zskt_dist.config import load_config
-from zskt_dist.config.explain import did_you_mean
 from zskt_dist.errors import ConfigError, UserError
 
 # overrides, dotted key, its value as Python shows it, words of the hint
@@ -194,14 +193,6 @@ def test_one_problem_of_a_union_counts_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, ["data.mean=grey"])
     assert "more" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [("digit", "; did you mean 'digits'?"), ("beta", "; did you mean 'beta'?"), ("zzz", "")],
-)
-def test_did_you_mean(word: str, hint: str) -> None:
-    assert did_you_mean(word, ["digits", "beta", "gamma"]) == hint
 
 
 @pytest.mark.parametrize(

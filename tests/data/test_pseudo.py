@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.support.pseudo import about_pseudo_data, random_pseudo, write_pseudo_data
-from zskt_dist.data import PseudoBatches, PseudoData
+from zskt_dist.data.pseudo import PseudoBatches, PseudoData
 from zskt_dist.data.pseudo_shards import Pseudo, read_shard, shard_range
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape

@@ -40,6 +40,12 @@ def _with(change: Callable[[Weights], object]) -> Weights:
     return weights
 
 
+def _within_itself() -> dict[str, object]:
+    checkpoint: dict[str, object] = {"epoch": 3}
+    checkpoint["model"] = checkpoint
+    return checkpoint
+
+
 def _file(folder: Path, name: str, content: object) -> str:
     """`teacher.checkpoint=…` of a file with this content."""
     path = folder / name
@@ -103,6 +109,11 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
         lambda _: f"teacher.arch={MINE}:two_classes",
         "teacher.arch",
         "returns logits of 2 classes, and the data has 10",
+    ),
+    "attention layers that are not there": (
+        lambda _: f"student.arch={MINE}:Misdeclared",
+        "student.arch",
+        "declares attention_layers 'conv3': no such layer",
     ),
     "feature maps": (lambda _: f"student.arch={MINE}:feature_maps", "student.arch", "where logits are expected"),
     "weights of other classes": (
@@ -175,6 +186,11 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
         lambda f: _file(f, "t.pt", {"a\nerror: b": torch.zeros(1)}),
         "teacher.checkpoint",
         r"unexpected: 'a\nerror: b'",
+    ),
+    "checkpoint within itself": (
+        lambda f: _file(f, "t.pt", _within_itself()),
+        "teacher.checkpoint",
+        "found only: epoch, model",
     ),
     "list": (lambda f: _file(f, "t.pt", [1, 2]), "teacher.checkpoint", "found only: list"),
     "no data": (lambda f: f"data.name=cifar10 data.root={f}", "data.root", "cifar-10-batches-py"),

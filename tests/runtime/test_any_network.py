@@ -161,3 +161,30 @@ def test_code_that_needs_numbers_is_outlined_with_numbers() -> None:
     config = load_config(None, [f"student.arch={CAREFUL}"])
     networks = outlines(config, ["teacher", "student"], ImageShape(1, 8, 8), 10)
     assert {parameter.device.type for network in networks.values() for parameter in network.parameters()} == {"meta"}
+
+
+CONSTANTS = """
+import torch
+from torch import nn
+
+MEAN = torch.tensor([0.5, 0.25])
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(2, num_classes)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1)[:, :2] - MEAN)
+"""
+
+
+def test_a_module_that_is_first_imported_for_an_outline_keeps_its_constants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "networks_with_constants.py").write_text(CONSTANTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    config, shape = load_config(None, ["student.arch=networks_with_constants:Net"]), ImageShape(1, 8, 8)
+    outlines(config, ["student"], shape, 10)
+    student = new_network(config, "student", shape, 10)
+    assert torch.equal(student(torch.full((1, *shape), 0.5)), student.fc(torch.tensor([[0.0, 0.25]])))

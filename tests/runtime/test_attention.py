@@ -89,6 +89,43 @@ def test_declared_layers_that_do_not_pair_one_by_one_pair_by_size() -> None:
     assert raised.value.key == "loss.attention_layers"
 
 
+class _Pair(nn.Module):
+    """Gives its input twice."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class _Declaring(nn.Module):
+    """Maps of 8x8, a part that gives two tensors, and one that is not used."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.attention_layers = names
+        self.conv1, self.pair = nn.Conv2d(1, 3, 3, padding=1), _Pair()
+        self.unused, self.fc = nn.Linear(3, 3), nn.Linear(3, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pair(self.conv1(x))[0].mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("overrides", [(), ("loss.attention_layers=[0]",)])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("conv2", "no such layer; did you mean 'conv1'?"),
+        ("unused", "takes no part in a forward pass"),
+        ("pair", "gives no single tensor"),
+        ("fc", "gives [B, 10], where maps are [B, C, H, W]"),
+    ],
+)
+def test_declared_layers_that_cannot_be_compared(name: str, problem: str, overrides: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _pair(_Declaring("conv1"), _Declaring("conv1", name), *overrides, "student.arch=mine:net")
+    assert str(raised.value) == f"student.arch='mine:net': declares attention_layers {name!r}: {problem}"
+    assert _names(_pair(_Declaring("conv1"), _Declaring("conv1"), *overrides)) == [("conv1", "conv1")]
+
+
 def test_families_of_torchvision() -> None:
     shape = ImageShape(3, 32, 32)
     teacher, student = torchvision.models.resnet18(num_classes=10), torchvision.models.mobilenet_v2(num_classes=10)
@@ -176,7 +213,6 @@ def _map(network: nn.Sequential, until: str, x: Tensor, size: int) -> Tensor:
 )
 def test_attention_term_against_a_direct_computation(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     build: tuple[Callable[[], nn.Sequential], Callable[[], nn.Sequential]],
     overrides: tuple[str, ...],
     expected: list[tuple[str, str, int]] | None,
@@ -207,7 +243,7 @@ def test_attention_term_against_a_direct_computation(
     ]
 
 
-def test_nothing_that_fits_is_as_beta_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_fits_is_as_beta_0(tmp_path: Path) -> None:
     states = []
     for overrides in ((), ("loss.beta=0",), ("loss.taps=none",)):
         torch.manual_seed(3)
@@ -220,7 +256,7 @@ def test_nothing_that_fits_is_as_beta_0(tmp_path: Path, monkeypatch: pytest.Monk
         assert all(torch.equal(value, states[0][name]) for name, value in state.items())
 
 
-def test_micro_batches_pair_as_whole_batches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batches_pair_as_whole_batches_do(tmp_path: Path) -> None:
     """Without batch norm the term is a mean over images, so four and four images give that of eight."""
     values = []
     for micro_batch in ("null", "4"):

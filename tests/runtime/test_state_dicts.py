@@ -47,6 +47,18 @@ def test_nested_weights_are_found(tmp_path: Path, loaded: Any, place: str, caplo
     assert (f"takes the weights under {place}" in caplog.text) == bool(place)
 
 
+@pytest.mark.timeout(10)
+def test_only_a_few_keys_lead_to_weights() -> None:
+    """In twenty mappings, each of which holds the next one three times, there would be billions of ways."""
+    inside: dict[str, Any] = RIGHT
+    for _ in range(3):
+        inside = dict.fromkeys(("state_dict", "model", "net"), inside)
+    assert len({found.place for found in find_state_dicts(inside)}) == 27
+    for _ in range(17):
+        inside = dict.fromkeys(("state_dict", "model", "net"), inside)
+    assert list(find_state_dicts(inside)) == []
+
+
 def test_what_was_not_taken_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"model_ema": OTHER, "model": RIGHT}, tmp_path / "t.pt")
     read_weights(tmp_path / "t.pt", KEY)

@@ -64,6 +64,15 @@ def two_classes() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
 
 
+class Misdeclared(nn.Sequential):
+    """Tells of a layer that it does not have."""
+
+    attention_layers = ("0", "conv3")
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, num_classes))
+
+
 def feature_maps() -> nn.Module:
     return nn.Conv2d(1, 4, 3)
 

@@ -12,9 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from zskt_dist.config.execution import speed_preset
-from zskt_dist.config.explain import did_you_mean, explain
+from zskt_dist.config.explain import explain
 from zskt_dist.config.schema import Config, flatten
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError, UserError, did_you_mean
 
 Tree = dict[str, Any]
 

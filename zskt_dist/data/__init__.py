@@ -1,15 +1,15 @@
-"""Real images, for training teachers and for evaluation, which the transfer never reads; and pseudo-data."""
+"""Real images, for training teachers and for evaluation, which the transfer never reads.
+
+Importing it takes neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
+"""
 
 from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device
 from zskt_dist.data.classes import class_names
 from zskt_dist.data.images import ImageDataset, Split, Standardise
-from zskt_dist.data.pseudo import PseudoBatches, PseudoData
 from zskt_dist.data.sources import open_dataset
 
 __all__ = [
     "ImageDataset",
-    "PseudoBatches",
-    "PseudoData",
     "Split",
     "Standardise",
     "TrainingBatches",

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from zskt_dist.files import write_atomic_with
 
@@ -151,6 +150,8 @@ def _pngs(pixels: np.ndarray, mean: list[float], std: list[float]) -> pa.Array:
 
 def _png(image: np.ndarray) -> bytes:
     """[C, H, W] bytes as a PNG file."""
+    from PIL import Image  # late: workers that write no images do without
+
     buffer = io.BytesIO()
     Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, format="PNG")
     return buffer.getvalue()

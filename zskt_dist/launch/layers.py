@@ -9,11 +9,21 @@ from torch import nn
 
 from zskt_dist.config import Config, load_config
 from zskt_dist.errors import UserError
-from zskt_dist.models import ImageShape, Layer, build_network, candidates, declared_by_arch, last_of_each_size, observe
+from zskt_dist.models import (
+    ImageShape,
+    Layer,
+    NetworkError,
+    ask,
+    build_network,
+    candidates,
+    declared_by_arch,
+    last_of_each_size,
+    observe,
+)
 from zskt_dist.runtime.attention import pair_automatically
 from zskt_dist.runtime.inputs import open_inputs
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.networks import outlines
 
 
 def list_layers(
@@ -32,7 +42,7 @@ def list_layers(
         everything: All modules instead of those with attention maps.
 
     Raises:
-        UserError: there is no such network or configuration.
+        UserError: there is no such network or configuration, or it cannot take these images.
     """
     names = [word for word in words if "=" not in word]
     shape = ImageShape(*image_shape) if image_shape else None
@@ -50,6 +60,10 @@ def list_layers(
             network = build_network(names[0], shape, num_classes or 10)
         except ValueError as error:
             raise UserError(f"{names[0]!r}: {error}") from None
+        try:
+            ask(network, shape)
+        except NetworkError as error:
+            raise UserError(f"{names[0]!r}: {error}; change --image-shape or --classes") from None
         last = last_of_each_size(candidates(network, shape)).values()
         title = f"{names[0]}, images of {_times(shape)}"
         console.print(_table(title, network, shape, {layer.name: "*" for layer in last}, everything))
@@ -58,8 +72,8 @@ def list_layers(
 
 def _print_pair(config: Config, shape: ImageShape, num_classes: int, everything: bool, console: Console) -> None:
     """Both networks; what would be compared has the same number in both tables."""
-    teacher, student = (new_network(config, role, shape, num_classes) for role in ("teacher", "student"))
-    attention = pair_automatically(teacher, student, shape, resize=config.loss.resize_maps)
+    teacher, student = outlines(config, ("teacher", "student"), shape, num_classes).values()
+    attention = pair_automatically(config, teacher, student, shape)
     tables = [
         _table(f"{role} {getattr(config, role).arch}", network, shape, _numbers(names), everything)
         for role, network, names in (("teacher", teacher, attention.teacher), ("student", student, attention.student))

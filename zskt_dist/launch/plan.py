@@ -11,7 +11,8 @@ from rich.table import Table
 from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, PseudoData, balanced_subset
+from zskt_dist.data import ImageDataset, balanced_subset
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from zskt_dist.data import PseudoData
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import write_atomic
 from zskt_dist.launch.driver import synthesize

@@ -1,12 +1,13 @@
 """Making a network from a callable and keyword arguments, with errors that name the wrong ones."""
 
-import difflib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from zskt_dist.errors import did_you_mean
 
 Options = Mapping[str, Any]
 """Keyword arguments of a network, from its configuration."""
@@ -52,12 +53,6 @@ def construct(make: Callable[..., Any], given: Options, options: Options) -> Any
         raise
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'a' or 'b'?`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
 def told(error: Exception) -> str:
     """An exception of somebody else's code on one line, with the place where it was raised."""
     text = " ".join(str(error).split())[:300]
@@ -81,4 +76,4 @@ def _what_it_takes(make: Callable[..., Any], given: Options, wrong: str) -> str:
     if not parameters or any(each.kind == each.VAR_KEYWORD for each in parameters):
         return ""
     names = [each.name for each in parameters if each.name not in given]
-    return (f"; it takes {', '.join(names)}" if names else "; it takes no options") + near(wrong, names)
+    return (f"; it takes {', '.join(names)}" if names else "; it takes no options") + did_you_mean(wrong, names)

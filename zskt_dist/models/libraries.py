@@ -4,7 +4,8 @@ from typing import Any, cast
 
 from torch import nn
 
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, near
+from zskt_dist.errors import did_you_mean
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct
 
 
 def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
@@ -18,7 +19,7 @@ def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Opt
     except ImportError:
         raise NetworkError("needs timm: uv pip install timm") from None
     if ":" in name or not timm.is_model(name):  # timm would fetch what "hf-hub:…" names
-        raise NetworkError(f"timm has no network {name!r}{near(name, timm.list_models())}")
+        raise NetworkError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models(), most=3)}")
     _refuse(options, "pretrained", "checkpoint_path", "num_classes", "in_chans")
     given: dict[str, Any] = {"pretrained": False, "in_chans": image_shape.channels, "num_classes": num_classes}
     if timm.models.get_pretrained_cfg_value(name, "fixed_input_size") and "img_size" not in options:
@@ -39,7 +40,7 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
         raise NetworkError("needs torchvision: uv pip install torchvision") from None
     known = models.list_models(module=models)
     if name.lower() not in known:
-        raise NetworkError(f"torchvision has no classifier {name!r}{near(name.lower(), known)}")
+        raise NetworkError(f"torchvision has no classifier {name!r}{did_you_mean(name.lower(), known, most=3)}")
     _refuse(options, "weights", "num_classes")
     given: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name.lower().startswith("vit_") and "image_size" not in options:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, near, told
+from zskt_dist.errors import did_you_mean
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, told
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
@@ -126,7 +127,7 @@ def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options)
     elif arch == "vgg11":
         make, given = VGG11, sized
     else:
-        raise NetworkError(f"unknown architecture; known are {KNOWN}{near(arch, _EXAMPLES)}")
+        raise NetworkError(f"unknown architecture; known are {KNOWN}{did_you_mean(arch, _EXAMPLES)}")
     try:
         return construct(make, given, options)
     except TypeError as error:  # an option of another type

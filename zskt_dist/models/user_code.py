@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, construct, near, signature_of, told
+from zskt_dist.errors import did_you_mean
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, construct, signature_of, told
 
 
 def from_import_path(path: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
@@ -42,11 +43,12 @@ def _imported(path: str) -> Any:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        with torch.random.fork_rng(devices=[]):  # a module that draws would do so at its first import only
+        # It runs once: it shall take no numbers from the networks' seed, nor leave constants on the meta device.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name + ".").startswith(error.name + "."):
-            close = near(module_name, (file.stem for file in Path.cwd().glob("*.py")))
+            close = did_you_mean(module_name, (file.stem for file in Path.cwd().glob("*.py")))
             raise NetworkError(
                 f"there is no module {error.name!r} in this folder, on PYTHONPATH or installed{close}"
             ) from None
@@ -56,7 +58,7 @@ def _imported(path: str) -> Any:
     for name in attributes.split("."):
         if not hasattr(found, name):
             public = [each for each in dir(found) if not each.startswith("_") and callable(getattr(found, each))]
-            raise NetworkError(f"{module_name} has no {name!r}{near(name, public)}")
+            raise NetworkError(f"{module_name} has no {name!r}{did_you_mean(name, public)}")
         found = getattr(found, name)
     if not callable(found):
         raise NetworkError(f"is {_kind(found)}, and something to call is needed that returns a torch.nn.Module")

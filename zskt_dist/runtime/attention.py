@@ -1,14 +1,13 @@
 """Which layers of teacher and student have their attention maps compared: as a configuration names them, or by size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from zskt_dist.config import Config
-from zskt_dist.config.explain import did_you_mean
-from zskt_dist.errors import ConfigError
+from zskt_dist.errors import ConfigError, did_you_mean
 from zskt_dist.models import (
     ImageShape,
     Layer,
@@ -62,13 +61,14 @@ def pair_layers(
         weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
 
     Raises:
-        ConfigError: a layer that is asked for does not exist or gives no map, or maps asked for differ in size.
+        ConfigError: a layer that is asked for or declared does not exist or gives no map, or maps asked for differ in
+            size.
     """
     loss, beta = config.loss, getattr(config, weight).beta
     if not beta:
         return Attention()
     if loss.taps.teacher is None and loss.attention_layers is None:
-        return pair_automatically(teacher, student, image_shape, resize=loss.resize_maps)
+        return pair_automatically(config, teacher, student, image_shape)
     find = _at_positions if loss.taps.teacher is None else _named
     of_teacher = find(config, "teacher", teacher, image_shape)
     of_student = find(config, "student", student, image_shape)
@@ -79,17 +79,20 @@ def pair_layers(
     return Attention(pairs)
 
 
-def pair_automatically(
-    teacher: nn.Module, student: nn.Module, image_shape: ImageShape, *, resize: bool = False
-) -> Attention:
-    """`loss.taps: auto`: all layers that both networks declare, where their sizes agree, else the last of each size."""
-    networks = teacher, student
-    seen = [{layer.name: layer for layer in observe(network, image_shape)} for network in networks]
-    told = [[layers[name] for name in declared(network)] for network, layers in zip(networks, seen, strict=True)]
+def pair_automatically(config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape) -> Attention:
+    """`loss.taps: auto`: all layers that both networks declare, where their sizes agree, else the last of each size.
+
+    Raises:
+        ConfigError: a network declares a layer that does not exist or gives no map.
+    """
+    networks = {"teacher": teacher, "student": student}
+    resize = config.loss.resize_maps
+    seen = {role: _seen(network, image_shape) for role, network in networks.items()}
+    told = [_declared(config, role, network, image_shape, seen[role]) for role, network in networks.items()]
     if all(told) and [layer.size for layer in told[0]] == [layer.size for layer in told[1]]:
         return Attention(tuple(zip(*told, strict=True)))
     of_teacher, of_student = (
-        candidates(network, image_shape, list(layers.values())) for network, layers in zip(networks, seen, strict=True)
+        candidates(network, image_shape, list(seen[role].values())) for role, network in networks.items()
     )
     pairs = tuple(pair_by_size(of_teacher, of_student, resize=resize))
     if pairs and not all(told):
@@ -123,26 +126,24 @@ def tap_pair(
 
 def _at_positions(config: Config, role: str, network: nn.Module, image_shape: ImageShape) -> list[Layer]:
     """`loss.attention_layers`, of those that the network declares."""
-    names, chosen = declared(network), config.loss.attention_layers or ()
-    if any(position >= len(names) for position in chosen):
-        problem = f"{role} has {len(names)} block outputs, numbered from 0"
+    layers = _declared(config, role, network, image_shape, _seen(network, image_shape))
+    chosen = config.loss.attention_layers or ()
+    if any(position >= len(layers) for position in chosen):
+        problem = f"{role} has {len(layers)} block outputs, numbered from 0"
         raise ConfigError(
-            "loss.attention_layers", list(chosen), problem if names else f"{role} declares none; use loss.taps"
+            "loss.attention_layers", list(chosen), problem if layers else f"{role} declares none; use loss.taps"
         )
-    seen = {layer.name: layer for layer in observe(network, image_shape)}
-    return [seen[names[position]] for position in chosen]
+    return [layers[position] for position in chosen]
 
 
 def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShape) -> list[Layer]:
     """`loss.taps.teacher` or `loss.taps.student`."""
-    seen = {layer.name: layer for layer in observe(network, image_shape)}
+    seen = _seen(network, image_shape)
     chosen: tuple[str, ...] = getattr(config.loss.taps, role) or ()
     for name in chosen:
-        if name not in seen:
-            there = name in dict(network.named_modules())
-            problem = "takes no part in a forward pass" if there else f"no such layer{did_you_mean(name, list(seen))}"
-        else:
-            problem = _unfit(seen[name], image_shape)
+        problem = _unfit(name, network, seen, image_shape)
+        if not problem and max(seen[name].size) == 1:
+            problem = "gives maps of a single pixel, which are all alike"
         if problem:
             section = getattr(config, role)
             named = "arch" in section.model_fields_set  # else the network may be one that was given, as from Python
@@ -151,8 +152,28 @@ def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShap
     return [seen[name] for name in chosen]
 
 
-def _unfit(layer: Layer, image_shape: ImageShape) -> str:
-    """Why its output is no attention map; empty where it is one."""
+def _declared(
+    config: Config, role: str, network: nn.Module, image_shape: ImageShape, seen: Mapping[str, Layer]
+) -> list[Layer]:
+    """What the network itself tells; raises ConfigError where it is wrong about a layer."""
+    for name in declared(network):
+        if problem := _unfit(name, network, seen, image_shape):
+            problem = f"declares attention_layers {name!r}: {problem}"
+            raise ConfigError(f"{role}.arch", getattr(config, role).arch, problem)
+    return [seen[name] for name in declared(network)]
+
+
+def _seen(network: nn.Module, image_shape: ImageShape) -> dict[str, Layer]:
+    """By name, in the order of `observe`."""
+    return {layer.name: layer for layer in observe(network, image_shape)}
+
+
+def _unfit(name: str, network: nn.Module, seen: Mapping[str, Layer], image_shape: ImageShape) -> str:
+    """Why a layer gives no attention maps; empty where it does, be they of one pixel."""
+    if name not in seen:
+        there = name in dict(network.named_modules())
+        return "takes no part in a forward pass" if there else f"no such layer{did_you_mean(name, seen)}"
+    layer = seen[name]
     if layer.output is None:
         return "gives no single tensor"
     shape = ", ".join(["B", *map(str, layer.output[1:])])
@@ -161,7 +182,7 @@ def _unfit(layer: Layer, image_shape: ImageShape) -> str:
     if len(layer.output) != 4:
         tokens = ", the tokens of a transformer" if len(layer.output) == 3 else ""
         return f"gives [{shape}]{tokens}, where maps are [B, C, H, W]"
-    return "gives maps of a single pixel, which are all alike" if max(layer.size) == 1 else ""
+    return ""
 
 
 def _last(layers: Sequence[Layer]) -> str:

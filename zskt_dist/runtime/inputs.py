@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 
 from zskt_dist.config.explain import explain
 from zskt_dist.config.inputs import Data
-from zskt_dist.data import ImageDataset, PseudoData, Standardise, open_dataset
+from zskt_dist.data import ImageDataset, Standardise, open_dataset
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
 from zskt_dist.runtime.directory import RunDirectory

@@ -13,7 +13,7 @@ from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.matching import Matching
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
-from zskt_dist.data import PseudoBatches, PseudoData
+from zskt_dist.data.pseudo import PseudoBatches, PseudoData
 from zskt_dist.models import TappedNetwork
 from zskt_dist.runtime.engines import new_engine
 from zskt_dist.runtime.inputs import Inputs

@@ -17,28 +17,31 @@ AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema",
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 """What DDP, torch.compile and wrappers such as Lightning's put before all names."""
 
+_DEPTH = 3
+"""Keys on the way to a state dict; somebody's file may hold mappings without end, or one within itself."""
 _SHOWN = 3
 
 
 class Found(NamedTuple):
-    """A state dict, and the keys that lead to it: `""` at the top, else `a` or `a.b`."""
+    """A state dict, and the keys that lead to it: `""` at the top, else `a`, `a.b` or `a.b.c`."""
 
     place: str
     weights: dict[str, Tensor]
 
 
-def find_state_dicts(loaded: object, role: str = "") -> Iterator[Found]:
+def find_state_dicts(loaded: object, role: str = "", depth: int = _DEPTH) -> Iterator[Found]:
     """The state dicts in a checkpoint, the preferred one first: those named after the role, plain ones, averaged ones.
 
     Args:
         role: `teacher` or `student`.
+        depth: How many keys may lead there.
     """
     if not isinstance(loaded, Mapping):
         return
     first = [f"{role}_state_dict", role]
     for key in [*first, *(key for key in PLAIN if key not in first), *AVERAGED]:
-        if isinstance(loaded.get(key), Mapping):
-            for place, weights in find_state_dicts(loaded[key], role):
+        if depth and isinstance(loaded.get(key), Mapping):
+            for place, weights in find_state_dicts(loaded[key], role, depth - 1):
                 yield Found(f"{key}.{place}".rstrip("."), weights)
     tensors = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if tensors:
