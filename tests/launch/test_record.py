@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.support.configs import TINY
-from zskt_dist import cli, export, replay
+from zskt_dist import cli, export
 from zskt_dist.files import read_json
 from zskt_dist.launch import record
 
@@ -50,10 +50,10 @@ def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
     assert "the model cannot be logged" in caplog.text
     address = read_json(tmp_path / "runs/digits/run/mlflow.json")
     assert address["complete"]
-    assert replay.main(["runs/digits/run"]) == 0
     capsys.readouterr()
     assert export.main(["runs/digits/run", "--to", "mlflow"]) == 2
-    assert capsys.readouterr().err.startswith("error: the model cannot be logged in MLflow, as torch.export writes it: ")
+    *_, said = capsys.readouterr().err.splitlines()  # before it torch's own warning
+    assert said.startswith("error: the model cannot be logged in MLflow, as torch.export writes it: ")
     assert "cannot be reached" not in caplog.text
     run = MlflowClient(tracking_uri=store).get_run(address["run_id"])
     assert run.info.status == "FINISHED"

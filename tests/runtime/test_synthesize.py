@@ -148,7 +148,7 @@ def test_a_stop_leaves_whole_shards_and_the_next_command_makes_the_others(
     directory, _ = run
     monkeypatch.setattr("zskt_dist.runtime.stopping._FILE_POLL_SECONDS", 0.0)
     directory.stop.touch()
-    with pytest.raises(Interrupted, match="^stopped at shard 1 of 3$"):
+    with pytest.raises(Interrupted, match=r"^stopped at shard 1 of 3$"):
         _make(ALONE, run, tmp_path / "stopped")
     directory.stop.unlink()
     written = _files(tmp_path / "stopped")
