@@ -4,11 +4,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from zskt_dist import __main__ as entry
-from zskt_dist import pretrain, train
+from zskt_dist import evaluate, pretrain, synthesize, toy, train
 from zskt_dist.cli import guarded
 from zskt_dist.config import load_config
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
@@ -127,6 +128,41 @@ def test_exit_codes(raised: BaseException | None, code: int, said: str, capsys: 
     assert guarded(run) == code
     assert capsys.readouterr().err == said
     assert EXIT_INTERRUPTED == 143
+
+
+def test_who_starts_over_continues_without_that(capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        raise Interrupted(1, 3, "shard")
+
+    assert guarded(run, fresh=True) == 143
+    said = "stopped at shard 1 of 3; the same command without --fresh continues from there\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("verb", "inner", "arguments"),
+    [
+        (train, "zskt_dist.cli._train", []),
+        (evaluate, "zskt_dist.evaluate._evaluate", ["run"]),
+        (synthesize, "zskt_dist.synthesize._synthesize", ["run"]),
+        (toy, "zskt_dist.toy._toy", []),
+    ],
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_every_command_that_starts_over_says_so(
+    verb: ModuleType,
+    inner: str,
+    arguments: list[str],
+    fresh: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Interrupted(1, 3)
+
+    monkeypatch.setattr(inner, stopped)
+    assert verb.main([*arguments, *(["--fresh"] if fresh else [])]) == 143
+    assert ("the same command without --fresh continues" in capsys.readouterr().err) == fresh
 
 
 def test_defects_are_not_hidden() -> None:

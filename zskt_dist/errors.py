@@ -27,12 +27,15 @@ class ConfigError(UserError):
 
 
 class Interrupted(UserError):
-    """The run was asked to stop (SIGTERM, Ctrl-C); everything up to `iteration` is saved."""
+    """The run was asked to stop (SIGTERM, Ctrl-C); everything up to `iteration` is saved.
 
-    def __init__(self, iteration: int, iterations: int) -> None:
-        self.iteration, self.iterations = iteration, iterations
-        where = f"stopped at iteration {iteration} of {iterations}" if iterations else "stopped before it began"
-        super().__init__(f"{where}; the same command continues from there")
+    Args:
+        unit: What is counted, where it is no iterations.
+    """
+
+    def __init__(self, iteration: int, iterations: int, unit: str = "iteration") -> None:
+        self.iteration, self.iterations, self.unit = iteration, iterations, unit
+        super().__init__(f"stopped at {unit} {iteration} of {iterations}" if iterations else "stopped before it began")
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
@@ -41,17 +44,22 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
-def guarded(run: Callable[[], None]) -> int:
-    """Runs a command; errors meant for people become one line on stderr. Returns the exit code."""
+def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
+    """Runs a command; errors meant for people become one line on stderr. Returns the exit code.
+
+    Args:
+        fresh: It was told to start over, and would do so again.
+    """
+    again = "the same command without --fresh" if fresh else "the same command"
     try:
         run()
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        print(f"{error}; {again} continues from there", file=sys.stderr)
         return EXIT_INTERRUPTED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="measure anew")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the result, with the evaluation, to FILE")
     options = parser.parse_intermixed_args(argv)
-    return guarded(lambda: _evaluate(options))
+    return guarded(lambda: _evaluate(options), fresh=options.fresh)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="make all shards anew")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the result to FILE")
     options = parser.parse_intermixed_args(argv)
-    return guarded(lambda: _synthesize(options))
+    return guarded(lambda: _synthesize(options), fresh=options.fresh)
 
 
 def _synthesize(options: argparse.Namespace) -> None:

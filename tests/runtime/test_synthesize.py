@@ -49,7 +49,7 @@ Run = tuple[RunDirectory, Config]
 def _make(world: World, run: Run, folder: Path, **order: Any) -> None:
     directory, config = run
     wanted = SynthesisOrder(str(folder), images=50, shard_images=20, sources=SOURCES)
-    job = Job.synthesise(directory.location, config, replace(wanted, **order))
+    job = Job.synthesize(directory.location, config, replace(wanted, **order))
     Worker(Job.from_dict(job.to_dict()), world).run()
 
 
@@ -148,7 +148,7 @@ def test_a_stop_leaves_whole_shards_and_the_next_command_makes_the_others(
     directory, _ = run
     monkeypatch.setattr("zskt_dist.runtime.stopping._FILE_POLL_SECONDS", 0.0)
     directory.stop.touch()
-    with pytest.raises(Interrupted, match="stopped at iteration 1 of 3"):
+    with pytest.raises(Interrupted, match=r"^stopped at shard 1 of 3$"):
         _make(ALONE, run, tmp_path / "stopped")
     directory.stop.unlink()
     written = _files(tmp_path / "stopped")
@@ -176,6 +176,16 @@ def test_files_of_somebody_else_are_left_alone(run: Run, tmp_path: Path) -> None
         with pytest.raises(ConfigError, match=r"--out=.*Parquet files of something else; choose another folder"):
             _make(ALONE, run, tmp_path, fresh=fresh)
     assert pq.read_table(theirs).to_pydict() == {"a": [1]}
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_a_folder_with_a_readme_of_somebody_else_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("theirs")
+    for fresh in (False, True):
+        with pytest.raises(ConfigError, match=rf"--out=.* holds a {name} of something else; choose another folder"):
+            _make(ALONE, run, tmp_path, fresh=fresh)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "theirs"
 
 
 def test_the_files_say_what_they_were_made_from(run: Run, tmp_path: Path) -> None:

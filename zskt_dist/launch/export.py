@@ -24,9 +24,10 @@ from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.register import register
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import absolute, check
+from zskt_dist.runtime.storage import absolute, check, check_ours
 
 Record = dict[str, Any]
+_RECORD = "export.json"
 
 
 def export_run(
@@ -53,17 +54,21 @@ def export_run(
         normalises: Programs take pixels in [0, 1] instead of normalised images.
 
     Raises:
-        UserError: no finished run, a package is missing, or a format has failed; the others are done then.
+        UserError: no finished run, a package is missing, the folder holds something else, or a format has failed; the
+            others are done then.
     """
     if not tolerance >= 0:
         raise UserError(f"--tolerance {tolerance:g}: expected 0 or more, for example 1e-4")
     check_packages(formats)
+    if out is not None:
+        check_ours(out, _RECORD)
     directory, result = _finished(location)
     subject = open_subject(directory, result, role)
     folder = out or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
     exporter = Exporter(subject, folder, tolerance=tolerance, normalises=normalises)
     record = _record(subject, tolerance) | _earlier(subject, folder)
     record["networks"] = _networks(subject)
+    write_json(folder / _RECORD, record)  # what is written from here on is known to be ours
     failures = []
     for name in [name for name in exporter.files if name in formats]:
         try:
@@ -79,7 +84,7 @@ def export_run(
             failures.append(str(error))
     if "card" in formats:
         write_card(subject, record, folder / "README.md")
-    write_json(folder / "export.json", record)
+    write_json(folder / _RECORD, record)
     directory.mirror.push()
     print_export(record, folder, console)
     if failures:
@@ -158,7 +163,7 @@ def _versions() -> dict[str, str]:
 
 def _earlier(subject: Subject, folder: Path) -> Record:
     """What was exported before from these weights and is still as it was then."""
-    before = read_json(folder / "export.json")
+    before = read_json(folder / _RECORD)
     if not isinstance(before, dict) or before.get("weights_sha256") != subject.sha256:
         return {"files": {}}
     files = {name: entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}

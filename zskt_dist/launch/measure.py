@@ -11,7 +11,7 @@ from zskt_dist.files import read_json
 from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.record import repair_record
-from zskt_dist.launch.seeds import seed_directories, summarise_mte
+from zskt_dist.launch.seeds import seed_directories, summarise_estimates, summarise_mte
 from zskt_dist.report.summary import print_estimates
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.measurement import Measurement, teacher_weights
@@ -51,7 +51,9 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
         return {}
     own = all(measurement.is_own for measurement in measurements)
     if "seeds" in result and own:
-        directory.finish(result | {"mte": summarise_mte([answer["mte"] for answer in answers])})
+        estimates = summarise_estimates([(run.finished() or {}).get("estimates") for run in runs])
+        mte = summarise_mte([answer["mte"] for answer in answers])
+        directory.finish(result | {"estimates": estimates, "mte": mte})
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
         directory.mirror.push()

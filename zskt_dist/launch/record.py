@@ -125,7 +125,7 @@ def _group_scores(result: dict[str, Any]) -> Row:
         for suffix in ("", "_std"):
             if (value := (result[who] or {}).get(key + suffix)) is not None:
                 scores[name + suffix] = value
-    return scores
+    return scores | _estimates(result)
 
 
 @contextmanager
@@ -222,14 +222,16 @@ def mark_partial(directory: RunDirectory) -> None:
 
 def _evaluation_scores(directory: RunDirectory, result: dict[str, Any]) -> Row:
     """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
-    scores = {
-        f"estimate_{source}_{name}": value
-        for source, entry in ((result.get("estimates") or {}).get("sources") or {}).items()
-        for name, value in entry.items()
-    }
+    scores = _estimates(result)
     answer = read_json(directory.evaluation / "evaluation.json")
     scores |= _measured(answer) if answer else {}
     return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores} if scores else {}
+
+
+def _estimates(result: dict[str, Any]) -> dict[str, float]:
+    """What was estimated on images that are not real, by the names of the metrics."""
+    sources = (result.get("estimates") or {}).get("sources") or {}
+    return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
 
 
 def _measured(answer: dict[str, Any]) -> Row:

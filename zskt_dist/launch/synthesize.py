@@ -51,7 +51,7 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
             raise ConfigError(key, value, "belongs to the run; synthesize takes launch, device and teacher.checkpoint")
     check(location, "RUN_DIR")
     directory = RunDirectory(absolute(location))
-    directory.mirror.pull(checkpoints=False)
+    directory.mirror.pull(checkpoints=False, pseudo_data=wanted.out is None)
     _check_run(directory, location)
     sources = _chosen(wanted.sources, directory)
     config = measured_config(directory, [*_PLACE, *overrides])
@@ -63,7 +63,7 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         raise ConfigError("--out", wanted.out, "expected a folder of this machine")
     out = Path(wanted.out or directory.path / "pseudo_data").absolute()
     order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
-    job = Job.synthesise(directory.location, config, order)
+    job = Job.synthesize(directory.location, config, order)
     began = time.monotonic()
     synthesize(job, console)
     if is_follower():

@@ -56,13 +56,14 @@ def print_estimates(sources: dict[str, dict[str, float]] | None, console: Consol
     for name, entry in sources.items():
         names = ("agreement", "agreement_low", "agreement_high", "chance_agreement")
         share, low, high, chance = (100 * entry[each] for each in names)
+        within = f"± {100 * entry['agreement_std']:.1f}" if "agreement_std" in entry else f"({low:.1f} to {high:.1f})"
         table.add_row(
             _SOURCES.get(name, name),
-            f"{entry['images']:,}",
-            f"{share:.1f} ({low:.1f} to {high:.1f})",
+            f"{entry['images']:,.0f}",
+            f"{share:.1f} {within}",
             f"{chance:.1f}",
             f"{entry['kl_50']:.3g}",
-            f"{entry['teacher_classes']}",
+            f"{round(entry['teacher_classes'], 1):g}",
         )
     console.print(table)
     console.print(

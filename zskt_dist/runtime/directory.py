@@ -143,7 +143,7 @@ class RunDirectory:
 
     def tell(self, error: UserError) -> None:
         """Leaves an error of a worker for the driver, which is another process."""
-        interrupted = [error.iteration, error.iterations] if isinstance(error, Interrupted) else None
+        interrupted = [error.iteration, error.iterations, error.unit] if isinstance(error, Interrupted) else None
         write_json(self.failure, {"message": str(error), "interrupted": interrupted})
         self.mirror.attempt(lambda: self.mirror.send(self.failure.name))
 

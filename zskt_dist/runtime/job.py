@@ -128,7 +128,7 @@ class Job:
         return replace(job, command="evaluate", directory=absolute(directory))
 
     @classmethod
-    def synthesise(cls, directory: Path | str, config: Config, order: SynthesisOrder) -> "Job":
+    def synthesize(cls, directory: Path | str, config: Config, order: SynthesisOrder) -> "Job":
         """The job of making pseudo-data with the generators of a finished run."""
         return replace(cls.evaluation(directory, config), command="synthesize", synthesis=order)
 

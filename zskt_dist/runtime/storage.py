@@ -137,6 +137,20 @@ def _missing_folders(filesystem: Any, path: str) -> list[str]:
     return list(takewhile(lambda folder: filesystem.get_file_info(folder).type == fs.FileType.NotFound, folders))
 
 
+def check_ours(folder: Path, mark: str) -> None:
+    """Whether `README.md` and `config.json` in the folder of `--out` may be replaced.
+
+    Args:
+        mark: Name of a file that a command puts there before anything else.
+
+    Raises:
+        ConfigError: there is one of them without that file, so it is somebody else's.
+    """
+    for name in ("README.md", "config.json"):
+        if (folder / name).exists() and not (folder / mark).exists():
+            raise ConfigError("--out", str(folder), f"holds a {name} of something else; choose another folder")
+
+
 def is_file(location: str, key: str) -> bool:
     """Whether there is such a file, here or in its store; raises as `connect`."""
     if not is_uri(location):

@@ -34,6 +34,7 @@ from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.networks import new_generator, read_network
 from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.storage import check_ours
 from zskt_dist.runtime.weights import load_into, read_about, read_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
@@ -77,7 +78,7 @@ class Synthesis:
                 write_shard(self.folder, self.about, number, self.images(shard_range(self.about, number)))
             if self.stop.agreed() and first + self.world.size < len(missing):
                 self.stop.close()
-                raise Interrupted(min(done + self.world.size, total), total)
+                raise Interrupted(min(done + self.world.size, total), total, "shard")
         self.stop.close()
         self.world.barrier()
         self.progress.tick("images", self.about["images"], self.about["images"])
@@ -145,6 +146,7 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
     before = read_json(folder / ABOUT_FILE)
     if before is None and any(folder.glob("*.parquet")):
         raise ConfigError("--out", str(folder), "holds Parquet files of something else; choose another folder")
+    check_ours(folder, ABOUT_FILE)
     if before is not None and not fresh:
         keys = [key for key, value in comparable(about).items() if before.get(key) != value]
         if keys:
