@@ -276,8 +276,9 @@ class Worker:
             "num_classes": self.inputs.num_classes,
             "mean": mean,
             "std": std,
-            "normalised_by": self.inputs.normalised_by,
         }
+        if "data.mean" in self.inputs.guessed:  # else: a fact, whoever has said it
+            about["normalised_by"] = self.inputs.normalised_by
         with averaged_statistics(network, self.world):
             if not self.world.is_main:
                 return ""
