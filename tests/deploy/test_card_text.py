@@ -121,9 +121,7 @@ def test_pseudo_data_of_other_images_is_not_what_was_learnt_from(tmp_path: Path)
         ("finetune", 25, "trained on with a few labelled images", "25.00 %", ["knowledge-distillation"]),
     ],
 )
-def test_a_student_of_images(
-    tmp_path: Path, kind: str, size: int, method: str, told: str, tags: list[str]
-) -> None:
+def test_a_student_of_images(tmp_path: Path, kind: str, size: int, method: str, told: str, tags: list[str]) -> None:
     student = {"arch": "lenet", "params": size, "accuracy_last": 0.8, "agreement": 0.8, "sha256": "0"}
     teacher = {"arch": "lenet-2", "params": 100, "accuracy": 0.95}
     subject = untrained_subject(tmp_path, kind=kind, student=student, teacher=teacher, images_per_class=10)

@@ -1,6 +1,7 @@
 """What counts as the same network."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -104,3 +105,17 @@ def test_hooks_take_part_in_every_format() -> None:
     images = torch.ones(3, 1, 2, 2)
     assert pt2.from_bytes(pt2.as_bytes(program))(images).tolist() == [[3.0, -5.0]] * 3
     assert onnx.OnnxNetwork(onnx.as_bytes(program, {}))(images).tolist() == [[3.0, -5.0]] * 3
+
+
+def test_quantization_needs_no_symbolic_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cannot be had of every network, and their failure leaves a file in the current folder."""
+
+    def fail(*_: object) -> None:
+        raise Exception("Incomplete symbolic shape inference")
+
+    monkeypatch.setattr("onnxruntime.tools.symbolic_shape_infer.SymbolicShapeInference.infer_shapes", fail)
+    monkeypatch.chdir(tmp_path)
+    content = onnx.quantized(onnx.as_bytes(pt2.export_program(_deployed(_linear()), SHAPE), {}))
+    (first, second) = onnx.OnnxNetwork(content)(torch.ones(1, 1, 2, 2))[0].tolist()
+    assert (first, second) == (pytest.approx(4, abs=0.1), pytest.approx(12, abs=0.1))
+    assert list(tmp_path.iterdir()) == []

@@ -44,7 +44,9 @@ def test_a_malicious_config_runs_nothing(
     filled = json.loads(json.dumps(options).replace("{mark}", str(mark)))
     _change(folder, network={"arch": arch, "options": filled})
     for allowed in (None, LITERAL):
-        with pytest.raises(UserError, match=rf"needs the network '{arch}'; where you trust its code, pass arch='{arch}'"):
+        with pytest.raises(
+            UserError, match=rf"needs the network '{arch}'; where you trust its code, pass arch='{arch}'"
+        ):
             load_network(folder, arch=allowed)
     assert not mark.exists()
     assert "evil" not in sys.modules

@@ -27,7 +27,7 @@ _ZERO_SHOT = (
     "searches for images on which student and teacher disagree, and the student learns to agree with the teacher there."
 )
 _PSEUDO_DATA = (
-    "Knowledge distillation from pseudo-data: the student learns the teacher's answers to a fixed set of pseudo-images, "
+    "Knowledge distillation from pseudo-data: the student learns a teacher's answers to a fixed set of pseudo-images, "
     "which the generator of another student had drawn before (Micaelli & Storkey, NeurIPS 2019)."
 )
 _FINETUNED = "The student was then trained on with a few labelled images."

@@ -45,13 +45,16 @@ def as_bytes(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
 
 def quantized(content: bytes) -> bytes:
     """The same file with convolutions and linear layers in eight bits: weights now, activations as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    proto = onnx.load_from_string(content)
+    del proto.graph.value_info[:]  # shapes are inferred anew, for those of weights change where they are transposed
     with tempfile.TemporaryDirectory() as folder:
         given, prepared, done = (Path(folder, name) for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
-        given.write_bytes(content)
-        # Symbolic shapes are nothing that dynamic quantization needs, and not to be had of every network.
+        onnx.save(proto, given)
+        # Symbolic shapes are not to be had of every network, and int8 files are as good without.
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
         quantize_dynamic(prepared, done, weight_type=QuantType.QUInt8)  # on the CPU convolutions take no signed ones
         return done.read_bytes()

@@ -13,7 +13,7 @@ from zskt_dist.runtime.world import World
 
 @torch.no_grad()
 def pseudo_images(subject: Subject) -> Iterator[Tensor]:
-    """`evaluation.held_out_images` of every snapshot, normalised, in batches [B, C, H, W]; none where none were kept."""
+    """`evaluation.held_out_images` of every snapshot, normalised, in batches [B, C, H, W]; none without any."""
     config, world = subject.config, World(torch.device("cpu"))
     sources = stored_sources(config, subject.directory.snapshots, subject.image_shape, world)
     for number, source in enumerate(sources):
