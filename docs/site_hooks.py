@@ -28,16 +28,19 @@ REFERENCE = {
     ),
     "algorithms": (
         "Algorithms",
-        *(f"zskt_dist.algorithms.{name}" for name in ("transfer", "losses", "generator_terms", "transitions")),
-        *(f"zskt_dist.algorithms.{name}" for name in ("supervised", "scores", "toy", "protocols")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("transfer", "matching", "losses", "generator_terms")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("transitions", "supervised", "scores", "estimates")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("toy", "protocols")),
     ),
     "models": (
         "Networks",
-        *(f"zskt_dist.models.{name}" for name in ("registry", "wide_resnet", "lenet", "generator", "taps")),
-        "zskt_dist.models.checkpointing",
+        *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "declared", "libraries", "user_code")),
+        *(f"zskt_dist.models.{name}" for name in ("wide_resnet", "lenet", "resnet", "vgg", "generator")),
+        *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "checkpointing")),
     ),
     "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "ddp", "deepspeed"))),
     "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("picks", "folding", "cuda_graphs", "work"))),
+    "deploy": ("Deploy", "zskt_dist.deploy.weights.load_network"),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 

@@ -2,11 +2,13 @@
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.commands import REPOSITORY
 
@@ -75,3 +77,21 @@ def test_the_reference_has_every_public_module(hooks: ModuleType) -> None:
     import zskt_dist
 
     assert {f"zskt_dist.api.{name}" for name in zskt_dist.__all__} <= shown
+    assert "zskt_dist.deploy.weights.load_network" in shown  # model cards tell to call it
+
+
+def test_the_navigation_has_every_page(hooks: ModuleType) -> None:
+    nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    docs = REPOSITORY / "docs"
+    made = {*hooks.COPIES, *(f"reference/{name}.md" for name in hooks.REFERENCE)}
+    shown = list(_pages(nav))
+    assert sorted(shown) == sorted(made | {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")})
+    assert shown[:2] == ["index.md", "tour.md"]
+
+
+def _pages(entry: Any) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for each in entry.values() if isinstance(entry, dict) else entry:
+            yield from _pages(each)

@@ -1,6 +1,7 @@
 """What counts as the same network."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -78,7 +79,21 @@ def test_pixels_are_normalised_inside() -> None:
 def test_agreement_counts_equal_classes() -> None:
     images = torch.tensor([1.0, 1.0, -1.0, 2.0])[:, None, None, None].expand(4, 1, 2, 2)
     always_second = torch.tensor([0.0, 1.0])
-    assert agreement(_deployed(_linear()), lambda x: always_second.expand(len(x), 2), images) == 0.75
+    assert agreement(_deployed(_linear()), lambda x: always_second.expand(len(x), 2), [images]) == 0.75
+
+
+def test_agreement_asks_about_a_few_images_at_a_time() -> None:
+    """1,000 images of 3x224x224 and what a network makes of them do not fit into memory."""
+    asked = []
+
+    def second(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return torch.tensor([0.0, 1.0]).expand(len(x), 2)
+
+    positive, negative = torch.ones(70, 1, 2, 2), -torch.ones(10, 1, 2, 2)  # the network says: second, first
+    assert agreement(_deployed(_linear()), second, [positive, negative]) == 70 / 80
+    assert asked == [32, 32, 6, 10]
+    assert agreement(_deployed(_linear()), second, []) is None
 
 
 def test_hooks_take_part_in_every_format() -> None:
@@ -92,10 +107,15 @@ def test_hooks_take_part_in_every_format() -> None:
     assert onnx.OnnxNetwork(onnx.as_bytes(program, {}))(images).tolist() == [[3.0, -5.0]] * 3
 
 
-def test_a_network_that_cannot_be_traced_is_one_line() -> None:
-    class Moody(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+def test_quantization_needs_no_symbolic_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cannot be had of every network, and their failure leaves a file in the current folder."""
 
-    with pytest.raises(UserError, match=r"torch\.export cannot trace the network"):
-        pt2.export_program(_deployed(Moody()), SHAPE)
+    def fail(*_: object) -> None:
+        raise Exception("Incomplete symbolic shape inference")
+
+    monkeypatch.setattr("onnxruntime.tools.symbolic_shape_infer.SymbolicShapeInference.infer_shapes", fail)
+    monkeypatch.chdir(tmp_path)
+    content = onnx.quantized(onnx.as_bytes(pt2.export_program(_deployed(_linear()), SHAPE), {}))
+    (first, second) = onnx.OnnxNetwork(content)(torch.ones(1, 1, 2, 2))[0].tolist()
+    assert (first, second) == (pytest.approx(4, abs=0.1), pytest.approx(12, abs=0.1))
+    assert list(tmp_path.iterdir()) == []

@@ -137,6 +137,10 @@ def test_the_card_renders_and_its_examples_run(exported: Path, monkeypatch: pyte
     assert "{{" not in text
     assert "None. The student learnt from images that a generator makes of noise" in text
     assert "Estimates, not measurements." in text
+    held_out = result["estimates"]["sources"]["held_out"]
+    share, low, high = (f"{100 * held_out[name]:.2f} %" for name in ("agreement", "agreement_low", "agreement_high"))
+    assert f"{share} ({low} to {high})" in text
+    assert f"{100 * result['estimates']['label_free_score']:.2f} %" in text
     assert f"{100 * result['student']['agreement']:.2f} %" in text
     monkeypatch.chdir(exported)
     images = torch.randn(4, 1, 8, 8)
@@ -211,7 +215,10 @@ def test_the_teacher_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> 
         "teacher.safetensors",
     ]
     assert list(_record(folder)["networks"]) == ["teacher"]
-    assert "Not known to this run." in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "Not known to this run." in card
+    assert "| on test images | teacher |\n" in card  # and no empty column of a teacher's teacher
+    assert "tags:" not in card.split("---\n")[1]
 
 
 def test_a_run_whose_teacher_is_gone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.deploy import card_text
+from zskt_dist.deploy import card_text, quality
 from zskt_dist.deploy.subject import Subject
-from zskt_dist.deploy.tables import files_table, networks_table
+from zskt_dist.deploy.tables import files_table, networks_table, percent
 from zskt_dist.files import write_atomic
 
 Record = dict[str, Any]
-_NOTHING_MEASURED = "Nothing: the run had no labelled test images."
+_NOTHING_MEASURED = "Nothing: there were no labelled test images."
 _NOTHING_ESTIMATED = "Nothing was estimated."
 _FLAG = (
     "**Estimates, not measurements.** No real image and no label went into these numbers; they say how alike student "
-    "and teacher are on images that are not real."
+    "and teacher are on images that are not real. Near the agreement by chance, agreement means nothing."
 )
 
 
@@ -27,8 +27,6 @@ def write_card(subject: Subject, record: Record, path: Path) -> None:
 
     result = subject.result
     threads = record["threads"]
-    rows = card_text.measured(subject)
-    estimates = card_text.estimated(subject)
     card = ModelCard.from_template(
         _metadata(subject),
         template_path=str(Path(__file__).with_name("card.md")),
@@ -38,8 +36,8 @@ def write_card(subject: Subject, record: Record, path: Path) -> None:
         training=card_text.training(subject),
         settings=markdown(("setting", "value"), card_text.settings(subject)),
         data=card_text.data_used(subject),
-        measured=markdown(("on test images", subject.role, "teacher"), rows) or _NOTHING_MEASURED,
-        estimated=f"{_FLAG}\n\n{markdown(('estimate', 'value'), estimates)}" if estimates else _NOTHING_ESTIMATED,
+        measured=markdown(*quality.measured_table(subject)) or _NOTHING_MEASURED,
+        estimated=_estimated(subject),
         limits=card_text.limits(subject),
         input=card_text.input_of(subject, record),
         examples=card_text.examples(record),
@@ -63,8 +61,18 @@ def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def _estimated(subject: Subject) -> str:
+    estimates = subject.result.get("estimates") if subject.role == "student" else None
+    if not estimates:
+        return _NOTHING_ESTIMATED
+    parts = [_FLAG, markdown(*quality.estimates_table(estimates))]
+    if (score := estimates.get("label_free_score")) is not None:
+        parts.append(f"Label-free score, the mean agreement over generators and normal noise: {percent(score)}.")
+    return "\n\n".join(part for part in parts if part)
+
+
 def _facts(subject: Subject, record: Record) -> list[tuple[str, ...]]:
-    own, teacher = record["networks"][subject.role], subject.result["teacher"]
+    own = record["networks"][subject.role]
     facts: list[tuple[str, ...]] = [
         ("architecture", f"`{subject.arch}`, {own['parameters']:,} parameters"),
         ("input", f"float32 `[B, {', '.join(map(str, subject.image_shape))}]`"),
@@ -72,8 +80,10 @@ def _facts(subject: Subject, record: Record) -> list[tuple[str, ...]]:
     ]
     if subject.class_names:
         facts.append(("classes", ", ".join(subject.class_names)))
-    if teacher and subject.role == "student":
-        facts.append(("teacher", f"`{teacher['arch']}`, {teacher['params']:,} parameters"))
+    if subject.role == "student" and (teacher := card_text.teacher_of(subject)):
+        size, identity = teacher.get("params"), teacher.get("sha256")
+        told = f"{size:,} parameters" if size else f"weights with SHA-256 `{identity}`"
+        facts.append(("teacher", f"`{teacher['arch']}`, {told}"))
     return facts
 
 
@@ -81,21 +91,15 @@ def _metadata(subject: Subject) -> Any:
     """The front matter: Hugging Face's own keys, and the measured accuracy where there is one."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    result = subject.result
-    accuracy = result[subject.role]["accuracy_last" if subject.role == "student" else "accuracy"]
-    scores = []
-    if accuracy is not None:
-        about = {"task_type": "image-classification", "metric_type": "accuracy", "dataset_split": "test"}
-        scores = [
-            EvalResult(
-                **about, dataset_type=result["dataset"], dataset_name=result["dataset"], metric_value=round(accuracy, 4)
-            )
-        ]
-    zero_shot = subject.role == "student" and result["command"] == "train"
+    about = {"task_type": "image-classification", "metric_type": "accuracy", "dataset_split": "test"}
+    scores = [
+        EvalResult(**about, dataset_type=dataset, dataset_name=dataset, metric_value=round(accuracy, 4))
+        for dataset, accuracy in quality.accuracies(subject).items()
+    ]
     return ModelCardData(
         library_name="zskt_dist",
         pipeline_tag="image-classification",
-        tags=["knowledge-distillation", *(["data-free", "zero-shot-knowledge-transfer"] if zero_shot else [])],
+        tags=card_text.tags(subject) or None,
         model_name=_name(subject),
         metrics=["accuracy"] if scores else None,
         eval_results=scores or None,

@@ -1,12 +1,14 @@
-"""What a model card says of a network, taken from the run's configuration, result and evaluation."""
+"""What a model card says of a network, taken from the run's configuration and result."""
 
 from typing import Any
 
 from zskt_dist.config import flatten
-from zskt_dist.config.load import is_under
+from zskt_dist.config.load import is_under, unused_keys
+from zskt_dist.data import PseudoData
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, own_role
 from zskt_dist.deploy.tables import percent
-from zskt_dist.files import read_json
+from zskt_dist.deploy.weights import is_user_code
+from zskt_dist.errors import ConfigError
 
 Record = dict[str, Any]
 Rows = list[tuple[str, ...]]
@@ -24,26 +26,37 @@ _ZERO_SHOT = (
     "Zero-shot knowledge transfer by adversarial belief matching (Micaelli & Storkey, NeurIPS 2019): a generator "
     "searches for images on which student and teacher disagree, and the student learns to agree with the teacher there."
 )
+_PSEUDO_DATA = (
+    "Knowledge distillation from pseudo-data: the student learns a teacher's answers to a fixed set of pseudo-images, "
+    "which the generator of another student had drawn before (Micaelli & Storkey, NeurIPS 2019)."
+)
+_FINETUNED = "The student was then trained on with a few labelled images."
 _METHODS = {
     "train": _ZERO_SHOT,
+    "pseudo_data": _PSEUDO_DATA,
     "distill": "Knowledge distillation with attention transfer: the student learns from labelled images and from the "
     "teacher's answers to them.",
-    "finetune": f"{_ZERO_SHOT} The student was then trained on with a few labelled images.",
     "pretrain": "Supervised training on labelled images.",
 }
+_TAGS = {
+    "train": ["knowledge-distillation", "data-free", "zero-shot-knowledge-transfer"],
+    "pseudo_data": ["knowledge-distillation", "data-free"],
+    "distill": ["knowledge-distillation"],
+    "finetune": ["knowledge-distillation"],
+}
+# By command and the stage of training that reads them.
 _SETTINGS = {
-    "train": ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms"),
-    "distill": ("iterations", "seed", "distill", "supervised", "data.images_per_class", "data.augment"),
-    "finetune": ("iterations", "seed", "finetune", "transfer", "loss", "optimizer", "data.images_per_class"),
-    "pretrain": ("iterations", "seed", "supervised", "data.images_per_class", "data.augment"),
+    "train": {
+        "train": ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms")
+    },
+    "distill": {"distill": ("seed", "distill", "supervised", "data.images_per_class", "data.augment")},
+    "finetune": {
+        "train": ("iterations", "batch_size", "seed", "transfer", "loss", "optimizer"),
+        "finetune": ("finetune", "data.images_per_class"),
+    },
+    "pretrain": {"pretrain": ("seed", "supervised", "data.images_per_class", "data.augment")},
 }
-
-_ESTIMATES = {
-    "held_out_agreement": ("agreement on pseudo-images of the generator at several moments of the run", percent),
-    "noise_agreement": ("agreement on standard normal noise", percent),
-    "label_free_score": ("mean agreement over all these sources", percent),
-    "held_out_kl": ("mean KL(teacher, student) over them, in nats", "{:.4f}".format),
-}
+_ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
 _LIMITS = (
     "It knows the classes it was trained on and puts every image into one of them.",
     "It inherits the errors and biases of its teacher, and has seen no real image that could correct them.",
@@ -54,34 +67,64 @@ _LIMITS = (
 )
 
 
+def method(subject: Subject) -> str:
+    """How the run trained its network: its command, or `pseudo_data`."""
+    command: str = subject.result["command"]
+    return "pseudo_data" if command == "train" and subject.config.pseudo_data is not None else command
+
+
+def tags(subject: Subject) -> list[str]:
+    """Hugging Face's, of a student."""
+    return _TAGS.get(method(subject), []) if subject.role == "student" else []
+
+
 def summary(subject: Subject) -> str:
     article = f"An image classifier for {subject.num_classes} classes (`{subject.arch}`)"
     if subject.role == "teacher":
         return f"{article}, which serves as a teacher."
-    if subject.result["teacher"] is None:
+    if subject.result["command"] == "pretrain":
         return f"{article}, trained from scratch."
+    teacher = teacher_of(subject)
+    of = f"`{teacher['arch']}`" if teacher else "a teacher that is not known to this run"
+    size = ""
+    if teacher and "params" in teacher:
+        size = f", with {percent(subject.result['student']['params'] / teacher['params'])} of its parameters"
     without = ", without any of its training images" if subject.result["command"] == "train" else ""
-    return f"{article}, a small student of a larger teacher (`{subject.result['teacher']['arch']}`){without}."
+    return f"{article}, a student of {of}{size}{without}."
+
+
+def teacher_of(subject: Subject) -> Record | None:
+    """`arch` of the network that a student learnt from, and `params` or, where it learnt from pseudo-data, `sha256`."""
+    if method(subject) == "pseudo_data":  # the run's teacher, if any, is one to compare with
+        return (_pseudo_data(subject) or {}).get("teacher")
+    return subject.result["teacher"]
 
 
 def training(subject: Subject) -> str:
     """The method; of a teacher that the run was given, that nothing is known."""
     if subject.role != own_role(subject.result):
         return "Before the run that this card is made from, which was given it as a teacher."
-    return _METHODS.get(subject.result["command"], f"By `zskt_dist.{subject.result['command']}`.")
+    name = method(subject)
+    if name == "finetune":
+        return f"{_METHODS['train' if subject.config.pseudo_data is None else 'pseudo_data']} {_FINETUNED}"
+    return _METHODS.get(name, f"By `zskt_dist.{name}`.")
 
 
 def settings(subject: Subject) -> Rows:
     """Keys of the configuration that shaped the training, with their values."""
     if subject.role != own_role(subject.result):
         return []
-    chosen = _SETTINGS.get(subject.result["command"], ("iterations", "batch_size", "seed"))
-    idle = () if subject.config.generator_terms.active else ("generator_terms",)
-    return [
-        (f"`{key}`", f"`{value}`")
-        for key, value in flatten(subject.config)
-        if value is not None and is_under(key, chosen) and not is_under(key, idle)
-    ]
+    config, stages = subject.config, _SETTINGS.get(subject.result["command"], {})
+    idle = () if config.generator_terms.active else ("generator_terms",)
+    if not config.loss.beta:
+        idle += _ATTENTION
+
+    def shaped(key: str) -> bool:
+        read = (is_under(key, keys) and not is_under(key, unused_keys(config, name)) for name, keys in stages.items())
+        return any(read) and not is_under(key, idle)
+
+    leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
+    return [(f"`{key}`", f"`{value}`") for key, value in leaves.items() if value is not None and shaped(key)]
 
 
 def data_used(subject: Subject) -> str:
@@ -90,41 +133,17 @@ def data_used(subject: Subject) -> str:
     if subject.role != own_role(result):
         return "Not known to this run."
     if result["command"] == "train":
+        images = "images that a generator makes of noise"
+        if method(subject) == "pseudo_data":
+            about = _pseudo_data(subject)
+            images = (f"{about['images']:,} " if about else "") + "pseudo-images that had been made before"
         return (
-            "None. The student learnt from images that a generator makes of noise; test images, where there were any, "
-            "only measured it. The teacher had its own training data."
+            f"None. The student learnt from {images}; test images, where there were any, only measured it. The teacher "
+            "had its own training data."
         )
     many = result.get("images_per_class")
     which = f"{many} labelled training images per class" if many else "All labelled training images"
     return f"{which} of {result['dataset']}."
-
-
-def measured(subject: Subject) -> Rows:
-    """Metric, value of this network, value of its teacher; on real test images."""
-    result, teacher = subject.result, subject.result["teacher"] or {}
-    if subject.role == "teacher":
-        own = teacher.get("accuracy")
-        return [("accuracy", percent(own), "")] if own is not None else []
-    student = result["student"]
-    rows = [
-        _row("accuracy", student["accuracy_last"], teacher.get("accuracy"), percent),
-        _row("agreement: same class as the teacher", student["agreement"], None, percent),
-    ]
-    answer = read_json(subject.directory.evaluation / "evaluation.json") or {}
-    errors = {who: values["ece"] for who, values in answer.get("calibration", {}).items()}
-    rows.append(_row("expected calibration error (ECE)", errors.get("student"), errors.get("teacher"), _number))
-    if mte := result.get("mte"):
-        how = f"K = {mte['steps']}, step {mte['step_size']:g}, {mte['images']:g} images"
-        rows.append(_row(f"mean transition error (MTE; {how})", mte["value"], None, _number))
-    return [row for row in rows if row]
-
-
-def estimated(subject: Subject) -> Rows:
-    """Label-free scores and what they mean; nothing for a network that was not judged without labels."""
-    scores = subject.result.get("estimates") or {}
-    if subject.role == "teacher":
-        return []
-    return [(what, shown(scores[name])) for name, (what, shown) in _ESTIMATES.items() if scores.get(name) is not None]
 
 
 def limits(subject: Subject) -> str:
@@ -156,9 +175,10 @@ def examples(record: Record) -> list[tuple[str, str]]:
     for name, entry in record["files"].items():
         file, takes = entry["file"], entry["input"]
         if name == "safetensors":
+            allowed = f', arch="{record["arch"]}"' if is_user_code(record["arch"]) else ""
             code = (
                 "from zskt_dist.deploy.weights import load_network\n"
-                'network, config = load_network(".")  # the folder of config.json\n'
+                f'network, config = load_network("."{allowed})  # the folder of config.json\n'
                 "logits = network(images)"
             )
         elif name == "pt2":
@@ -188,11 +208,11 @@ def int8_agreement(record: Record) -> str:
     return f"it predicts the same class {' and '.join(told)}" if told else ""
 
 
-def _row(name: str, own: float | None, teacher: float | None, shown: Any) -> tuple[str, ...]:
-    if own is None:
-        return ()
-    return name, shown(own), "" if teacher is None else shown(teacher)
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}"
+def _pseudo_data(subject: Subject) -> Record | None:
+    """What the pseudo-data that the run learnt from was made from; None where the folder is gone, or holds others."""
+    try:
+        data = PseudoData.open(str(subject.config.pseudo_data))
+        data.check(subject.image_shape, subject.num_classes)
+    except ConfigError:
+        return None
+    return data.about

@@ -1,6 +1,6 @@
 """Is it still the same network? An exported one beside the original in PyTorch, on random images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ BATCH_SIZES = (1, 2, 7)
 """One alone often shows a batch size that has been frozen into a program."""
 LARGE = 100.0
 """Factor of the images of large magnitude."""
+AT_A_TIME = 32
+"""Images in a batch where there are many, so that large ones fit into memory."""
 
 
 class Difference(NamedTuple):
@@ -55,10 +57,18 @@ def compare(deployed: Deployed, other: Asked, image_shape: ImageShape) -> Differ
     return Difference(ordinary, large)
 
 
-def agreement(deployed: Deployed, other: Asked, images: Tensor) -> float:
-    """Share of the images [B, C, H, W], normalised, that both put into the same class."""
-    taken = deployed.from_normalised(images)
-    return float((deployed(taken).argmax(1) == other(taken).argmax(1)).double().mean())
+def agreement(deployed: Deployed, other: Asked, batches: Iterable[Tensor]) -> float | None:
+    """Share of the images that both put into the same class; None without images.
+
+    Args:
+        batches: Normalised images [B, C, H, W]; `AT_A_TIME` of them are asked about at once.
+    """
+    hits = count = 0
+    for images in batches:
+        for part in deployed.from_normalised(images).split(AT_A_TIME):
+            hits += int((deployed(part).argmax(1) == other(part).argmax(1)).sum())
+            count += len(part)
+    return hits / count if count else None
 
 
 def _answer(other: Asked, images: Tensor) -> Tensor:

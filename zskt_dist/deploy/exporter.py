@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from zskt_dist.deploy import onnx, pt2
-from zskt_dist.deploy.check import Asked, agreement, compare
+from zskt_dist.deploy.check import AT_A_TIME, Asked, agreement, compare
 from zskt_dist.deploy.latency import latency_ms
 from zskt_dist.deploy.pseudo_images import pseudo_images
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Deployed, Subject
@@ -20,7 +20,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.files import write_atomic, write_json
 
 Entry = dict[str, Any]
-_NOISE_IMAGES = 1000
+_NOISE_BATCHES = 32
 
 
 class Exporter:
@@ -54,14 +54,14 @@ class Exporter:
         path = self.folder / self._name(name)
         try:
             return self.files[name]()
-        except UserError as error:
+        except Exception as error:  # torch, ONNX and its runtime have no one class for what they cannot do
             path.unlink(missing_ok=True)  # an older one would look as if it had passed
-            raise UserError(f"{path.name} is not written: {error}") from error
+            raise UserError(f"{path.name} is not written: {_told(error)}") from error
 
     def _safetensors(self) -> Entry:
         with TemporaryDirectory() as draft:
             content = write_weights(self.subject, Path(draft)).read_bytes()
-            network, config = load_network(draft)
+            network, config = load_network(draft, arch=self.subject.arch)
         entry = self._keep("safetensors", content, network, Deployed(self.subject, normalises=False))
         write_json(self.folder / "config.json", config)
         return entry
@@ -77,12 +77,13 @@ class Exporter:
     def _int8(self) -> Entry:
         content = onnx.quantized(self._onnx_content)
         network = onnx.OnnxNetwork(content)
-        noise = torch.randn(_NOISE_IMAGES, *self.subject.image_shape, generator=torch.Generator().manual_seed(0))
-        agreements = {"noise": agreement(self.deployed, network, noise)}
-        if (images := pseudo_images(self.subject)) is not None:
-            agreements["pseudo_images"] = agreement(self.deployed, network, images)
+        shape, rng = self.subject.image_shape, torch.Generator().manual_seed(0)
+        noise = (torch.randn(AT_A_TIME, *shape, generator=rng) for _ in range(_NOISE_BATCHES))
+        images = {"noise": noise, "pseudo_images": pseudo_images(self.subject)}
+        shares = {name: agreement(self.deployed, network, batches) for name, batches in images.items()}
         entry = self._keep_program("int8", content, network, check=False)  # no longer the same network
-        return entry | {"opset": onnx.OPSET, "agreement": agreements}
+        known = {name: share for name, share in shares.items() if share is not None}
+        return entry | {"opset": onnx.OPSET, "agreement": known}
 
     def _keep_program(self, name: str, content: bytes, network: Asked, *, check: bool = True) -> Entry:
         entry = self._keep(name, content, network, self.deployed, check=check)
@@ -128,3 +129,10 @@ class Exporter:
             "class_names": "\n".join(subject.class_names or ()),
         }
         return onnx.as_bytes(self._program, metadata)
+
+
+def _told(error: Exception) -> str:
+    """One line; what is not meant for people also says what it is."""
+    if isinstance(error, UserError):
+        return str(error)
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]

@@ -22,7 +22,7 @@ def as_bytes(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
     """The content of an ONNX file with a dynamic batch, checked by ONNX.
 
     Raises:
-        UserError: it has an operator that ONNX does not know, or is larger than ONNX can be.
+        UserError: it is larger than ONNX can be; or whatever torch and ONNX raise, as of an unknown operator.
     """
     import onnx
 
@@ -30,19 +30,15 @@ def as_bytes(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
     if size > _LIMIT:
         raise UserError(f"{size / 2**30:.1f} GiB of weights do not fit into an ONNX file, which ends at 2 GiB")
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
-    try:
-        exported = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
-        )
-        assert exported is not None  # it is for the other, older exporter
-        proto = exported.model_proto
-        for value in (*proto.graph.input, *proto.graph.output):
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-        onnx.helper.set_model_props(proto, dict(metadata))
-        onnx.checker.check_model(proto, full_check=True)
-    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError) as error:
-        line = (str(error).strip().splitlines() or [""])[0][:300]
-        raise UserError(f"cannot be written as ONNX ({type(error).__name__}: {line})") from error
+    exported = torch.onnx.export(
+        program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
+    )
+    assert exported is not None  # it is for the other, older exporter
+    proto = exported.model_proto
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(proto, dict(metadata))
+    onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()
     return content
 
@@ -53,9 +49,13 @@ def quantized(content: bytes) -> bytes:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    proto = onnx.load_from_string(content)
+    del proto.graph.value_info[:]  # shapes are inferred anew, for those of weights change where they are transposed
     with tempfile.TemporaryDirectory() as folder:
-        prepared, done = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
-        quant_pre_process(onnx.load_from_string(content), prepared)
+        given, prepared, done = (Path(folder, name) for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
+        onnx.save(proto, given)
+        # Symbolic shapes are not to be had of every network, and int8 files are as good without.
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
         quantize_dynamic(prepared, done, weight_type=QuantType.QUInt8)  # on the CPU convolutions take no signed ones
         return done.read_bytes()
 

@@ -1,22 +1,21 @@
-"""The run's own images: what its generator makes of the noise on which students are judged."""
+"""The run's own images: those of its generators on which students are judged."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from zskt_dist.deploy.subject import Subject
-from zskt_dist.runtime.networks import new_generator
-from zskt_dist.runtime.weights import parse_weights
-from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.runtime.held_out import stored_sources
+from zskt_dist.runtime.image_sources import batches
+from zskt_dist.runtime.world import World
 
 
 @torch.no_grad()
-def pseudo_images(subject: Subject) -> Tensor | None:
-    """`evaluation.held_out_images` of every snapshot, normalised [N, C, H, W]; None where the run kept none."""
-    config, images = subject.config, []
-    for number, path in enumerate(sorted(subject.directory.snapshots.glob("generator_*.safetensors"))):
-        generator = new_generator(config, subject.image_shape)  # in training mode: batch statistics as in training
-        generator.load_state_dict(parse_weights(path.read_bytes()))
-        rng = stream(config.seed, Purpose.HELD_OUT, number)
-        z = torch.from_numpy(normal(rng, config.evaluation.held_out_images, config.generator.z_dim))
-        images += [generator(part) for part in z.split(config.batch_size)]
-    return torch.cat(images) if images else None
+def pseudo_images(subject: Subject) -> Iterator[Tensor]:
+    """`evaluation.held_out_images` of every snapshot, normalised, in batches [B, C, H, W]; none without any."""
+    config, world = subject.config, World(torch.device("cpu"))
+    sources = stored_sources(config, subject.directory.snapshots, subject.image_shape, world)
+    for number, source in enumerate(sources):
+        if source.iteration is not None:  # not noise
+            yield from batches(source, number, config)

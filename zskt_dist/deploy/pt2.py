@@ -7,18 +7,13 @@ from torch.export import Dim, ExportedProgram
 
 from zskt_dist.deploy.check import Asked
 from zskt_dist.deploy.subject import Deployed
-from zskt_dist.errors import UserError
 from zskt_dist.models import ImageShape
 
 
 def export_program(deployed: Deployed, image_shape: ImageShape) -> ExportedProgram:
-    """The network as a graph; raises UserError where it cannot be written as one."""
+    """The network as a graph; raises whatever torch raises where it cannot be written as one."""
     example = torch.zeros(2, *image_shape)  # with one image the batch size would be fixed at one
-    try:
-        return torch.export.export(deployed, (example,), dynamic_shapes={"images": {0: Dim("batch")}})
-    except Exception as error:  # the network may be anybody's code, and torch has no one class for what it cannot trace
-        line = (str(error).strip().splitlines() or [""])[0][:300]
-        raise UserError(f"torch.export cannot trace the network ({type(error).__name__}: {line})") from error
+    return torch.export.export(deployed, (example,), dynamic_shapes={"images": {0: Dim("batch")}})
 
 
 def as_bytes(program: ExportedProgram) -> bytes:
