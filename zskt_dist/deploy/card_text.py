@@ -4,7 +4,7 @@ from typing import Any
 
 from zskt_dist.config import flatten
 from zskt_dist.config.load import is_under, unused_keys
-from zskt_dist.data import PseudoData
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, own_role
 from zskt_dist.deploy.tables import percent
 from zskt_dist.deploy.weights import is_user_code
@@ -45,7 +45,7 @@ _TAGS = {
     "finetune": ["knowledge-distillation"],
 }
 # By command and the stage of training that reads them.
-_SETTINGS = {
+_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
         "train": ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms")
     },
@@ -115,7 +115,7 @@ def settings(subject: Subject) -> Rows:
     if subject.role != own_role(subject.result):
         return []
     config, stages = subject.config, _SETTINGS.get(subject.result["command"], {})
-    idle = () if config.generator_terms.active else ("generator_terms",)
+    idle: tuple[str, ...] = () if config.generator_terms.active else ("generator_terms",)
     if not config.loss.beta:
         idle += _ATTENTION
 
