@@ -45,7 +45,7 @@ _TAGS = {
     "finetune": ["knowledge-distillation"],
 }
 # By command and the stage of training that reads them.
-_SETTINGS = {
+_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
         "train": ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms")
     },
@@ -115,7 +115,7 @@ def settings(subject: Subject) -> Rows:
     if subject.role != own_role(subject.result):
         return []
     config, stages = subject.config, _SETTINGS.get(subject.result["command"], {})
-    idle = () if config.generator_terms.active else ("generator_terms",)
+    idle = [] if config.generator_terms.active else ["generator_terms"]
     if not config.loss.beta:
         idle += _ATTENTION
 

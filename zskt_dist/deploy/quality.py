@@ -63,7 +63,7 @@ def measured_table(subject: Subject) -> Table:
 
 def estimates_table(estimates: Record) -> Table:
     """For each source of images that are not real, how alike student and teacher are there."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, entry in estimates.get("sources", {}).items():
         share, low, high, chance = (
             percent(entry[each]) for each in ("agreement", "agreement_low", "agreement_high", "chance_agreement")
