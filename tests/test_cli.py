@@ -1,15 +1,15 @@
+import importlib
 import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from zskt_dist import __main__ as entry
-from zskt_dist import evaluate, pretrain, synthesize, toy, train
+from zskt_dist import pretrain, train
 from zskt_dist.cli import guarded
 from zskt_dist.config import load_config
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
@@ -140,17 +140,18 @@ def test_who_starts_over_continues_without_that(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("verb", "inner", "arguments"),
+    ("verb", "module", "inner", "arguments"),
     [
-        (train, "zskt_dist.cli._train", []),
-        (evaluate, "zskt_dist.evaluate._evaluate", ["run"]),
-        (synthesize, "zskt_dist.synthesize._synthesize", ["run"]),
-        (toy, "zskt_dist.toy._toy", []),
+        ("train", "cli", "_train", []),
+        ("evaluate", "evaluate", "_evaluate", ["run"]),
+        ("synthesize", "synthesize", "_synthesize", ["run"]),
+        ("toy", "toy", "_toy", []),
     ],
 )
 @pytest.mark.parametrize("fresh", [False, True])
 def test_every_command_that_starts_over_says_so(
-    verb: ModuleType,
+    verb: str,
+    module: str,
     inner: str,
     arguments: list[str],
     fresh: bool,
@@ -160,8 +161,8 @@ def test_every_command_that_starts_over_says_so(
     def stopped(*_: object) -> None:
         raise Interrupted(1, 3)
 
-    monkeypatch.setattr(inner, stopped)
-    assert verb.main([*arguments, *(["--fresh"] if fresh else [])]) == 143
+    monkeypatch.setattr(importlib.import_module(f"zskt_dist.{module}"), inner, stopped)
+    assert importlib.import_module(f"zskt_dist.{verb}").main([*arguments, *(["--fresh"] if fresh else [])]) == 143
     assert ("the same command without --fresh continues" in capsys.readouterr().err) == fresh
 
 
