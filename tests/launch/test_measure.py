@@ -200,7 +200,7 @@ def test_parts_are_used_again_only_where_they_are_of_the_same_curves(
 
 def test_any_number_of_workers_may_measure(run: RunDirectory) -> None:
     """Also three, which share the run's batches of 8, 16 and 128 images unevenly."""
-    assert measure._config(run, ["launch.workers=3"]).launch.workers == 3
+    assert measure.measured_config(run, ["launch.workers=3"]).launch.workers == 3
 
 
 def test_a_split_sorted_by_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
