@@ -36,5 +36,5 @@ def test_the_tour_can_be_followed(tmp_path: Path) -> None:
     (share,) = re.findall(r"([\d.]+)% of 397 digits", output)
     assert float(share) > 60, "the student in ONNX, on digits that nobody has trained on; chance is 10 %"
     measured = json.loads((tmp_path / "measured.json").read_text())
-    assert float(share) / 100 == pytest.approx(measured["student"]["accuracy"], abs=0.1)
+    assert float(share) / 100 == pytest.approx(measured["evaluation"]["accuracy"], abs=0.1)
     assert (tmp_path / "runs/tour/small/export/README.md").exists()
