@@ -27,6 +27,19 @@ def _last(network: nn.Module, image_shape: ImageShape = SHAPE) -> dict[str, int]
     return {layer.name: size[0] for size, layer in last_of_each_size(candidates(network, image_shape)).items()}
 
 
+class Positions(nn.Conv2d):
+    """Makes a tensor wherever tensors are made just now."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.linspace(0, 1, x.shape[-1]))
+
+
+def test_networks_on_the_meta_device_make_their_tensors_there() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(Positions(1, 2, 1))
+    assert observe(network, SHAPE) == [Layer("0", "Positions", (1, 2, 8, 8))]
+
+
 def test_modules_are_listed_as_they_finish() -> None:
     assert [(layer.name, layer.kind, layer.output) for layer in observe(Backbone(), SHAPE)] == [
         ("body.stem", "Conv2d", (1, 3, 8, 8)),

@@ -57,8 +57,8 @@ def observe(network: nn.Module, image_shape: ImageShape) -> list[Layer]:
     modes = [(module, module.training) for module in network.modules()]
     device = next(network.parameters()).device
     try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, *image_shape, device=device))
+        with torch.no_grad(), device:  # on the meta device the network makes tensors of its own there, too
+            network.eval()(torch.zeros(1, *image_shape))
     finally:
         for handle in handles:
             handle.remove()
