@@ -17,6 +17,7 @@ TINY = [
     "tracking.log_every=2",
     "tracking.images=4",
     "evaluation.every=4",
+    "evaluation.held_out_images=16",
     "checkpoint.every=3",
     "iterations=10",
     "supervised.iterations=12",
