@@ -1,8 +1,10 @@
 """What messages for people have in common."""
 
+import pickle
+
 import pytest
 
-from zskt_dist.errors import did_you_mean
+from zskt_dist.errors import ConfigError, Interrupted, UserError, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,17 @@ def test_did_you_mean(word: str, hint: str) -> None:
 
 def test_several_words_the_nearest_first() -> None:
     assert did_you_mean("gama", ["gamut", "beta", "gamma"], most=3) == "; did you mean 'gamma' or 'gamut'?"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("no teacher"),
+        ConfigError("loss.beta", -1, "at least 0"),
+        Interrupted(3, 8, "trial"),
+        Interrupted(0, 0),
+    ],
+)
+def test_they_travel_between_processes(error: UserError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -22,8 +22,11 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
+        super().__init__(key, value, problem)  # so that it can be pickled, as Ray does
         self.key, self.value, self.problem = key, value, problem
-        super().__init__(f"{key}={value!r}: {problem}")
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value!r}: {self.problem}"
 
 
 class Interrupted(UserError):
@@ -34,8 +37,13 @@ class Interrupted(UserError):
     """
 
     def __init__(self, iteration: int, iterations: int, unit: str = "iteration") -> None:
+        super().__init__(iteration, iterations, unit)
         self.iteration, self.iterations, self.unit = iteration, iterations, unit
-        super().__init__(f"stopped at {unit} {iteration} of {iterations}" if iterations else "stopped before it began")
+
+    def __str__(self) -> str:
+        if not self.iterations:
+            return "stopped before it began"
+        return f"stopped at {self.unit} {self.iteration} of {self.iterations}"
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
