@@ -12,7 +12,7 @@ from zskt_dist.tracking.local import read_history
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EVERY, TOTAL = 20, 200
-ARGUMENTS = [*TINY, "launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.resize_seconds=3", "batch_size=9"]
+ARGUMENTS = [*TINY, "launch.workers=[1,2]", "launch.resize_seconds=3", "batch_size=9"]
 ARGUMENTS += [f"iterations={TOTAL}", f"checkpoint.every={EVERY}", "evaluation.every=100", "tracking.log_every=10"]
 ARGUMENTS += ["transfer.student_steps=40"]  # so slow that the run outlasts what happens to it
 

@@ -22,7 +22,7 @@ from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.evaluate import RunEvaluation, _warn_of_absent_classes
 
 TRAIN = [*TINY, "iterations=4", "supervised.iterations=300", "tracking.images=0", "name=run"]
-TRAIN += ["evaluation.every=0", "checkpoint.every=0", "evaluation.snapshots=0", "launch.cpus_per_worker=1"]
+TRAIN += ["evaluation.every=0", "checkpoint.every=0", "evaluation.snapshots=0"]
 MEASURE = ["transitions.images=9", "transitions.steps=3", "transitions.rows=9", "evaluation.noise_images=10"]
 RUN = Path("runs/digits/run")
 

@@ -22,7 +22,7 @@ from zskt_dist.report.runs import find_runs, group_runs
 from zskt_dist.runtime.weights import read_about, save_weights
 from zskt_dist.tracking.local import read_history
 
-NO_DATA = [*TINY, "data.name=none", "name=run", "evaluation.held_out_images=8", "launch.cpus_per_worker=1"]
+NO_DATA = [*TINY, "data.name=none", "name=run", "evaluation.held_out_images=8"]
 NO_DATA += ["iterations=5", "evaluation.snapshots=2"]
 NO_DATA += ["teacher.checkpoint=teacher.safetensors"]
 RUN = Path("runs/digits/run")

@@ -28,11 +28,11 @@ def test_stopped_and_with_a_killed_worker_it_ends_with_the_same_bits(
     local, folder = tmp_path / "local", tmp_path / "ray"
     local.mkdir()
     folder.mkdir()
-    code, output = run("train", *RUN, "launch.cpus_per_worker=1", folder=local)
+    code, output = run("train", *RUN, folder=local)
     assert code == 0, output
     expected = read_result(local)
 
-    arguments = [*RUN, "launch.cpus_per_worker=1", "launch.kind=ray"]
+    arguments = [*RUN, "launch.kind=ray"]
     progress = folder / "runs/digits/run/progress.json"
     process = command("train", *arguments, folder=folder, environment=ray_cluster)
     wait_for_iteration(process, progress, "student", 30)

@@ -13,7 +13,7 @@ from zskt_dist import cli, synthesize
 from zskt_dist.config import dump_yaml, load_config
 
 TRAIN = [*TINY, "iterations=4", "supervised.iterations=12", "tracking.images=0", "name=run", "evaluation.every=0"]
-TRAIN += ["checkpoint.every=0", "evaluation.snapshots=2", "launch.cpus_per_worker=1"]
+TRAIN += ["checkpoint.every=0", "evaluation.snapshots=2"]
 RUN = "runs/digits/run"
 FEW = ["--images", "30", "--shard-images", "16"]
 
