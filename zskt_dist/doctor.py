@@ -11,9 +11,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m zskt_dist.doctor",
         description=__doc__,
-        epilog="Exit code 0: what every run needs works; 2: torch, the configuration or runs_dir does not.",
+        epilog="Exit code 0: what a run needs works; 2: the configuration, torch, runs_dir, or what is asked for "
+        "(device=cuda, launch.kind=ray, engine.kind=deepspeed) does not.",
     )
-    parser.add_argument("--config", metavar="FILE", help="look at the runs_dir, device and MLflow server of this file")
+    parser.add_argument("--config", metavar="FILE", help="look at what this file asks for")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example runs_dir=s3://…")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings to FILE")
     options = parser.parse_intermixed_args(argv)
@@ -33,7 +34,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
         write_json(options.json, {"works": works, "findings": [vars(finding) for finding in findings]})
     if not works:
-        raise UserError("something that every run needs does not work; see the problems above")
+        raise UserError("something that a run needs does not work; see the problems above")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tests.deploy.runs import untrained_run
 from zskt_dist import export
-from zskt_dist.deploy.weights import is_user_code, load_network
+from zskt_dist.deploy.weights import load_network
 from zskt_dist.files import read_json
+from zskt_dist.models import is_user_code
 
 
 class Moody(nn.Module):

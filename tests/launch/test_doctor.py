@@ -124,7 +124,9 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packages.details["ray"] is None
     for name, asking in (("ray", "launch.kind=ray"), ("deepspeed", "engine.kind=deepspeed")):
         assert _look(name).status == "ok"
+        assert healthy([_look(name)])
         assert _look(name, asking).status == "problem"
+        assert not healthy([_look(name, asking)])
     assert _look("mlflow").status == "warning"
 
 
@@ -178,6 +180,8 @@ def test_a_ray_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = _look("ray")
     assert finding.status == "problem"
     assert finding.advice == "reinstall ray, or use launch.kind=local"
+    assert healthy([finding])
+    assert not healthy([_look("ray", "launch.kind=ray")]), "it is asked for"
 
 
 def test_mlflow(tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +255,9 @@ def test_a_gpu_that_is_asked_for() -> None:
         assert _look("gpu").details["devices"]
     else:
         assert _look("gpu", "device=cuda").status == "problem"
+        assert not healthy([_look("gpu", "device=cuda")])
+        assert healthy([_look("gpu", "device=cuda", "launch.kind=ray")]), "other machines may have some"
+        assert healthy([_look("gpu")])
 
 
 def test_fewer_gpus_than_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +269,7 @@ def test_fewer_gpus_than_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = _look("gpu", "device=cuda", "launch.workers=4")
     assert (finding.status, finding.advice) == ("problem", "device=cpu does without")
     assert "this machine has 1 usable GPUs, worker 1 finds none" in finding.text
+    assert not healthy([finding])
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +286,6 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     (tmp_path / "file").write_text("")
     assert doctor.main([f"runs_dir={tmp_path}/file/runs", "--json", str(answer)]) == 2
     printed = capsys.readouterr()
-    assert printed.err == "error: something that every run needs does not work; see the problems above\n"
+    assert printed.err == "error: something that a run needs does not work; see the problems above\n"
     assert "\n                        -> make it a folder of yours" in printed.out
     assert json.loads(answer.read_text())["works"] is False

@@ -1,7 +1,18 @@
+from contextlib import suppress
+
 import pytest
 import torch
 
-from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network, count_parameters
+from zskt_dist.models import (
+    ImageShape,
+    LeNet,
+    NetworkError,
+    WideResNet,
+    build_network,
+    count_parameters,
+    is_user_code,
+    registry,
+)
 from zskt_dist.models.registry import KNOWN
 
 GRAY = ImageShape(1, 8, 8)
@@ -67,3 +78,17 @@ def test_images_too_small_for_lenet() -> None:
 def test_parameters_are_counted_and_buffers_are_not() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     assert count_parameters(network) == 3 * 4 + 4 + 4 + 4
+
+
+@pytest.mark.parametrize(
+    "arch", ["lenet", "timm:x", "hub:x", "torchvision:x", "timm.evil:make", "Timm:x", "os:system", ":"]
+)
+def test_only_what_is_known_as_code_of_the_user_is_imported(monkeypatch: pytest.MonkeyPatch, arch: str) -> None:
+    """What `load_network` asks before it builds is what `build_network` goes by."""
+    imported: list[str] = []
+    monkeypatch.setattr(registry, "_LIBRARIES", dict.fromkeys(("timm", "hub"), lambda *_: torch.nn.Linear(1, 1)))
+    monkeypatch.setattr(registry, "from_import_path", lambda path, *_: imported.append(path))
+    with suppress(NetworkError):
+        build_network(arch, GRAY, 10)
+    assert is_user_code(arch) == (imported == [arch])
+    assert is_user_code(arch) == (arch not in ("lenet", "timm:x", "hub:x"))

@@ -11,10 +11,11 @@ from torch import nn
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
-from tests.support.nets import TinyClassifier, TinyGenerator
+from tests.support.nets import TinyClassifier, TinyGenerator, Viewing
 from zskt_dist.config import Config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.estimates import brief, estimate
 from zskt_dist.runtime.held_out import HeldOut, generator_drift, snapshot_moments, snapshot_path
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.worker import Worker
@@ -89,6 +90,23 @@ def test_two_workers_see_what_one_sees(two_ranks: Ranks, micro_batch: str) -> No
     setting = f"engine.micro_batch={micro_batch}"
     alone = _scores(ALONE, None, setting)
     for of_rank in two_ranks.run(_scores, None, setting):
+        assert of_rank == pytest.approx(alone)
+
+
+def _of_single_images(world: World) -> dict[str, float]:
+    """By networks that cannot be asked about no images."""
+    torch.manual_seed(1)
+    generator, teacher, student = TinyGenerator(), Viewing().eval(), Viewing()
+    config = _config("engine.micro_batch=1", "evaluation.held_out_images=5")
+    held_out = HeldOut(config, lambda: nullcontext(generator), teacher, SHAPE, world)
+    estimates = brief(estimate(config, student, teacher, held_out.sources(7), world) or {})
+    return held_out.judge(student, 7) | {f"{name}_images": entry["images"] for name, entry in estimates.items()}
+
+
+def test_a_worker_without_a_share_of_a_batch(two_ranks: Ranks) -> None:
+    alone = _of_single_images(ALONE)
+    assert (alone["held_out_images"], alone["noise_images"]) == (5, 5)
+    for of_rank in two_ranks.run(_of_single_images):
         assert of_rank == pytest.approx(alone)
 
 

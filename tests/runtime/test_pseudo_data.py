@@ -14,18 +14,20 @@ from tests.support.pseudo import write_pseudo_data
 from zskt_dist.config import Config
 from zskt_dist.data import open_dataset
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import read_json
 from zskt_dist.launch.measure import measured_config
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.runtime import worker
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.estimates import brief
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Loop
 from zskt_dist.runtime.measurement import Measurement
-from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.networks import load_trained, new_network, read_network
 from zskt_dist.runtime.pseudo_data import PseudoDataTask
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
-from zskt_dist.streams import Purpose, stream
+from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.local import read_history
 
 ALONE = World(torch.device("cpu"))
@@ -141,6 +143,26 @@ def test_with_a_teacher_the_student_is_compared_and_stays_the_same(folder: Path)
     assert 0 <= compared["student"]["agreement"] <= 1
     assert compared["teacher"]["arch"] == "lenet"
     assert compared["student"]["sha256"] == alone["student"]["sha256"]
+
+
+def test_a_teacher_says_without_images_how_alike_the_student_is(folder: Path) -> None:
+    """On noise alone, for there is no generator."""
+    overrides = (f"teacher.checkpoint={_teacher(folder)}", "data.name=none", "evaluation.held_out_images=20")
+    result = _train(folder, *overrides)
+    directory, config = RunDirectory(folder / "runs/digits/run"), _config(folder, *overrides)
+    found = read_json(directory.estimates)
+    assert result["estimates"] == {"sources": brief(found)}
+    assert list(result["estimates"]["sources"]) == ["noise", "uniform_noise"]
+    assert found["held_out"] is None
+
+    student, shape = load_trained(config, "student", directory.weights("student"))
+    teacher = read_network(config, "teacher", shape, 10, str(config.teacher.checkpoint), "teacher.checkpoint").eval()
+    rng = stream(0, Purpose.HELD_OUT, 0)
+    x = torch.cat([torch.from_numpy(normal(rng, count, *shape)) for count in (8, 8, 4)])
+    with torch.no_grad():
+        same = student(x).argmax(dim=1) == teacher(x).argmax(dim=1)
+    assert found["sources"]["noise"]["agreement"] == same.double().mean().item()
+    assert 0 < same.sum() < 20, "else this test would show little"
 
 
 @pytest.mark.parametrize("student", ["wrn-10-1", CAREFUL])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import LeNet
 from zskt_dist.runtime.state_dicts import find_state_dicts
-from zskt_dist.runtime.weights import load_into, read_weights, save_weights
+from zskt_dist.runtime.weights import fit, load_into, read_weights, save_weights
 
 KEY = "teacher.checkpoint"
 RIGHT, OTHER = ({"w": torch.full((2,), value), "b": torch.full((1,), value)} for value in (1.0, 2.0))
@@ -101,6 +101,20 @@ def test_two_weights_never_become_one() -> None:
 def test_safetensors_under_any_name(tmp_path: Path) -> None:
     save_file(RIGHT, tmp_path / "weights.bin")
     assert read_weights(tmp_path / "weights.bin", KEY).keys() == RIGHT.keys()
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_counters_that_older_files_lack_start_at_zero(device: str) -> None:
+    weights = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).state_dict()
+    del weights["1.num_batches_tracked"]
+    with torch.device(device):
+        target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    found = fit(target, _prefixed(weights, "module."), KEY, "t")
+    assert found.pop("1.num_batches_tracked").tolist() == 0
+    assert found.keys() == weights.keys()
+    del weights["1.running_mean"]
+    with pytest.raises(ConfigError, match=r"does not fit the architecture; missing: 1\.running_mean$"):
+        fit(target, weights, KEY, "t")
 
 
 def test_half_precision_becomes_the_precision_of_the_network() -> None:

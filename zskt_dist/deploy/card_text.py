@@ -7,8 +7,8 @@ from zskt_dist.config.load import is_under, unused_keys
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, own_role
 from zskt_dist.deploy.tables import percent
-from zskt_dist.deploy.weights import is_user_code
 from zskt_dist.errors import ConfigError
+from zskt_dist.models import is_user_code
 
 Record = dict[str, Any]
 Rows = list[tuple[str, ...]]

@@ -1,5 +1,6 @@
 """What is exported: the trained network of a finished run, with all that is known about it."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from zskt_dist.runtime.networks import load_trained, read_network
 from zskt_dist.runtime.storage import is_file
 from zskt_dist.runtime.weights import read_about
 
+log = logging.getLogger(__name__)
+
 NORMALISED = "normalised images"
 PIXELS = "pixels in [0, 1]"
 
@@ -31,7 +34,7 @@ class Subject:
     Attributes:
         role: `student` or `teacher`.
         network: Normalised images [B, C, H, W] to logits [B, K].
-        teacher: The network that the student learnt from; None where there was none, or it is gone.
+        teacher: The network that the student learnt from; None where there was none, or it is gone or unreadable.
         mean: Of each channel, of pixels in [0, 1]; None where the run does not say.
         class_names: K names, or None where they are not known.
         sha256: Of the file of weights it was read from.
@@ -123,15 +126,13 @@ def open_subject(directory: RunDirectory, result: dict[str, Any], role: str | No
     network, shape = load_trained(config, own, weights)
     classes = about["num_classes"]
     teacher = None
-    location = teacher_weights(directory) if own == "student" and result["teacher"] else None
-    if location is not None and is_file(location, "RUN_DIR"):
-        read = read_network(config, "teacher", shape, classes, location, "teacher weights")
-        teacher = read.eval().requires_grad_(False)
-        weights = local_file(location, "teacher weights") if role == "teacher" else weights
     if role != own:
-        if teacher is None:
-            raise UserError(f"--role teacher: the teacher of {directory.location} is not there any more ({location})")
-        network, teacher = teacher, None
+        network, weights = _teacher(directory, config, shape, classes)
+    elif own == "student" and result["teacher"]:
+        try:
+            teacher, _ = _teacher(directory, config, shape, classes)
+        except UserError as error:
+            log.warning("the student stands alone: %s", error)
     return Subject(
         directory=directory,
         config=config,
@@ -146,6 +147,15 @@ def open_subject(directory: RunDirectory, result: dict[str, Any], role: str | No
         class_names=class_names(config.data, classes),
         sha256=sha256_of(weights),
     )
+
+
+def _teacher(directory: RunDirectory, config: Config, shape: ImageShape, num_classes: int) -> tuple[nn.Module, Path]:
+    """The teacher of a student's run, and its file; raises UserError where it is gone, unreadable or another one."""
+    location = teacher_weights(directory)
+    if location is None or not is_file(location, "RUN_DIR"):
+        raise UserError(f"the teacher of {directory.location} is not there any more ({location})")
+    teacher = read_network(config, "teacher", shape, num_classes, location, "teacher weights")
+    return teacher.eval().requires_grad_(False), local_file(location, "teacher weights")
 
 
 def _about(weights: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from zskt_dist.config.inputs import Student
 from zskt_dist.deploy.subject import NORMALISED, Subject
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
-from zskt_dist.models import ImageShape, is_own
+from zskt_dist.models import ImageShape, is_user_code
 from zskt_dist.runtime.networks import read_network
 from zskt_dist.runtime.weights import save_weights
 
@@ -82,8 +82,3 @@ def load_network(folder: Path | str, *, arch: str | None = None) -> tuple[nn.Mod
     shape, file = ImageShape(*written.image_shape), path.with_name(written.weights)
     network = read_network(config, written.role, shape, written.num_classes, file, "weights")
     return network.eval().requires_grad_(False), content
-
-
-def is_user_code(arch: str) -> bool:
-    """Whether a network's name is an import path."""
-    return not is_own(arch) and arch.partition(":")[0] not in ("timm", "torchvision")

@@ -21,7 +21,7 @@ class Finding:
     """An `Answer` with what was looked at.
 
     Attributes:
-        essential: Whether every run needs it.
+        essential: Whether every run needs it, or what the configuration asks for.
         details: The same for programs; sizes in bytes.
     """
 
@@ -61,7 +61,7 @@ def examine(path: str | None, overrides: Sequence[str] = (), looks: Iterable[Loo
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether everything that is essential works."""
+    """Whether a run with this configuration can begin: everything that is essential works."""
     return not any(finding.essential and finding.status == "problem" for finding in findings)
 
 
@@ -81,4 +81,5 @@ def _finding(look: Look, wanted: Wanted) -> Finding:
     else:
         (answer,) = answers
     advice = answer.advice and masked(answer.advice)
-    return Finding(look.name, answer.status, masked(answer.text), advice, look.essential, answer.details)
+    essential = look.essential or look.asked(wanted)
+    return Finding(look.name, answer.status, masked(answer.text), advice, essential, answer.details)

@@ -44,7 +44,7 @@ def export_run(
 ) -> Record:
     """Exports the network of a finished run; returns the content of `export.json`.
 
-    What was exported earlier into the same folder, from the same weights, stays in `export.json` and the card.
+    What was exported earlier into the same folder stays in `export.json` and the card.
 
     Args:
         formats: Of `FORMATS`.
@@ -54,8 +54,8 @@ def export_run(
         normalises: Programs take pixels in [0, 1] instead of normalised images.
 
     Raises:
-        UserError: no finished run, a package is missing, the folder holds something else, or a format has failed; the
-            others are done then.
+        UserError: no finished run, a package is missing, the folder holds something else or another network, or a
+            format has failed; the others are done then.
     """
     if not tolerance >= 0:
         raise UserError(f"--tolerance {tolerance:g}: expected 0 or more, for example 1e-4")
@@ -162,10 +162,17 @@ def _versions() -> dict[str, str]:
 
 
 def _earlier(subject: Subject, folder: Path) -> Record:
-    """What was exported before from these weights and is still as it was then."""
+    """What was exported before into the folder and is still as it was then.
+
+    Raises:
+        UserError: it was another network, and files of both would lie side by side.
+    """
     before = read_json(folder / _RECORD)
-    if not isinstance(before, dict) or before.get("weights_sha256") != subject.sha256:
+    if not isinstance(before, dict) or "weights_sha256" not in before:
         return {"files": {}}
+    if before["weights_sha256"] != subject.sha256:
+        held = f"the {before['role']} of {before['run']['experiment']}/{before['run']['name']}"
+        raise UserError(f"{folder} holds {held} with other weights; choose another folder with --out, or remove it")
     files = {name: entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
     return {"files": files, **({"mlflow": before["mlflow"]} if "mlflow" in before else {})}
 

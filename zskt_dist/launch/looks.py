@@ -45,7 +45,9 @@ class Look(NamedTuple):
 
     Attributes:
         advice: Where the look itself fails.
+        essential: Whether every run needs it.
         seconds: After which it counts as hanging.
+        asked: Whether a configuration asks for it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Look(NamedTuple):
     advice: str
     essential: bool = False
     seconds: float = 30.0
+    asked: Callable[["Wanted"], bool] = lambda _: False
 
 
 class Wanted(NamedTuple):
@@ -284,14 +287,32 @@ LOOKS = (
         "torch", _torch, "install torch for this machine: https://pytorch.org/get-started", essential=True, seconds=180
     ),
     Look("cpu", _cpu, "set launch.cpus_per_worker"),
-    Look("gpu", _cuda, "device=cpu does without", seconds=60),
+    Look(
+        "gpu",
+        _cuda,
+        "device=cpu does without",
+        seconds=60,
+        asked=lambda wanted: wanted.device == "cuda" and wanted.launcher == "local",  # Ray has those of other machines
+    ),
     Look("compiler", _compiler, "speed.compile=false does without"),
     Look("memory", _memory, "watch it during the first iterations"),
     Look("disk", _disk, "set runs_dir to a disk that answers"),
     Look("runs_dir", _runs_dir, "choose another folder or store with runs_dir=…", essential=True, seconds=60),
-    Look("ray", _ray, "reinstall ray, or use launch.kind=local", seconds=90),
+    Look(
+        "ray",
+        _ray,
+        "reinstall ray, or use launch.kind=local",
+        seconds=90,
+        asked=lambda wanted: wanted.launcher == "ray",
+    ),
     Look("mlflow", _mlflow, "reinstall mlflow, or use tracking.uri=none", seconds=60),
-    Look("deepspeed", _deepspeed, "reinstall deepspeed, or use engine.kind=ddp", seconds=120),
+    Look(
+        "deepspeed",
+        _deepspeed,
+        "reinstall deepspeed, or use engine.kind=ddp",
+        seconds=120,
+        asked=lambda wanted: wanted.engine == "deepspeed",
+    ),
 )
 
 

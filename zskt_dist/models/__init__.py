@@ -15,7 +15,15 @@ from zskt_dist.models.layers import (
 )
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.logits import ReadLogits
-from zskt_dist.models.registry import ask, build_network, count_parameters, is_own, sharing_weights, uses_all_parameters
+from zskt_dist.models.registry import (
+    ask,
+    build_network,
+    count_parameters,
+    is_own,
+    is_user_code,
+    sharing_weights,
+    uses_all_parameters,
+)
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
 from zskt_dist.models.vgg import VGG11
@@ -45,6 +53,7 @@ __all__ = [
     "declared_by_arch",
     "is_channels_last",
     "is_own",
+    "is_user_code",
     "keep_activations",
     "last_of_each_size",
     "observe",

@@ -24,6 +24,7 @@ KNOWN = (
     "timm:NAME, torchvision:NAME, package.module:callable"
 )
 _EXAMPLES = ("wrn-16-1", "wrn-16-2", "wrn-40-1", "wrn-40-2", "lenet", "resnet18", "resnet34", "vgg11")
+_LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 
 def build_network(arch: str, image_shape: ImageShape, num_classes: int, options: Options | None = None) -> nn.Module:
@@ -40,12 +41,10 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
         return _own(arch, image_shape, num_classes, options or {})
     source, _, name = arch.partition(":")
     try:
-        if source == "timm":
-            network = from_timm(name, image_shape, num_classes, options or {})
-        elif source == "torchvision":
-            network = from_torchvision(name, image_shape, num_classes, options or {})
-        else:
+        if is_user_code(arch):
             network = from_import_path(arch, image_shape, num_classes, options or {})
+        else:
+            network = _LIBRARIES[source](name, image_shape, num_classes, options or {})
         _make_lazy_layers(network, image_shape)
         _check(network)
     except NetworkError:
@@ -60,6 +59,11 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
 def is_own(arch: str) -> bool:
     """Whether a name is one of our own zoo, whose networks return logits and use all their parameters."""
     return ":" not in arch
+
+
+def is_user_code(arch: str) -> bool:
+    """Whether a name is an import path: `build_network` runs what it names, and such code may do anything."""
+    return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
 
 
 def ask(network: nn.Module, image_shape: ImageShape) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from zskt_dist.algorithms.estimates import BINS, compare, describe, together
 from zskt_dist.config import Config
-from zskt_dist.runtime.image_sources import ImageSource, batches
+from zskt_dist.runtime.image_sources import ImageSource, answers, batches
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.world import World
 
@@ -44,10 +44,9 @@ def estimate(
         for number, source in enumerate(sources):
             parts = []
             for x in batches(source, number, config):
-                mine = x[world.rank :: world.size]
-                logits = teacher(mine)
-                num_classes = logits.shape[1]
-                parts.append(compare(student(mine), logits))
+                logits = answers(world, x, student, teacher)
+                num_classes = logits[1].shape[1]
+                parts.append(compare(*logits))
             found[source.name] = together(world.gather(together(parts).cpu()))
     described = {
         source.name: {"iteration": source.iteration, **describe(found[source.name], num_classes)} for source in sources

@@ -17,7 +17,7 @@ from zskt_dist.algorithms.scores import agreement_sums
 from zskt_dist.config import Config
 from zskt_dist.files import read_bytes
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.image_sources import ImageSource, batches, generated, normal_noise
+from zskt_dist.runtime.image_sources import ImageSource, answers, batches, generated, normal_noise
 from zskt_dist.runtime.networks import new_generator
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.weights import parse_weights, save_weights
@@ -81,8 +81,7 @@ class HeldOut:
         with averaged_statistics(student, self._world):
             for number, source in enumerate(sources):
                 for x in batches(source, number, self._config):
-                    mine = x[self._world.rank :: self._world.size]
-                    sums[number] += agreement_sums(student(mine), self.teacher(mine))
+                    sums[number] += agreement_sums(*answers(self._world, x, student, self.teacher))
         shares = (self._world.sum(sums) / size).tolist()
         agreements, kls = zip(*shares, strict=True)
         return {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zskt_dist.config import Config
 from zskt_dist.models import ImageShape
+from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
 
 
@@ -78,3 +79,14 @@ def batches(source: ImageSource, number: int, config: Config) -> Iterator[Tensor
         count = min(left, most)
         yield source.draw(rng, count)
         left -= count
+
+
+def answers(world: World, x: Tensor, *networks: nn.Module) -> list[Tensor]:
+    """Logits [b, K] of each network for this worker's share of a batch; b may be 0, and all workers ask equally often.
+
+    Args:
+        x: [B, C, H, W], the same on all workers.
+    """
+    mine = x[world.rank :: world.size]
+    asked = mine if len(mine) else x[:1]  # not every network can answer no images
+    return [network(asked)[: len(mine)] for network in networks]

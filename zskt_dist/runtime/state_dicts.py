@@ -49,7 +49,7 @@ def find_state_dicts(loaded: object, role: str = "", depth: int = _DEPTH) -> Ite
 
 
 def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_classes: int | None) -> dict[str, Tensor]:
-    """`weights` by the names of a network.
+    """`weights` by the names of a network; batch norm's counters, which older files lack, start at 0.
 
     Args:
         expected: The network's own state dict; only names and shapes are looked at.
@@ -58,7 +58,9 @@ def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_cl
     Raises:
         ValueError: names or shapes differ, or a weight is not finite; the first ones are listed.
     """
-    renamed = _without_prefixes(weights, expected)
+    counters = {name: own for name, own in expected.items() if name.endswith("num_batches_tracked")}
+    renamed = {name: torch.zeros_like(own, device="cpu") for name, own in counters.items()}
+    renamed |= _without_prefixes(weights, expected)
     missing = [name for name in expected if name not in renamed]
     unexpected = [name for name in renamed if name not in expected]
     reshaped = {

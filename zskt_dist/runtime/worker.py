@@ -19,10 +19,10 @@ from zskt_dist.models import count_parameters
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import placed_teacher
-from zskt_dist.runtime.estimates import brief
+from zskt_dist.runtime.estimates import Answer, brief, estimate
 from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
-from zskt_dist.runtime.image_sources import uniform_noise
+from zskt_dist.runtime.image_sources import normal_noise, uniform_noise
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
@@ -132,8 +132,10 @@ class Worker:
         with task.trained() as network:
             sha256 = self._export(directory, role, network)
             params = {role: count_parameters(network)}
-            if isinstance(task, ZeroShotTask):
-                outcome = self._with_estimates(outcome, directory, task, network)
+            if found := self._estimates(task, network, teacher):
+                outcome = replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
+                if self.world.is_main:
+                    write_json(directory.estimates, found)
         accuracy = None
         if role == "teacher" and outcome.scores:
             accuracy = outcome.scores.accuracy
@@ -251,18 +253,15 @@ class Worker:
         )
         return loop.run()
 
-    def _with_estimates(
-        self, outcome: Outcome, directory: RunDirectory, task: ZeroShotTask, student: nn.Module
-    ) -> Outcome:
-        """Writes `estimates.json`, of which the result tells the main numbers."""
+    def _estimates(self, task: Task, student: nn.Module, teacher: nn.Module | None) -> Answer | None:
+        """What `estimates.json` tells of a student that has learnt without real images; None without a teacher."""
         shape, device = self.inputs.image_shape, self.world.device
         pixels = uniform_noise(shape, self.inputs.standardise(device), device)
-        found = task.estimate(student, task.iterations, pixels)
-        if found is None:
-            return outcome
-        if self.world.is_main:
-            write_json(directory.estimates, found)
-        return replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
+        if isinstance(task, ZeroShotTask):
+            return task.estimate(student, task.iterations, pixels)
+        if isinstance(task, PseudoDataTask) and teacher is not None:
+            return estimate(self.job.config, student, teacher, [normal_noise(shape, device), pixels], self.world)
+        return None
 
     def _export(self, directory: RunDirectory, role: str, network: nn.Module) -> str:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
