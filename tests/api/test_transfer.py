@@ -55,7 +55,7 @@ def test_the_student_is_that_of_the_command(tmp_path: Path) -> None:
         batch_size=8,
         student_steps=2,
         log_every=2,
-        config={"generator": {"channels": [8, 4], "z_dim": 8}, "evaluation.every": 5},
+        config={"generator": {"channels": [8, 4], "z_dim": 8}, "evaluation": {"every": 5, "held_out_images": 16}},
         progress=False,
         device="cpu",
     )
