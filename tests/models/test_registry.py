@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network, count_parameters
-from zskt_dist.models.registry import KNOWN
+from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network
+from zskt_dist.models.registry import KNOWN, ask
 
 GRAY = ImageShape(1, 8, 8)
 
@@ -64,6 +64,7 @@ def test_images_too_small_for_lenet() -> None:
         build_network("lenet", ImageShape(1, 7, 8), 10)
 
 
-def test_parameters_are_counted_and_buffers_are_not() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    assert count_parameters(network) == 3 * 4 + 4 + 4 + 4
+def test_a_network_without_parameters_is_asked_like_any_other() -> None:
+    network = torch.nn.Flatten()
+    ask(network, GRAY)
+    assert network.training
