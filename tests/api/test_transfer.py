@@ -268,6 +268,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"config": {"student.arch": "lenet"}}, "student.arch='lenet': has no meaning in transfer"),
     ({"config": {"engine.kind": "deepspeed"}}, "engine.kind='deepspeed': has no meaning in transfer"),
     ({"config": {"loss": 3}}, "loss=3: is a section"),
+    ({"config": {"speed": "auto"}, "speed": "plain"}, "speed='auto': is an argument of transfer: speed=…"),
     ({"input_shape": (32, 32)}, "input_shape=(32, 32): expected (channels, height, width)"),
     ({"input_shape": (3, 4, 4)}, "teacher cannot take images [1, 3, 4, 4] of torch.float32: "),
     ({"student": _with_linear(5)}, "teacher has 3 classes and student 5; give the student 3 outputs"),

@@ -107,7 +107,7 @@ def transfer(
 
     Raises:
         UserError: networks that do not fit each other or `input_shape`, or a loss that is no longer finite.
-        ConfigError: a setting is unknown, impossible, or has no meaning here; a UserError, too.
+        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here; a UserError, too.
 
     Examples:
         >>> import torch, zskt_dist
@@ -127,6 +127,7 @@ def transfer(
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
     arguments: dict[str, Any] = {
+        "speed": speed,  # first: keys of `config` change what it stands for
         "iterations": iterations,
         "batch_size": batch_size,
         "transfer.generator_steps": generator_steps,
@@ -139,7 +140,7 @@ def transfer(
         "device": device,
         "tracking.log_every": log_every,
     }
-    settings = _settings(arguments, speed, config or {})
+    settings = _settings(arguments, config or {})
     shape = image_shape(input_shape)
     check_pair(teacher, student)
     where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
@@ -172,13 +173,12 @@ def transfer(
     )
 
 
-def _settings(arguments: Mapping[str, Any], speed: str, overrides: Mapping[str, Any]) -> Config:
+def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
     """The configuration of a transfer.
 
     Raises:
         ConfigError: as every configuration's, and for what is given twice or has no meaning here.
     """
-    preset = {} if speed == "auto" else {"speed": speed}
     config_of(overrides)  # first, for its messages
     given = list(_leaves(overrides))
     for key, value in given:
@@ -187,7 +187,7 @@ def _settings(arguments: Mapping[str, Any], speed: str, overrides: Mapping[str, 
         if not is_under(key, SETTINGS):
             raise ConfigError(key, value, "has no meaning in transfer, which is given its networks and reads no data")
     quiet = {"tracking.images": 0, "tracking.uri": "none"}
-    return config_of({**preset, **dict(given), **arguments, **quiet})
+    return config_of({**arguments, **dict(given), **quiet})
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
