@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from zskt_dist.algorithms.scores import BINS, agreement_sums, calibration, calibration_sums, confusion
 from zskt_dist.algorithms.transitions import transition_curves, transition_error
-from zskt_dist.api.networks import answer_of, device_of, frozen_view
+from zskt_dist.api.networks import answer_of, frozen_view
 from zskt_dist.api.results import Evaluation, TransitionError
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.models import ReadLogits
+from zskt_dist.models import ReadLogits, device_of
 
 
 @torch.no_grad()
@@ -48,9 +48,9 @@ def evaluate(
     """
     _check_sizes(batch_size=batch_size)
     device = device_of(network)
-    networks = {"network": frozen_view(network)}
+    networks = {"network": frozen_view("network", network)}
     if teacher is not None:
-        networks["teacher"] = frozen_view(teacher, device)
+        networks["teacher"] = frozen_view("teacher", teacher, device)
     totals: dict[str, Tensor] = {}
     images, labelled = 0, None
     for x, truth in _batches(images_or_loader, labels, batch_size):
@@ -139,7 +139,7 @@ def mean_transition_error(
     """
     _check_sizes(steps=steps, rows=rows)
     device = device_of(network_a)
-    a, b = frozen_view(network_a), frozen_view(network_b, device)
+    a, b = frozen_view("network_a", network_a), frozen_view("network_b", network_b, device)
     x, origin, classes = _agreed(a, b, images, labels, rows)
     for view in (a, b):
         view.register_forward_hook(ReadLogits(classes))
