@@ -1,8 +1,10 @@
 """Measure finished runs: accuracy, agreement, calibration, predictions on noise, transition curves and MTE."""
 
 import argparse
+import importlib
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,9 +43,24 @@ class _Callable(ModuleType):
     """The package's function of this name, too: whoever imports this module puts it in the function's place."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from zskt_dist.api import evaluate
+        return _function()(*args, **kwargs)
 
-        return evaluate(*args, **kwargs)
+    def __reduce__(self) -> tuple[Any, ...]:  # other modules cannot be pickled
+        return importlib.import_module, (self.__name__,)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(_function())
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]  # of a module, it can be set
+        return _function().__doc__
+
+
+def _function() -> Callable[..., Any]:
+    from zskt_dist.api import evaluate
+
+    return evaluate
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -98,8 +98,6 @@ def test_networks_are_asked_in_eval_mode_and_not_changed() -> None:
 BAD = [
     ((torch.rand(0, 1, 1, 2),), "there are no images"),
     ((IMAGES, LABELS[:2]), "there are 4 images and 2 labels"),
-    ((IMAGES, torch.tensor([0, 1, 2, 0])), "must be one class each, from 0 to 1"),
-    ((IMAGES, LABELS.float()), "must be one class each, from 0 to 1"),
     (([IMAGES], LABELS), "labels belong to a tensor of images"),
     (([{"image": IMAGES}],), "the loader gives dict; expected images, or pairs"),
     (([IMAGES, (IMAGES, LABELS)],), "some batches have labels and others have none"),
@@ -113,6 +111,26 @@ BAD = [
 def test_wrong_input(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         zskt_dist.evaluate(nn.Flatten(), *arguments)  # type: ignore[arg-type]
+
+
+WRONG = {"from 1": LABELS + 1, "column": LABELS[:, None], "float": LABELS.float()}
+
+
+@pytest.mark.parametrize("labels", WRONG.values(), ids=WRONG)
+def test_wrong_labels(labels: Tensor) -> None:
+    problem = "must be one class each, from 0 to 1"
+    with pytest.raises(UserError, match=problem):
+        zskt_dist.evaluate(nn.Flatten(), IMAGES, labels)
+    with pytest.raises(UserError, match=problem):
+        zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), IMAGES, labels)
+
+
+def test_sizes_below_one() -> None:
+    with pytest.raises(UserError, match="batch_size=0: expected at least 1"):
+        zskt_dist.evaluate(nn.Flatten(), IMAGES, batch_size=0)
+    for sizes in ({"steps": 0}, {"rows": 0}):
+        with pytest.raises(UserError, match=r"^(steps|rows)=0: expected at least 1"):
+            zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), IMAGES, **sizes)
 
 
 def test_transition_error_of_a_step_worked_out_by_hand() -> None:

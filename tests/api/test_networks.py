@@ -1,5 +1,7 @@
 """The caller's networks: whatever they return is read, and they go home as they came."""
 
+import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,9 @@ from torch import Tensor, nn
 from tests.support.nets import TinyClassifier
 from tests.support.transfers import SHAPE, assert_equal, state_of, tiny_pair, tiny_transfer
 from tests.support.user_networks import Answer
+from zskt_dist.api.networks import images_of
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.models import device_of
 
 Form = Callable[[Tensor, bool], Any]
 
@@ -106,3 +110,111 @@ def test_weights_that_module_attributes_hold() -> None:
         nn.utils.weight_norm(network.conv1)
         network(torch.zeros(1, *SHAPE))
     assert tiny_transfer(teacher, student).iterations == 6
+
+
+class _Keeping(TinyClassifier):
+    """Keeps what it has computed, as users do who look at it afterwards."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        self.features, self.activations = [logits.relu(), logits], {"layer1": (logits.exp(),)}
+        return logits
+
+
+def test_networks_that_keep_what_they_computed() -> None:
+    """Of a graph, which deepcopy refuses."""
+    torch.manual_seed(1)
+    teacher, student = _Keeping(3, norm=True), _Keeping(2, norm=True)
+    for network in (teacher, student):
+        network(torch.zeros(2, *SHAPE))
+    kept = teacher.features[0]
+    assert tiny_transfer(teacher, student, iterations=2).iterations == 2
+    assert teacher.features[0] is kept
+    assert kept.requires_grad
+
+
+def test_networks_that_cannot_be_copied() -> None:
+    teacher, student = tiny_pair()
+    teacher.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"^teacher cannot be copied: TypeError: cannot pickle .*lock") as caught:
+        tiny_transfer(teacher, student)
+    assert "\n" not in str(caught.value)
+
+
+def _broken(logits: Tensor, training: bool) -> Tensor:
+    return {"layer1": logits}["layer2"]
+
+
+def _choosy(logits: Tensor, training: bool) -> Tensor:
+    torch._assert(len(logits) == 2, "wrong size")
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("form", "problem"), [(_broken, "KeyError: 'layer2'"), (_choosy, "AssertionError: wrong size")]
+)
+def test_whatever_a_network_raises_is_one_line(form: Form, problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        tiny_transfer(*_answering(form))
+    message = f"teacher cannot take images [1, 1, 4, 4] of torch.float32: {problem} ("
+    assert str(caught.value).startswith(message)
+
+
+class _Ensemble(nn.Module):
+    """Its members are in a list, so that none of their parameters are its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = [TinyClassifier(2).eval() for _ in range(2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([member(x) for member in self.members]).mean(dim=0)
+
+
+def test_teachers_without_parameters_of_their_own() -> None:
+    torch.manual_seed(1)
+    with pytest.warns(UserWarning, match="no attention term"):
+        assert tiny_transfer(_Ensemble(), tiny_pair()[1], iterations=2).iterations == 2
+
+
+def test_declared_layers_that_are_not_there() -> None:
+    """The student is no name's, so the message names none."""
+    teacher, student = tiny_pair()
+    student.attention_layers = ("act1", "act3")
+    with pytest.raises(UserError, match=r"^student declares attention_layers 'act3': no such layer; did you mean 'act"):
+        tiny_transfer(teacher, student)
+
+
+def test_images_as_the_teacher_tells_as_given_or_not_at_all() -> None:
+    teacher, student = tiny_pair()
+    with pytest.raises(ConfigError, match=r"^input_shape=None: the teacher does not say .* give \(channels, height"):
+        tiny_transfer(teacher, student, input_shape=None)
+    teacher.pretrained_cfg = {"input_size": SHAPE, "mean": (0.5,)}
+    assert tiny_transfer(teacher, student, input_shape=None, iterations=2).input_shape == SHAPE
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="input_shape")
+        tiny_transfer(teacher, student, input_shape=SHAPE, iterations=2)
+    teacher.pretrained_cfg = {"input_size": (3, 224, 224)}
+    with pytest.warns(UserWarning, match=r"^input_shape=\(1, 4, 4\) is taken; .* says \(3, 224, 224\)") as caught:
+        assert tiny_transfer(teacher, student, iterations=2).input_shape == SHAPE
+    (warned,) = (each for each in caught if "input_shape" in str(each.message))
+    assert warned.filename.endswith("transfers.py"), "where transfer was called"
+
+
+def test_networks_of_timm_tell_their_images() -> None:
+    timm = pytest.importorskip("timm")
+    assert images_of(timm.create_model("test_vit"), None) == (3, 160, 160)
+
+
+def test_a_transfer_that_does_not_begin_leaves_the_student_as_it_was() -> None:
+    """The teacher has no linear layer; that is seen when the student has been prepared already."""
+    teacher = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    student = tiny_pair()[1].eval()
+    student.conv2.train()
+    config = {"generator_terms.diversity": 1.0, "engine.activation_checkpointing": True}
+    with pytest.raises(ConfigError, match=r"^generator_terms\.diversity=1\.0: needs a teacher with a linear layer"):
+        tiny_transfer(teacher, student, config, beta=0, device="auto")
+    assert device_of(student).type == "cpu"
+    assert [name for name, module in student.named_modules() if module.training] == ["conv2"]
+    assert not any("forward" in vars(module) for module in student.modules())
+    assert not _hooks(student)

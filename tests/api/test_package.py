@@ -1,6 +1,7 @@
 """What `import zskt_dist` brings: names, and nothing heavy before one of them is used."""
 
 import importlib
+import inspect
 import pickle
 import subprocess
 import sys
@@ -40,3 +41,12 @@ def test_the_verb_of_that_name_does_not_hide_the_function() -> None:
 def test_progress_travels() -> None:
     progress = zskt_dist.Progress(1, 2, {"kl": 0.5}, 3.0)
     assert pickle.loads(pickle.dumps(progress)) == progress
+
+
+def test_the_function_shows_as_itself() -> None:
+    """For `help()`, editors and process pools, though it is a module, too."""
+    function = importlib.import_module("zskt_dist.api").evaluate
+    assert inspect.signature(zskt_dist.evaluate) == inspect.signature(function)
+    assert "batch_size" in inspect.signature(zskt_dist.evaluate).parameters
+    assert inspect.getdoc(zskt_dist.evaluate) == inspect.getdoc(function)
+    assert pickle.loads(pickle.dumps(zskt_dist.evaluate)) is zskt_dist.evaluate

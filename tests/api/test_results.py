@@ -32,6 +32,16 @@ def test_result_for_people_and_for_files(tmp_path: Path) -> None:
     assert about["class"] == "TinyClassifier"
 
 
+def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:
+    """They would be folders of that name; a folder that is there already may be called anything."""
+    result = tiny_transfer(*tiny_pair(), iterations=2)
+    with pytest.raises(ConfigError, match=r"student.pt': expected a file ….safetensors, or a folder"):
+        result.save(tmp_path / "student.pt")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "v1.2").mkdir()
+    assert result.save(tmp_path / "v1.2") == tmp_path / "v1.2" / "student.safetensors"
+
+
 def test_commands_read_the_file_under_the_name_they_know_the_network_by(tmp_path: Path) -> None:
     arch = "tests.support.user_networks:Plain"
     config, shape = load_config(None, [f"student.arch={arch}"]), ImageShape(*SHAPE)

@@ -40,6 +40,10 @@ def test_networks_on_the_meta_device_make_their_tensors_there() -> None:
     assert observe(network, SHAPE) == [Layer("0", "Positions", (1, 2, 8, 8))]
 
 
+def test_networks_without_parameters_are_observed_on_the_cpu() -> None:
+    assert observe(nn.Sequential(nn.Flatten()), SHAPE) == [Layer("0", "Flatten", (1, 64))]
+
+
 def test_modules_are_listed_as_they_finish() -> None:
     assert [(layer.name, layer.kind, layer.output) for layer in observe(Backbone(), SHAPE)] == [
         ("body.stem", "Conv2d", (1, 3, 8, 8)),

@@ -3,17 +3,8 @@ from contextlib import suppress
 import pytest
 import torch
 
-from zskt_dist.models import (
-    ImageShape,
-    LeNet,
-    NetworkError,
-    WideResNet,
-    build_network,
-    count_parameters,
-    is_user_code,
-    registry,
-)
-from zskt_dist.models.registry import KNOWN
+from zskt_dist.models import ImageShape, LeNet, NetworkError, WideResNet, build_network, is_user_code, registry
+from zskt_dist.models.registry import KNOWN, ask
 
 GRAY = ImageShape(1, 8, 8)
 
@@ -75,11 +66,6 @@ def test_images_too_small_for_lenet() -> None:
         build_network("lenet", ImageShape(1, 7, 8), 10)
 
 
-def test_parameters_are_counted_and_buffers_are_not() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    assert count_parameters(network) == 3 * 4 + 4 + 4 + 4
-
-
 @pytest.mark.parametrize(
     "arch", ["lenet", "timm:x", "hub:x", "torchvision:x", "timm.evil:make", "Timm:x", "os:system", ":"]
 )
@@ -92,3 +78,9 @@ def test_only_what_is_known_as_code_of_the_user_is_imported(monkeypatch: pytest.
         build_network(arch, GRAY, 10)
     assert is_user_code(arch) == (imported == [arch])
     assert is_user_code(arch) == (arch not in ("lenet", "timm:x", "hub:x"))
+
+
+def test_a_network_without_parameters_is_asked_like_any_other() -> None:
+    network = torch.nn.Flatten()
+    ask(network, GRAY)
+    assert network.training

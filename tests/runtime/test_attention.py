@@ -17,7 +17,7 @@ from torch.nn import functional
 from tests.support.configs import tiny_config
 from tests.support.families import SHAPE, ChannelsLast, Tokens, narrowing, plain, strided
 from zskt_dist.config import Config, load_config
-from zskt_dist.errors import ConfigError
+from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.plan import print_plan
 from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network
 from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
@@ -123,6 +123,9 @@ def test_declared_layers_that_cannot_be_compared(name: str, problem: str, overri
     with pytest.raises(ConfigError) as raised:
         _pair(_Declaring("conv1"), _Declaring("conv1", name), *overrides, "student.arch=mine:net")
     assert str(raised.value) == f"student.arch='mine:net': declares attention_layers {name!r}: {problem}"
+    with pytest.raises(UserError) as raised:  # networks that nobody has named, as from Python
+        _pair(_Declaring("conv1"), _Declaring("conv1", name), *overrides)
+    assert str(raised.value) == f"student declares attention_layers {name!r}: {problem}"
     assert _names(_pair(_Declaring("conv1"), _Declaring("conv1"), *overrides)) == [("conv1", "conv1")]
 
 

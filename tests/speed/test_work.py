@@ -11,7 +11,7 @@ from zskt_dist.models import Generator, ImageShape, LeNet
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
-from zskt_dist.speed import PLAIN, iteration_gflop
+from zskt_dist.speed import PLAIN, iteration_gflop, training_gflop
 
 SHAPE = ImageShape(3, 16, 16)
 
@@ -39,3 +39,7 @@ def test_counting_leaves_no_trace(tmp_path: Path) -> None:
     assert not network.training
     assert not any(module._forward_hooks for each in (generator, network) for module in each.modules())
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_networks_without_parameters_are_no_work() -> None:
+    assert training_gflop(8, torch.nn.Flatten(), SHAPE) == 0

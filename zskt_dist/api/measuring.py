@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from zskt_dist.algorithms.scores import BINS, agreement_sums, calibration, calibration_sums, confusion
 from zskt_dist.algorithms.transitions import transition_curves, transition_error
-from zskt_dist.api.networks import answer_of, device_of, frozen_view
+from zskt_dist.api.networks import answer_of, frozen_view
 from zskt_dist.api.results import Evaluation, TransitionError
-from zskt_dist.errors import UserError
-from zskt_dist.models import ReadLogits
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.models import ReadLogits, device_of
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def evaluate(
         batch_size: Images per forward pass, where a tensor is given.
 
     Raises:
-        UserError: no images, labels that do not fit, or a network that does not answer with logits.
+        UserError: no images, labels that do not fit, a size below 1, or a network that does not answer with logits.
 
     Examples:
         >>> import torch, zskt_dist
@@ -46,10 +46,11 @@ def evaluate(
         >>> scores.images, round(scores.accuracy, 3), scores.agreement, scores.confusion
         (3, 0.667, 1.0, [[1, 1], [0, 1]])
     """
+    _check_sizes(batch_size=batch_size)
     device = device_of(network)
-    networks = {"network": frozen_view(network)}
+    networks = {"network": frozen_view("network", network)}
     if teacher is not None:
-        networks["teacher"] = frozen_view(teacher, device)
+        networks["teacher"] = frozen_view("teacher", teacher, device)
     totals: dict[str, Tensor] = {}
     images, labelled = 0, None
     for x, truth in _batches(images_or_loader, labels, batch_size):
@@ -70,8 +71,7 @@ def _count(logits: dict[str, Tensor], truth: Tensor | None) -> dict[str, Tensor]
     sums = {"confidence": torch.softmax(own.double(), dim=1).amax(dim=1).sum()}
     if truth is not None:
         classes = own.shape[1]
-        if truth.shape != own.shape[:1] or truth.is_floating_point() or not ((truth >= 0) & (truth < classes)).all():
-            raise UserError(f"labels {list(truth.shape)} must be one class each, from 0 to {classes - 1}")
+        _check_labels(truth, len(own), classes)
         sums |= {"confusion": confusion(truth, own.argmax(dim=1), classes), "bins": calibration_sums(own, truth)}
     if "teacher" in logits:
         if logits["teacher"].shape != own.shape:
@@ -126,7 +126,8 @@ def mean_transition_error(
         rows: Images x target classes per forward pass: what bounds the memory.
 
     Raises:
-        UserError: the networks agree on none of the images, or do not answer with logits of the same classes.
+        UserError: the networks agree on none of the images, or do not answer with logits of the same classes; labels
+            that do not fit; a size below 1.
 
     Examples:
         >>> import torch, zskt_dist
@@ -136,8 +137,9 @@ def mean_transition_error(
         >>> error.value, error.images, len(error.p_a)
         (0.0, 5, 10)
     """
+    _check_sizes(steps=steps, rows=rows)
     device = device_of(network_a)
-    a, b = frozen_view(network_a), frozen_view(network_b, device)
+    a, b = frozen_view("network_a", network_a), frozen_view("network_b", network_b, device)
     x, origin, classes = _agreed(a, b, images, labels, rows)
     for view in (a, b):
         view.register_forward_hook(ReadLogits(classes))
@@ -169,11 +171,25 @@ def _agreed(
             raise UserError(f"the networks need the same two or more classes, they have {classes} and {of_b.shape[1]}")
         predicted = of_a.argmax(dim=1)
         agreed = predicted == of_b.argmax(dim=1)
+        origin = predicted if truth is None else truth.to(device)
+        _check_labels(origin, len(x), classes)
         chosen.append(x[agreed.to(x.device)])
-        origins.append((predicted if truth is None else truth.to(device))[agreed])
+        origins.append(origin[agreed])
     if not sum(map(len, chosen)):
         raise UserError(f"the networks agree on none of the {len(images)} images, so nothing can be compared")
     return torch.cat(chosen), torch.cat(origins), classes
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(name, size, "expected at least 1")
+
+
+def _check_labels(labels: Tensor, images: int, classes: int) -> None:
+    fit = labels.shape == (images,) and not labels.is_floating_point()
+    if not fit or not ((labels >= 0) & (labels < classes)).all():
+        raise UserError(f"labels {list(labels.shape)} must be one class each, from 0 to {classes - 1}")
 
 
 def _batches(

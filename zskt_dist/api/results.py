@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, count_parameters
 from zskt_dist.runtime.weights import save_weights
 
@@ -77,8 +78,13 @@ class TransferResult:
             path: A file `….safetensors`, or a folder that gets a `student.safetensors`.
             about: Further metadata, JSON values. Commands that read the file go by `mean` and `std` of the images, and
                 refuse it for another `arch`, as in their configuration; without these they take what they are told.
+
+        Raises:
+            ConfigError: `path` is neither, such as `student.pt`.
         """
         path = Path(path)
+        if path.suffix not in ("", ".safetensors") and not path.is_dir():
+            raise ConfigError("path", str(path), "expected a file ….safetensors, or a folder")
         if path.suffix != ".safetensors":
             path = path / "student.safetensors"
         known = {

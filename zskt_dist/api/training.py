@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from zskt_dist.api.networks import check_pair, count_classes, frozen_view, image_shape
+from zskt_dist.api.networks import check_pair, count_classes, frozen_view, images_of, unchanged_on_failure
 from zskt_dist.api.results import Progress, TransferResult
 from zskt_dist.config import Config, config_hash, config_of, flatten
 from zskt_dist.config.load import is_under
@@ -48,7 +48,7 @@ def transfer(
     teacher: nn.Module,
     student: nn.Module,
     *,
-    input_shape: tuple[int, int, int] = (3, 32, 32),
+    input_shape: tuple[int, int, int] | None = None,
     iterations: int = 1000,
     batch_size: int = 128,
     generator_steps: int = 1,
@@ -79,7 +79,7 @@ def transfer(
         student: Images to logits of the same classes, likewise; initialised by the caller. It is trained in place, all
             parameters that take gradients; in the end it is in eval mode and stays on the device of the run.
         input_shape: (C, H, W) of the images the teacher was trained on. The generator makes them in the teacher's
-            normalised input space.
+            normalised input space. None: what the teacher says itself, `pretrained_cfg["input_size"]` of timm's.
         iterations: N, pseudo-batches.
         batch_size: Images in each.
         generator_steps: n_G, generator steps per iteration.
@@ -106,8 +106,9 @@ def transfer(
         The student with its history and what can be said of it without labels.
 
     Raises:
-        UserError: networks that do not fit each other or `input_shape`, or a loss that is no longer finite.
-        ConfigError: a setting is unknown, impossible, or has no meaning here; a UserError, too.
+        UserError: networks that cannot be copied, do not fit each other or `input_shape`, or a loss that is no longer
+            finite.
+        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here; a UserError, too.
 
     Examples:
         >>> import torch, zskt_dist
@@ -127,6 +128,7 @@ def transfer(
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
     arguments: dict[str, Any] = {
+        "speed": speed,  # first: keys of `config` change what it stands for
         "iterations": iterations,
         "batch_size": batch_size,
         "transfer.generator_steps": generator_steps,
@@ -139,13 +141,13 @@ def transfer(
         "device": device,
         "tracking.log_every": log_every,
     }
-    settings = _settings(arguments, speed, config or {})
-    shape = image_shape(input_shape)
+    settings = _settings(arguments, config or {})
+    shape = images_of(teacher, input_shape)
     check_pair(teacher, student)
     where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
-    view = frozen_view(teacher, where)
+    view = frozen_view("teacher", teacher, where)
     classes = count_classes("teacher", view, shape)
-    if (own := count_classes("student", frozen_view(student), shape)) != classes:
+    if (own := count_classes("student", frozen_view("student", student), shape)) != classes:
         raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
     folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
     cuda = [where] if where.type == "cuda" else []
@@ -155,10 +157,11 @@ def transfer(
         snapshots = folder and folder / "snapshots"
         view = placed_teacher(settings, view)
         world = World.current(where)
-        task = ZeroShotTask(settings, view, student.train(), shape, world, snapshots)
-        if task.attention.warning:
-            warnings.warn(task.attention.warning, stacklevel=2)
+        with unchanged_on_failure(student):
+            task = ZeroShotTask(settings, view, student.train(), shape, world, snapshots)
         try:
+            if task.attention.warning:
+                warnings.warn(task.attention.warning, stacklevel=2)
             run = _run(task, world, settings, folder, on_progress, progress)
         finally:
             task.release().eval().zero_grad()
@@ -172,13 +175,12 @@ def transfer(
     )
 
 
-def _settings(arguments: Mapping[str, Any], speed: str, overrides: Mapping[str, Any]) -> Config:
+def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
     """The configuration of a transfer.
 
     Raises:
         ConfigError: as every configuration's, and for what is given twice or has no meaning here.
     """
-    preset = {} if speed == "auto" else {"speed": speed}
     config_of(overrides)  # first, for its messages
     given = list(_leaves(overrides))
     for key, value in given:
@@ -187,7 +189,7 @@ def _settings(arguments: Mapping[str, Any], speed: str, overrides: Mapping[str, 
         if not is_under(key, SETTINGS):
             raise ConfigError(key, value, "has no meaning in transfer, which is given its networks and reads no data")
     quiet = {"tracking.images": 0, "tracking.uri": "none"}
-    return config_of({**preset, **dict(given), **arguments, **quiet})
+    return config_of({**arguments, **dict(given), **quiet})
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,17 +15,10 @@ from zskt_dist.models.layers import (
 )
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.logits import ReadLogits
-from zskt_dist.models.registry import (
-    ask,
-    build_network,
-    count_parameters,
-    is_own,
-    is_user_code,
-    sharing_weights,
-    uses_all_parameters,
-)
+from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
+from zskt_dist.models.tensors import count_parameters, device_of, sharing_weights, tensors_of
 from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
@@ -51,6 +44,7 @@ __all__ = [
     "count_parameters",
     "declared",
     "declared_by_arch",
+    "device_of",
     "is_channels_last",
     "is_own",
     "is_user_code",
@@ -59,5 +53,6 @@ __all__ = [
     "observe",
     "pair_by_size",
     "sharing_weights",
+    "tensors_of",
     "uses_all_parameters",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zskt_dist.models.checkpointing import blocks
 from zskt_dist.models.construction import ImageShape
+from zskt_dist.models.tensors import device_of
 
 Size = tuple[int, int]
 """(H, W)"""
@@ -55,7 +56,7 @@ def observe(network: nn.Module, image_shape: ImageShape) -> list[Layer]:
 
     handles = [module.register_forward_hook(partial(note, name)) for name, module in network.named_modules() if name]
     modes = [(module, module.training) for module in network.modules()]
-    device = next(network.parameters()).device
+    device = device_of(network)
     try:
         with torch.no_grad(), device:  # on the meta device the network makes tensors of its own there, too
             network.eval()(torch.zeros(1, *image_shape))

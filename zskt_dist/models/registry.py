@@ -1,12 +1,11 @@
 """Networks by name: our own (`wrn-40-2`, `lenet`, …), timm's, torchvision's, and the user's."""
 
-import copy
 import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from zskt_dist.errors import did_you_mean
@@ -15,6 +14,7 @@ from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.models.resnet import ResNet
+from zskt_dist.models.tensors import device_of
 from zskt_dist.models.user_code import from_import_path
 from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
@@ -72,7 +72,7 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
     Raises:
         NetworkError: it cannot, or what it returns holds no logits.
     """
-    images = torch.zeros(2, *image_shape, device=next(network.parameters()).device)
+    images = torch.zeros(2, *image_shape, device=device_of(network))
     training = network.training
     try:
         with torch.no_grad():
@@ -92,7 +92,7 @@ def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int 
     Args:
         tries: Answers that are looked at, for some networks skip layers at random.
     """
-    images = torch.zeros(2, *image_shape, device=next(network.parameters()).device)
+    images = torch.zeros(2, *image_shape, device=device_of(network))
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     buffers, training = [(buffer, buffer.clone()) for buffer in network.buffers()], network.training
     try:
@@ -104,18 +104,6 @@ def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int 
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-
-
-def sharing_weights(network: nn.Module) -> nn.Module:
-    """A copy of a network with the very same parameters, buffers, and tensors among the attributes of its modules."""
-    attributes = (value for module in network.modules() for value in vars(module).values())
-    tensors = [*network.parameters(), *network.buffers(), *(each for each in attributes if isinstance(each, Tensor))]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of weights, trainable or frozen; buffers do not count."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from zskt_dist.config import Config
-from zskt_dist.errors import ConfigError, did_you_mean
+from zskt_dist.config.inputs import Student, Teacher
+from zskt_dist.errors import ConfigError, UserError, did_you_mean
 from zskt_dist.models import (
     ImageShape,
     Layer,
@@ -61,8 +62,8 @@ def pair_layers(
         weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
 
     Raises:
-        ConfigError: a layer that is asked for or declared does not exist or gives no map, or maps asked for differ in
-            size.
+        ConfigError: a layer that is asked for does not exist or gives no map, or maps asked for differ in size.
+        UserError: a network declares a layer that does not exist or gives no map.
     """
     loss, beta = config.loss, getattr(config, weight).beta
     if not beta:
@@ -83,7 +84,7 @@ def pair_automatically(config: Config, teacher: nn.Module, student: nn.Module, i
     """`loss.taps: auto`: all layers that both networks declare, where their sizes agree, else the last of each size.
 
     Raises:
-        ConfigError: a network declares a layer that does not exist or gives no map.
+        UserError: a network declares a layer that does not exist or gives no map.
     """
     networks = {"teacher": teacher, "student": student}
     resize = config.loss.resize_maps
@@ -145,9 +146,7 @@ def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShap
         if not problem and max(seen[name].size) == 1:
             problem = "gives maps of a single pixel, which are all alike"
         if problem:
-            section = getattr(config, role)
-            named = "arch" in section.model_fields_set  # else the network may be one that was given, as from Python
-            lister = f"; `python -m zskt_dist.layers {section.arch}` lists layers" if named else ""
+            lister = f"; `python -m zskt_dist.layers {arch}` lists layers" if (arch := _arch(config, role)) else ""
             raise ConfigError(f"loss.taps.{role}", name, f"{problem}{lister}")
     return [seen[name] for name in chosen]
 
@@ -155,12 +154,20 @@ def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShap
 def _declared(
     config: Config, role: str, network: nn.Module, image_shape: ImageShape, seen: Mapping[str, Layer]
 ) -> list[Layer]:
-    """What the network itself tells; raises ConfigError where it is wrong about a layer."""
+    """What the network itself tells; raises UserError where it is wrong about a layer."""
     for name in declared(network):
         if problem := _unfit(name, network, seen, image_shape):
             problem = f"declares attention_layers {name!r}: {problem}"
-            raise ConfigError(f"{role}.arch", getattr(config, role).arch, problem)
+            if arch := _arch(config, role):
+                raise ConfigError(f"{role}.arch", arch, problem)
+            raise UserError(f"{role} {problem}")
     return [seen[name] for name in declared(network)]
+
+
+def _arch(config: Config, role: str) -> str | None:
+    """Where the configuration names it; else the network may be one that was given, as from Python."""
+    section: Teacher | Student = getattr(config, role)
+    return section.arch if "arch" in section.model_fields_set else None
 
 
 def _seen(network: nn.Module, image_shape: ImageShape) -> dict[str, Layer]:
