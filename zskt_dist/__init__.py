@@ -5,15 +5,9 @@ Bring a trained classifier without its data, take home a small student that beha
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from zskt_dist.version import __version__ as __version__
-
-# Threads of OpenMP that wait for others spin for milliseconds by default. Where other processes want the cores, too,
-# that uses up their time slices, and each small layer waits for the next one. It is read when torch is imported.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from zskt_dist.api import (
