@@ -11,19 +11,12 @@ import torch
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import ray_cluster
-from zskt_dist.launch.devices import usable_cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long goes first, Ray before all, so that no process is left with it in the end."""
     slow, ray = ({item for item in items if item.get_closest_marker(name)} for name in ("slow", "ray"))
     items.sort(key=lambda item: (item not in ray, item not in slow))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Of `--numprocesses auto`: one more than there are cores, as that with Ray's tests waits most of the time."""
-    return usable_cores() + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,10 +1,13 @@
 """Networks as users write them: `tests.support.user_networks:NAME`."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from zskt_dist.models import LeNet
 
 
 @dataclass
@@ -74,6 +77,18 @@ def always_the_same() -> nn.Module:
 
 def two_classes() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+
+class Unhurried(LeNet):
+    """As a teacher of 8x8 digits it makes an iteration last, without taking a processor's time."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(in_channels=in_channels, num_classes=num_classes, image_size=(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:  # once in an iteration, when the generator learns
+            time.sleep(0.2)
+        return super().forward(x)
 
 
 class Misdeclared(nn.Sequential):
