@@ -36,7 +36,7 @@ REFERENCE = {
         "Networks",
         *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "declared", "libraries", "user_code")),
         *(f"zskt_dist.models.{name}" for name in ("wide_resnet", "lenet", "resnet", "vgg", "generator")),
-        *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "checkpointing")),
+        *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "tensors", "checkpointing")),
     ),
     "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "ddp", "deepspeed"))),
     "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("picks", "folding", "cuda_graphs", "work"))),
