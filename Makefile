@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 CONFIG ?= configs/digits.yaml
 ARGS ?=
 
-.PHONY: help setup train test bench lint types contracts format lock clean
+.PHONY: help setup train test bench lint types contracts docs format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 train: setup  ## the main job: CONFIG=configs/digits.yaml ARGS='dotted.key=value …'
 	$(BIN)/python -m zskt_dist.train --config $(CONFIG) $(ARGS)
 
-test: lint types contracts  ## everything CI checks
+test: lint types contracts docs  ## everything CI checks
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # At sizes that end in about 15 minutes on two quiet cores; benchmarks/README.md has those of the published figures.
@@ -53,6 +53,9 @@ types: setup  ## mypy, strict
 
 contracts: setup  ## who may import whom
 	$(BIN)/lint-imports
+
+docs: setup  ## the site with the API reference, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: setup  ## let ruff rewrite
 	$(BIN)/ruff check --fix .

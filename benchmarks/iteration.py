@@ -27,9 +27,9 @@ from benchmarks.measure import (
     tensor_cores,
     write,
 )
-from benchmarks.subject import CLASSES, PAIR, SHAPE, configured, teacher
+from benchmarks.subject import PAIR, SHAPE, configured, student, teacher
 from zskt_dist.config import Config
-from zskt_dist.runtime.networks import new_generator, new_network
+from zskt_dist.runtime.networks import new_generator
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
 from zskt_dist.speed import Picks, pick
@@ -63,7 +63,8 @@ class Ours:
 
     def __init__(self, config: Config, picks: Picks, device: torch.device, tf32: bool | None = None) -> None:
         self._tf32 = tf32
-        self._task = ZeroShotTask(config, teacher(config).to(device), SHAPE, CLASSES, World(device), picks=picks)
+        networks = teacher(config).to(device), student(config)
+        self._task = ZeroShotTask(config, *networks, SHAPE, World(device), picks=picks)
         self._done = 0
 
     def step(self) -> None:
@@ -83,7 +84,7 @@ def authors(config: Config, device: torch.device) -> Callable[[], None]:
     """Their iteration, from the same initial weights as ours."""
     schedule = AuthorsSchedule(
         new_generator(config, SHAPE).to(device),
-        new_network(config, "student", SHAPE, CLASSES).to(device),
+        student(config).to(device),
         teacher(config).to(device).requires_grad_(True),
         student_steps=config.transfer.student_steps,
     )

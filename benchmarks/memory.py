@@ -20,7 +20,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torchvision
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -80,13 +79,11 @@ def default_points() -> Iterator[Point]:
                 yield Point(size, classes, teacher, student, batch, micro_batch, checkpointing)
 
 
-def _build(arch: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """As the registry, which knows no network of torchvision."""
-    library, _, name = arch.rpartition(":")
-    if not library:
-        return build_network(arch, image_shape, num_classes)
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-    network.attention_layers = ("layer1", "layer2", "layer3", "layer4")
+def _build(arch: str, *arguments: Any) -> nn.Module:
+    """As the registry; networks of torchvision have attention maps too, which their own code does not name."""
+    network = build_network(arch, *arguments)
+    if arch.startswith("torchvision:"):
+        network.attention_layers = ("layer1", "layer2", "layer3", "layer4")  # type: ignore[assignment]
     return network
 
 
@@ -122,7 +119,8 @@ def _iterations(point: Point, count: int) -> float:
     """CPU seconds of the last one: others may use the machine too."""
     with _torchvision():
         teacher = new_network(point.config, "teacher", point.shape, point.classes).eval().requires_grad_(False)
-        task = ZeroShotTask(point.config, teacher, point.shape, point.classes, World(torch.device("cpu")))
+        student = new_network(point.config, "student", point.shape, point.classes)
+        task = ZeroShotTask(point.config, teacher, student, point.shape, World(torch.device("cpu")))
     for iteration in range(count):
         started = time.process_time()
         task.transfer.step(task.noise(iteration))

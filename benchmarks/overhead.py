@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import alternate, arguments, table, write
-from benchmarks.subject import CLASSES, SHAPE, configured, teacher
+from benchmarks.subject import CLASSES, SHAPE, configured, student, teacher
 from zskt_dist.config import Config, flatten
 from zskt_dist.data import ImageDataset
 from zskt_dist.data.images import Split
@@ -62,7 +62,9 @@ class Run:
         config, world = subject.config, World(torch.device("cpu"))
         self.subject, self.config = subject, config
         taught = teacher(config, subject.shape)
-        self.task = ZeroShotTask(config, taught, subject.shape, CLASSES, world, folder / "snapshots")
+        self.task = ZeroShotTask(
+            config, taught, student(config, subject.shape), subject.shape, world, folder / "snapshots"
+        )
         self.evaluator = Evaluator(_synthetic(subject), world, batch_size=config.evaluation.batch_size, teacher=taught)
         self.history = History(folder / "history.parquet")
         self.progress = ProgressFile(folder / "progress.json")

@@ -29,12 +29,16 @@ def configured(*overrides: str, name: str = PAPER, pair: Sequence[str] = PAIR) -
 
 def zero_shot_task(config: Config, world: World, shape: ImageShape = SHAPE) -> ZeroShotTask:
     """As a worker makes it, but for the teacher, which has learnt nothing; equal on all ranks."""
-    return ZeroShotTask(config, teacher(config, shape), shape, CLASSES, world)
+    return ZeroShotTask(config, teacher(config, shape), student(config, shape), shape, world)
 
 
 def teacher(config: Config, shape: ImageShape = SHAPE, device: torch.device | None = None) -> nn.Module:
     network = new_network(config, "teacher", shape, CLASSES).to(device or torch.device("cpu"))
     return settled(network, shape).requires_grad_(False)
+
+
+def student(config: Config, shape: ImageShape = SHAPE) -> nn.Module:
+    return new_network(config, "student", shape, CLASSES)
 
 
 class Doubles:

@@ -41,11 +41,19 @@ def _summary(section: type[BaseModel]) -> list[str]:
 def _table(section: BaseModel, prefix: str) -> Iterator[str]:
     yield "| key | values | default | meaning |"
     yield "|---|---|---|---|"
+    yield from _rows(section, prefix)
+
+
+def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
+    """One for each key; a section within a section has one for itself and then those of its keys."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         if not isinstance(value, BaseModel):
-            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
             yield f"| `{prefix}{name}` | {_values(field.annotation)} | `{_plain(value)}` | {meaning} |"
+        elif prefix:
+            yield f"| `{prefix}{name}` | section | | {meaning} |"
+            yield from _rows(value, f"{prefix}{name}.")
 
 
 def _values(kind: Any) -> str:
@@ -57,6 +65,8 @@ def _values(kind: Any) -> str:
         return " or ".join(_values(argument) for argument in arguments)
     if origin is Literal:
         return ", ".join(f"`{_plain(value)}`" for value in arguments)
+    if origin is dict:
+        return "mapping"
     if origin is tuple:
         count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
         return f"list of {count}{_values(arguments[0])}s"

@@ -42,9 +42,9 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Networks of tests are so small that threads only wait for each other."""
+    """Networks of tests are so small that threads only wait for each other; runs in this process may leave more."""
     torch.set_num_threads(1)
 
 

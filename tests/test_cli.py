@@ -1,3 +1,4 @@
+import importlib
 import os
 import statistics
 import subprocess
@@ -127,6 +128,42 @@ def test_exit_codes(raised: BaseException | None, code: int, said: str, capsys: 
     assert guarded(run) == code
     assert capsys.readouterr().err == said
     assert EXIT_INTERRUPTED == 143
+
+
+def test_who_starts_over_continues_without_that(capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        raise Interrupted(1, 3, "shard")
+
+    assert guarded(run, fresh=True) == 143
+    said = "stopped at shard 1 of 3; the same command without --fresh continues from there\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("verb", "module", "inner", "arguments"),
+    [
+        ("train", "cli", "_train", []),
+        ("evaluate", "evaluate", "_evaluate", ["run"]),
+        ("synthesize", "synthesize", "_synthesize", ["run"]),
+        ("toy", "toy", "_toy", []),
+    ],
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_every_command_that_starts_over_says_so(
+    verb: str,
+    module: str,
+    inner: str,
+    arguments: list[str],
+    fresh: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Interrupted(1, 3)
+
+    monkeypatch.setattr(importlib.import_module(f"zskt_dist.{module}"), inner, stopped)
+    assert importlib.import_module(f"zskt_dist.{verb}").main([*arguments, *(["--fresh"] if fresh else [])]) == 143
+    assert ("the same command without --fresh continues" in capsys.readouterr().err) == fresh
 
 
 def test_defects_are_not_hidden() -> None:

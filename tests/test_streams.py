@@ -49,6 +49,8 @@ def test_purposes_keep_their_numbers() -> None:
         "UNIFORM_NOISE": 6,
         "IMAGE_NOISE": 7,
         "HELD_OUT": 8,
+        "LAYERS": 9,
+        "PSEUDO_DATA": 10,
     }
 
 

@@ -68,7 +68,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         result = conclude(sweep, trials, states, directory, parent)
         directory.mirror.push()
         if directory.stop.exists():
-            raise Interrupted(states.count(*ENDED), len(trials))
+            raise Interrupted(states.count(*ENDED), len(trials), "trial")
     if result["finished"] == 0:
         first = next((state.message for state in states if state.message), "see the lines above")
         raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")

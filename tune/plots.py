@@ -90,8 +90,8 @@ def _scale(axes: Axes, x: pd.Series) -> None:
 
 
 def _pairs(finished: pd.DataFrame) -> Figure:
-    """Mean accuracy and MTE for each teacher (row) and student (column)."""
-    measures = [name for name in ("accuracy", "mte") if finished[name].notna().any()]
+    """Mean accuracy and MTE, without test images the score, for each teacher (row) and student (column)."""
+    measures = [name for name in ("accuracy", "mte") if finished[name].notna().any()] or ["score"]
     figure, panels = plt.subplots(1, len(measures), figsize=(5.2 * len(measures), 4), constrained_layout=True)
     for axes, name in zip(np.atleast_1d(panels), measures, strict=True):
         frame = finished.assign(value=finished[name].astype(float) * (1 if name == "mte" else 100))

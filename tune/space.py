@@ -124,6 +124,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
         words = [*_words(sweep.set), *others, *_words(settings)]
         config = load_config(path.parent / sweep.config, [*words, "launch.kind=ray"])
         evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
+        _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)
         trials.setdefault(trial.hash, trial)
     if sweep.scheduler == "asha":
@@ -160,6 +161,14 @@ def _check_swept(sweep: Sweep, key: str) -> None:
         raise ConfigError(
             key, "…", "cannot be swept with sweep.scheduler=asha: the learning rates of longer runs fall later"
         )
+
+
+def _check_images(sweep: Sweep, config: Config) -> None:
+    """Whether there are test images where trials are to be measured on some."""
+    if config.data.name == "none" and sweep.select_by == "accuracy":
+        raise ConfigError("sweep.select_by", "accuracy", "needs test images, and data.name=none has none")
+    if config.data.name == "none" and sweep.evaluate is not None and "data.name" not in sweep.evaluate:
+        raise ConfigError("sweep.evaluate", sweep.evaluate, "needs test images: give data.name and data.root there")
 
 
 def _check_stopping(sweep: Sweep, config: Config) -> None:

@@ -15,7 +15,7 @@ from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json
 from zskt_dist.runtime.directory import RunDirectory, run_directory
 from zskt_dist.runtime.storage import absolute
-from zskt_dist.tracking.base import Row
+from zskt_dist.tracking.base import Row, is_evaluation
 from zskt_dist.tracking.local import read_history
 
 _POLL_SECONDS = 0.5
@@ -95,7 +95,7 @@ class TrialRun(tune.Trainable):
     def _run(self) -> None:
         try:
             self.directory.mirror.pull(checkpoints=False)
-            self.earlier = deque(row for row in read_history(self.directory.history) if "accuracy" in row)
+            self.earlier = deque(row for row in read_history(self.directory.history) if is_evaluation(row))
             if ended := self.order["ended"]:
                 self.outcome = {"state": ended}
             else:
@@ -147,4 +147,5 @@ class TrialRun(tune.Trainable):
             here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]
             overrides = [*self.order["evaluate"], *(here if self.order["one_machine"] else [])]
             evaluate_run(self.directory.location, overrides, fresh=False, console=console)
-        return {"iteration": result["iterations"], **(result["estimates"] or {})}
+        scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
+        return {"iteration": result["iterations"], **scores}

@@ -9,10 +9,14 @@ VERBS = {
     "distill": "a student from a teacher and real images (KD + AT)",
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
+    "layers": "layers of a network whose attention maps can be compared",
+    "export": "files to deploy, checked, with a model card: .pt2, ONNX, int8, MLflow",
+    "synthesize": "pseudo-images of a run with the teacher's logits, as Parquet shards",
     "toy": "the paper's toy experiment, as PNG and GIF",
     "report": "tables and figures from finished runs",
     "reproduce": "a whole graph of experiments and its report",
     "replay": "upload a run to MLflow",
+    "doctor": "whether this machine can train, and what to do about what is missing",
 }
 
 MODULES = {"report": "zskt_dist.report.__main__"}
@@ -21,7 +25,7 @@ MODULES = {"report": "zskt_dist.report.__main__"}
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("usage: zskt VERB …\n")
-        print("\n".join(f"  {verb:10} {what}" for verb, what in VERBS.items()))
+        print("\n".join(f"  {verb:11} {what}" for verb, what in VERBS.items()))
         print("\nzskt VERB --help tells more.")
         return 0
     verb = sys.argv[1]

@@ -19,7 +19,7 @@ def training_command(command: str, description: str, argv: Sequence[str] | None 
     """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser(command, description).parse_intermixed_args(arguments)
-    return guarded(lambda: _train(command, options, arguments))
+    return guarded(lambda: _train(command, options, arguments), fresh=options.fresh)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

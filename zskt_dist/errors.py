@@ -1,7 +1,8 @@
 """Errors meant for the person who started the command: one clear line, exit code 2, no traceback."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not a success, so schedulers retry
@@ -21,30 +22,52 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
+        super().__init__(key, value, problem)  # so that it can be pickled, as Ray does
         self.key, self.value, self.problem = key, value, problem
-        super().__init__(f"{key}={value!r}: {problem}")
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value!r}: {self.problem}"
 
 
 class Interrupted(UserError):
-    """The run was asked to stop (SIGTERM, Ctrl-C); everything up to `iteration` is saved."""
+    """The run was asked to stop (SIGTERM, Ctrl-C); everything up to `iteration` is saved.
 
-    def __init__(self, iteration: int, iterations: int) -> None:
-        self.iteration, self.iterations = iteration, iterations
-        where = f"stopped at iteration {iteration} of {iterations}" if iterations else "stopped before it began"
-        super().__init__(f"{where}; the same command continues from there")
+    Args:
+        unit: What is counted, where it is no iterations.
+    """
+
+    def __init__(self, iteration: int, iterations: int, unit: str = "iteration") -> None:
+        super().__init__(iteration, iterations, unit)
+        self.iteration, self.iterations, self.unit = iteration, iterations, unit
+
+    def __str__(self) -> str:
+        if not self.iterations:
+            return "stopped before it began"
+        return f"stopped at {self.unit} {self.iteration} of {self.iterations}"
 
 
-def guarded(run: Callable[[], None]) -> int:
-    """Runs a command; errors meant for people become one line on stderr. Returns the exit code."""
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """`; did you mean 'a' or 'b'?`, with `most` words at most, or nothing when no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
+    """Runs a command; errors meant for people become one line on stderr. Returns the exit code.
+
+    Args:
+        fresh: It was told to start over, and would do so again.
+    """
+    again = "the same command without --fresh" if fresh else "the same command"
     try:
         run()
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        print(f"{error}; {again} continues from there", file=sys.stderr)
         return EXIT_INTERRUPTED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0

@@ -1,8 +1,13 @@
 """Measure finished runs: accuracy, agreement, calibration, predictions on noise, transition curves and MTE."""
 
 import argparse
-from collections.abc import Sequence
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from zskt_dist.errors import guarded
 
@@ -20,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="measure anew")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the result, with the evaluation, to FILE")
     options = parser.parse_intermixed_args(argv)
-    return guarded(lambda: _evaluate(options))
+    return guarded(lambda: _evaluate(options), fresh=options.fresh)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -33,6 +38,32 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.json and result:
         write_json(options.json, result)
 
+
+class _Callable(ModuleType):
+    """The package's function of this name, too: whoever imports this module puts it in the function's place."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _function()(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # other modules cannot be pickled
+        return importlib.import_module, (self.__name__,)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(_function())
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]  # of a module, it can be set
+        return _function().__doc__
+
+
+def _function() -> Callable[..., Any]:
+    from zskt_dist.api import evaluate
+
+    return evaluate
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dotted keys, on top of every step's settings"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything and list the runs, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and how far they are, train nothing")
     options = parser.parse_intermixed_args(argv)
     return guarded(lambda: _reproduce(options))
 

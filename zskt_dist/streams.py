@@ -21,6 +21,9 @@ class Purpose(IntEnum):
     UNIFORM_NOISE = 6
     IMAGE_NOISE = 7
     HELD_OUT = 8
+    LAYERS = 9
+    """What layers draw in training: dropout, stochastic depth."""
+    PSEUDO_DATA = 10
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

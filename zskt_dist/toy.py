@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--rounds must be greater than 0")
     if options.seeds and len(set(options.seeds)) < len(options.seeds):
         parser.error("--seeds needs different numbers")
-    return guarded(lambda: _toy(options))
+    return guarded(lambda: _toy(options), fresh=options.fresh)
 
 
 def _toy(options: argparse.Namespace) -> None:

@@ -100,7 +100,8 @@ def _task(device: torch.device, picks: Picks, *overrides: str) -> ZeroShotTask:
     config = load_config(None, [*_TINY, *overrides])
     torch.manual_seed(0)
     teacher = settled(new_network(config, "teacher", SHAPE, CLASSES), SHAPE).requires_grad_(False).to(device)
-    return ZeroShotTask(config, teacher, SHAPE, CLASSES, World(device), picks=picks)
+    student = new_network(config, "student", SHAPE, CLASSES)
+    return ZeroShotTask(config, teacher, student, SHAPE, World(device), picks=picks)
 
 
 def _iterate(task: ZeroShotTask, start: int, end: int) -> State:

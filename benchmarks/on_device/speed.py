@@ -12,7 +12,7 @@ from benchmarks.iteration import TABLE_1, Form
 from benchmarks.measure import convolution_gflops, fresh_compiler, matrix_product_gflops, synchronise, tensor_cores
 from benchmarks.on_device.checks import FAST
 from benchmarks.on_device.session import Entry, Session, Skipped
-from benchmarks.subject import CLASSES, PAIR, configured, teacher
+from benchmarks.subject import PAIR, configured, student, teacher
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.results import peak_memory_bytes
 from zskt_dist.runtime.world import World
@@ -133,7 +133,8 @@ def _memory(session: Session, pair: Sequence[str], size: int, picks: Picks, micr
         torch.cuda.reset_peak_memory_stats(device)
     answer: Entry = {"image_size": size, "batch_size": config.batch_size, "peak_bytes": None}
     try:
-        task = ZeroShotTask(config, teacher(config, shape, device), shape, CLASSES, World(device), picks=picks)
+        networks = teacher(config, shape, device), student(config, shape)
+        task = ZeroShotTask(config, *networks, shape, World(device), picks=picks)
         for number in range(2):
             task.step(number)
         synchronise()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from zskt_dist.algorithms.losses import attention_gap, attention_map, belief_gap, kl_divergence
+from zskt_dist.algorithms.losses import at_smaller_size, attention_gap, attention_map, belief_gap, kl_divergence
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -158,7 +158,9 @@ OTHER = [[[[3.0], [4.0]]]]
 
 def test_attention_map() -> None:
     expected = [2.5 / math.sqrt(70.25), 8 / math.sqrt(70.25)]
-    assert attention_map(torch.tensor(ACTIVATION)).tolist() == [pytest.approx(expected, rel=1e-12)]
+    (image,) = attention_map(torch.tensor(ACTIVATION))
+    assert image.shape == (2, 1)
+    assert image.flatten().tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -167,9 +169,9 @@ def test_attention_map_is_a_direction(scale: float, seed: int) -> None:
     """Of unit length, never negative, and the same for activations of another size or sign."""
     a = torch.randn(3, 4, 2, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     maps = attention_map(a)
-    assert maps.shape == (3, 10)
+    assert maps.shape == (3, 2, 5)
     assert maps.min() >= 0
-    torch.testing.assert_close(maps.norm(dim=1), torch.ones(3, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(maps.flatten(1).norm(dim=1), torch.ones(3, dtype=torch.float64), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(attention_map(-scale * a), maps, rtol=1e-8, atol=1e-8)
 
 
@@ -215,3 +217,43 @@ def test_attention_gradient_where_it_could_be_undefined(form: str, activation: l
 def test_attention_needs_pairs() -> None:
     with pytest.raises(ValueError, match="zip"):
         attention_gap([torch.tensor(ACTIVATION)] * 2, [attention_map(torch.tensor(OTHER))])
+
+
+# Activations of one channel; their squares, averaged over quarters, are (1, 0, 8, 4), of norm 9.
+FINE = [[[[2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [4.0, 4.0, 2.0, -2.0], [0.0, 0.0, 2.0, 2.0]]]]
+
+
+@pytest.mark.parametrize("form", ["squared_mean", "l2"])
+@pytest.mark.parametrize("larger", ["student", "teacher"])
+def test_larger_maps_are_averaged_down_to_the_smaller(form: str, larger: str) -> None:
+    """By hand: averaged down (1, 0, 8, 4) / 9; the other one sees the upper left only, (1, 0, 0, 0)."""
+    coarse = [[[[5.0, 0.0], [0.0, 0.0]]]]
+    student, teacher = (FINE, coarse) if larger == "student" else (coarse, FINE)
+    value = attention_gap([torch.tensor(student)], [attention_map(torch.tensor(teacher))], form).item()
+    square = (64 + 0 + 64 + 16) / 81
+    assert value == pytest.approx(square / 4 if form == "squared_mean" else math.sqrt(square), rel=1e-9)
+
+
+def test_sizes_that_do_not_divide() -> None:
+    """Each of two pixels covers two of three: squares (1, 4, 16) become (2.5, 10), the direction (1, 4) / sqrt(17)."""
+    student, teacher = torch.tensor([[[[1.0, 2.0, 4.0]]]]), attention_map(torch.tensor([[[[2.0, 4.0]]]]))
+    assert attention_gap([student], [teacher]).item() == pytest.approx(0, abs=1e-14)  # (4, 16) / norm: the same
+    mine, theirs = at_smaller_size(attention_map(student), teacher)
+    for maps in (mine, theirs):
+        assert maps.flatten().tolist() == pytest.approx([1 / math.sqrt(17), 4 / math.sqrt(17)], rel=1e-12)
+
+
+def test_a_side_that_is_longer_and_one_that_is_shorter() -> None:
+    """2x1 and 1x2 pixels are compared as one, where all maps are alike."""
+    student, teacher = torch.tensor([[[[3.0], [4.0]]]]), attention_map(torch.tensor([[[[1.0, 9.0]]]]))
+    assert attention_gap([student], [teacher]).item() == pytest.approx(0, abs=1e-14)
+
+
+def test_gradient_through_smaller_maps() -> None:
+    torch.manual_seed(0)
+    student = torch.randn(2, 3, 5, 4, requires_grad=True)
+    teacher = attention_map(torch.randn(2, 5, 2, 3))
+    assert torch.autograd.gradcheck(lambda a: attention_gap([a], [teacher]), (student,))
+    attention_gap([student], [teacher]).backward()
+    assert student.grad is not None
+    assert (student.grad != 0).all()  # no pixel is passed over

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from zskt_dist.config import load_config
-from zskt_dist.config.explain import did_you_mean
 from zskt_dist.errors import ConfigError, UserError
 
 # overrides, dotted key, its value as Python shows it, words of the hint
@@ -43,6 +42,7 @@ BAD_VALUES = {
         "1.5",
         ["less than 1"],
     ),
+    "attention without a teacher": (["pseudo_data=folder"], "loss.beta", "250.0", ["does not hold", "use loss.beta=0"]),
     "unknown choice": (
         ["data.name=cifar"],
         "data.name",
@@ -97,6 +97,33 @@ BAD_VALUES = {
         ["cuts the 3 and 4 images of 2 workers", "share evenly"],
     ),
     "a layer twice": (["loss.attention_layers=[0,0]"], "loss.attention_layers", "[0, 0]", ["twice"]),
+    "layers of one network alone": (
+        ["loss.taps.student=[layer1]"],
+        "loss.taps.teacher",
+        "None",
+        ["needs the layers that those of loss.taps.student are compared with"],
+    ),
+    "unequally many layers": (
+        ["loss.taps.teacher=[a,b]", "loss.taps.student=[c]"],
+        "loss.taps.student",
+        "['c']",
+        ["are 1 layers, and loss.taps.teacher are 2"],
+    ),
+    "layers named twice over": (
+        ["loss.taps.teacher=[a]", "loss.taps.student=[c]", "loss.attention_layers=[0]"],
+        "loss.attention_layers",
+        "[0]",
+        ["loss.taps"],
+    ),
+    "a layer whose name YAML reads as a number": (
+        ["loss.taps.teacher=[1.10]", "loss.taps.student=[a]"],
+        "loss.taps.teacher.0",
+        "1.1",
+        ["name of a layer", "quote"],
+    ),
+    "one layer without brackets": (["loss.taps.teacher=a"], "loss.taps.teacher", "'a'", ["valid array"]),
+    "a misspelt key of a section in a section": (["loss.taps.teach=[a]"], "loss.taps.teach", "['a']", ["'teacher'"]),
+    "taps that are neither auto nor none": (["loss.taps=automatic"], "loss.taps", "'automatic'", ["teacher, student"]),
     "name that is a path": (["name=a/b"], "name", "'a/b'", ["letters, digits"]),
     "name that climbs": (["experiment=../up"], "experiment", "'../up'", ["letters, digits"]),
     "hidden name": (["name=.hidden"], "name", "'.hidden'", ["starting with a letter or digit"]),
@@ -166,14 +193,6 @@ def test_one_problem_of_a_union_counts_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, ["data.mean=grey"])
     assert "more" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [("digit", "; did you mean 'digits'?"), ("beta", "; did you mean 'beta'?"), ("zzz", "")],
-)
-def test_did_you_mean(word: str, hint: str) -> None:
-    assert did_you_mean(word, ["digits", "beta", "gamma"]) == hint
 
 
 @pytest.mark.parametrize(

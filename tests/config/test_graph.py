@@ -13,7 +13,7 @@ from zskt_dist.errors import UserError
 def test_shipped_graph_is_whole_and_runs_nothing_twice(path: Path) -> None:
     _, tasks = load_graph(path, [])
     runs = [(task.command, config_hash(task.config, task.command)) for task in tasks]
-    assert len(runs) >= 10
+    assert len(runs) >= 5
     assert len(set(runs)) == len(runs)
 
 

@@ -113,6 +113,9 @@ def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
         ("loss.attention_layers=[]", "loss.attention_layers", []),
         ("loss.attention_layers=[0, 2]", "loss.attention_layers", [0, 2]),
         ("loss.attention_layers=null", "loss.attention_layers", None),
+        ("loss.taps=auto", "loss.taps.teacher", None),
+        ("loss.taps=none", "loss.taps.student", []),
+        ("loss.taps={teacher: [layer1], student: ['3']}", "loss.taps.student", ["3"]),
         ("generator.channels=[8,4]", "generator.channels", [8, 4]),
     ],
 )
@@ -130,6 +133,9 @@ TREES = st.fixed_dictionaries(
         "generator": st.fixed_dictionaries({"channels": st.lists(st.integers(1, 999), min_size=2, max_size=2)}),
         "loss": st.fixed_dictionaries(
             {"beta": FLOATS, "attention_layers": st.none() | st.lists(st.integers(0, 9), max_size=4, unique=True)}
+        )
+        | st.lists(st.tuples(st.text(max_size=9), st.sampled_from(["1.10", "3", "null", "layer1"]))).map(
+            lambda pairs: {"taps": {"teacher": [a for a, _ in pairs], "student": [b for _, b in pairs]}}
         ),
         "supervised": st.fixed_dictionaries({"milestones": st.lists(st.floats(1e-6, 0.999), max_size=4)}),
     },
@@ -192,6 +198,10 @@ CHANGES_THE_RESULT = [
     "evaluation.every=1",
     "teacher.checkpoint=teacher.safetensors",
     "engine.micro_batch=8",
+    "data.image_shape=[1,8,8]",
+    "data.num_classes=10",
+    "loss.taps=none",
+    "loss.resize_maps=true",
 ]
 CHANGES_ONLY_THE_PLACE = [
     "name=other",
@@ -221,6 +231,20 @@ def test_micro_batches_are_of_the_zero_shot_run_alone() -> None:
     micro = _config("engine.micro_batch=8")
     for command, same in (("train", False), ("finetune", False), ("distill", True), ("pretrain", True)):
         assert (config_hash(micro, command) == config_hash(Config(), command)) is same
+
+
+def test_identities_are_those_before_there_were_images_classes_taps_and_pseudo_data() -> None:
+    """Runs and teachers of the release before are found again; the hashes are those it computed."""
+    assert (config_hash(Config()), config_hash(Config(), "finetune")) == ("e3711103", "c8ceddce")
+    assert teacher_hash(Config()) == "6c8918c2"
+    alone = _config("supervised.iterations=300")
+    assert (config_hash(alone, "distill"), config_hash(alone, "pretrain")) == ("19d3ad09", "f3e39087")
+
+
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+def test_supervised_runs_are_known_by_their_length(command: str) -> None:
+    assert config_hash(_config("iterations=7"), command) != config_hash(Config(), command)
+    assert config_hash(_config("iterations=7"), command) == config_hash(_config("supervised.iterations=7"), command)
 
 
 def test_run_identity_of_equal_values_written_differently() -> None:
@@ -255,6 +279,7 @@ def test_run_identity_is_the_same_in_another_process() -> None:
         "teacher.checkpoint=teacher.safetensors",
         "engine.micro_batch=8",
         "engine.activation_checkpointing=true",
+        "data.image_shape=[1,8,8]",  # which the data set has, or it is refused
     ],
 )
 def test_teacher_identity_stays(override: str) -> None:
@@ -269,6 +294,7 @@ def test_teacher_identity_stays(override: str) -> None:
         "seed=1",
         "data.name=mnist",
         "data.root=elsewhere",
+        "data.num_classes=9",
         "data.augment=none",
         "supervised.learning_rate=0.2",
         "supervised.iterations=7",
@@ -305,6 +331,52 @@ def test_precision_belongs_to_the_transfer_alone() -> None:
     assert config_hash(one) != config_hash(other)
     assert teacher_hash(one) == teacher_hash(other)
     assert all(config_hash(one, command) == config_hash(other, command) for command in ("pretrain", "distill"))
+
+
+PSEUDO = ("pseudo_data=folder", "loss.beta=0")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.arch=wrn-40-2",
+        "supervised.iterations=3",
+        "generator.z_dim=7",
+        "transfer.student_steps=3",
+        "optimizer.generator_lr=1",
+        "generator_terms.diversity=1",
+        "loss.attention=l2",
+        "loss.taps=none",
+        "loss.resize_maps=true",
+        "data.augment=none",
+    ],
+)
+def test_a_student_of_pseudo_data_is_known_by_what_it_learns_from(override: str) -> None:
+    """Neither a generator nor a teacher's training is part of it."""
+    assert config_hash(_config(*PSEUDO, override)) == config_hash(_config(*PSEUDO))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "pseudo_data=other",
+        "pseudo_data=null",
+        "iterations=7",
+        "optimizer.student_lr=1",
+        "loss.temperature=2",
+        "student.arch=lenet",
+        "seed=1",
+        "teacher.checkpoint=t.safetensors",
+        "engine.micro_batch=3",
+    ],
+)
+def test_what_changes_a_student_of_pseudo_data_changes_its_hash(override: str) -> None:
+    assert config_hash(_config(*PSEUDO, override)) != config_hash(_config(*PSEUDO))
+
+
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+def test_other_commands_do_not_look_at_pseudo_data(command: str) -> None:
+    assert config_hash(_config(*PSEUDO), command) == config_hash(_config("loss.beta=0"), command)
 
 
 def test_differing_keys() -> None:

@@ -213,6 +213,33 @@ def test_images_without_a_label(tmp_path: Path, labels: list[int | None]) -> Non
     _one_line(caught, "label")
 
 
+@pytest.mark.parametrize("labels", [[], [None, None], [-1, -1]], ids=["empty", "null", "negative"])
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_shard_without_labels_is_not_counted(tmp_path: Path, labels: list[int | None], typed: bool) -> None:
+    _write(tmp_path)
+    images = pa.array([{"bytes": png(GRAY[0]), "path": None} for _ in labels])
+    shard = pa.table({"image": images, "label": pa.array(labels, pa.int64() if typed else None)})
+    pq.write_table(shard, tmp_path / "train-00001-of-00002.parquet")
+    parquet = ParquetImages(tmp_path)
+    assert parquet.num_classes == 3
+    if labels:
+        with pytest.raises(UserError) as caught:
+            parquet.read("train")
+        _one_line(caught, f"image 6 of train has label {labels[0]}")
+    else:
+        assert parquet.read("train").labels.tolist() == parquet.read_labels("train").tolist() == LABELS
+
+
+@pytest.mark.parametrize("label", [None, -1])
+def test_no_labels_at_all(tmp_path: Path, label: int | None) -> None:
+    shard = pa.table({"image": [{"bytes": png(GRAY[0]), "path": None}], "label": pa.array([label], pa.int64())})
+    pq.write_table(shard, tmp_path / "test-0.parquet")
+    with pytest.raises(ConfigError) as caught:
+        ParquetImages(tmp_path)
+    assert caught.value.key == "data.root"
+    _one_line(caught, "has no labels in its column label")
+
+
 def test_label_beyond_the_named_classes(tmp_path: Path) -> None:
     _write(tmp_path, metadata=HUGGING_FACE)
     write_parquet(tmp_path / "train-00000-of-00001.parquet", [png(GRAY[0])], [4])

@@ -1,6 +1,7 @@
 """`ray job submit` against a real cluster: what travels, exit codes and logs, stopping within Ray's grace, going on."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,19 +33,9 @@ def _submit(*arguments: str, environment: dict[str, str], options: tuple[str, ..
 
 
 def _environment(of_cluster: dict[str, str]) -> dict[str, str]:
-    import os
-
     return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
         "RAY_AUTH_MODE": of_cluster["RAY_AUTH_MODE"]
     }
-
-
-def _job(verb: str, name: str, environment: dict[str, str]) -> str:
-    command = [RAY, "job", verb, "--address", ADDRESS, name]
-    answer = subprocess.run(
-        command, env=_environment(environment), capture_output=True, text=True, timeout=120, check=False
-    )
-    return answer.stdout + answer.stderr
 
 
 def test_a_job_is_stopped_within_its_grace_and_goes_on_when_submitted_again(
@@ -70,9 +61,12 @@ def test_a_job_is_stopped_within_its_grace_and_goes_on_when_submitted_again(
         assert client.get_job_status("first") in (JobStatus.PENDING, JobStatus.RUNNING), client.get_job_logs("first")
         assert time.monotonic() < deadline, client.get_job_logs("first")
         time.sleep(0.1)
-    output = _job("stop", "first", ray_cluster)
-    assert "was stopped" in output, output
-    log = _job("logs", "first", ray_cluster)
+    client.stop_job("first")
+    while client.get_job_status("first") == JobStatus.RUNNING:
+        assert time.monotonic() < deadline, client.get_job_logs("first")
+        time.sleep(0.1)
+    assert client.get_job_status("first") == JobStatus.STOPPED
+    log = client.get_job_logs("first")
     assert "the same command continues" in log, log
     (saved,) = (run / "checkpoints").glob("*.pt")
     assert not (run / "result.json").exists()

@@ -12,7 +12,9 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from tests.support.configs import TINY
+from tests.support.images import png, write_parquet
 from zskt_dist import cli, evaluate
+from zskt_dist.data.sources import _read_digits
 from zskt_dist.errors import Interrupted
 from zskt_dist.launch import driver, measure
 from zskt_dist.runtime.curves import CurveParts
@@ -20,7 +22,7 @@ from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.evaluate import RunEvaluation, _warn_of_absent_classes
 
 TRAIN = [*TINY, "iterations=4", "supervised.iterations=300", "tracking.images=0", "name=run"]
-TRAIN += ["evaluation.every=0", "checkpoint.every=0", "evaluation.snapshots=0", "launch.cpus_per_worker=1"]
+TRAIN += ["evaluation.every=0", "checkpoint.every=0", "evaluation.snapshots=0"]
 MEASURE = ["transitions.images=9", "transitions.steps=3", "transitions.rows=9", "evaluation.noise_images=10"]
 RUN = Path("runs/digits/run")
 
@@ -85,6 +87,9 @@ def test_a_command_killed_after_measuring_is_completed_by_the_same_one(
     address = _read(run.tracking)
     metrics = MlflowClient(tracking_uri=store).get_run(address["run_id"]).data.metrics
     assert metrics["mte"] == _mte(run)
+    told = (run.finished() or {})["estimates"]["sources"]
+    assert {f"estimate_{source}_{name}" for source, entry in told.items() for name in entry} <= set(metrics)
+    assert metrics["estimate_held_out_kl_95"] == told["held_out"]["kl_95"]
     assert address["complete"]
 
 
@@ -117,14 +122,26 @@ def test_another_teacher_is_measured_and_leaves_the_run_its_own_mte(run: RunDire
     assert _read(run.evaluation / "evaluation.json") == answer
 
 
-def test_other_data_leave_the_run_its_own_mte(run: RunDirectory) -> None:
+def test_other_data_leave_the_run_its_own_mte(run: RunDirectory, tmp_path: Path) -> None:
     assert evaluate.main([str(run.path), *MEASURE]) == 0
     result = _read(run.result)
     assert result["mte"]["dataset"] == "digits"
-    assert evaluate.main([str(run.path), *MEASURE, "data.mean=[0.9]", "data.std=[0.2]"]) == 0
+    pixels = [png(image[0].numpy()) for image in _read_digits("test").images[:50]]
+    write_parquet(tmp_path / "other/test-0.parquet", pixels, list(range(10)) * 5)
+    other = ["data.name=parquet", f"data.root={tmp_path / 'other'}"]
+    assert evaluate.main([str(run.path), *MEASURE, *other]) == 0, "normalised as the networks were trained"
     assert _read(run.result) == result
-    (other,) = run.evaluation.glob("other-*/evaluation.json")
-    assert _read(other)["settings"]["data"]["mean"] == [0.9]
+    (answer,) = run.evaluation.glob("other-*/evaluation.json")
+    assert _read(answer)["images"] == 50
+
+
+def test_images_are_not_normalised_in_another_way_than_in_training(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(run.path), *MEASURE, "data.mean=[0.9]", "data.std=[0.2]"]) == 2
+    said = capsys.readouterr().err
+    assert "data.mean=[0.9] data.std=[0.2]" in said
+    assert "was trained with data.mean=[0.3054] data.std=[0.376]" in said
 
 
 def _interrupted(run: RunDirectory, *overrides: str) -> None:
@@ -183,7 +200,7 @@ def test_parts_are_used_again_only_where_they_are_of_the_same_curves(
 
 def test_any_number_of_workers_may_measure(run: RunDirectory) -> None:
     """Also three, which share the run's batches of 8, 16 and 128 images unevenly."""
-    assert measure._config(run, ["launch.workers=3"]).launch.workers == 3
+    assert measure.measured_config(run, ["launch.workers=3"]).launch.workers == 3
 
 
 def test_a_split_sorted_by_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,32 +1,39 @@
 """What cannot work is said before anything is trained."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from rich.console import Console
 from torch import nn
 
-from tests.support.configs import tiny_config
+from tests.support.configs import tiny_config, tiny_overrides
 from tests.support.images import png, write_parquet
+from zskt_dist import pretrain, train
 from zskt_dist.data import sources
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.launch import plan
 from zskt_dist.launch.plan import problems
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, build_network
+from zskt_dist.runtime.attention import Attention, tap_pair
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import tap_pair
+from zskt_dist.runtime.weights import read_about, save_weights
 
 
 def _problems(folder: Path, command: str, *overrides: str) -> list[UserError]:
     return list(problems(Job.plan(command, tiny_config(folder, *overrides))))
 
 
-UNPAIRED = ("teacher.arch=wrn-10-1", "student.arch=lenet", "loss.beta=1")
+UNPAIRED = ("teacher.arch=wrn-10-1", "student.arch=lenet", "loss.beta=1", "loss.attention_layers=[2]")
 
 
 def test_finetuning_needs_maps_that_pair_where_it_trains_the_zero_shot_student(tmp_path: Path) -> None:
     (problem,) = _problems(tmp_path, "finetune", *UNPAIRED)
     assert isinstance(problem, ConfigError)
-    assert problem.key in ("loss.beta", "loss.attention_layers")
-    (tmp_path / "student.safetensors").touch()
+    assert problem.key == "loss.attention_layers"
+    save_weights(tmp_path / "student.safetensors", build_network("lenet", ImageShape(1, 8, 8), 10), {})
     assert _problems(tmp_path, "finetune", *UNPAIRED, f"finetune.student={tmp_path / 'student.safetensors'}") == []
 
 
@@ -66,5 +73,64 @@ class _Convolutional(nn.Sequential):
 def test_diversity_needs_a_linear_layer(tmp_path: Path, beta: int) -> None:
     config = tiny_config(tmp_path, "generator_terms.diversity=1", f"loss.beta={beta}")
     with pytest.raises(ConfigError, match="linear layer") as raised:
-        tap_pair(config, _Convolutional(), _Convolutional(), ImageShape(1, 8, 8))
+        tap_pair(config, _Convolutional(), _Convolutional(), Attention())
     assert raised.value.key == "generator_terms.diversity"
+
+
+def test_a_dry_run_looks_at_everything_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counting(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def called(*arguments: object, **keywords: object) -> object:
+            calls[name] += 1
+            return function(*arguments, **keywords)
+
+        return called
+
+    for name in ("open_inputs", "outlines", "read_fitting"):
+        monkeypatch.setattr(plan, name, counting(name, getattr(plan, name)))
+    teacher = _nested(tmp_path)
+    console = Console(width=200, record=True)
+    plan.print_plan("train", tiny_config(tmp_path, teacher), [], console)
+    shown = console.export_text()
+    assert all(line in shown for line in ("compares conv1 with conv1", "MiB per worker", "lenet, ", "ready:")), shown
+    assert calls == {"open_inputs": 1, "outlines": 1, "read_fitting": 1}
+    assert caplog.text.count("takes the weights under state_dict") == 1
+
+
+def test_a_run_tells_once_which_weights_it_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert train.main(tiny_overrides(tmp_path, _nested(tmp_path), "iterations=1", *LITTLE)) == 0
+    assert caplog.text.count("takes the weights under state_dict") == 1
+
+
+LITTLE = ("evaluation.held_out_images=0", "tracking.images=0", "launch.cpus_per_worker=1")
+
+
+def _nested(folder: Path) -> str:
+    torch.save({"state_dict": build_network("lenet", ImageShape(1, 8, 8), 10).state_dict()}, folder / "t.pt")
+    return f"teacher.checkpoint={folder / 't.pt'}"
+
+
+def _parquet(folder: Path, labels: list[int]) -> list[str]:
+    images = [png(sources._read_digits("test").images[i, 0].numpy()) for i in range(len(labels))]
+    for split in ("train", "test"):
+        write_parquet(folder / f"{split}-0.parquet", images, labels)
+    return ["data.name=parquet", f"data.root={folder}", "iterations=1", "supervised.iterations=1", *LITTLE]
+
+
+def test_a_teacher_of_other_classes_is_another_teacher(tmp_path: Path) -> None:
+    words = _parquet(tmp_path, [0, 1, 2, 0])
+    assert pretrain.main(tiny_overrides(tmp_path, *words)) == 0
+    assert train.main(tiny_overrides(tmp_path, *words, "data.num_classes=9")) == 0
+    teachers = [read_about(path)["num_classes"] for path in tmp_path.glob("runs/teachers/*/teacher.safetensors")]
+    assert sorted(teachers) == [3, 9]
+
+    _parquet(tmp_path, [0, 1, 2, 3])  # the same folder has one class more
+    (problem,) = _problems(tmp_path, "train", *words)
+    assert isinstance(problem, ConfigError)
+    assert problem.key == "data.root"
+    assert "1x8x8 in 4 classes; the teacher in " in problem.problem
+    assert "was trained on those of 1x8x8 in 3 classes; remove that folder" in problem.problem
+    assert _problems(tmp_path, "pretrain", *words) == []

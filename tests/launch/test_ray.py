@@ -12,7 +12,7 @@ from tests.support.configs import TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-RUN = [*TINY, "iterations=200", "evaluation.every=50", "checkpoint.every=20", "name=run", "student.arch=wrn-10-1"]
+RUN = [*TINY, "iterations=120", "evaluation.every=50", "checkpoint.every=20", "name=run", "student.arch=wrn-10-1"]
 RUN += ["loss.beta=0", "launch.workers=2"]
 
 
@@ -28,11 +28,11 @@ def test_stopped_and_with_a_killed_worker_it_ends_with_the_same_bits(
     local, folder = tmp_path / "local", tmp_path / "ray"
     local.mkdir()
     folder.mkdir()
-    code, output = run("train", *RUN, "launch.cpus_per_worker=1", folder=local)
+    code, output = run("train", *RUN, folder=local)
     assert code == 0, output
     expected = read_result(local)
 
-    arguments = [*RUN, "launch.cpus_per_worker=1", "launch.kind=ray"]
+    arguments = [*RUN, "launch.kind=ray"]
     progress = folder / "runs/digits/run/progress.json"
     process = command("train", *arguments, folder=folder, environment=ray_cluster)
     wait_for_iteration(process, progress, "student", 30)
@@ -42,12 +42,12 @@ def test_stopped_and_with_a_killed_worker_it_ends_with_the_same_bits(
     assert "the same command continues" in output
 
     process = command("train", *arguments, folder=folder, environment=ray_cluster)
-    wait_for_iteration(process, progress, "student", 130)
+    wait_for_iteration(process, progress, "student", 70)
     os.kill(_workers()[-1], signal.SIGKILL)
     code, output = finish(process)
     assert code == 0, output
     result = read_result(folder)
-    assert result["resumed_from"] >= 120, "the new workers start from the last checkpoint"
+    assert result["resumed_from"] >= 60, "the new workers start from the last checkpoint"
     assert result["launcher"] == "ray"
     assert result["world_size"] == 2
     assert result["student"]["sha256"] == expected["student"]["sha256"]

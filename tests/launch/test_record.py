@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.support.configs import TINY
-from zskt_dist import cli
+from zskt_dist import cli, export
 from zskt_dist.files import read_json
 from zskt_dist.launch import record
 
@@ -34,3 +34,27 @@ def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, mon
     )
     assert "model_uri" in run.data.tags
     assert read_json(tmp_path / "runs/digits/run/mlflow.json")["complete"]
+
+
+def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    student = ["student.arch=tests.support.user_networks:Undecided", "loss.beta=0"]
+    arguments = [*TINY, *student, "iterations=2", "supervised.iterations=2", "name=run", f"tracking.uri={store}"]
+    assert cli.training_command("train", "", arguments) == 0
+    assert "the model cannot be logged" in caplog.text
+    address = read_json(tmp_path / "runs/digits/run/mlflow.json")
+    assert address["complete"]
+    capsys.readouterr()
+    assert export.main(["runs/digits/run", "--to", "mlflow"]) == 2
+    *_, said = capsys.readouterr().err.splitlines()  # before it torch's own warning
+    assert said.startswith("error: the model cannot be logged in MLflow, as torch.export writes it: ")
+    assert "cannot be reached" not in caplog.text
+    run = MlflowClient(tracking_uri=store).get_run(address["run_id"])
+    assert run.info.status == "FINISHED"
+    assert "accuracy" in run.data.metrics

@@ -12,7 +12,7 @@ from tests.support.configs import TINY
 from zskt_dist import cli
 from zskt_dist.files import read_json
 from zskt_dist.launch import record
-from zskt_dist.launch.seeds import summarise_mte
+from zskt_dist.launch.seeds import summarise_estimates, summarise_mte
 from zskt_dist.tracking.mlflow import RunAddress
 
 ARGUMENTS = [*TINY, "iterations=2", "supervised.iterations=2", "finetune.iterations=2", "finetune.batch_size=8"]
@@ -22,7 +22,9 @@ def _result(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def test_means_over_seeds_and_runs_nested_under_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_means_over_seeds_and_runs_nested_under_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     store = f"sqlite:///{tmp_path}/mlflow.db"
     arguments = [*ARGUMENTS, f"tracking.uri={store}"]
@@ -36,11 +38,20 @@ def test_means_over_seeds_and_runs_nested_under_one(tmp_path: Path, monkeypatch:
     assert both["student"]["accuracy_last"] == pytest.approx((a + b) / 2, abs=1e-15)
     assert both["student"]["accuracy_last_std"] == pytest.approx(abs(a - b) / 2, abs=1e-15)
     assert runs[0]["student"]["sha256"] != runs[1]["student"]["sha256"]
+    assert both["attention"]
+    assert both["attention"] == runs[0]["attention"] == runs[1]["attention"]
+    a, b = (run["estimates"]["label_free_score"] for run in runs)
+    assert both["estimates"]["label_free_score"] == pytest.approx((a + b) / 2, abs=1e-15)
+    a, b = (run["estimates"]["sources"]["noise"]["agreement"] for run in runs)
+    noise = both["estimates"]["sources"]["noise"]
+    assert (noise["agreement"], noise["agreement_std"]) == pytest.approx(((a + b) / 2, abs(a - b) / 2), abs=1e-15)
+    assert f"{50 * (a + b):.1f} ± {50 * abs(a - b):.1f}" in capsys.readouterr().out
 
     client = MlflowClient(tracking_uri=store)
     parent = client.get_run(both["mlflow"]["run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["accuracy"] == pytest.approx(both["student"]["accuracy_last"])
+    assert parent.data.metrics["estimate_noise_agreement_std"] == pytest.approx(noise["agreement_std"])
     for run in runs:
         tags = client.get_run(run["mlflow"]["run_id"]).data.tags
         assert tags["mlflow.parentRunId"] == both["mlflow"]["run_id"]
@@ -138,6 +149,18 @@ def test_transition_errors_are_averaged_only_where_they_were_measured_alike(
     summary = summarise_mte([MTE, MTE | {"value": 0.3} | change])
     assert (summary and summary["value"]) == (mean and pytest.approx(mean))
     assert summarise_mte([MTE, None]) is None
+
+
+def test_estimates_are_averaged_where_all_seeds_have_them() -> None:
+    one = {"score": 0.25, "drift": 1.0, "sources": {"noise": {"agreement": 0.5}, "held_out": {"agreement": 1.0}}}
+    other = {"score": 0.75, "sources": {"noise": {"agreement": 0.7}}}
+    summary = summarise_estimates([one, other])
+    assert summary == {
+        "score": 0.5,
+        "score_std": 0.25,
+        "sources": {"noise": {"agreement": pytest.approx(0.6), "agreement_std": pytest.approx(0.1)}},
+    }
+    assert summarise_estimates([one, None]) is None
 
 
 def test_two_ranks_of_torchrun_run_several_seeds(tmp_path: Path) -> None:

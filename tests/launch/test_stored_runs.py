@@ -11,7 +11,7 @@ from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY, tiny_config
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore
-from zskt_dist import cli, evaluate, replay
+from zskt_dist import cli, evaluate, replay, synthesize
 from zskt_dist.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted
 from zskt_dist.launch import local
 from zskt_dist.report import __main__ as report
@@ -151,6 +151,7 @@ def test_a_finished_run_is_measured_replayed_and_reported_elsewhere(
     run = join(object_store.uri(), "digits", "run")
     object_store.move_to("there")
     measure = ["transitions.images=4", "transitions.steps=2", "evaluation.noise_images=8"]
+    measure += ["evaluation.held_out_images=32"]
     assert evaluate.main([run, *measure]) == 0
     object_store.move_to("third")
     assert replay.main([join(object_store.uri(), "digits", "run-seed0"), "--uri", mlflow]) == 0
@@ -161,10 +162,29 @@ def test_a_finished_run_is_measured_replayed_and_reported_elsewhere(
         assert "| digits | zero-shot | lenet → lenet | 2 |" in table
     assert not list(cache.rglob("*.pt"))
     files = object_store.files()
-    assert json.loads(files["runs/digits/run/result.json"])["mte"]
+    result = json.loads(files["runs/digits/run/result.json"])
+    assert result["mte"]
+    assert result["estimates"]["sources"]["noise"]["images"] == 32, "as measured last"
     assert json.loads(files["runs/digits/run-seed0/mlflow.json"])["complete"]
     assert report.main([object_store.uri("none"), "--no-mlflow"]) == EXIT_USER_ERROR
     assert evaluate.main([join(object_store.uri(), "digits", "none")]) == EXIT_USER_ERROR
+
+
+def test_pseudo_data_of_a_store_travels_to_those_who_make_more_of_it(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["iterations=2", "supervised.iterations=2", "evaluation.every=0", "evaluation.snapshots=1"]
+    assert _train(object_store.uri(), *few) == 0
+    run = join(object_store.uri(), "digits", "run")
+    make = [run, "--images", "20", "--shard-images", "10"]
+    assert synthesize.main(make) == 0
+    assert "runs/digits/run/pseudo_data/train-00001-of-00002.parquet" in object_store.names()
+    there = object_store.move_to("there")
+    assert evaluate.main([run, "transitions.images=4", "transitions.steps=2", "evaluation.noise_images=8"]) == 0
+    assert not list(there.rglob("train-*.parquet"))
+    monkeypatch.setattr("zskt_dist.runtime.synthesize.write_shard", None)  # whole shards are kept
+    assert synthesize.main(make) == 0
+    assert len(list(there.rglob("train-*.parquet"))) == 2
 
 
 def test_starting_over_keeps_the_earlier_run_in_the_store(object_store: ObjectStore) -> None:

@@ -1,8 +1,10 @@
+from contextlib import suppress
+
 import pytest
 import torch
 
-from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network, count_parameters
-from zskt_dist.models.registry import KNOWN
+from zskt_dist.models import ImageShape, LeNet, NetworkError, WideResNet, build_network, is_user_code, registry
+from zskt_dist.models.registry import KNOWN, ask
 
 GRAY = ImageShape(1, 8, 8)
 
@@ -31,7 +33,7 @@ def test_names(arch: str, same: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "arch", ["", "wrn", "wrn-16", "wrn-16-1-1", "WRN-16-1", "wrn-16-1 ", "xwrn-16-1", "lenet-", "lenet5", "resnet18"]
+    "arch", ["", "wrn", "wrn-16", "wrn-16-1-1", "WRN-16-1", "wrn-16-1 ", "xwrn-16-1", "lenet-", "lenet5", "resnet50"]
 )
 def test_unknown_names(arch: str) -> None:
     with pytest.raises(ValueError, match="unknown architecture") as caught:
@@ -49,11 +51,36 @@ def test_impossible_numbers(arch: str, problem: str) -> None:
         build_network(arch, GRAY, 10)
 
 
+def test_options_are_keyword_arguments() -> None:
+    assert build_network("lenet", GRAY, 10, {"width": 3}).conv1.out_channels == 18
+    assert build_network("resnet18", GRAY, 10, {"channels": 2}).fc.in_features == 16
+
+
+def test_near_names_are_suggested() -> None:
+    with pytest.raises(ValueError, match=r"did you mean 'resnet18'"):
+        build_network("resnet-18", GRAY, 10)
+
+
 def test_images_too_small_for_lenet() -> None:
     with pytest.raises(ValueError, match="at least 8x8, got 7x8"):
         build_network("lenet", ImageShape(1, 7, 8), 10)
 
 
-def test_parameters_are_counted_and_buffers_are_not() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    assert count_parameters(network) == 3 * 4 + 4 + 4 + 4
+@pytest.mark.parametrize(
+    "arch", ["lenet", "timm:x", "hub:x", "torchvision:x", "timm.evil:make", "Timm:x", "os:system", ":"]
+)
+def test_only_what_is_known_as_code_of_the_user_is_imported(monkeypatch: pytest.MonkeyPatch, arch: str) -> None:
+    """What `load_network` asks before it builds is what `build_network` goes by."""
+    imported: list[str] = []
+    monkeypatch.setattr(registry, "_LIBRARIES", dict.fromkeys(("timm", "hub"), lambda *_: torch.nn.Linear(1, 1)))
+    monkeypatch.setattr(registry, "from_import_path", lambda path, *_: imported.append(path))
+    with suppress(NetworkError):
+        build_network(arch, GRAY, 10)
+    assert is_user_code(arch) == (imported == [arch])
+    assert is_user_code(arch) == (arch not in ("lenet", "timm:x", "hub:x"))
+
+
+def test_a_network_without_parameters_is_asked_like_any_other() -> None:
+    network = torch.nn.Flatten()
+    ask(network, GRAY)
+    assert network.training

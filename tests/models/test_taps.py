@@ -102,6 +102,15 @@ def test_state_is_the_networks() -> None:
     assert [id(p) for p in tapped.parameters()] == [id(p) for p in network.parameters()]
 
 
+def test_a_replaced_layer_is_tapped(x: Tensor) -> None:
+    """As batch norms are, that of several workers becomes one."""
+    network = _network().eval()
+    tapped = TappedNetwork(network, ["bn", "group3"])
+    network.bn = nn.Identity()
+    before, after = tapped(x).activations
+    assert torch.equal(before, after)
+
+
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
 def test_copies_tap_themselves(how: str, x: Tensor) -> None:
     original = TappedNetwork(_network().eval(), ["group1", "group3"])

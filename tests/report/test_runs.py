@@ -51,6 +51,13 @@ def test_an_unreadable_configuration_leaves_out_its_run_alone(tmp_path: Path, ca
     assert str(broken / "config.yaml") in caplog.text
 
 
+def test_students_of_pseudo_data_are_no_zero_shot_students(tmp_path: Path) -> None:
+    finished_run(tmp_path, "train", 0, 0.8, "loss.beta=0")
+    finished_run(tmp_path, "train", 1, 0.2, "loss.beta=0", "pseudo_data=folder")
+    (group,) = _groups(tmp_path)
+    assert group.accuracy == (80, 0, 1)
+
+
 def test_teachers_of_other_recipes_are_not_averaged(tmp_path: Path) -> None:
     for seed in (0, 1):
         finished_run(tmp_path, "teacher", seed, 0.95)

@@ -11,10 +11,11 @@ from torch import nn
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
-from tests.support.nets import TinyClassifier, TinyGenerator
+from tests.support.nets import TinyClassifier, TinyGenerator, Viewing
 from zskt_dist.config import Config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.estimates import brief, estimate
 from zskt_dist.runtime.held_out import HeldOut, generator_drift, snapshot_moments, snapshot_path
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.worker import Worker
@@ -92,6 +93,23 @@ def test_two_workers_see_what_one_sees(two_ranks: Ranks, micro_batch: str) -> No
         assert of_rank == pytest.approx(alone)
 
 
+def _of_single_images(world: World) -> dict[str, float]:
+    """By networks that cannot be asked about no images."""
+    torch.manual_seed(1)
+    generator, teacher, student = TinyGenerator(), Viewing().eval(), Viewing()
+    config = _config("engine.micro_batch=1", "evaluation.held_out_images=5")
+    held_out = HeldOut(config, lambda: nullcontext(generator), teacher, SHAPE, world)
+    estimates = brief(estimate(config, student, teacher, held_out.sources(7), world) or {})
+    return held_out.judge(student, 7) | {f"{name}_images": entry["images"] for name, entry in estimates.items()}
+
+
+def test_a_worker_without_a_share_of_a_batch(two_ranks: Ranks) -> None:
+    alone = _of_single_images(ALONE)
+    assert (alone["held_out_images"], alone["noise_images"]) == (5, 5)
+    for of_rank in two_ranks.run(_of_single_images):
+        assert of_rank == pytest.approx(alone)
+
+
 def test_snapshots_survive_a_restart_and_a_lost_one_is_left_out(tmp_path: Path) -> None:
     before = _scores(ALONE, tmp_path)
     generator, teacher, student = _networks(norm=True)
@@ -128,7 +146,12 @@ def test_a_run_is_judged_at_every_evaluation_and_trained_as_without(tmp_path: Pa
     assert results[0]["estimates"] is None
     judged = [row for row in read_history(directory.history) if "label_free_score" in row]
     assert [row["iteration"] for row in judged] == [4, 8, 10]
+    sources = results[32]["estimates"].pop("sources")
     assert results[32]["estimates"] == {name: judged[-1][name] for name in results[32]["estimates"]}
+    # The end is described in full on the images that the last evaluation has counted.
+    assert sources["held_out"]["agreement"] == pytest.approx(judged[-1]["held_out_agreement"])
+    assert sources["noise"]["agreement"] == pytest.approx(judged[-1]["noise_agreement"])
+    assert not RunDirectory(directory.path.with_name("judged-0")).estimates.exists()
     assert sorted(path.name for path in directory.snapshots.iterdir()) == [
         f"generator_{iteration:08d}.safetensors" for iteration in (2, 4, 6, 8, 10)
     ]

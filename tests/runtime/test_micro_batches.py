@@ -60,7 +60,7 @@ def test_pictures_show_what_is_normalised_together_in_training(tmp_path: Path, m
     config = tiny_config(tmp_path, "engine.micro_batch=3", "tracking.images=8")
     shape = ImageShape(1, 8, 8)
     teacher = new_network(config, "teacher", shape, 5).eval().requires_grad_(False)
-    task = ZeroShotTask(config, teacher, shape, 5, ALONE)
+    task = ZeroShotTask(config, teacher, new_network(config, "student", shape, 5), shape, ALONE)
     assert task.picture(tmp_path / "grid.png")
     generator = copy.deepcopy(task.engines["generator"].raw)
     z = torch.from_numpy(normal(stream(config.seed, Purpose.FIGURES), 8, 8))

@@ -155,6 +155,23 @@ def test_checkpoints_that_were_not_fetched_or_cleared_away_stay_in_the_store(
     assert set(object_store.names()) == {*before, "runs/digits/a/mlflow.json"}
 
 
+def test_pseudo_data_is_fetched_only_where_it_is_asked_for(uri: str, object_store: ObjectStore) -> None:
+    here = RunDirectory(uri)
+    _save(here, 1)
+    write_atomic(here.path / "pseudo_data/train-00000-of-00001.parquet", "images")
+    here.mirror.push()
+    before = object_store.files()
+    object_store.move_to("there")
+    there = RunDirectory(uri)
+    there.mirror.pull()
+    assert not (there.path / "pseudo_data").exists()
+    write_json(there.tracking, {})
+    there.mirror.push()
+    assert set(object_store.names()) == {*before, "runs/digits/a/mlflow.json"}
+    there.mirror.pull(checkpoints=False, pseudo_data=True)
+    assert (there.path / "pseudo_data/train-00000-of-00001.parquet").read_text() == "images"
+
+
 def test_a_store_that_has_lost_the_run_gets_it_back(any_uri: str) -> None:
     directory = RunDirectory(any_uri)
     _save(directory, 1)
@@ -341,8 +358,8 @@ def test_a_stop_and_a_failure_cross_machines(
         driver.stop.touch()
         driver.mirror.send("stop")
         _wait(rank0.stop.exists)
-    rank0.tell(Interrupted(3, 10))
-    with pytest.raises(Interrupted, match="iteration 3 of 10"):
+    rank0.tell(Interrupted(3, 10, "shard"))
+    with pytest.raises(Interrupted, match="shard 3 of 10"):
         driver.raise_told()
     driver.clear_requests()
     driver.raise_told()

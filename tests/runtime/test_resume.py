@@ -120,7 +120,6 @@ def test_every_command_killed_and_continued_ends_with_the_same_bits(tmp_path: Pa
 
 def test_several_seeds_killed_in_the_second_go_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*TINY, *NETWORKS, "name=run", "seeds=[0,1]", "teacher.seed=0", "tracking.log_every=1"]
-    arguments += ["launch.cpus_per_worker=1"]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "whole")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import LeNet
@@ -95,3 +96,17 @@ def test_weights_that_do_not_fit_are_named(
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_weights(tmp_path / "absent.safetensors", KEY)
+
+
+def test_a_torch_whose_weights_only_can_be_made_to_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = LeNet(image_size=(8, 8)).state_dict()
+    torch.save(weights, tmp_path / "teacher.pt")
+    save_file(weights, tmp_path / "teacher.safetensors")
+    for version in ("2.6.0", "2.11.0+cpu", "2.100.0"):
+        monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+        assert read_weights(tmp_path / "teacher.pt", KEY).keys() == weights.keys()
+    monkeypatch.setattr(torch, "load", None)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.5.1+cu124"))
+    with pytest.raises(ConfigError, match=r"with torch 2.5.1\+cu124, .* use torch 2.6 or newer, or safetensors"):
+        read_weights(tmp_path / "teacher.pt", KEY)
+    assert read_weights(tmp_path / "teacher.safetensors", KEY).keys() == weights.keys()

@@ -52,8 +52,9 @@ def _transfer(world: World, folder: Path, mode: str, *overrides: str) -> State:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("zskt_dist.models.generator.nn.BatchNorm2d", _Identity)
-            teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes).eval()
-            task = ZeroShotTask(config, teacher.requires_grad_(False), dataset.image_shape, dataset.num_classes, world)
+            shape, classes = dataset.image_shape, dataset.num_classes
+            teacher = new_network(config, "teacher", shape, classes).eval().requires_grad_(False)
+            task = ZeroShotTask(config, teacher, new_network(config, "student", shape, classes), shape, world)
             metrics = [task.transfer.step(_Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)

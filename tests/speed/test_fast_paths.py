@@ -38,7 +38,8 @@ def _trained(folder: Path, picks: Picks, *overrides: str) -> State:
         with torch.no_grad():
             teacher(torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0)))
         teacher.eval().requires_grad_(False)
-        task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=picks)
+        student = new_network(config, "student", SHAPE, 5)
+        task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
         metrics = [task.transfer.step(Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)
@@ -95,7 +96,8 @@ def test_bfloat16_is_near(tmp_path: Path) -> None:
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
     metrics = []
     for picks in (PLAIN, replace(PLAIN, autocast=torch.bfloat16)):
-        task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=picks)
+        student = new_network(config, "student", SHAPE, 5)
+        task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
         metrics.append(task.step(0))
         assert all(p.dtype == torch.float32 for e in task.engines.values() for p in e.raw.parameters())
     for name in ("generator_loss", "kl", "teacher_confidence"):

@@ -9,6 +9,7 @@ import torch
 
 from tests.support.configs import tiny_config
 from zskt_dist.errors import ConfigError
+from zskt_dist.models import TappedNetwork
 from zskt_dist.speed import PLAIN, Picks, fastest_convolutions, pick
 from zskt_dist.speed.picks import compile_in_place
 
@@ -78,6 +79,12 @@ def test_recording_needs_cuda_and_one_worker(tmp_path: Path, device: torch.devic
 def test_a_choice_is_said(tmp_path: Path) -> None:
     picks = pick(tiny_config(tmp_path, "speed.low_resolution=false", "speed.precision=bfloat16"), CPU, lambda: 0.0, 1)
     assert str(picks) == "channels last, folded teacher, bfloat16"
+
+
+def test_networks_without_parameters_are_set_too() -> None:
+    network = TappedNetwork(torch.nn.Flatten())
+    Picks(True, False, False, False, False, torch.bfloat16).apply(network)
+    assert network.autocast is torch.bfloat16
 
 
 @pytest.mark.parametrize(

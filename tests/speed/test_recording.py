@@ -91,7 +91,7 @@ def _metrics(step: Callable[[int], Metrics]) -> list[dict[str, list[float]]]:
 def _transfer(folder: Path, picks: Picks, *overrides: str) -> ZeroShotTask:
     config = tiny_config(folder, "teacher.arch=wrn-10-1", "student.arch=wrn-10-1", *overrides)
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    return ZeroShotTask(config, teacher, SHAPE, 5, World(CPU), picks=picks)
+    return ZeroShotTask(config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), picks=picks)
 
 
 def _training(folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> SupervisedTask:

@@ -11,7 +11,7 @@ from zskt_dist.models import Generator, ImageShape, LeNet
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
-from zskt_dist.speed import PLAIN, iteration_gflop
+from zskt_dist.speed import PLAIN, iteration_gflop, training_gflop
 
 SHAPE = ImageShape(3, 16, 16)
 
@@ -21,7 +21,8 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     networks = ["teacher.arch=wrn-16-2", "student.arch=wrn-16-1", "generator.channels=[32,16]"]
     config = tiny_config(tmp_path, *networks, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    task = ZeroShotTask(config, teacher, SHAPE, 5, World(torch.device("cpu")), picks=PLAIN)
+    student = new_network(config, "student", SHAPE, 5)
+    task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=PLAIN)
     with FlopCounterMode(display=False) as counter:
         task.transfer.learn(task.noise(0))
     with task.trained() as student:
@@ -38,3 +39,7 @@ def test_counting_leaves_no_trace(tmp_path: Path) -> None:
     assert not network.training
     assert not any(module._forward_hooks for each in (generator, network) for module in each.modules())
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_networks_without_parameters_are_no_work() -> None:
+    assert training_gflop(8, torch.nn.Flatten(), SHAPE) == 0

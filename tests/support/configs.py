@@ -17,11 +17,16 @@ TINY = [
     "tracking.log_every=2",
     "tracking.images=4",
     "evaluation.every=4",
+    "evaluation.held_out_images=16",
     "checkpoint.every=3",
     "iterations=10",
     "supervised.iterations=12",
+    "launch.cpus_per_worker=1",
 ]
-"""A LeNet pair on 8x8 digits; has no batch norm, so results do not depend on the number of workers."""
+"""A LeNet pair on 8x8 digits; has no batch norm, so results do not depend on the number of workers.
+
+One thread: layers are so small that more only wait for each other.
+"""
 
 
 def tiny_overrides(folder: Path, *overrides: str) -> list[str]:

@@ -33,3 +33,14 @@ class TinyClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.act1(self.norm(self.conv1(x)))
         return self.fc(self.act2(self.conv2(x)).flatten(1))
+
+
+class Viewing(nn.Module):
+    """Images [B, 1, 4, 4] to three classes; of B = 0 it cannot tell what -1 stands for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.view(x.size(0), -1))

@@ -146,6 +146,14 @@ def test_progress_shows_the_newest_of_each_metric(tmp_path: Path) -> None:
     assert state["evaluated"] == 6
 
 
+def test_progress_of_a_run_without_test_images_counts_its_label_free_evaluations(tmp_path: Path) -> None:
+    progress = ProgressFile(tmp_path / "progress.json")
+    progress.show({"iteration": 5, "time": 1, "label_free_score": 0.5})
+    progress.show({"iteration": 7, "time": 2, "kl": 0.5})
+    progress.tick("student", 9, 9)
+    assert json.loads((tmp_path / "progress.json").read_text())["evaluated"] == 5
+
+
 def test_progress_of_other_ranks_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ProgressFile(None).tick("student", 9, 9)

@@ -10,9 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.user_networks import Undecided
+from zskt_dist.errors import UserError
 from zskt_dist.models import WideResNet
 from zskt_dist.tracking.base import Row
-from zskt_dist.tracking.mlflow import MlflowStream, RunAddress, log_student, open_run, tracking_uri, upload
+from zskt_dist.tracking.mlflow import (
+    MlflowStream,
+    RunAddress,
+    log_student,
+    open_run,
+    register_model,
+    tracking_uri,
+    upload,
+)
 
 ROWS: list[Row] = [{"iteration": i, "time": 1000.0 + i, "kl": 1.0 / i} for i in range(1, 6)]
 
@@ -95,6 +105,37 @@ def test_the_logged_student_loads_back_and_takes_any_batch_size(store: str) -> N
     torch.testing.assert_close(loaded(x), network(x), rtol=0, atol=1e-5)
     served = mlflow.pyfunc.load_model(uri).predict(x.numpy())
     np.testing.assert_allclose(served, network(x).detach().numpy(), atol=1e-5)
+
+
+def test_a_model_that_cannot_be_logged_costs_a_warning(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    from mlflow import MlflowClient
+
+    address, client = _open(store, "untraceable"), MlflowClient(tracking_uri=store)
+
+    def log_model() -> str:
+        return log_student(Undecided(10).eval(), (1, 8, 8), name="student")
+
+    missing = upload(
+        address,
+        rows=ROWS,
+        scores={},
+        images={},
+        files=[],
+        folders={},
+        tags={"a": "b"},
+        log_model=log_model,
+        status="FINISHED",
+    )
+    assert missing == 5
+    run = client.get_run(address.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model_error"].startswith("the model cannot be logged in MLflow, as torch.export writes it: ")
+    assert run.data.tags["model_error"] in caplog.text
+    assert (run.data.tags["a"], "model_uri" in run.data.tags) == ("b", False)
+    for is_logged in (True, False):
+        with pytest.raises(UserError, match="the model cannot be logged"):
+            register_model(address, "small", tags={}, log_model=log_model, is_logged=is_logged)
+        assert client.get_run(address.run_id).info.status == "FINISHED"
 
 
 @pytest.fixture(params=["closed", "silent"])

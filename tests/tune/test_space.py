@@ -113,6 +113,8 @@ def test_evaluation_settings_become_words(tmp_path: Path) -> None:
 
 ASHA = "  loss.beta: {grid: [1, 2]}\nscheduler: asha\n"
 
+ONE_SEED, NO_DATA = "  seed: {grid: [1]}\n", "data.name=none"
+
 MISTAKES = {
     "no rule": ("  seed: {}\n", [], "space.seed: give exactly one of grid"),
     "two rules": ("  seed: {grid: [1], choice: [2]}\n", [], "space.seed: give exactly one of grid"),
@@ -154,6 +156,16 @@ MISTAKES = {
         "  iterations: {grid: [4, 5]}\nscheduler: asha\ngrace: 2\n",
         ["evaluation.every=2"],
         "iterations='…': cannot be swept with sweep.scheduler=asha",
+    ),
+    "accuracy without data": (
+        ONE_SEED,
+        [NO_DATA, "sweep.select_by=accuracy"],
+        "sweep.select_by='accuracy': needs test",
+    ),
+    "evaluation without data": (
+        ONE_SEED + "evaluate: {transitions.images: 5}\n",
+        [NO_DATA],
+        "needs test images: give data.name and data.root there",
     ),
     "override of the sweep": ("  seed: {grid: [1]}\n", ["sweep.select_by=loss"], "select_by: Input should be"),
 }

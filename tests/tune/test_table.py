@@ -89,6 +89,18 @@ def _drift_rho() -> float:
     return covariance / math.sqrt(sum((a - 2.5) ** 2 for a in x) * sum((b - 2.5) ** 2 for b in y))
 
 
+def test_without_test_images_the_score_chooses_and_is_drawn() -> None:
+    table = TABLE.assign(accuracy=None, **{"teacher.arch": ["a", "a", "b", "b", "a", "b"], "student.arch": "c"})
+    assert best_trial(table, KEYS, "label_free_score") == 1
+    assert rank_correlations(table, KEYS).empty
+    assert "accuracy" not in means_over_seeds(table, KEYS)
+    figures = sweep_figures(table, [*KEYS, "teacher.arch", "student.arch"])
+    assert figures["score against accuracy"] is None
+    matrix = figures["pairs"]
+    assert matrix is not None
+    assert {text.get_text() for text in matrix.axes[0].texts} == {"85.00", "77.50"}, "(80 + 90) / 2, (95 + 60) / 2"
+
+
 def test_different_teachers_are_noticed() -> None:
     assert not compares_teachers(TABLE.assign(teacher_weights=["a", "a", "a", "a", None, None]))
     assert compares_teachers(TABLE.assign(teacher_weights=["a", "a", "a", "b", None, None]))

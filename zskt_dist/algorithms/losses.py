@@ -61,10 +61,10 @@ def belief_gap(
 
 
 def attention_map(activation: Tensor) -> Tensor:
-    """Spatial attention f(A) = mean over channels of a_c^2, L2-normalised: [B, C, H, W] -> [B, H * W] (section 3.2)."""
+    """Spatial attention f(A) = mean over channels of a_c^2, L2-normalised: [B, C, H, W] -> [B, H, W] (section 3.2)."""
     if activation.dtype in (torch.bfloat16, torch.float16):
         activation = activation.float()  # squares of small activations would vanish
-    return functional.normalize(activation.square().mean(dim=1).flatten(1), dim=1)
+    return _normalised(activation.square().mean(dim=1))
 
 
 def attention_gap(
@@ -74,15 +74,35 @@ def attention_gap(
 
     Args:
         student: Activations, one [B, C_l, H_l, W_l] per layer.
-        teacher_maps: `attention_map`s of the teacher, one [B, H_l * W_l] per layer.
+        teacher_maps: `attention_map`s of the teacher, one [B, H, W] per layer. Where sizes differ, maps are compared at
+            the smaller one.
         form: `squared_mean`, the mean of squared differences (authors' code), or `l2`, the
             2-norm per image, averaged over the batch (Eq. 1 as printed).
     """
     total = student[0].new_zeros(())
     for activation, target in zip(student, teacher_maps, strict=True):
-        difference = attention_map(activation) - target
+        mine = attention_map(activation)
+        if mine.shape != target.shape:
+            mine, target = at_smaller_size(mine, target)
+        difference = (mine - target).flatten(1)
         if form == "squared_mean":
             total = total + difference.square().mean()
         else:
             total = total + torch.linalg.vector_norm(difference, dim=1).mean()
     return total
+
+
+def at_smaller_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention maps [B, H, W] and [B, H', W'], both as [B, min(H, H'), min(W, W')] and normalised again.
+
+    A pixel becomes the mean of all those it covers, so no part of the larger map is passed over, as interpolation would
+    where it shrinks to less than half, and what is compared is f(A) of larger pixels.
+    """
+    size = min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2])
+    first, second = (_normalised(functional.adaptive_avg_pool2d(maps, size)) for maps in (first, second))
+    return first, second
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    """[B, H, W], each of unit length."""
+    return functional.normalize(maps.flatten(1), dim=1).view_as(maps)

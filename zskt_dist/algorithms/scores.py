@@ -25,10 +25,14 @@ def calibration_sums(logits: Tensor, truth: Tensor) -> Tensor:
         truth: The class that is right, int64 [B]: a label, or what a teacher predicts.
     """
     confidence, predicted = torch.softmax(logits.double(), dim=1).max(dim=1)
-    # A confidence on an edge belongs to the bin below it: bins are (low, high].
-    place = (torch.ceil(confidence * BINS).long() - 1).clamp(0, BINS - 1)
+    place = bin_of(confidence, BINS)
     sums = torch.stack([torch.ones_like(confidence), confidence, (predicted == truth).double()], dim=1)
     return torch.zeros(BINS, 3, dtype=torch.float64, device=logits.device).index_add_(0, place, sums)
+
+
+def bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """Which of `bins` equally wide bins in [0, 1] holds each confidence; an edge belongs to the bin below it."""
+    return (torch.ceil(confidence * bins).long() - 1).clamp(0, bins - 1)
 
 
 def agreement_sums(student: Tensor, teacher: Tensor) -> Tensor:

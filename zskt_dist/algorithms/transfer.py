@@ -134,8 +134,8 @@ class ZeroShotTransfer:
             **_mean([each.metrics for each in matched], shares),
             "generator_gradient_norm": generator_norm,
             "student_gradient_norm": student_norm,
-            **_confidence("teacher", torch.cat([target.logits for target in targets])),
-            **_confidence("student", torch.cat([each.logits for each in matched])),
+            **confidence("teacher", torch.cat([target.logits for target in targets])),
+            **confidence("student", torch.cat([each.logits for each in matched])),
         }
 
     def decay(self) -> None:
@@ -199,7 +199,7 @@ def _mean(parts: Sequence[Metrics], shares: Sequence[float]) -> Metrics:
     return {name: torch.stack([share * part[name] for part, share in pairs]).sum(dim=0) for name in parts[0]}
 
 
-def _confidence(who: str, logits: Tensor) -> Metrics:
+def confidence(who: str, logits: Tensor) -> Metrics:
     """Section 4.3: mean top probability, and how often each class is predicted [C]."""
     top = torch.softmax(logits, dim=1).max(dim=1)
     classes = torch.zeros(logits.shape[1], device=logits.device, dtype=logits.dtype)

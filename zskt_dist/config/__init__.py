@@ -6,6 +6,7 @@ This package imports pydantic and PyYAML and nothing heavier: no torch, ray, mlf
 from zskt_dist.config.graph import load_graph
 from zskt_dist.config.load import (
     config_hash,
+    config_of,
     differing_keys,
     dump_yaml,
     load_config,
@@ -18,6 +19,7 @@ from zskt_dist.config.schema import Config, flatten
 __all__ = [
     "Config",
     "config_hash",
+    "config_of",
     "differing_keys",
     "dump_yaml",
     "flatten",

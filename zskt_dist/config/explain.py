@@ -1,6 +1,5 @@
 """A pydantic ValidationError in the user's words: the dotted key, the value, what would work."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from zskt_dist.config.schema import Config, flatten
-from zskt_dist.errors import ConfigError
+from zskt_dist.errors import ConfigError, did_you_mean
 
 _SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
 """What people write, and what it is called here."""
@@ -23,12 +22,6 @@ def explain(error: ValidationError) -> ConfigError:
     if more:
         explained = ConfigError(explained.key, explained.value, f"{explained.problem} (and {more} more)")
     return explained
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'digits'?`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _explain(problem: ErrorDetails) -> ConfigError:
@@ -49,6 +42,10 @@ def _explain(problem: ErrorDetails) -> ConfigError:
             return ConfigError(key, value, f"expected one of {choices}{hint}")
         case "model_type" | "model_attributes_type":
             return ConfigError(key, value, f"is a section; set one of its keys: {_list(section.model_fields)}")
+        case "dict_type":
+            return ConfigError(key, value, f"expected a mapping; set its members one by one, as {key}.NAME=VALUE")
+        case "string_pattern_mismatch" if parts[-1] == "options":
+            return ConfigError(key, value, "is no keyword argument: use letters, digits and '_'")
         case "string_pattern_mismatch":
             return ConfigError(key, value, "use letters, digits, '.', '_' and '-', starting with a letter or digit")
         case _:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -15,6 +15,17 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_l
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 # An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
 Layers = tuple[NonNegative, ...] | None
+Options = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
+
+
+def _is_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise PydanticCustomError("layer_name", "expected the name of a layer; quote one that YAML reads as a number")
+    return value
+
+
+# A list is what a validator before the section makes of JSON's array.
+LayerNames = Annotated[tuple[Annotated[str, BeforeValidator(_is_text)], ...], Strict(False)] | None
 
 
 def clash(key: str, value: object, problem: str) -> PydanticCustomError:

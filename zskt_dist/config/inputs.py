@@ -2,21 +2,28 @@
 
 from typing import Literal
 
-from zskt_dist.config.fields import Finite, Positive, PositiveFloat, Section, Seed
+from pydantic import Field
+
+from zskt_dist.config.fields import Finite, Options, Positive, PositiveFloat, Section, Seed
 
 
 class Teacher(Section):
     arch: str = "wrn-16-2"
-    """Registry name of the teacher's network."""
+    """The teacher's network: a name of ours, `timm:NAME`, `torchvision:NAME`, `package.module:callable`
+    (docs/networks.md)."""
+    options: Options = Field(default_factory=dict)
+    """Its keyword arguments besides those that follow from the images and classes."""
     checkpoint: str | None = None
-    """Weights: safetensors, or a state dict `torch.load(weights_only=True)` reads. null: pretrain and cache."""
+    """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache."""
     seed: Seed | None = None
     """Of the teacher's own training; null: the run's `seed`. A number lets runs of several seeds share a teacher."""
 
 
 class Student(Section):
     arch: str = "wrn-10-1"
-    """Registry name of the student's network."""
+    """The student's network, as `teacher.arch`."""
+    options: Options = Field(default_factory=dict)
+    """As `teacher.options`."""
 
 
 class Generator(Section):
@@ -27,14 +34,18 @@ class Generator(Section):
 
 
 class Data(Section):
-    name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet"] = "digits"
-    """Real images, for training the teacher and for evaluation; the transfer never reads them."""
+    name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet", "none"] = "digits"
+    """Real images, for training the teacher and for evaluation; the transfer never reads them. none: there are none."""
     root: str = "data"
     """Folder with the data set (unused by digits)."""
     download: bool = False
     """Let torchvision download what is missing."""
+    image_shape: tuple[Positive, Positive, Positive] | None = None
+    """[channels, height, width] of the networks' images; null: those of the data set, else what the teacher says."""
+    num_classes: Positive | None = None
+    """Length of the logits; null: as `image_shape`."""
     mean: tuple[Finite, ...] | None = None
-    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one (parquet: measured on the train split)."""
+    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one, else the teacher's (docs/inputs.md)."""
     std: tuple[PositiveFloat, ...] | None = None
     """Per-channel standard deviation, as `mean`."""
     images_per_class: Positive | None = None

@@ -1,5 +1,6 @@
 """Reading, printing and hashing configurations."""
 
+import copy
 import hashlib
 import json
 import re
@@ -11,9 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from zskt_dist.config.execution import speed_preset
-from zskt_dist.config.explain import did_you_mean, explain
+from zskt_dist.config.explain import explain
 from zskt_dist.config.schema import Config, flatten
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError, UserError, did_you_mean
 
 Tree = dict[str, Any]
 
@@ -45,25 +46,40 @@ UNUSED_KEYS = {
         "supervised.network",
         "speed.precision",
         "finetune",
+        "pseudo_data",
         *_ZERO_SHOT,
         *("loss.divergence", "loss.temperature", "loss.reduction", "loss.beta"),
     ),
-    "pretrain": ("teacher", "loss", "distill", "finetune", "speed.precision", *_ZERO_SHOT),
+    "pretrain": ("teacher", "loss", "distill", "finetune", "pseudo_data", "speed.precision", *_ZERO_SHOT),
 }
+# And, where a student learns from pseudo-data, its `train`: there is no generator, and nobody's attention.
+_UNUSED_WITH_PSEUDO_DATA = (
+    *("generator", "generator_terms", "transfer", "optimizer.generator_lr"),
+    *("loss.beta", "loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps"),
+)
+# A teacher, if any, is one that the student is compared with.
+_UNUSED_WITHOUT_TEACHER = ("teacher", "supervised", "data.augment")
 # What may differ when a run that was given a name is continued: also where, on how many workers and by which engine.
 CONTINUATION_KEYS = (*PLACEMENT_KEYS, *SPEED_KEYS, *ENGINE_KEYS, "launch")
 # What makes a teacher: with which data and recipe it was trained, and not what it is used for.
 TEACHER_KEYS = (
     "teacher.arch",
+    "teacher.options",
     "data.name",
     "data.root",
+    "data.num_classes",
     "data.mean",
     "data.std",
     "data.augment",
     "supervised",
     "engine.batch_norm",
 )
+# Younger than the first runs and teachers: at their defaults they leave the identity as it was.
+YOUNGER_KEYS = ("pseudo_data", "data.image_shape", "data.num_classes", "loss.taps", "loss.resize_maps")
 
+
+_ABSENT = object()
+"""In place of an option that is not given, for null is a value."""
 
 # YAML 1.1 reads `1e-3` as text; here it is a number, as in YAML 1.2.
 _FLOAT = (
@@ -111,6 +127,14 @@ def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
     return parse_config(tree)
 
 
+def config_of(values: Mapping[str, Any]) -> Config:
+    """The defaults with `{"dotted.key": value}` on top; raises as `load_config`."""
+    tree: Tree = {}
+    for key, value in values.items():
+        _assign(tree, key, copy.deepcopy(value))
+    return parse_config(tree)
+
+
 def assign(tree: Tree, override: str) -> None:
     """Puts `dotted.key=value` into a nested mapping.
 
@@ -139,8 +163,20 @@ def dump_yaml(config: Config) -> str:
 
 def config_hash(config: Config, command: str = "train") -> str:
     """Identity of a command's run: eight hex digits over everything that can change its result."""
-    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *UNUSED_KEYS[command])
-    return _digest(_resolved(config) | {key: value for key, value in flatten(config) if not is_under(key, unused)})
+    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *MEASURE_KEYS, *unused_keys(config, command))
+    leaves = {key: value for key, value in flatten(config) if not is_under(key, unused)}
+    # Where `iterations` is told anyway, a null that it stands in for says as much.
+    return _digest(leaves if "iterations" in leaves else leaves | _resolved(config))
+
+
+def unused_keys(config: Config, command: str) -> tuple[str, ...]:
+    """Keys and sections that a command with this configuration never looks at."""
+    unused = UNUSED_KEYS[command]
+    if command == "train" and config.pseudo_data is not None:
+        unused += _UNUSED_WITH_PSEUDO_DATA
+        if config.teacher.checkpoint is None:
+            unused += _UNUSED_WITHOUT_TEACHER
+    return unused
 
 
 def teacher_hash(config: Config) -> str:
@@ -157,13 +193,16 @@ def _resolved(config: Config) -> dict[str, Any]:
 
 
 def _digest(leaves: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:8]
+    young = {key: value for key, value in flatten(Config()) if is_under(key, YOUNGER_KEYS)}
+    told = {key: value for key, value in leaves.items() if key not in young or value != young[key]}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differing_keys(before: Config, after: Config, *, exclude: Sequence[str] = CONTINUATION_KEYS) -> list[str]:
     """Dotted keys, other than `exclude`, whose values differ."""
     old, new = _as_computed(before), _as_computed(after)
-    return [key for key in new if old.get(key) != new[key] and not is_under(key, exclude)]
+    differing = [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+    return [key for key in differing if not is_under(key, exclude)]
 
 
 def _as_computed(config: Config) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Evaluation(Section):
     noise_images: NonNegative = 1000
     """Images of uniform noise in `evaluate` (Appendix 2, Figure 5); 0: none."""
     held_out_images: NonNegative = 256
-    """Fresh pseudo-images of each snapshot, and noise images, for the label-free scores of a student; 0: none."""
+    """Pseudo-images of each snapshot, and noise images, for label-free scores and estimates of a student; 0: none."""
     snapshots: NonNegative = 5
     """Moments of the run, evenly spaced, at which the generator is kept for them."""
 

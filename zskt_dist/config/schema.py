@@ -3,7 +3,7 @@
 Units are in the descriptions; `python -m zskt_dist.train --print-config` shows all keys with their values.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
@@ -31,9 +31,12 @@ class Config(Section):
     seeds: tuple[Seed, ...] | None = None
     """Several runs, one for each seed, and their mean and standard deviation; null: one run with `seed`."""
     iterations: Positive = 1000
-    """N, pseudo-batches."""
+    """N, pseudo-batches; with `pseudo_data` student steps."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
+    pseudo_data: str | None = None
+    """Folder that `synthesize` has made: `train` learns from its images and logits alone (docs/pseudo_data.md).
+    null: from a generator and the teacher."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where every worker finds a GPU of its own."""
     runs_dir: str = "runs"
@@ -74,6 +77,9 @@ class Config(Section):
         self._check_deepspeed()
         if len(self.data.mean or ()) != len(self.data.std or ()):
             raise clash("data.std", self.data.std, f"needs one number per channel, as data.mean={self.data.mean} has")
+        if self.pseudo_data is not None and self.loss.beta:
+            problem = "needs the teacher's attention maps, which pseudo_data does not hold; use loss.beta=0"
+            raise clash("loss.beta", self.loss.beta, problem)
         layers = self.loss.attention_layers or ()
         if len(set(layers)) < len(layers):
             raise clash("loss.attention_layers", list(layers), "names a layer twice; loss.beta weighs them all")
@@ -129,13 +135,13 @@ class Config(Section):
 
 
 def flatten(config: Config) -> Iterator[tuple[str, Any]]:
-    """Yields `(dotted key, JSON value)` for every leaf."""
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{key}.")
+    """Yields `(dotted key, JSON value)` for every leaf; each of a network's options is one."""
+    for name, value in config.model_dump(mode="json").items():
+        if not isinstance(value, dict):
+            yield name, value
+            continue
+        for key, leaf in value.items():
+            if isinstance(leaf, dict):
+                yield from ((f"{name}.{key}.{option}", each) for option, each in leaf.items())
             else:
-                yield f"{prefix}{key}", value
-
-    return walk(config.model_dump(mode="json"), "")
+                yield f"{name}.{key}", leaf

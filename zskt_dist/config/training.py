@@ -1,10 +1,20 @@
 """How networks learn: the sections of the algorithms and their optimizers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from zskt_dist.config.fields import Finite, Fraction, Layers, NonNegativeFloat, Positive, PositiveFloat, Section
+from zskt_dist.config.fields import (
+    Finite,
+    Fraction,
+    LayerNames,
+    Layers,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Section,
+    clash,
+)
 
 
 class Transfer(Section):
@@ -20,6 +30,32 @@ class Transfer(Section):
     """Whether the student's running batch-norm statistics also move in the generator step (authors: update)."""
 
 
+class Taps(Section):
+    """Layers whose attention maps are compared, the first of one network with the first of the other, and so on."""
+
+    teacher: LayerNames = None
+    """Names of the teacher's layers, as `python -m zskt_dist.layers` lists them; null: auto."""
+    student: LayerNames = None
+    """Names of the student's layers, as many."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.teacher is None) != (self.student is None):
+            key, other = ("student", "teacher") if self.student is None else ("teacher", "student")
+            raise clash(f"loss.taps.{key}", None, f"needs the layers that those of loss.taps.{other} are compared with")
+        mine, theirs = len(self.teacher or ()), len(self.student or ())
+        if mine != theirs:
+            problem = f"are {theirs} layers, and loss.taps.teacher are {mine}: they are compared one by one"
+            raise clash("loss.taps.student", list(self.student or ()), problem)
+        return self
+
+
+def _taps_preset(value: object) -> object:
+    """`taps: auto` and `taps: none` instead of a section."""
+    presets: dict[object, object] = {"auto": {}, "none": {"teacher": (), "student": ()}}
+    return presets.get(value, value) if isinstance(value, str) else value
+
+
 class Loss(Section):
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
     """Belief gap; forward_kl is KL(teacher || student)."""
@@ -32,7 +68,20 @@ class Loss(Section):
     attention: Literal["squared_mean", "l2"] = "squared_mean"
     """Distance of attention maps: mean squared difference (authors' code) or 2-norm (Eq. 1)."""
     attention_layers: Layers = None
-    """Positions of the block outputs compared; null: all of them."""
+    """Positions of the block outputs compared, of networks that declare them; null: `taps` decides."""
+    taps: Annotated[Taps, BeforeValidator(_taps_preset)] = Taps()
+    """Layers compared. auto, in place of the section: block outputs that both networks declare, else the last maps of
+    equal size, and none, with a warning, where there are none (docs/attention.md); none: no attention term."""
+    resize_maps: bool = False
+    """Also compare attention maps of unequal size, the larger one averaged down to the smaller."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.attention_layers is not None and self.taps.teacher is not None:
+            raise clash(
+                "loss.attention_layers", list(self.attention_layers), "and loss.taps both choose layers; use one"
+            )
+        return self
 
 
 class GeneratorTerms(Section):

@@ -1,6 +1,10 @@
-"""Real images: for training teachers and for evaluation. The zero-shot transfer never reads them."""
+"""Real images, for training teachers and for evaluation, which the transfer never reads.
+
+Importing it takes neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
+"""
 
 from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device
+from zskt_dist.data.classes import class_names
 from zskt_dist.data.images import ImageDataset, Split, Standardise
 from zskt_dist.data.sources import open_dataset
 
@@ -10,6 +14,7 @@ __all__ = [
     "Standardise",
     "TrainingBatches",
     "balanced_subset",
+    "class_names",
     "on_device",
     "open_dataset",
 ]

@@ -15,11 +15,33 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.streams import Purpose, stream
 
 
+class ShuffledEpochs:
+    """Which of N examples are in the global batch: G consecutive places in an endless sequence of shuffled epochs.
+
+    Args:
+        count: N.
+        batch_size: G.
+        seed: The order of an epoch comes from `(seed, epoch)`.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self._count, self._batch_size, self._seed = count, batch_size, seed
+        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+
+    def __call__(self, iteration: int) -> np.ndarray:
+        """Positions [G]."""
+        first = iteration * self._batch_size
+        epochs, places = np.divmod(np.arange(first, first + self._batch_size), self._count)
+        return np.concatenate([self._epoch(int(e))[places[epochs == e]] for e in np.unique(epochs)])
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return stream(self._seed, Purpose.ORDER, epoch).permutation(self._count)
+
+
 class TrainingBatches:
     """Shuffled, augmented, normalised batches of a data set's train split.
 
-    The global batch of an iteration is G consecutive places in an endless sequence of shuffled
-    epochs; order and augmentation come from `(seed, epoch)` and `(seed, iteration)`.
+    The global batch of an iteration is that of `ShuffledEpochs`; augmentation comes from `(seed, iteration)`.
 
     Args:
         dataset: Its train split is held on `device`.
@@ -45,25 +67,15 @@ class TrainingBatches:
         self._standardise = dataset.standardise(device)
         self._augmentation = dataset.augmentation
         self._batch_size, self._seed, self._device, self._part = batch_size, seed, device, part
-        self._epoch_order = lru_cache(maxsize=2)(self._shuffle)
+        self._order = ShuffledEpochs(len(self._split.labels), batch_size, seed)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """This worker's images [B, C, H, W] and labels [B]."""
-        index = on_device(self._indices(iteration)[self._part], self._device)
+        index = on_device(self._order(iteration)[self._part], self._device)
         images = self._split.images[index]
         if self._augmentation != "none":
             images = self._augment(images, iteration)
         return self._standardise(images), self._split.labels[index]
-
-    def _indices(self, iteration: int) -> np.ndarray:
-        """Positions [G] in the images drawn from."""
-        epochs, places = np.divmod(
-            np.arange(iteration * self._batch_size, (iteration + 1) * self._batch_size), len(self._split.labels)
-        )
-        return np.concatenate([self._epoch_order(int(e))[places[epochs == e]] for e in np.unique(epochs)])
-
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        return stream(self._seed, Purpose.ORDER, epoch).permutation(len(self._split.labels))
 
     def _augment(self, images: Tensor, iteration: int) -> Tensor:
         rng = stream(self._seed, Purpose.AUGMENTATION, iteration)

@@ -42,7 +42,10 @@ class ParquetImages:
         first = next(pq.ParquetFile(self._files["test"][0]).iter_batches(1, columns=[self._image]), None)
         if first is None:
             raise ConfigError("data.root", str(root), f"{self._files['test'][0].name} has no images")
-        self.num_classes = self._class_count(schema)
+        self.class_names = self._class_names(schema)
+        """From the Hugging Face metadata; None where it has none."""
+        self.counts_classes = not self.class_names
+        self.num_classes = len(self.class_names) if self.class_names else self._count_classes()
         height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
         self.image_shape = ImageShape(channels, height, width)
 
@@ -54,7 +57,7 @@ class ParquetImages:
             UserError: images differ in size, or one cannot be decoded.
         """
         self.require(split)
-        table = pa.concat_tables(pq.read_table(path, columns=[self._image, self._label]) for path in self._files[split])
+        table = self._table(split, self._image, self._label)
         channels, height, width = self.image_shape
         images = np.empty((len(table), height, width, channels), dtype=np.uint8)
         row = 0
@@ -73,9 +76,12 @@ class ParquetImages:
     def read_labels(self, split: SplitName) -> torch.Tensor:
         """Labels int64 [N] of a split, whose images are not decoded; raises as `read`."""
         self.require(split)
-        return self._labels(
-            pa.concat_tables(pq.read_table(path, columns=[self._label]) for path in self._files[split]), split
-        )
+        return self._labels(self._table(split, self._label), split)
+
+    def _table(self, split: SplitName, *columns: str) -> pa.Table:
+        """Columns of all shards; one without a value may be of no type (null)."""
+        tables = (pq.read_table(path, columns=list(columns)) for path in self._files[split])
+        return pa.concat_tables(tables, promote_options="default")
 
     def _labels(self, table: pa.Table, split: SplitName) -> torch.Tensor:
         """int64 [N]; every image needs one (Hugging Face marks unlabelled ones by -1)."""
@@ -111,9 +117,12 @@ class ParquetImages:
     def _find(self, split: str) -> list[Path]:
         return sorted(self.root.glob(f"{split}-*.parquet")) or sorted(self.root.glob(f"{split}.parquet"))
 
+    def has(self, split: SplitName) -> bool:
+        return bool(self._files[split])
+
     def require(self, split: SplitName) -> None:
         """Raises ConfigError where the split has no files."""
-        if not self._files[split]:
+        if not self.has(split):
             raise ConfigError("data.root", str(self.root), f"has no {split}-*.parquet or {split}.parquet")
 
     def _column(self, schema: pa.Schema, names: tuple[str, ...]) -> str:
@@ -124,14 +133,19 @@ class ParquetImages:
             "data.root", str(self.root), f"no column named {' or '.join(names)}; there are: {', '.join(schema.names)}"
         )
 
-    def _class_count(self, schema: pa.Schema) -> int:
-        """From the Hugging Face metadata, else from the largest label of all shards."""
+    def _class_names(self, schema: pa.Schema) -> list[str] | None:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         feature = metadata.get("info", {}).get("features", {}).get(self._label, {})
-        if names := feature.get("names"):
-            return len(names)
+        return feature.get("names") or None
+
+    def _count_classes(self) -> int:
+        """From the largest label of all shards; raises ConfigError where none has one."""
         files = self._files["train"] + self._files["test"]
-        return 1 + max(int(pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py()) for path in files)
+        found = (pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py() for path in files)
+        largest = max((int(label) for label in found if label is not None), default=-1)
+        if largest < 0:  # as Hugging Face marks unlabelled images
+            raise ConfigError("data.root", str(self.root), f"has no labels in its column {self._label}")
+        return 1 + largest
 
     def _decode(self, encoded: bytes, which: str) -> np.ndarray:
         """[H, W, C] unsigned bytes; C is 1 for gray images and 3 otherwise."""

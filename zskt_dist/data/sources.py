@@ -11,7 +11,6 @@ from torch import Tensor
 
 from zskt_dist.config import Config
 from zskt_dist.data.images import ImageDataset, Split, SplitName
-from zskt_dist.data.parquet import ParquetImages
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 
@@ -54,19 +53,24 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         needs_train: Whether a missing train split is an error already now, where that shows without reading.
 
     Raises:
-        ConfigError: it is not where `data.root` says, or its channels do not fit `data.mean`.
+        ConfigError: it is not where `data.root` says, its channels do not fit `data.mean`, or there is none.
     """
     data = config.data
+    if data.name == "none":
+        raise ConfigError("data.name", "none", "there are no images to read")
     read: Callable[[SplitName], Split]
     read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
+    counts_classes, has_train = False, True
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
+        from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
+
         parquet = ParquetImages(data.root)
         if needs_train:
             parquet.require("train")
         shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
-        read_labels = parquet.read_labels
+        read_labels, counts_classes, has_train = parquet.read_labels, parquet.counts_classes, parquet.has("train")
         statistics, augmentation = given, "crop"
     else:
         facts = KNOWN[data.name]
@@ -83,6 +87,8 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         read_labels=read_labels,
         statistics=statistics,
         augmentation=augmentation if data.augment == "auto" else data.augment,
+        counts_classes=counts_classes,
+        has_train=has_train,
     )
 
 

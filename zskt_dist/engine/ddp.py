@@ -24,7 +24,12 @@ warnings.filterwarnings("ignore", message="Grad strides do not match bucket view
 
 
 class DDPEngine(Engine):
-    """`Engine` whose workers each hold the whole network and optimizer."""
+    """`Engine` whose workers each hold the whole network and optimizer.
+
+    Args:
+        find_unused_parameters: Whether some parameters may have no part in what the network returns, such as those of
+            auxiliary heads; they stay as they are. Costs a walk through the graph in every step.
+    """
 
     def __init__(
         self,
@@ -34,11 +39,17 @@ class DDPEngine(Engine):
         *,
         clip_norm: float = 0.0,
         weight: float = 1.0,
+        find_unused_parameters: bool = False,
     ) -> None:
         super().__init__(network, optimizer, schedule, clip_norm=clip_norm, weight=weight)
         self._forward: nn.Module = network
         if dist.is_initialized() and dist.get_world_size() > 1:
-            self._forward = DistributedDataParallel(network, gradient_as_bucket_view=True, **_LOCAL_BUFFERS)
+            self._forward = DistributedDataParallel(
+                network,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=find_unused_parameters,
+                **_LOCAL_BUFFERS,
+            )
 
     def __call__(self, x: Tensor) -> Any:
         return self._forward(x)

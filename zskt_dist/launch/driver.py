@@ -1,11 +1,9 @@
 """From a configuration to a result: what happens around the workers, once per command."""
 
 import logging
-import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +11,7 @@ from rich.console import Console
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch import local
-from zskt_dist.launch.environment import is_follower
+from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.plan import problems
 from zskt_dist.launch.progress import watching
 from zskt_dist.launch.record import close_record, mark_partial, open_record, repair_record
@@ -47,7 +45,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
         directory.begin(command, config, job.teacher_weights, group)
-        job = open_record(replace(job, git_commit=_git_commit()))
+        job = open_record(replace(job, git_commit=git_commit()))
         directory.mirror.push()
         _run(job, directory, console)
         job.push()
@@ -86,6 +84,23 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
             if directory.tracking.exists():
                 close_record(job, "FINISHED")
         job.push()
+
+
+def synthesize(job: Job, console: Console) -> None:
+    """Makes the shards of pseudo-data that are missing; raises as `evaluate`."""
+    directory = RunDirectory(job.directory)
+    if is_follower():
+        local.launch(job)
+        return
+    for problem in problems(job):
+        raise problem
+    with directory.driven():
+        directory.clear_requests()
+        try:
+            with watching(directory.progress, console):
+                _launch(job)
+        finally:
+            directory.clear_requests()
 
 
 def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> None:
@@ -139,15 +154,3 @@ def _draw(directory: RunDirectory) -> None:
         draw_evaluation(directory)
     except Exception as error:
         log.warning("figures of %s were not drawn: %s", directory.path, error)
-
-
-def _git_commit() -> str | None:
-    """Of the code that runs; None where it is not run from a checkout."""
-    here = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

@@ -1,6 +1,7 @@
 """What the environment says of who started this process; read before anything heavy is imported."""
 
 import os
+import subprocess
 from pathlib import Path
 
 RAY_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # written by `ray start`, read by `ray.init()`
@@ -23,3 +24,15 @@ def is_follower() -> bool:
 def ray_cluster_given() -> bool:
     """Whether Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` began on this machine."""
     return "RAY_ADDRESS" in os.environ or RAY_CURRENT_CLUSTER.exists()
+
+
+def git_commit() -> str | None:
+    """Of the code that runs; None where it is not run from a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -96,6 +96,6 @@ def _run(arguments: Sequence[str], done: int, total: int) -> None:
         if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if code in _STOPPED:
-        raise Interrupted(done - 1, total)
+        raise Interrupted(done - 1, total, "run")
     if code:
         raise UserError(f"{arguments[0]} ended with exit code {code}; the same command goes on from there")

@@ -11,7 +11,8 @@ from zskt_dist.files import read_json
 from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.record import repair_record
-from zskt_dist.launch.seeds import seed_directories, summarise_mte
+from zskt_dist.launch.seeds import seed_directories, summarise_estimates, summarise_mte
+from zskt_dist.report.summary import print_estimates
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.measurement import Measurement, teacher_weights
 from zskt_dist.runtime.storage import absolute, check
@@ -44,13 +45,15 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)
-    measurements = [Measurement(run, _config(run, overrides)) for run in runs]
+    measurements = [Measurement(run, measured_config(run, overrides)) for run in runs]
     answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
     if is_follower():
         return {}
     own = all(measurement.is_own for measurement in measurements)
     if "seeds" in result and own:
-        directory.finish(result | {"mte": summarise_mte([answer["mte"] for answer in answers])})
+        estimates = summarise_estimates([(run.finished() or {}).get("estimates") for run in runs])
+        mte = summarise_mte([answer["mte"] for answer in answers])
+        directory.finish(result | {"estimates": estimates, "mte": mte})
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
         directory.mirror.push()
@@ -76,7 +79,7 @@ def _evaluate(measurement: Measurement, fresh: bool, console: Console) -> Result
     return answer or {}
 
 
-def _config(directory: RunDirectory, overrides: list[str]) -> Config:
+def measured_config(directory: RunDirectory, overrides: list[str]) -> Config:
     """The run's configuration with the overrides, at the place where the run lies now."""
     config = directory.read_config()
     if config is None:
@@ -99,6 +102,10 @@ def print_evaluation(answers: list[tuple[str, Result]], result: Result, console:
         shares = (_percent(answer["accuracy"]), _percent(answer["agreement"]))
         table.add_row(name, *shares, _number(own), _number(other), _number(mte))
     console.print(table)
+    for name, answer in answers:
+        if len(answers) > 1 and answer["estimates"]:
+            console.print(name, highlight=False)
+        print_estimates(answer["estimates"], console)
     if mte := result["mte"]:
         spread = f" ± {mte['value_std']:.3f}" if "value_std" in mte else ""
         console.print(

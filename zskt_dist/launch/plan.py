@@ -2,70 +2,117 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from zskt_dist.config import Config, dump_yaml
-from zskt_dist.data import ImageDataset, balanced_subset, open_dataset
+from zskt_dist.data import ImageDataset, balanced_subset
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
-from zskt_dist.launch.room import describe_memory, lack_of_memory
-from zskt_dist.models import count_parameters
+from zskt_dist.launch.room import describe_memory, describe_size, free_memory, lack_of_memory
+from zskt_dist.models import ImageShape, count_parameters
+from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
+from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import check_installed
+from zskt_dist.runtime.inputs import Inputs, declared_by_file, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair
+from zskt_dist.runtime.networks import new_generator, outlines, read_fitting
 from zskt_dist.runtime.storage import check, is_file
 from zskt_dist.speed import pick
 
 Lines = list[tuple[str, str]]
 
 
+@dataclass
+class Plan:
+    """A job, and what `problems` finds out about it on the way.
+
+    Attributes:
+        quiet: Not to warn which part of a file of weights is taken.
+        inputs: None where they contradict each other, or are not there.
+        networks: Outlines by role; empty where one cannot be built.
+        attention: Layers that are compared; None: none, or they do not pair.
+    """
+
+    job: Job
+    quiet: bool = False
+    inputs: Inputs | None = None
+    networks: dict[str, nn.Module] = field(default_factory=dict)
+    attention: Attention | None = None
+
+    def problems(self) -> Iterator[UserError]:
+        """Everything that would stop the job, cheapest check first: nothing is trained."""
+        job, config = self.job, self.job.config
+        try:
+            check(config.runs_dir)
+            _check_weights("teacher.checkpoint", config.teacher.checkpoint, "null trains a teacher first")
+            if job.command == "finetune":
+                _check_weights("finetune.student", config.finetune.student, "null trains the zero-shot student first")
+        except UserError as error:
+            yield error
+        try:
+            check_installed(config)
+            _check_devices(config)
+            if not (config.launch.kind == "ray" and ray_cluster_given()):  # whose devices are not known here
+                pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
+        except UserError as error:
+            yield error
+        if job.command == "synthesize":
+            return  # of images, only their shape: the student's file says it
+        try:
+            self.inputs = inputs = open_inputs(job)
+            if job.learns_from_pseudo_data:
+                _check_pseudo_data(config, inputs)
+            self._check_networks(inputs)
+            if inputs.dataset is not None:
+                _check_images(job, inputs.dataset)
+        except UserError as error:
+            yield error
+
+    def _check_networks(self, inputs: Inputs) -> None:
+        """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
+        job, config = self.job, self.job.config
+        self.networks = outlines(config, _roles(job), inputs.image_shape, inputs.num_classes)
+        _check_cached_teacher(job, inputs)
+        _check_fit(job, self.networks, inputs.num_classes, self.quiet)
+        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
+        compares = job.command in ("train", "distill") or (job.command == "finetune" and not config.finetune.student)
+        if compares and not job.learns_from_pseudo_data:
+            weight = "distill" if job.command == "distill" else "loss"
+            pair = self.networks["teacher"], self.networks["student"]
+            attention = pair_layers(config, *pair, inputs.image_shape, weight=weight)
+            tap_pair(config, *pair, attention, weight=weight)
+            self.attention = attention
+
+
 def problems(job: Job) -> Iterator[UserError]:
-    """Everything that would stop the job, cheapest check first: nothing is trained."""
-    config = job.config
-    try:
-        check(config.runs_dir)
-        _check_weights("teacher.checkpoint", config.teacher.checkpoint, "null trains a teacher first")
-        if job.command == "finetune":
-            _check_weights("finetune.student", config.finetune.student, "null trains the zero-shot student first")
-    except UserError as error:
-        yield error
-    try:
-        check_installed(config)
-        _check_devices(config)
-        if not (config.launch.kind == "ray" and ray_cluster_given()):  # whose devices are not known here
-            pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
-    except UserError as error:
-        yield error
-    try:
-        dataset = open_dataset(config, needs_train=job.needs_training_images)
-        _check_networks(config, dataset, job.command)
-        if config.data.name != "digits":
-            dataset.read("test")  # downloads, where that is allowed, before several workers would
-        if job.sees_images_per_class:
-            balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
-        if config.data.name == "svhn" and config.data.download and job.needs_training_images:
-            dataset.read("train")  # SVHN is downloaded split by split
-    except UserError as error:
-        yield error
+    """As `Plan.problems`, for who runs the job then: its workers warn."""
+    return Plan(job, quiet=True).problems()
 
 
-def describe(job: Job) -> Lines:
+def describe(plan: Plan) -> Lines:
     """The plan in words, one line per topic."""
+    job, inputs = plan.job, plan.inputs
     config, launch = job.config, job.config.launch
     lines = [("run directory", job.directory)]
-    try:
-        dataset = open_dataset(config)
-    except UserError:
-        lines.append(("data", f"{config.data.name} at {config.data.root}"))
+    if inputs is None:
+        none = config.data.name == "none"
+        lines.append(("data", _use_of_images(job) if none else f"{config.data.name} at {config.data.root}"))
     else:
-        shape = "x".join(str(size) for size in dataset.image_shape)
-        lines.append(("data", f"{dataset.name}, {shape}, {dataset.num_classes} classes, {_use_of_images(job)}"))
-        lines += _networks(job, dataset)
+        shape = "x".join(str(size) for size in inputs.image_shape)
+        name = inputs.dataset.name if inputs.dataset else "none"
+        lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(job)}"))
+        lines.append(("normalised", _normalisation(inputs)))
+        if plan.networks:
+            lines += _networks(job, inputs.image_shape, plan.networks)
     lines += _training(job)
     most = launch.most_workers
     workers = f"{most} worker{'s' * (most > 1)}"
@@ -76,21 +123,34 @@ def describe(job: Job) -> Lines:
 
 
 def _use_of_images(job: Job) -> str:
+    if job.config.data.name == "none":
+        return "no data: accuracy cannot be measured; label-free scores only"
     if job.command == "train":
         return "for evaluation, and to train the teacher where it has to be" if job.needs_training_images else "to test"
     count = job.config.data.images_per_class
     return "all training images" if count is None or job.role == "teacher" else f"{count} training images per class"
 
 
-def _networks(job: Job, dataset: ImageDataset) -> Lines:
-    config, sizes = job.config, _parameter_counts(job.config, dataset)
-    lines = []
-    if not (job.command == "pretrain" and job.role == "student"):
+def _normalisation(inputs: Inputs) -> str:
+    if inputs.statistics is None:
+        return "as measured on the train images"
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in inputs.statistics)
+    return f"(pixel / 255 - mean) / std with mean {mean} and std {std}, from {inputs.normalised_by}"
+
+
+def _networks(job: Job, image_shape: ImageShape, networks: dict[str, nn.Module]) -> Lines:
+    config, lines = job.config, []
+    sizes = {role: count_parameters(network) for role, network in networks.items()}
+    if job.teacher_weights or job.role == "teacher":
         lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
     if job.role == "student":
         lines.append(("student", f"{config.student.arch}, {sizes['student']:,} parameters"))
-    if job.command == "train":
-        lines.append(("generator", f"{sizes['generator']:,} parameters, z of {config.generator.z_dim}"))
+    if job.learns_from_pseudo_data:
+        lines.append(("pseudo-data", _pseudo_data(config)))
+    elif job.command == "train":
+        with torch.device("meta"):
+            size = count_parameters(new_generator(config, image_shape))
+        lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
     return lines
 
 
@@ -103,6 +163,11 @@ def _training(job: Job) -> Lines:
         config.supervised,
         config.finetune,
     )
+    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
+    if job.learns_from_pseudo_data:
+        steps = f"{config.iterations:,} student steps of {config.batch_size}"
+        rate = f"Adam {adam.student_lr:g}, cosine to 0, clipped at {adam.clip_norm:g}"
+        return [("loss", f"{gap}, no attention term"), ("optimizer", f"{rate}, {steps}")]
     if job.command == "train":
         return [
             (
@@ -110,11 +175,7 @@ def _training(job: Job) -> Lines:
                 f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
                 f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
             ),
-            (
-                "loss",
-                f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction}), "
-                f"beta = {loss.beta:g} ({loss.attention})",
-            ),
+            ("loss", f"{gap}, beta = {loss.beta:g} ({loss.attention})"),
             (
                 "optimizer",
                 f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
@@ -134,6 +195,14 @@ def _training(job: Job) -> Lines:
     return lines
 
 
+def _pseudo_data(config: Config) -> str:
+    try:
+        data = PseudoData.open(str(config.pseudo_data))
+    except UserError:
+        return str(config.pseudo_data)
+    return f"{data.images:,} images, {describe_size(data.nbytes)} in every worker, of {data.folder}"
+
+
 def job_submit_line(command: str, arguments: list[str]) -> str:
     """The same command as a Ray job; the working directory travels to the cluster."""
     if not any(argument.startswith("launch.kind=") for argument in arguments):
@@ -143,35 +212,46 @@ def job_submit_line(command: str, arguments: list[str]) -> str:
 
 def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
     """`--dry-run`: the whole configuration, the plan, what is missing, and the matching Ray job."""
-    job = Job.plan(command, config)
+    plan = Plan(Job.plan(command, config))
+    job = plan.job
     print(dump_yaml(config))
     table = Table(title=f"Plan of {command}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    found = list(problems(job))
-    needs, lack = ("", None) if found or command != "train" else _memory(config)
-    for topic, text in [*describe(job), *([("memory", needs)] if needs else [])]:
+    found = list(plan.problems())
+    attention = plan.attention if command in ("train", "distill") and not found else None
+    estimated = command == "train" and not job.learns_from_pseudo_data and not found
+    needs, lack = _memory(plan) if estimated else ("", None)
+    compares = [("attention", f"compares {attention}")] if attention else []
+    for topic, text in [*describe(plan), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
     console.print(table)
-    if lack:
-        console.print(f"memory: {lack}", style="yellow", soft_wrap=True, highlight=False)
-    for problem in found:
-        console.print(f"missing: {problem}", style="yellow", soft_wrap=True, highlight=False)
+    warnings = {
+        "data": plan.inputs and plan.inputs.warning,
+        "attention": attention and attention.warning,
+        "memory": lack,
+    }
+    told = [f"{topic}: {warning}" for topic, warning in warnings.items() if warning]
+    for line in [*told, *(f"missing: {problem}" for problem in found)]:
+        console.print(line, style="yellow", soft_wrap=True, highlight=False)
     if not found:
         console.print("ready: configuration, files and resources are in order")
     console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
 
 
-def _memory(config: Config) -> tuple[str, str | None]:
-    """What the zero-shot transfer takes, and what to do where it is more than there is."""
-    dataset = open_dataset(config)
-    about = dataset.image_shape, dataset.num_classes
-    memory = estimate_memory(config, *about)
-    return describe_memory(memory, config), lack_of_memory(config, *about, memory)
+def _memory(plan: Plan) -> tuple[str, str | None]:
+    """What the zero-shot transfer takes, and what to do where it is more than there is; of a plan without problems."""
+    assert plan.inputs is not None
+    config, shape, classes = plan.job.config, plan.inputs.image_shape, plan.inputs.num_classes
+    try:
+        memory = estimate_memory(config, shape, classes)
+    except UserError as error:
+        return str(error), None
+    return describe_memory(memory, config), lack_of_memory(config, shape, classes, memory)
 
 
 def _check_weights(key: str, location: str | None, otherwise: str) -> None:
-    if location is not None and not is_file(location, key):
+    if location is not None and not Path(location).is_dir() and not is_file(location, key):
         raise ConfigError(key, location, f"no such file; {otherwise}")
 
 
@@ -191,25 +271,59 @@ def _check_devices(config: Config) -> None:
             )
 
 
-def _check_networks(config: Config, dataset: ImageDataset, command: str) -> None:
-    """Architectures exist, take these images, and their attention maps pair; on the meta device, in milliseconds."""
-    with torch.device("meta"):
-        teacher = new_network(config, "teacher", dataset.image_shape, dataset.num_classes)
-        if command != "pretrain" or config.supervised.network == "student":
-            student = new_network(config, "student", dataset.image_shape, dataset.num_classes)
-        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
-        if command in ("train", "distill") or (command == "finetune" and config.finetune.student is None):
-            weight = "distill" if command == "distill" else "loss"
-            tap_pair(config, teacher, student, dataset.image_shape, weight=weight)
+def _check_images(job: Job, dataset: ImageDataset) -> None:
+    """The images that the job reads are there, those of each class too."""
+    config = job.config
+    if config.data.name != "digits":
+        dataset.read("test")  # downloads, where that is allowed, before several workers would
+    if job.sees_images_per_class:
+        balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
+    if config.data.name == "svhn" and config.data.download and job.needs_training_images:
+        dataset.read("train")  # SVHN is downloaded split by split
 
 
-def _parameter_counts(config: Config, dataset: ImageDataset) -> dict[str, int]:
-    with torch.device("meta"):
-        networks = {
-            role: new_network(config, role, dataset.image_shape, dataset.num_classes) for role in ("teacher", "student")
-        }
-        networks["generator"] = new_generator(config, dataset.image_shape)
-        return {role: count_parameters(network) for role, network in networks.items()}
+def _roles(job: Job) -> list[str]:
+    """Of the networks that the job needs."""
+    if job.learns_from_pseudo_data:
+        return ["student", *(["teacher"] if job.teacher_weights else [])]
+    return ["teacher"] if job.role == "teacher" else ["teacher", "student"]
+
+
+def _check_fit(job: Job, networks: dict[str, nn.Module], num_classes: int, quiet: bool) -> None:
+    """Weights that are there are sound and fit."""
+    config = job.config
+    given = {"teacher.checkpoint": config.teacher.checkpoint} if job.command != "pretrain" else {}
+    if job.command == "finetune":
+        given["finetune.student"] = config.finetune.student
+    for key, location in given.items():
+        if location is not None and (Path(location).is_dir() or is_file(location, key)):
+            role = "student" if key == "finetune.student" else "teacher"
+            read_fitting(config, role, networks[role], num_classes, location, key, quiet=quiet)
+
+
+def _check_cached_teacher(job: Job, inputs: Inputs) -> None:
+    """A teacher that was trained earlier knows these images and classes; those of a folder may have changed since."""
+    cached, config = RunDirectory(job.teacher_directory), job.config
+    used = job.command != "evaluate" and job.teacher_weights and config.teacher.checkpoint is None
+    if not used or not cached.finished():
+        return
+    there = declared_by_file("teacher weights", str(cached.weights("teacher")))
+    now = inputs.image_shape, inputs.num_classes
+    before = there.image_shape or now[0], there.num_classes or now[1]
+    if before != now:
+        kinds = [f"{'x'.join(map(str, shape))} in {classes} classes" for shape, classes in (now, before)]
+        problem = f"holds images of {kinds[0]}; the teacher in {cached.location} was trained on those of {kinds[1]}"
+        raise ConfigError("data.root", config.data.root, f"{problem}; remove that folder, and it is trained anew")
+
+
+def _check_pseudo_data(config: Config, inputs: Inputs) -> None:
+    """It is there, fits, and has room."""
+    data = PseudoData.open(str(config.pseudo_data))
+    data.check(inputs.image_shape, inputs.num_classes)
+    free = free_memory(config)
+    if free is not None and data.nbytes > free:
+        problem = f"takes {describe_size(data.nbytes)} of every worker's memory, and {describe_size(free)} are free"
+        raise ConfigError("pseudo_data", config.pseudo_data, f"{problem}; make fewer images, or use fewer workers")
 
 
 def _teacher_source(job: Job) -> str:

@@ -1,7 +1,7 @@
 """Showing how far a run is: a bar on a terminal, a line per evaluation in a log."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from zskt_dist.files import read_json
 
@@ -36,17 +37,23 @@ def watching(path: Path, console: Console) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _watch(path: Path, console: Console, ended: threading.Event) -> None:
-    bar = Progress(
+def new_bar(console: Console) -> Progress:
+    """Shows nothing in a log. Its tasks have a field `note`, the text at the end of the line."""
+    return Progress(
         TextColumn("{task.description:8}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
-        disable=not console.is_terminal,
+        expand=True,  # and on narrow terminals the note is cut, not the count
+        disable=not (console.is_terminal or console.is_jupyter),
     )
+
+
+def _watch(path: Path, console: Console, ended: threading.Event) -> None:
+    bar = new_bar(console)
     phases: dict[str, TaskID] = {}
     said: set[tuple[str, int]] = set()
     with bar:
@@ -56,7 +63,7 @@ def _watch(path: Path, console: Console, ended: threading.Event) -> None:
             state = read_json(path)
             if not state:
                 continue
-            phase, iterations, note = state["phase"], state["iterations"], _note(state["metrics"])
+            phase, iterations, note = state["phase"], state["iterations"], note_of(state["metrics"])
             if phase not in phases:
                 phases[phase] = bar.add_task(phase, total=iterations, note="")
             bar.update(phases[phase], completed=state["iteration"], note=note)
@@ -66,10 +73,12 @@ def _watch(path: Path, console: Console, ended: threading.Event) -> None:
                 console.print(f"{phase} {state['evaluated']}/{iterations}: {note}", soft_wrap=True, highlight=False)
 
 
-def _note(metrics: dict[str, float]) -> str:
+def note_of(metrics: Mapping[str, float]) -> str:
+    """The few metrics that are shown while a run trains."""
     shown = (
         ("accuracy", ".4f"),
         ("agreement", ".4f"),
+        ("label_free_score", ".4f"),
         ("kl", ".3g"),
         ("loss", ".3g"),
         ("iterations_per_second", ".3g"),

@@ -4,9 +4,11 @@ Ray starts the processes and their group, and starts them again when one fails. 
 how far it got lives in its run directory, so Ray's own storage holds nothing that could be lost.
 """
 
+import atexit
 import logging
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from zskt_dist.config import Config
-from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.files import read_json
 from zskt_dist.launch.asking import InThread, stop_file_on_signal
 from zskt_dist.launch.environment import ray_cluster_given
@@ -149,6 +151,7 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
         fit = InThread(trainer.fit, "ray-train")
         while not fit.ended(within=0.2):
             if leave_at_once and (read_json(directory.failure) or {}).get("interrupted"):
+                atexit.register(_end_process)
                 break
             if asked is None and directory.stop.exists():
                 asked = time.monotonic()
@@ -160,6 +163,13 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
     directory.raise_told()
     if fit.failure:
         raise UserError(f"Ray Train gave up: {_last_line(fit.failure)}") from fit.failure
+
+
+def _end_process() -> None:
+    """As an interrupted run ends; Ray, which still works in its thread, crashes an interpreter that is taken apart."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _nobody_works_in(directory: RunDirectory) -> bool:

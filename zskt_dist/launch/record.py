@@ -125,7 +125,7 @@ def _group_scores(result: dict[str, Any]) -> Row:
         for suffix in ("", "_std"):
             if (value := (result[who] or {}).get(key + suffix)) is not None:
                 scores[name + suffix] = value
-    return scores
+    return scores | _estimates(result)
 
 
 @contextmanager
@@ -221,16 +221,27 @@ def mark_partial(directory: RunDirectory) -> None:
 
 
 def _evaluation_scores(directory: RunDirectory, result: dict[str, Any]) -> Row:
-    """What `evaluate` has measured last, as metrics at the last iteration."""
+    """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
+    scores = _estimates(result)
     answer = read_json(directory.evaluation / "evaluation.json")
-    if not answer:
-        return {}
+    scores |= _measured(answer) if answer else {}
+    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores} if scores else {}
+
+
+def _estimates(result: dict[str, Any]) -> dict[str, float]:
+    """What was estimated on images that are not real, by the names of the metrics."""
+    sources = (result.get("estimates") or {}).get("sources") or {}
+    return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
+
+
+def _measured(answer: dict[str, Any]) -> Row:
+    """The main numbers of `evaluation.json`."""
     scores = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
     if answer["teacher_accuracy"] is not None:
         scores["teacher_accuracy"] = answer["teacher_accuracy"]
     if answer["mte"] and answer["mte"]["value"] is not None:
         scores["mte"] = answer["mte"]["value"]
-    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores}
+    return scores
 
 
 def replay_command(location: str, uri: str | None) -> str:

@@ -20,11 +20,12 @@ Settings = dict[str, Any]
 
 def describe_memory(memory: Memory, config: Config) -> str:
     """One line: the peak and what it is made of."""
-    networks = ", ".join(f"{name} {_amount(getattr(memory, name))}" for name in ("teacher", "student", "generator"))
+    sizes = {name: getattr(memory, name) for name in ("teacher", "student", "generator")}
+    networks = ", ".join(f"{name} {describe_size(size)}" for name, size in sizes.items())
     step = "generator" if memory.generator_step >= memory.student_step else "student"
-    activations = f"activations {_amount(memory.activations)} (in the {step} step)"
+    activations = f"activations {describe_size(memory.activations)} (in the {step} step)"
     shared = "; counted whole, ZeRO shares them out" if config.engine.kind == "deepspeed" else ""
-    return f"about {_amount(memory.total)} per worker: {networks}, {activations}{shared}"
+    return f"about {describe_size(memory.total)} per worker: {networks}, {activations}{shared}"
 
 
 def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, memory: Memory) -> str | None:
@@ -40,9 +41,9 @@ def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, me
     for settings in _remedies(config, memory, free, needed):
         if (total := needed(settings).total) <= free:
             keys = " ".join(f"engine.{key}={str(value).lower()}" for key, value in settings.items())
-            advice = f"with {keys} it would be about {_amount(total)}"
+            advice = f"with {keys} it would be about {describe_size(total)}"
             break
-    return f"about {_amount(memory.total)} per worker, and {_amount(free)} are free; {advice}"
+    return f"about {describe_size(memory.total)} per worker, and {describe_size(free)} are free; {advice}"
 
 
 def _remedies(config: Config, memory: Memory, free: int, needed: Callable[[Settings], Memory]) -> Iterator[Settings]:
@@ -74,11 +75,17 @@ def free_memory(config: Config) -> int | None:
     device = worker_device(config, 0)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [size for size in (_free_in_machine(), _free_in_container()) if size is not None]
-    return min(free) // local_workers(config) if free else None
+    free = free_host_memory()
+    return free // local_workers(config) if free is not None else None
 
 
-def _amount(size: int) -> str:
+def free_host_memory() -> int | None:
+    """Bytes that are free on this machine, and in the container where there is one; None where it is not known."""
+    return min((size for size in (_free_in_machine(), _free_in_container()) if size is not None), default=None)
+
+
+def describe_size(size: int) -> str:
+    """In MiB, or GiB where it is more than one."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 

@@ -96,6 +96,8 @@ def summarise(command: str, config: Config, directory: RunDirectory, results: li
         "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
         "teacher": spread([result["teacher"] for result in results], ("accuracy",)),
         "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
+        "attention": first.get("attention"),
+        "estimates": summarise_estimates([result.get("estimates") for result in results]),
         "mte": summarise_mte([result["mte"] for result in results]),
         "mlflow": None,
     }
@@ -105,6 +107,26 @@ def summarise_mte(values: list[Result | None]) -> Result | None:
     """The mean transition error over seeds; None unless all have been evaluated, and in the same way."""
     ways = [{key: entry[key] for key in entry if key not in ("value", "images")} for entry in values if entry]
     return spread(values, ("value", "images")) if all(way == ways[0] for way in ways) else None
+
+
+def summarise_estimates(values: list[Result | None]) -> Result | None:
+    """Mean and standard deviation of each number that was estimated for all seeds; None where there is none.
+
+    Likewise in the entries of each kind of images.
+    """
+    present = [entry for entry in values if entry]
+    if not present or len(present) < len(values):
+        return None
+    summary: Result = {}
+    for name in present[0]:
+        numbers = [entry[name] for entry in present if name in entry]
+        if len(numbers) < len(values):
+            continue
+        if isinstance(numbers[0], dict):
+            summary[name] = summarise_estimates(numbers)
+        else:
+            summary |= {name: fmean(numbers), f"{name}_std": pstdev(numbers)}
+    return summary
 
 
 def spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:

@@ -1,21 +1,58 @@
 """Networks: teachers and students by name, the generator, and taps into any network."""
 
-from zskt_dist.models.checkpointing import checkpoint_activations
+from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
+from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
+from zskt_dist.models.declared import Declared, Statistics, declared_by_arch
 from zskt_dist.models.generator import Generator
+from zskt_dist.models.layers import (
+    Layer,
+    candidates,
+    declared,
+    is_channels_last,
+    last_of_each_size,
+    observe,
+    pair_by_size,
+)
 from zskt_dist.models.lenet import LeNet
-from zskt_dist.models.registry import ImageShape, build_network, count_parameters, sharing_weights
+from zskt_dist.models.logits import ReadLogits
+from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
+from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
+from zskt_dist.models.tensors import count_parameters, device_of, sharing_weights, tensors_of
+from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
 __all__ = [
+    "VGG11",
     "Beliefs",
+    "Declared",
     "Generator",
     "ImageShape",
+    "Layer",
     "LeNet",
+    "NetworkError",
+    "OptionsError",
+    "ReadLogits",
+    "ResNet",
+    "Statistics",
     "TappedNetwork",
     "WideResNet",
+    "ask",
     "build_network",
+    "candidates",
     "checkpoint_activations",
     "count_parameters",
+    "declared",
+    "declared_by_arch",
+    "device_of",
+    "is_channels_last",
+    "is_own",
+    "is_user_code",
+    "keep_activations",
+    "last_of_each_size",
+    "observe",
+    "pair_by_size",
     "sharing_weights",
+    "tensors_of",
+    "uses_all_parameters",
 ]

@@ -23,6 +23,13 @@ def checkpoint_activations(network: nn.Module) -> None:
             block.forward = _Recomputed(block)
 
 
+def keep_activations(network: nn.Module) -> None:
+    """Undoes `checkpoint_activations`."""
+    for module in network.modules():
+        if isinstance(module.forward, _Recomputed):
+            del module.forward
+
+
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
     """The outermost modules in a chain that have more than one layer with parameters and are no chain themselves.
 

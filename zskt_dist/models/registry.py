@@ -1,51 +1,145 @@
-"""Architecture names to networks: `wrn-40-2`, `lenet`, `lenet-2`."""
+"""Networks by name: our own (`wrn-40-2`, `lenet`, …), timm's, torchvision's, and the user's."""
 
-import copy
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
 
+from zskt_dist.errors import did_you_mean
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, told
 from zskt_dist.models.lenet import LeNet
+from zskt_dist.models.libraries import from_timm, from_torchvision
+from zskt_dist.models.logits import ReadLogits
+from zskt_dist.models.resnet import ResNet
+from zskt_dist.models.tensors import device_of
+from zskt_dist.models.user_code import from_import_path
+from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
-KNOWN = "wrn-DEPTH-WIDTH with DEPTH = 6 n + 4 (wrn-16-1, wrn-40-2, …), lenet, lenet-WIDTH"
+KNOWN = (
+    "wrn-DEPTH-WIDTH with DEPTH = 6 n + 4 (wrn-16-1, wrn-40-2, …), lenet, lenet-WIDTH, resnet18, resnet34, vgg11, "
+    "timm:NAME, torchvision:NAME, package.module:callable"
+)
+_EXAMPLES = ("wrn-16-1", "wrn-16-2", "wrn-40-1", "wrn-40-2", "lenet", "resnet18", "resnet34", "vgg11")
+_LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 
-class ImageShape(NamedTuple):
-    """[C, H, W] of one image."""
+def build_network(arch: str, image_shape: ImageShape, num_classes: int, options: Options | None = None) -> nn.Module:
+    """A freshly initialised network, [B, C, H, W] to logits [B, num_classes]; draws from torch's global random state.
 
-    channels: int
-    height: int
-    width: int
-
-
-def build_network(arch: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """A freshly initialised network; draws from torch's global random state.
+    Args:
+        options: Keyword arguments on top of what `arch`, `image_shape` and `num_classes` say.
 
     Raises:
-        ValueError: the name is unknown, or its numbers are not possible.
+        ValueError: the name is unknown, or such a network is not possible (a NetworkError where it is somebody else's);
+            OptionsError: `options` are at fault.
     """
+    if is_own(arch):
+        return _own(arch, image_shape, num_classes, options or {})
+    source, _, name = arch.partition(":")
+    try:
+        if is_user_code(arch):
+            network = from_import_path(arch, image_shape, num_classes, options or {})
+        else:
+            network = _LIBRARIES[source](name, image_shape, num_classes, options or {})
+        _make_lazy_layers(network, image_shape)
+        _check(network)
+    except NetworkError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        shown = f" with options {dict(options)}" if options else ""
+        raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {told(error)}") from None
+    network.register_forward_hook(ReadLogits(num_classes))
+    return network
+
+
+def is_own(arch: str) -> bool:
+    """Whether a name is one of our own zoo, whose networks return logits and use all their parameters."""
+    return ":" not in arch
+
+
+def is_user_code(arch: str) -> bool:
+    """Whether a name is an import path: `build_network` runs what it names, and such code may do anything."""
+    return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
+
+
+def ask(network: nn.Module, image_shape: ImageShape) -> None:
+    """Lets a network answer two images, in evaluation and in training; its statistics move.
+
+    Raises:
+        NetworkError: it cannot, or what it returns holds no logits.
+    """
+    images = torch.zeros(2, *image_shape, device=device_of(network))
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(images)
+            network.train()(images)
+    except NetworkError:
+        raise
+    except Exception as error:
+        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {told(error)}") from None
+    finally:
+        network.train(training)
+
+
+def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int = 4) -> bool:
+    """Whether every parameter has a part in what a network answers in training; the network stays as it is.
+
+    Args:
+        tries: Answers that are looked at, for some networks skip layers at random.
+    """
+    images = torch.zeros(2, *image_shape, device=device_of(network))
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    buffers, training = [(buffer, buffer.clone()) for buffer in network.buffers()], network.training
+    try:
+        network.train()
+        gradients = (torch.autograd.grad(network(images).sum(), parameters, allow_unused=True) for _ in range(tries))
+        return all(gradient is not None for each in gradients for gradient in each)
+    finally:
+        network.train(training)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
+    given: dict[str, Any] = {"in_channels": image_shape.channels, "num_classes": num_classes}
+    sized = given | {"image_size": (image_shape.height, image_shape.width)}
+    make: Callable[..., nn.Module]
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", arch):
-        depth, width = (int(number) for number in match.groups())
-        return WideResNet(depth, width, in_channels=image_shape.channels, num_classes=num_classes)
-    if match := re.fullmatch(r"lenet(?:-(\d+))?", arch):
-        return LeNet(
-            in_channels=image_shape.channels,
-            num_classes=num_classes,
-            image_size=(image_shape.height, image_shape.width),
-            width=int(match.group(1) or 1),
-        )
-    raise ValueError(f"unknown architecture; known are {KNOWN}")
+        make, given = WideResNet, given | {"depth": int(match[1]), "width": int(match[2])}
+    elif match := re.fullmatch(r"lenet(?:-(\d+))?", arch):
+        make, given = LeNet, sized | ({"width": int(match[1])} if match[1] else {})
+    elif match := re.fullmatch(r"resnet(18|34)", arch):
+        make, given = ResNet, sized | {"depth": int(match[1])}
+    elif arch == "vgg11":
+        make, given = VGG11, sized
+    else:
+        raise NetworkError(f"unknown architecture; known are {KNOWN}{did_you_mean(arch, _EXAMPLES)}")
+    try:
+        return construct(make, given, options)
+    except TypeError as error:  # an option of another type
+        raise OptionsError(told(error)) from None
 
 
-def sharing_weights(network: nn.Module) -> nn.Module:
-    """A copy of a network with the very same parameters, buffers, and tensors among the attributes of its modules."""
-    attributes = (value for module in network.modules() for value in vars(module).values())
-    tensors = [*network.parameters(), *network.buffers(), *(each for each in attributes if isinstance(each, Tensor))]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:
+    """Layers that learn their sizes from the first images, such as `nn.LazyLinear`, learn them now."""
+    if any(is_lazy(each) for each in [*network.parameters(), *network.buffers()]):
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *image_shape))
+        network.train()
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Number of weights, trainable or frozen; buffers do not count."""
-    return sum(parameter.numel() for parameter in network.parameters())
+def _check(network: nn.Module) -> None:
+    if next(network.parameters(), None) is None:
+        raise NetworkError("returned a network without parameters")
+    if any(isinstance(hook, ReadLogits) for hook in network._forward_hooks.values()):
+        raise NetworkError("returned a network that it has returned before; it must make a new one each time")
+
+
+def _sizes(image_shape: ImageShape) -> str:
+    return "x".join(map(str, image_shape))

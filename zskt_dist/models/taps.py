@@ -46,13 +46,14 @@ class TappedNetwork(nn.Module):
         unknown = [name for name in layers if name not in modules]
         if unknown:
             raise ValueError(f"no layer named {unknown[0]!r}; there are: {', '.join(name for name in modules if name)}")
-        self._tapped = tuple(modules[name] for name in layers)
+        self.layers = tuple(layers)
         linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
         if features and not linear:
             raise ValueError("no linear layer whose input could be read")
         self._classifier = (linear[-1],) if features else ()  # in a tuple: not a submodule of its own
         self._seen: dict[int, Tensor] = {}
         self._asked = self._hooks_stay = False
+        self._staying: list[RemovableHandle] = []
 
     def forward(self, x: Tensor) -> Beliefs:
         """[B, C, H, W] -> logits and tapped activations."""
@@ -63,9 +64,14 @@ class TappedNetwork(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As of any module; from now on the hooks stay, for the compiler cannot follow their coming and going."""
-        self._hooks_stay = True
-        self._add_hooks()
+        if not self._hooks_stay:
+            self._hooks_stay, self._staying = True, self._add_hooks()
         super().compile(*args, **kwargs)
+
+    def release(self) -> None:
+        """Takes off the network what `compile` has left on it; it is not asked through this object any more."""
+        for handle in self._staying:
+            handle.remove()
 
     def _beliefs(self, x: Tensor) -> Beliefs:
         # Hooks live for this call only, so that the network itself stays exportable and picklable.
@@ -78,13 +84,13 @@ class TappedNetwork(nn.Module):
             for handle in handles:
                 handle.remove()
         features = self._seen.pop(-1, None)
-        activations = tuple(self._seen.pop(place) for place in range(len(self._tapped)))
+        activations = tuple(self._seen.pop(place) for place in range(len(self.layers)))
         return Beliefs(_precise(logits), activations, None if features is None else _precise(features))
 
     def _add_hooks(self) -> list[RemovableHandle]:
-        handles = [
-            module.register_forward_hook(partial(self._keep_output, place)) for place, module in enumerate(self._tapped)
-        ]
+        # By name, for batch norms may have been replaced by synchronised ones.
+        tapped = [self.network.get_submodule(name) for name in self.layers]
+        handles = [module.register_forward_hook(partial(self._keep_output, n)) for n, module in enumerate(tapped)]
         return handles + [module.register_forward_pre_hook(self._keep_input) for module in self._classifier]
 
     def _keep_output(self, place: int, _module: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zskt_dist.files import read_json, write_atomic
@@ -21,13 +22,15 @@ _STRIP_COLUMNS = 8
 
 
 def draw_run(directory: RunDirectory) -> None:
-    """Writes `training.png` and, where there are grids of pseudo-images, `pseudo_images.png` (Figure 3)."""
+    """Writes `training.png`, `pseudo_images.png` (Figure 3) and `estimates.png`, each where there is what it shows."""
     rows = read_history(directory.history)
     if rows:
         _save(_training_curves(rows), directory.figures / "training.png")
     grids = sorted(directory.figures.glob("pseudo_images_*.png")) if directory.figures.is_dir() else []
     if grids:
         _save(_over_training(grids), directory.figures / "pseudo_images.png")
+    if found := read_json(directory.estimates):
+        _save(_estimates(found), directory.figures / "estimates.png")
 
 
 def draw_evaluation(directory: RunDirectory) -> None:
@@ -87,6 +90,50 @@ def _noise(noise: dict[str, Any]) -> Figure:
     axes.set(xlabel="predicted class", ylabel=f"share of {noise['images']:,} noise images")
     axes.legend()
     return figure
+
+
+def _estimates(found: dict[str, Any]) -> Figure:
+    """Confidence of both networks, one panel for each source of images, and the quantiles of KL(teacher || student)."""
+    sources: dict[str, Any] = found["sources"]
+    columns = min(4, len(sources) + 1)
+    rows = -(-(len(sources) + 1) // columns)
+    size = (3.4 * columns, 2.9 * rows + 0.4)
+    figure, grid = plt.subplots(rows, columns, figsize=size, constrained_layout=True, squeeze=False)
+    panels = list(grid.flat)
+    edges = np.linspace(0, 1, found["confidence_bins"] + 1)
+    labels = [_source_label(name, entry) for name, entry in sources.items()]
+    for axes, label, entry in zip(panels, labels, sources.values(), strict=False):
+        for who in ("teacher", "student"):
+            shares = np.array(entry[who]["confidence_counts"]) / entry["images"]
+            axes.stairs(shares, edges, label=who, fill=who == "teacher", alpha=0.5 if who == "teacher" else 1)
+        interval = f"{100 * entry['agreement_low']:.0f} to {100 * entry['agreement_high']:.0f}"
+        axes.set_title(f"{label}\nagreement {100 * entry['agreement']:.1f} % ({interval})", fontsize=9)
+        axes.set(xlabel="confidence", ylabel="share of images", xlim=(0, 1))
+    panels[0].legend(fontsize=8)
+    _divergences(panels[len(sources)], labels, [entry["kl_quantiles"] for entry in sources.values()])
+    for axes in panels[len(sources) + 1 :]:
+        axes.axis("off")
+    figure.suptitle("Estimates: teacher and student on images that are not real", fontsize=10)
+    return figure
+
+
+def _divergences(axes: Axes, labels: list[str], quantiles: list[dict[str, float]]) -> None:
+    """Median, middle half and 5 to 95 %, one row per source; below a millionth of a nat nothing is told apart."""
+    for place, values in enumerate(quantiles):
+        low, first, median, third, high = (max(value, 1e-6) for value in values.values())
+        axes.plot([low, high], [place, place], color="gray", linewidth=1)
+        axes.plot([first, third], [place, place], color="C0", linewidth=5, solid_capstyle="butt")
+        axes.plot(median, place, "k|", markersize=10)
+    axes.set_yticks(range(len(labels)), [label.replace("pseudo-images, ", "") for label in labels], fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="KL in nats: 5, 25, 50, 75, 95 %")
+    axes.set_title("KL(teacher || student)", fontsize=9)
+
+
+def _source_label(name: str, entry: dict[str, Any]) -> str:
+    if entry["iteration"] is not None:
+        return f"pseudo-images, iteration {entry['iteration']:,}"
+    return {"noise": "normal noise", "uniform_noise": "uniform noise"}.get(name, name)
 
 
 def _training_curves(rows: list[Row]) -> Figure:

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from zskt_dist.files import write_atomic
-from zskt_dist.report import curves, gaps, noise, plots, tables
+from zskt_dist.report import curves, estimates, gaps, noise, plots, tables
 from zskt_dist.report.folder import replaced
 from zskt_dist.report.gaps import Gap
 from zskt_dist.report.runs import Group
@@ -99,6 +99,7 @@ def write_report(groups: Sequence[Group], folder: Path, title: str) -> None:
         _transitions(report, groups)
         _pseudo_images(report, groups)
         _noise(report, groups)
+        _estimates(report, groups)
         report.text("## All settings")
         report.table("runs", tables.summary(groups))
         report.write()
@@ -206,6 +207,25 @@ def _noise(report: Report, groups: Sequence[Group]) -> None:
     else:
         report.text("Nothing yet: no run's predictions on noise were measured.")
         report.gaps(gaps.evaluation_gaps(groups, measure="noise"))
+
+
+def _estimates(report: Report, groups: Sequence[Group]) -> None:
+    """Shown only where runs have both estimates and test images."""
+    frame = estimates.estimates(groups)
+    if frame.empty:
+        return
+    heading = "Estimates without labels beside what was measured"
+    report.text(f"## {heading}")
+    report.table("estimates", estimates.shown(frame))
+    for (data, teacher), runs in estimates.by_teacher(frame):
+        label = f"{data}, teacher {teacher}"
+        report.figure("estimates", heading, label, estimates.against_accuracy(runs, label))
+    report.text(
+        "Estimates are agreement with the teacher on images that are not real: they say how alike the two are there, "
+        "not how right (docs/estimates.md). Rank correlations are over runs, where seeds of one setting count singly; "
+        f"with fewer than {estimates.FEWEST} runs of one teacher there is none."
+    )
+    report.table("estimates_ranking", estimates.ranking(frame))
 
 
 def _slug(label: str) -> str:

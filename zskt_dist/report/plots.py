@@ -41,8 +41,9 @@ def accuracy_against_images(groups: Sequence[Group], dataset: str, pair: Pair) -
     for group in (g for g in mine if g.images_per_class is None and g.method in styles):
         label = setting(group) + (", all images" if group.method in ("scratch", "distill") else "")
         style = "-." if group.changes else styles[group.method]
-        mean = group.accuracy.mean
-        axes.axhline(mean, linestyle=style, color=COLOURS[group.method], label=_wrapped(label), linewidth=1.3)
+        if spread := group.accuracy:
+            color = COLOURS[group.method]
+            axes.axhline(spread.mean, linestyle=style, color=color, label=_wrapped(label), linewidth=1.3)
     if vid := paper.figure_2("vid", dataset, pair, 100):
         axes.plot(100, vid.mean, "kx", label="VID, M = 100 (the paper's)")
         ticks = sorted({*ticks, 100})
@@ -99,7 +100,8 @@ def noise_predictions(found: Sequence[Predictions], dataset: str, pair: Pair) ->
 def _draw_line(axes: Axes, groups: Sequence[Group], marker: str) -> None:
     points = sorted(groups, key=lambda group: group.images_per_class or 0)
     x = [group.images_per_class or 0 for group in points]
-    y, error = [group.accuracy.mean for group in points], [group.accuracy.std for group in points]
+    spreads = [group.accuracy for group in points if group.accuracy]  # who sees images is measured on some
+    y, error = [spread.mean for spread in spreads], [spread.std for spread in spreads]
     method, label = points[0].method, points[0].label
     name = _wrapped(NAMES[method] + (f" [{label}]" if label else ""))
     style = ":" if label else "-"

@@ -72,11 +72,11 @@ class Run:
         return int(self.result["seed"])
 
     @property
-    def accuracy(self) -> float:
-        """Of the network this run trained, in percent; the last iterate."""
+    def accuracy(self) -> float | None:
+        """Of the network this run trained, in percent; the last iterate. None where it had no test images."""
         entry = self.result["student"]
         value = entry["accuracy_last"] if entry else self.result["teacher"]["accuracy"]
-        return 100 * float(value)
+        return None if value is None else 100 * float(value)
 
     @property
     def pair(self) -> Pair:
@@ -187,10 +187,8 @@ class Group:
         return ", ".join(sorted({str(run.result["config_hash"]) for run in self.runs}))
 
     @property
-    def accuracy(self) -> Spread:
-        spread = self.spread(lambda run: run.accuracy)
-        assert spread
-        return spread
+    def accuracy(self) -> Spread | None:
+        return self.spread(lambda run: run.accuracy)
 
     def spread(self, value: Callable[[Run], float | None]) -> Spread | None:
         """Over the runs that have the value; None where none has."""
@@ -232,11 +230,16 @@ def find_runs(paths: Iterable[Path], *, lent: Path | None = None) -> list[Run]:
 
 
 def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterator[Run]:
-    """The run; none, with a warning, where its configuration cannot be read."""
+    """The run; none, with a warning, where its configuration cannot be read, or where it learnt from pseudo-data.
+
+    That is no method of the paper, and there may be no teacher to compare with.
+    """
     try:
         config = directory.read_config()
     except UserError as error:
         log.warning("left out of the report: %s", error)
+        return
+    if config is not None and config.pseudo_data is not None and result["command"] == "train":
         return
     if config is not None and "dataset" in result and "seed" in result:
         yield Run(directory, result, config, lent is not None and directory.path.is_relative_to(lent.absolute()))

@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_SOURCES = {"held_out": "pseudo-images", "noise": "normal noise", "uniform_noise": "uniform noise"}
+
 
 def print_summary(result: dict[str, Any], directory: Path, console: Console) -> None:
     """What was trained, how good it is, how long it took, and where everything lies."""
@@ -33,19 +35,43 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         f"{result['launcher']}, {result['device']}, {result.get('speed', 'plain')}{resumed}",
         soft_wrap=True,
     )
-    if estimates := result.get("estimates"):
-        console.print(
-            f"without labels: agrees with the teacher on {100 * estimates['held_out_agreement']:.1f} % of held-out "
-            f"pseudo-images and {100 * estimates['noise_agreement']:.1f} % of noise (estimates, no test image is seen)",
-            soft_wrap=True,
-            highlight=False,
-        )
+    if result.get("dataset") == "none":
+        console.print("no test images: accuracy is not measured")
+    print_estimates((result.get("estimates") or {}).get("sources"), console)
     role = "student" if student else "teacher"
     for run in result.get("runs", [directory.name]):
         console.print(f"{role:8} {directory.with_name(run) / f'{role}.safetensors'}", soft_wrap=True)
     console.print(f"result   {directory / 'result.json'}", soft_wrap=True)
     if result["mlflow"]:
         console.print(f"compare  mlflow ui --backend-store-uri {result['mlflow']['tracking_uri']}", soft_wrap=True)
+
+
+def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console) -> None:
+    """What can be said without labels, one row for each source of images; nothing where it was not estimated."""
+    if not sources:
+        return
+    table = Table()
+    for column in ("estimated on", "images", "agreement %", "chance", "KL", "classes"):
+        table.add_column(column, justify="left" if column == "estimated on" else "right", no_wrap=True)
+    for name, entry in sources.items():
+        names = ("agreement", "agreement_low", "agreement_high", "chance_agreement")
+        share, low, high, chance = (100 * entry[each] for each in names)
+        within = f"± {100 * entry['agreement_std']:.1f}" if "agreement_std" in entry else f"({low:.1f} to {high:.1f})"
+        table.add_row(
+            _SOURCES.get(name, name),
+            f"{entry['images']:,.0f}",
+            f"{share:.1f} {within}",
+            f"{chance:.1f}",
+            f"{entry['kl_50']:.3g}",
+            f"{round(entry['teacher_classes'], 1):g}",
+        )
+    console.print(table)
+    console.print(
+        "estimates: agreement with the teacher on images that are not real; they say how alike the two are, not how "
+        "right. In brackets: 95 % interval; KL: median, nats; classes: those the teacher predicts (docs/estimates.md)",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _percent(entry: dict[str, Any], name: str) -> str:

@@ -35,9 +35,9 @@ def arrow(pair: Pair) -> str:
 
 
 def pairs_of(groups: Sequence[Group]) -> list[tuple[str, Pair]]:
-    """(data set, pair) of all students that learnt from a teacher."""
-    seen = {(group.dataset, group.pair): None for group in groups if group.method in ("train", "distill", "finetune")}
-    return list(seen)
+    """(data set, pair) of all students that learnt from a teacher and were measured."""
+    taught = [group for group in groups if group.method in ("train", "distill", "finetune") and group.accuracy]
+    return list(dict.fromkeys((group.dataset, group.pair) for group in taught))
 
 
 def choose(groups: Sequence[Group], dataset: str, method: str, pair: Pair) -> Group | None:
@@ -230,7 +230,7 @@ def _teachers(
     if not students:
         group = choose(groups, dataset, "teacher", pair)
         return (group.accuracy, group.hashes, group.is_paper_setting) if group else (None, "", False)
-    used = {run.teacher: 100 * run.result["teacher"]["accuracy"] for group in students for run in group.runs}
+    used = {run.teacher: _percent(run.result["teacher"]["accuracy"]) for group in students for run in group.runs}
     trained = [run for group in groups if group.method == "teacher" for run in group.runs if run.teacher in used]
     hashes = ", ".join(sorted({str(run.result["config_hash"]) for run in trained}))
     return Spread.of(used.values()), hashes, all(group.is_paper_setting for group in students)
@@ -275,7 +275,11 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _agreement(student: dict[str, float] | None) -> float | None:
-    return 100 * student["agreement"] if student and student["agreement"] is not None else None
+    return _percent(student["agreement"]) if student else None
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
 
 
 def _ece(run: Run) -> float | None:

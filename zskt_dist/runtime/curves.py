@@ -85,7 +85,7 @@ class CurveParts:
                     self._write(other, part)
             if stop.agreed() and first + world.size < total:
                 stop.close()
-                raise Interrupted(first + world.size, total)
+                raise Interrupted(first + world.size, total, "part")
             progress.tick("curves", min(first + world.size, total), total)
         stop.close()
         world.barrier()

@@ -1,5 +1,6 @@
 """The run directory: `runs/<experiment>/<name>/`, where everything about a run is found again."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class RunDirectory:
         self.snapshots = path / "snapshots"
         """The generator at several moments of the run."""
         self.evaluation = path / "evaluation"
+        self.estimates = self.evaluation / "estimates.json"
         self.subset = path / "subset.json"
         """Which training images a run with some images per class has seen."""
         self.progress = path / "progress.json"
@@ -141,7 +143,7 @@ class RunDirectory:
 
     def tell(self, error: UserError) -> None:
         """Leaves an error of a worker for the driver, which is another process."""
-        interrupted = [error.iteration, error.iterations] if isinstance(error, Interrupted) else None
+        interrupted = [error.iteration, error.iterations, error.unit] if isinstance(error, Interrupted) else None
         write_json(self.failure, {"message": str(error), "interrupted": interrupted})
         self.mirror.attempt(lambda: self.mirror.send(self.failure.name))
 
@@ -194,7 +196,8 @@ def run_directory(config: Config, command: str) -> RunDirectory:
 
 def teacher_directory(config: Config) -> RunDirectory:
     """Where the teacher of a configuration is cached: by what made it, so that runs that need the same one share it."""
-    return _in(config, "teachers", f"{config.teacher.arch}-{config.data.name}-{teacher_hash(config)}")
+    arch = re.sub(r"[^A-Za-z0-9._-]+", "-", config.teacher.arch)[:80]  # `timm:…`, and what an import path may be
+    return _in(config, "teachers", f"{arch}-{config.data.name}-{teacher_hash(config)}")
 
 
 def _in(config: Config, experiment: str, name: str) -> RunDirectory:

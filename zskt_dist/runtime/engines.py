@@ -24,6 +24,7 @@ def new_engine(
     batch_size: int,
     clip_norm: float = 0.0,
     bfloat16: bool = False,
+    find_unused_parameters: bool = False,
 ) -> Engine:
     """What trains `network`; all workers call together.
 
@@ -33,6 +34,7 @@ def new_engine(
         batch_size: Of all workers together.
         clip_norm: Largest total gradient norm; 0 does not clip.
         bfloat16: Arithmetic of DeepSpeed; networks of the plain engine bring their own autocast.
+        find_unused_parameters: Whether some may have no part in what the network returns.
 
     Raises:
         ConfigError: the engine is not installed, or cannot work on this device.
@@ -42,7 +44,14 @@ def new_engine(
     optimizer, weight = make_optimizer(network.parameters()), world.weight(batch_size)
     settings = config.engine
     if settings.kind == "ddp":
-        return DDPEngine(network, optimizer, schedule, clip_norm=clip_norm, weight=weight)
+        return DDPEngine(
+            network,
+            optimizer,
+            schedule,
+            clip_norm=clip_norm,
+            weight=weight,
+            find_unused_parameters=find_unused_parameters,
+        )
 
     from zskt_dist.engine.deepspeed import DeepSpeedEngine, Zero
 

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, confusion
 from zskt_dist.data import ImageDataset
+from zskt_dist.files import write_json
 from zskt_dist.runtime.curves import CurveParts, describe_mte
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.estimates import brief, estimate
 from zskt_dist.runtime.evaluation import images_at_a_time
+from zskt_dist.runtime.held_out import stored_sources
+from zskt_dist.runtime.image_sources import uniform_noise
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.measurement import Answer, Measurement
 from zskt_dist.runtime.networks import read_network
@@ -48,6 +52,7 @@ class RunEvaluation:
         """Writes `evaluation.json` and the curves; the run's `result.json` learns the MTE."""
         answer, classes = self._scores()
         answer["noise"] = self._noise()
+        answer["estimates"] = self._estimates()
         answer["mte"], answer["mean_curves"] = self._transitions(classes)
         if self.measurement:
             self.measurement.keep(answer | {"settings": self.measurement.settings})
@@ -123,6 +128,18 @@ class RunEvaluation:
         return {"images": images} | {
             name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
         }
+
+    def _estimates(self) -> Answer | None:
+        """Writes `estimates.json`; the main numbers of it. None without a teacher to agree with."""
+        if self.teacher is None:
+            return None
+        shape, device = self.dataset.image_shape, self.world.device
+        sources = stored_sources(self.config, self.directory.snapshots, shape, self.world)
+        sources.append(uniform_noise(shape, self.dataset.standardise(device), device))
+        found = estimate(self.config, self.network, self.teacher, sources, self.world)
+        if found and self.measurement:
+            write_json(self.measurement.folder / self.directory.estimates.name, found)
+        return found and brief(found)
 
     def _transitions(self, classes: dict[str, np.ndarray]) -> tuple[Answer | None, dict[str, list[float]]]:
         settings = self.config.transitions

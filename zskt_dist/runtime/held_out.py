@@ -6,9 +6,8 @@ run, for the newest one alone shows only what the student is worst at now, and a
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,10 +17,11 @@ from zskt_dist.algorithms.scores import agreement_sums
 from zskt_dist.config import Config
 from zskt_dist.files import read_bytes
 from zskt_dist.models import ImageShape
+from zskt_dist.runtime.image_sources import ImageSource, answers, batches, generated, normal_noise
+from zskt_dist.runtime.networks import new_generator
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.weights import parse_weights, save_weights
 from zskt_dist.runtime.world import World
-from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.base import Row
 
 State = dict[str, Tensor]
@@ -49,7 +49,7 @@ class HeldOut:
         world: World,
         folder: Path | None = None,
     ) -> None:
-        self._config, self._generator, self._teacher = config, generator, teacher
+        self._config, self._generator, self.teacher = config, generator, teacher
         self._image_shape, self._world, self._folder = image_shape, world, folder
         self.moments = snapshot_moments(config.iterations, config.evaluation.snapshots)
         self._snapshots: dict[int, State | None] = {}
@@ -76,14 +76,13 @@ class HeldOut:
         size = self._config.evaluation.held_out_images
         if size == 0:
             return {}
-        sums: list[Tensor] = []
+        sources = self.sources(iteration)
+        sums = torch.zeros(len(sources), 2, dtype=torch.float64, device=self._world.device)
         with averaged_statistics(student, self._world):
-            for number, generator in enumerate(chain(self._generators(iteration), [None])):
-                sums.append(torch.zeros(2, dtype=torch.float64, device=self._world.device))
-                for x in self._images(generator, number):
-                    mine = x[self._world.rank :: self._world.size]
-                    sums[number] += agreement_sums(student(mine), self._teacher(mine))
-        shares = (self._world.sum(torch.stack(sums)) / size).tolist()
+            for number, source in enumerate(sources):
+                for x in batches(source, number, self._config):
+                    sums[number] += agreement_sums(*answers(self._world, x, student, self.teacher))
+        shares = (self._world.sum(sums) / size).tolist()
         agreements, kls = zip(*shares, strict=True)
         return {
             "label_free_score": sum(agreements) / len(agreements),
@@ -92,15 +91,16 @@ class HeldOut:
             "held_out_kl": sum(kls) / len(kls),
         }
 
-    def _generators(self, iteration: int) -> Iterator[nn.Module]:
-        """The generator at the moments so far, one after the other in the same memory, and as it is now."""
+    def sources(self, iteration: int) -> list[ImageSource]:
+        """The generator at the moments so far and as it is after `iteration`, and last standard normal noise."""
         with self._generator() as generator:
+            # In training mode: batch statistics as in training, and copies, so that nothing of the run is touched.
             now, then = (copy.deepcopy(generator) for _ in range(2))
-        for moment in self.moments:
-            if moment < iteration and (state := self._snapshot(moment)) is not None:
-                then.load_state_dict(state)
-                yield then
-        yield now
+        z_dim, device = self._config.generator.z_dim, self._world.device
+        moments = [moment for moment in self.moments if moment < iteration]
+        states = {moment: state for moment in moments if (state := self._snapshot(moment)) is not None}
+        past = [generated(then, moment, z_dim, device, state) for moment, state in states.items()]
+        return [*past, generated(now, iteration, z_dim, device), normal_noise(self._image_shape, device)]
 
     def _snapshot(self, moment: int) -> State | None:
         """From memory, or after a restart from rank 0's file; None where that is gone."""
@@ -112,20 +112,20 @@ class HeldOut:
             self._snapshots[moment] = None if content is None else parse_weights(content)
         return self._snapshots[moment]
 
-    def _images(self, generator: nn.Module | None, number: int) -> Iterator[Tensor]:
-        """Batches [B, C, H, W] of a source, the same whenever they are asked for; None: standard normal noise.
 
-        B is that of the whole batch or of a micro-batch, on any number of workers.
-        """
-        shape = self._image_shape if generator is None else (self._config.generator.z_dim,)
-        rng = stream(self._config.seed, Purpose.HELD_OUT, number)
-        left = self._config.evaluation.held_out_images
-        most = min(self._config.batch_size, self._config.engine.micro_batch or self._config.batch_size)
-        while left > 0:
-            z = torch.from_numpy(normal(rng, min(left, most), *shape)).to(self._world.device)
-            # In training mode: batch statistics as in training, and a copy, so that nothing of the run is touched.
-            yield z if generator is None else generator(z)
-            left -= len(z)
+def stored_sources(config: Config, folder: Path, image_shape: ImageShape, world: World) -> list[ImageSource]:
+    """As `HeldOut.sources` at the end of a run, from the snapshots in its folder that rank 0 sees.
+
+    All workers call it together; without snapshots there is noise alone.
+    """
+    names = world.from_main(lambda: sorted(path.name for path in folder.glob("generator_*.safetensors")))
+    sources = []
+    for name in names:
+        generator = new_generator(config, image_shape).to(world.device)
+        generator.load_state_dict(parse_weights(world.from_main((folder / name).read_bytes)))
+        moment = int(Path(name).stem.rsplit("_", 1)[1])
+        sources.append(generated(generator, moment, config.generator.z_dim, world.device))
+    return [*sources, normal_noise(image_shape, world.device)]
 
 
 def snapshot_moments(iterations: int, count: int) -> list[int]:

@@ -10,11 +10,30 @@ from zskt_dist.runtime.storage import absolute, join
 
 
 @dataclass(frozen=True)
+class SynthesisOrder:
+    """What `synthesize` is to make of a run.
+
+    Attributes:
+        folder: Of the shards, absolute.
+        images: N.
+        shard_images: Images in a shard; None: about two thousand.
+        sources: Iterations of the generator's snapshots that are drawn from, in equal shares.
+        fresh: Whether shards that are there already are made anew.
+    """
+
+    folder: str
+    images: int
+    shard_images: int | None
+    sources: tuple[int, ...]
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """One command's run.
 
     Attributes:
-        command: `train`, `pretrain`, `distill`, `finetune` or `evaluate`.
+        command: `train`, `pretrain`, `distill`, `finetune`, `evaluate` or `synthesize`.
         config: With absolute paths: workers may start in other folders than the driver.
         hashes: Of the configuration as the user wrote it, for each command.
         directory: The location of the run directory, absolute: a folder that all workers see, or a URI.
@@ -23,6 +42,7 @@ class Job:
         launcher: `local` or `ray`, for the record.
         tracking: `{tracking_uri, experiment_id, run_id}` of the MLflow run; None: not tracked live.
         git_commit: Of the code that runs, where it is known.
+        synthesis: Of `synthesize`.
     """
 
     command: str
@@ -34,6 +54,7 @@ class Job:
     launcher: str
     tracking: dict[str, str] | None = None
     git_commit: str | None = None
+    synthesis: SynthesisOrder | None = None
 
     @classmethod
     def plan(cls, command: str, config: Config) -> "Job":
@@ -66,14 +87,21 @@ class Job:
         """The teacher's weights, the user's or those that are made; None where a network learns without one."""
         if self.command == "pretrain":
             return None
+        if self.learns_from_pseudo_data:
+            return self.config.teacher.checkpoint
         return self.config.teacher.checkpoint or join(self.teacher_directory, "teacher.safetensors")
+
+    @property
+    def learns_from_pseudo_data(self) -> bool:
+        """Whether there is no generator, and no teacher but one that the student is compared with."""
+        return self.command == "train" and self.config.pseudo_data is not None
 
     @property
     def needs_training_images(self) -> bool:
         """Whether real labelled images are trained on; a zero-shot student never is, its teacher may be."""
         if self.command == "train":
-            return self.config.teacher.checkpoint is None
-        return self.command != "evaluate"
+            return self.config.teacher.checkpoint is None and self.config.pseudo_data is None
+        return self.command not in ("evaluate", "synthesize")
 
     def push(self) -> None:
         """Uploads what the stores lack of this job's run and of those made on its way, which it refers to.
@@ -100,8 +128,14 @@ class Job:
         return replace(job, command="evaluate", directory=absolute(directory))
 
     @classmethod
+    def synthesize(cls, directory: Path | str, config: Config, order: SynthesisOrder) -> "Job":
+        """The job of making pseudo-data with the generators of a finished run."""
+        return replace(cls.evaluation(directory, config), command="synthesize", synthesis=order)
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Job":
-        return cls(**values | {"config": parse_config(values["config"])})
+        order = values["synthesis"] and SynthesisOrder(**values["synthesis"])
+        return cls(**values | {"config": parse_config(values["config"]), "synthesis": order})
 
 
 def absolute_paths(config: Config) -> Config:
@@ -114,4 +148,6 @@ def absolute_paths(config: Config) -> Config:
     if finetune.student is not None:
         finetune = finetune.model_copy(update={"student": absolute(finetune.student)})
     update = {"teacher": teacher, "data": data, "finetune": finetune, "runs_dir": absolute(config.runs_dir)}
+    if config.pseudo_data is not None:
+        update["pseudo_data"] = absolute(config.pseudo_data)
     return config.model_copy(update=update)

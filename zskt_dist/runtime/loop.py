@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.runtime.attention import Attention
 from zskt_dist.runtime.checkpoint import CheckpointStore, State
 from zskt_dist.runtime.evaluation import Scores
 from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
@@ -23,7 +24,7 @@ from zskt_dist.runtime.statistics import load_statistics, running_statistics
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row, Tracker
-from zskt_dist.tracking.local import History, ProgressFile
+from zskt_dist.tracking.local import History
 
 
 class Engine(Protocol):
@@ -60,6 +61,10 @@ class Task(Protocol):
     @property
     def engines(self) -> Mapping[str, Engine]: ...
 
+    @property
+    def attention(self) -> Attention | None:
+        """Layers compared with the teacher's; None: the algorithm compares none."""
+
     def step(self, iteration: int) -> Metrics: ...
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
@@ -70,6 +75,16 @@ class Task(Protocol):
 
         False where there is nothing to show.
         """
+
+
+class Progress(Protocol):
+    """Whoever shows how far the run is."""
+
+    def tick(self, phase: str, iteration: int, iterations: int) -> None:
+        """After every iteration."""
+
+    def show(self, row: Row) -> None:
+        """What has been measured, as soon as it is."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +108,14 @@ class Cadence:
 class Outcome:
     """What the loop has to say after the last iteration."""
 
-    scores: Scores
-    accuracy_best: float
+    scores: Scores | None
+    """None without test images, as the accuracy."""
+    accuracy_best: float | None
     resumed_from: int | None
     seconds: float
     """Training, evaluation and saving, summed over resumed runs."""
     iterations_per_second: float
-    estimates: Row
+    estimates: dict[str, Any]
     """How good the network is, as far as that can be told without labels; {} where it is not estimated."""
 
 
@@ -107,11 +123,12 @@ class Loop:
     """Runs `task` to its last iteration.
 
     Args:
-        evaluate: Scores a network; all ranks call it together.
+        store: None: nothing is saved, and a run that is stopped starts anew.
+        evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
         tracker: Further records, told of new rows only; on rank 0 alone.
         on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
-        figures: Folder for the task's pictures.
+        figures: Folder for the task's pictures; None: it draws none.
         preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
             Then everything is saved at once, and training goes on until it is.
     """
@@ -120,15 +137,15 @@ class Loop:
         self,
         task: Task,
         world: World,
-        store: CheckpointStore,
+        store: CheckpointStore | None,
         cadence: Cadence,
         *,
-        evaluate: Callable[[nn.Module], Scores],
+        evaluate: Callable[[nn.Module], Scores] | None,
         history: History,
         tracker: Tracker,
         stop: StopVote,
-        progress: ProgressFile,
-        figures: Path,
+        progress: Progress,
+        figures: Path | None,
         on_report: Callable[[Row], None] | None = None,
         preempted: Callable[[], bool] | None = None,
     ) -> None:
@@ -154,13 +171,13 @@ class Loop:
         for iteration in range(start, total):
             metrics = self.task.step(iteration)
             done = iteration + 1
-            stopping = self.stop.agreed() and done < total
             leaving = False
             if Cadence.due(self.cadence.log, done, total):
                 self._report(done, self._numbers(metrics, done))
                 leaving = self._told_to_leave()
             if Cadence.due(self.cadence.evaluation, done, total):
                 self._evaluate(done)
+            stopping = self.stop.agreed() and done < total
             if Cadence.due(self.cadence.checkpoint, done, total) or stopping or leaving:
                 self._numbers(metrics, done)  # refuses to save a diverged state
                 self._save(done)
@@ -203,19 +220,20 @@ class Loop:
 
     def _evaluate(self, done: int) -> None:
         with self.task.trained() as network:
-            scores = self.evaluate(network)
-            values = {"accuracy": scores.accuracy}
-            if scores.agreement is not None:
-                values["agreement"] = scores.agreement
+            scores = asdict(self.evaluate(network)) if self.evaluate else {}
+            values = {name: value for name, value in scores.items() if value is not None}
             values |= self.task.judge(network, done)
         self._report(done, values)
-        path = self.figures / f"pseudo_images_{done:08d}.png"
-        if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
-            self.tracker.image(self.history.rows[-1], path)
+        if self.figures is not None:
+            path = self.figures / f"pseudo_images_{done:08d}.png"
+            if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
+                self.tracker.image(self.history.rows[-1], path)
         if self.on_report:
             self.on_report({"iteration": done, **values})
 
     def _save(self, done: int) -> None:
+        if self.store is None:
+            return
         engines = self.task.engines
         statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
         states = {name: engine.state_dict() for name, engine in engines.items()}
@@ -225,12 +243,14 @@ class Loop:
                 "engines": states,
                 "statistics": statistics,
                 "history": self.history.rows,
-                "seconds": self._elapsed(),
+                "seconds": self.elapsed(),
             }
             self.store.save(done, state)
 
     def _resume(self) -> int | None:
         """The iteration of the newest good checkpoint, restored into the task; None at the start."""
+        if self.store is None:
+            return None
         saved = self.world.from_main(self.store.latest)  # other workers may be on machines without the file
         if saved is None:
             return None
@@ -242,15 +262,15 @@ class Loop:
         self.seconds = state["seconds"]
         return iteration
 
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
+        """Seconds, with those of the runs this one continues."""
         return self.seconds + time.perf_counter() - self._clock
 
     def _outcome(self, resumed_from: int | None) -> Outcome:
-        evaluated = [row for row in self.history.rows if "accuracy" in row]
-        last, seconds = evaluated[-1], self._elapsed()
+        last, seconds = self.history.rows[-1], self.elapsed()
         return Outcome(
-            scores=Scores(last["accuracy"], last.get("agreement")),
-            accuracy_best=max(row["accuracy"] for row in evaluated),
+            scores=Scores(last["accuracy"], last.get("agreement")) if "accuracy" in last else None,
+            accuracy_best=max((row["accuracy"] for row in self.history.rows if "accuracy" in row), default=None),
             resumed_from=resumed_from,
             seconds=seconds,
             iterations_per_second=self.task.iterations / seconds,
@@ -258,8 +278,8 @@ class Loop:
         )
 
 
-def _estimates(history: list[Row], last: Row) -> Row:
-    estimates = {name: last[name] for name in LABEL_FREE if name in last}
+def _estimates(history: list[Row], last: Row) -> dict[str, Any]:
+    estimates: dict[str, Any] = {name: last[name] for name in LABEL_FREE if name in last}
     if estimates and (drift := generator_drift(history)) is not None:
         estimates["generator_loss_drift"] = drift
     return estimates

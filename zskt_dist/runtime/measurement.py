@@ -39,7 +39,7 @@ class Measurement:
         self.result = result
         self.role = "student" if result["student"] else "teacher"
         self.weights = {self.role: str(directory.weights(self.role))}
-        if result["teacher"] and result["student"]:
+        if result["student"] and (result["teacher"] or config.teacher.checkpoint):
             checkpoint = config.teacher.checkpoint
             if checkpoint is None:
                 raise ConfigError("teacher.checkpoint", None, f"{directory.location} does not say where its teacher is")
@@ -52,6 +52,7 @@ class Measurement:
         return {
             "transitions": self.config.transitions.model_dump(mode="json", exclude={"rows"}),
             "noise_images": self.config.evaluation.noise_images,
+            "held_out_images": self.config.evaluation.held_out_images,
             "data": data | {"root": absolute(self.config.data.root)},
             "weights": {role: _identity(role, path) for role, path in self.weights.items()},
         }
@@ -85,10 +86,15 @@ class Measurement:
         write_json(self.folder / "evaluation.json", answer)
 
     def publish(self, answer: Answer) -> None:
-        """The run's result learns the MTE, if it is its own."""
+        """The run's result learns the MTE and the label-free estimates, if they are its own."""
         result = self.directory.finished() or self.result
-        if self.is_own and result["mte"] != answer["mte"]:
-            self.directory.finish(result | {"mte": answer["mte"]})
+        told = result | {"mte": answer["mte"]}
+        if answer["estimates"]:
+            known = result.get("estimates") or {}
+            # Without snapshots generators could be asked at the end of training only: what they said stays.
+            told["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
+        if self.is_own and result != told:
+            self.directory.finish(told)
 
     def discard_parts(self) -> None:
         """Forgets what an interrupted evaluation has left."""
@@ -106,6 +112,8 @@ class Measurement:
         return now.name != "parquet" or moved
 
     def _own_teacher(self) -> bool:
+        if not self.result["teacher"]:  # the run had none
+            return "teacher" not in self.weights
         own = teacher_weights(self.directory)
         if "teacher" not in self.settings["weights"] or own is None or not is_file(own, "RUN_DIR"):
             return True

@@ -17,13 +17,20 @@ from unittest import mock
 
 import torch
 from torch import Tensor, UntypedStorage, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zskt_dist.config import Config
 from zskt_dist.engine import Engine
-from zskt_dist.models import ImageShape
+from zskt_dist.errors import UserError
+from zskt_dist.models import ImageShape, is_own
 from zskt_dist.runtime.engines import in_bfloat16
 from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.world import World
@@ -71,17 +78,27 @@ def estimate_memory(config: Config, image_shape: ImageShape, num_classes: int) -
 
     Raises:
         ConfigError: the networks cannot be built, or do not pair.
+        UserError: the code of a network that is not our own needs numbers.
     """
+    try:
+        return _estimate(config, image_shape, num_classes)
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
+        raise UserError(f"cannot be estimated: the code of a network needs numbers ({error})") from None
+
+
+def _estimate(config: Config, image_shape: ImageShape, num_classes: int) -> Memory:
     share = math.ceil(config.batch_size / config.launch.fewest_workers)
     simulated = _images_to_simulate(share, config.engine.micro_batch)
     # Of the images that are not simulated only the pseudo-batch itself is held, and the logits of both networks.
     waiting = (share - simulated) * 4 * (math.prod(image_shape) + 2 * num_classes)
-    with FakeTensorMode(), _everything_in_place(), _Watch() as watch:
-        teacher = new_network(config, "teacher", image_shape, num_classes).eval().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, _everything_in_place(), _Watch() as watch:
+        networks = (_fake_network(mode, config, role, image_shape, num_classes) for role in ("teacher", "student"))
+        teacher, student = networks
+        teacher = teacher.eval().requires_grad_(False)
         if config.engine.teacher == "bfloat16":
             teacher = in_bfloat16(teacher)
         cpu = World(torch.device("cpu"))
-        task = ZeroShotTask(_one_iteration(config, simulated), teacher, image_shape, num_classes, cpu)
+        task = ZeroShotTask(_one_iteration(config, simulated), teacher, student, image_shape, cpu)
         for name, engine in task.engines.items():
             _take_a_step(engine)
             engine.optimizer.register_step_post_hook(partial(watch.close, name))
@@ -167,6 +184,20 @@ class _Watch(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._seen.remove(key)
         self.live -= size
+
+
+def _fake_network(
+    mode: FakeTensorMode, config: Config, role: str, image_shape: ImageShape, num_classes: int
+) -> nn.Module:
+    """Networks that are not our own are built of numbers, which their code may read, and then made fake."""
+    if is_own(getattr(config, role).arch):
+        return new_network(config, role, image_shape, num_classes)
+    with unset_fake_temporarily():
+        network = new_network(config, role, image_shape, num_classes)
+    for module in network.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({name: mode.from_tensor(each) for name, each in tensors.items() if each is not None})  # type: ignore[misc]
+    return network
 
 
 @contextmanager

@@ -29,6 +29,7 @@ S3 dates to the second, so versions of one size that two machines write within a
 """
 
 _RESULT, _CHECKPOINTS, _RECORD = "result.json", "checkpoints/", ".mirror.json"
+_PSEUDO_DATA = "pseudo_data/"
 _OF_ONE_MOMENT = ("stop", "failure.json", "progress.json")
 _POLL_SECONDS = 1.5
 
@@ -36,11 +37,12 @@ _POLL_SECONDS = 1.5
 class Mirror:
     """Of a plain folder: there is nothing to carry."""
 
-    def pull(self, *, checkpoints: bool = True) -> None:
+    def pull(self, *, checkpoints: bool = True, pseudo_data: bool = False) -> None:
         """Fetches what the store has and the working copy lacks or has differently.
 
         Args:
             checkpoints: Whether also those, which are large and needed for training on only.
+            pseudo_data: Whether also that, which is large and needed for making more of it only.
 
         Raises:
             UserError: the store cannot be reached.
@@ -86,7 +88,8 @@ class StoreMirror(Mirror):
         self.location, self.folder = location, folder
         self._due, self._warned = threading.Event(), False
 
-    def pull(self, *, checkpoints: bool = True) -> None:
+    def pull(self, *, checkpoints: bool = True, pseudo_data: bool = False) -> None:
+        left = tuple(each for each, wanted in ((_CHECKPOINTS, checkpoints), (_PSEUDO_DATA, pseudo_data)) if not wanted)
         with self._transfer() as known:
             there, here = self._there(), self._here()
             if not there:
@@ -95,7 +98,7 @@ class StoreMirror(Mirror):
                 if here.get(name) == known.pop(name)[0]:
                     (self.folder / name).unlink(missing_ok=True)
             for name in sorted(there, key=_order):
-                if not checkpoints and name.startswith(_CHECKPOINTS):
+                if name.startswith(left):
                     if name not in here:
                         known.pop(name, None)  # absent, which does not mean: deleted by us
                     continue

@@ -1,5 +1,6 @@
-"""Networks as a configuration asks for them: built, seeded, paired layer by layer, read back."""
+"""Networks as a configuration asks for them: built, seeded, read back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import Student, Teacher
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Generator, ImageShape, TappedNetwork, build_network, checkpoint_activations
+from zskt_dist.models import (
+    Generator,
+    ImageShape,
+    NetworkError,
+    OptionsError,
+    ask,
+    build_network,
+    checkpoint_activations,
+    uses_all_parameters,
+)
 from zskt_dist.runtime.mirror import local_file
-from zskt_dist.runtime.weights import load_into, read_about, read_weights
+from zskt_dist.runtime.weights import fit, read_about, read_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, stream
 
@@ -19,60 +30,47 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
     """The network of `config.teacher` or `config.student`, initialised from its seed.
 
     Raises:
-        ConfigError: the architecture is unknown or cannot take these images.
+        ConfigError: the architecture is unknown, takes no such options, or cannot take these images.
     """
-    arch: str = getattr(config, role).arch
+    section: Teacher | Student = getattr(config, role)
     seed_initialisation(config.teacher_seed if role == "teacher" else config.seed, role)
     try:
-        return build_network(arch, image_shape, num_classes)
+        return build_network(section.arch, image_shape, num_classes, section.options)
+    except OptionsError as error:
+        raise ConfigError(f"{role}.options", section.options, f"{section.arch}: {error}") from None
     except ValueError as error:
-        raise ConfigError(f"{role}.arch", arch, str(error)) from None
+        raise ConfigError(f"{role}.arch", section.arch, str(error)) from None
+
+
+def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_classes: int) -> dict[str, nn.Module]:
+    """Networks to be looked at before anything is computed, which have been asked once.
+
+    They are on the meta device, in milliseconds and without memory; but on the CPU where somebody's code needs numbers.
+
+    Raises:
+        ConfigError: a network cannot be built, cannot take these images, or returns no logits.
+    """
+
+    def asked(role: str) -> nn.Module:
+        network = new_network(config, role, image_shape, num_classes)
+        arch: str = getattr(config, role).arch
+        try:
+            ask(network, image_shape)
+        except NetworkError as error:
+            raise ConfigError(f"{role}.arch", arch, str(error)) from None
+        return network
+
+    try:
+        with torch.device("meta"):
+            return {role: asked(role) for role in roles}
+    except ConfigError:
+        return {role: asked(role) for role in roles}
 
 
 def new_generator(config: Config, image_shape: ImageShape) -> Generator:
     """The generator of a configuration for images of this shape, initialised from the run's seed."""
     seed_initialisation(config.seed, "generator")
     return Generator(config.generator.z_dim, image_shape, config.generator.channels)
-
-
-def tap_pair(
-    config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape, *, weight: str = "loss"
-) -> tuple[TappedNetwork, TappedNetwork]:
-    """Teacher and student with taps on the layers whose attention maps are compared (none with beta = 0).
-
-    Args:
-        weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
-
-    Raises:
-        ConfigError: a position is out of range, paired maps differ in size, or the teacher has no features
-            for the diversity term.
-    """
-    beta: float = getattr(config, weight).beta
-    features = weight == "loss" and config.generator_terms.diversity != 0
-    if features and not any(isinstance(module, nn.Linear) for module in teacher.modules()):
-        problem = "needs a teacher with a linear layer, whose input is compared; use generator_terms.diversity=0"
-        raise ConfigError("generator_terms.diversity", config.generator_terms.diversity, problem)
-    if not beta:
-        return TappedNetwork(teacher, features=features), TappedNetwork(student)
-    layers = {}
-    for role, network in (("teacher", teacher), ("student", student)):
-        names: tuple[str, ...] = getattr(network, "attention_layers", ())
-        chosen = range(len(names)) if config.loss.attention_layers is None else config.loss.attention_layers
-        if any(position >= len(names) for position in chosen):
-            raise ConfigError(
-                "loss.attention_layers", list(chosen), f"{role} has {len(names)} block outputs, numbered from 0"
-            )
-        layers[role] = [names[position] for position in chosen]
-    pair = TappedNetwork(teacher, layers["teacher"], features=features), TappedNetwork(student, layers["student"])
-    device = next(student.parameters()).device
-    sizes = [_map_sizes(network, torch.zeros(1, *image_shape, device=device)) for network in pair]
-    if sizes[0] != sizes[1]:
-        shown = " and ".join(
-            f"{role}'s " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(layers[role], size, strict=True))
-            for role, size in zip(layers, sizes, strict=True)
-        )
-        raise ConfigError(f"{weight}.beta", beta, f"attention maps do not pair: {shown}; use {weight}.beta=0")
-    return pair
 
 
 def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, ImageShape]:
@@ -105,16 +103,48 @@ def read_network(
     network = new_network(config, role, image_shape, num_classes)
 
     def read() -> dict[str, Tensor]:
-        return read_weights(local_file(str(path), key), key)
+        return read_fitting(config, role, network, num_classes, path, key)
 
-    load_into(network, world.from_main(read) if world else read(), key, path)
+    network.load_state_dict(world.from_main(read) if world else read())
     return network
+
+
+def read_fitting(
+    config: Config,
+    role: str,
+    network: nn.Module,
+    num_classes: int,
+    path: Path | str,
+    key: str,
+    *,
+    quiet: bool = False,
+) -> dict[str, Tensor]:
+    """The weights of `path`, by the names of `network`; the rest as in `read_network` and `read_weights`."""
+    file = local_file(str(path), key)
+    weights = read_weights(file, key, role, quiet=quiet)
+    section: Teacher | Student = getattr(config, role)
+    about = read_about(file)
+    for name, here in (("arch", section.arch), ("options", section.options)):
+        if about.get(name, here) != here:
+            problem = f"was saved with {name} {about[name]!r}, and {role}.{name} is {here!r}; they must be the same"
+            raise ConfigError(key, str(path), problem)
+    return fit(network, weights, key, path, num_classes)
 
 
 def seed_initialisation(seed: int, role: str) -> None:
     """Initialisations of different networks are independent, and equal on all workers."""
     number = ("teacher", "student", "generator").index(role)
     torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
+
+
+def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:
+    """Whether DDP has to look for parameters without a part in the network's answer."""
+    return world.size > 1 and not uses_all_parameters(network, image_shape)
+
+
+def seed_layers(seed: int, world: World, iteration: int) -> None:
+    """What layers draw in an iteration, as dropout does, follows from these; so a resumed run needs no random state."""
+    torch.manual_seed(int(stream(seed, Purpose.LAYERS, iteration, world.rank).integers(2**63)))
 
 
 def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
@@ -131,13 +161,3 @@ def with_checkpointing(config: Config, *networks: nn.Module) -> None:
     if config.engine.activation_checkpointing:
         for network in networks:
             checkpoint_activations(network)
-
-
-def _map_sizes(network: TappedNetwork, x: Tensor) -> list[tuple[int, int]]:
-    """(H, W) of each tapped activation."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        activations = network(x).activations
-    network.train(was_training)
-    return [(activation.shape[2], activation.shape[3]) for activation in activations]

@@ -33,7 +33,7 @@ def build_result(
         params: Parameters of the networks that took part, by role; a student may have learnt without a teacher.
         sha256: Of the student's weights; None where the teacher itself was trained.
     """
-    config = job.config
+    config, scores = job.config, outcome.scores
     directory = RunDirectory(job.directory)
     return {
         "status": "finished",
@@ -47,6 +47,7 @@ def build_result(
         "world_size": world.size,
         "device": str(world.device),
         "speed": task.speed,
+        "attention": task.attention.as_json() if task.attention else None,
         "seed": config.teacher_seed if sha256 is None else config.seed,
         "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
         "num_classes": num_classes,
@@ -63,9 +64,9 @@ def build_result(
         and {
             "arch": config.student.arch,
             "params": params["student"],
-            "accuracy_last": outcome.scores.accuracy,
+            "accuracy_last": scores and scores.accuracy,  # null without test images, as all that is measured on them
             "accuracy_best": outcome.accuracy_best,  # on the test images along the way; never the result
-            "agreement": outcome.scores.agreement,
+            "agreement": scores and scores.agreement,
             "sha256": sha256,
         },
         "estimates": outcome.estimates or None,

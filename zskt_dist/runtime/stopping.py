@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,20 +21,23 @@ class StopVote:
     A worker wants to stop once it gets SIGTERM or SIGINT, or once `stop_file` exists (that is how
     a launcher on another machine asks). Each iteration's vote is sent while the next one computes,
     so it costs no waiting.
+
+    Args:
+        asked: Another way to want it; asked once an iteration.
     """
 
-    def __init__(self, world: World, stop_file: Path | None = None) -> None:
-        self._world, self._file = world, stop_file
+    def __init__(self, world: World, stop_file: Path | None = None, asked: Callable[[], bool] = lambda: False) -> None:
+        self._world, self._file, self._asked = world, stop_file, asked
         self._wanted = False
         self._next_poll = 0.0
         self._vote: tuple[torch.Tensor, dist.Work] | None = None
 
     @contextmanager
-    def listening(self) -> Iterator["StopVote"]:
-        """Catches the signals, where this thread may (the main one)."""
+    def listening(self, *signals: signal.Signals) -> Iterator["StopVote"]:
+        """Catches these signals, else SIGTERM and SIGINT, where this thread may (the main one)."""
         previous = {}
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in signals or (signal.SIGTERM, signal.SIGINT):
                 previous[number] = signal.signal(number, self._on_signal)
         except ValueError:
             pass  # not the main thread: Ray's workers are stopped through the file
@@ -47,7 +50,8 @@ class StopVote:
     @property
     def wanted(self) -> bool:
         """Whether this worker itself has been asked to stop."""
-        self._wanted = self._wanted or self._file_exists()
+        if self._file_exists() or self._asked():  # a signal may come meanwhile
+            self._wanted = True
         return self._wanted
 
     def close(self) -> None:

@@ -7,9 +7,11 @@ URI belongs to the store and stays at the end when names are joined.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from contextlib import suppress
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zskt_dist.errors import ConfigError
@@ -106,6 +108,47 @@ def check(location: str, key: str = "runs_dir") -> None:
     """Whether a URI can be reached; of a plain folder nothing is asked. Raises as `connect`."""
     if is_uri(location):
         connect(location, key)
+
+
+def check_writable(location: str, key: str = "runs_dir") -> None:
+    """Writes a small file to a URI and removes it, and the folders it took; raises as `connect`, also if that fails."""
+    from pyarrow import fs
+
+    filesystem, path = connect(location, key)
+    name = f"{path}/.zskt-doctor-{secrets.token_hex(4)}"
+    try:
+        missing = _missing_folders(filesystem, path)
+        filesystem.create_dir(path, recursive=True)
+        with filesystem.open_output_stream(name) as file:
+            file.write(b"written")
+        filesystem.delete_file(name)
+        for folder in missing:
+            if not filesystem.get_file_info(fs.FileSelector(folder)):  # else: a run has begun there meanwhile
+                filesystem.delete_dir(folder)
+    except OSError as error:
+        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
+
+
+def _missing_folders(filesystem: Any, path: str) -> list[str]:
+    """The folder, and those above it, as far as they are not there; the deepest first."""
+    from pyarrow import fs
+
+    folders = map(str, (PurePosixPath(path), *PurePosixPath(path).parents))
+    return list(takewhile(lambda folder: filesystem.get_file_info(folder).type == fs.FileType.NotFound, folders))
+
+
+def check_ours(folder: Path, mark: str) -> None:
+    """Whether `README.md` and `config.json` in the folder of `--out` may be replaced.
+
+    Args:
+        mark: Name of a file that a command puts there before anything else.
+
+    Raises:
+        ConfigError: there is one of them without that file, so it is somebody else's.
+    """
+    for name in ("README.md", "config.json"):
+        if (folder / name).exists() and not (folder / mark).exists():
+            raise ConfigError("--out", str(folder), f"holds a {name} of something else; choose another folder")
 
 
 def is_file(location: str, key: str) -> bool:

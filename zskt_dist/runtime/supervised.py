@@ -1,6 +1,6 @@
 """Training on real images, put together: from scratch, KD + AT, and finetuning a zero-shot student."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
 from zskt_dist.engine import Engine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
+from zskt_dist.runtime.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
-from zskt_dist.runtime.networks import new_network, tap_pair, with_checkpointing
+from zskt_dist.runtime.networks import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import RecordedTraining, rate_on, records
 from zskt_dist.tracking.base import Row
@@ -33,8 +34,12 @@ class Training(Protocol):
 class SupervisedTask:
     """Batches of real images through a supervised algorithm; what differs is built by the functions below.
 
+    Args:
+        seed_layers: Called before each iteration with its number.
+
     Attributes:
         subset: Positions in the train split, where only some images per class are seen.
+        attention: Layers that are compared with the teacher's; None: the algorithm compares none.
     """
 
     def __init__(
@@ -45,8 +50,12 @@ class SupervisedTask:
         batches: TrainingBatches,
         iterations: int,
         subset: np.ndarray | None = None,
+        attention: Attention | None = None,
+        *,
+        seed_layers: Callable[[int], None],
     ) -> None:
-        self.phase, self.iterations, self.subset = phase, iterations, subset
+        self._seed_layers = seed_layers
+        self.phase, self.iterations, self.subset, self.attention = phase, iterations, subset, attention
         self.weight = engine.weight
         self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
         self.training, self.batches, self._engine = training, batches, engine
@@ -56,6 +65,7 @@ class SupervisedTask:
         return "cuda graphs" if isinstance(self.training, RecordedTraining) and self.training.works else "plain"
 
     def step(self, iteration: int) -> Metrics:
+        self._seed_layers(iteration)
         return self.training.step(*self.batches(iteration))
 
     @contextmanager
@@ -79,25 +89,29 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     """Cross entropy with the paper's SGD recipe; a teacher always sees all images."""
     network = new_network(config, role, dataset.image_shape, dataset.num_classes).to(world.device)
     with_checkpointing(config, network)
-    engine = _sgd(config, TappedNetwork(network), world)
+    unused = may_not_use_all(network, dataset.image_shape, world)
+    engine = _sgd(config, TappedNetwork(network), world, unused)
     seed = config.teacher_seed if role == "teacher" else config.seed
     subset = None if role == "teacher" else _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
     phase = "teacher" if role == "teacher" else "scratch"
     training = _steps(SupervisedTraining(engine), config, world)
-    return SupervisedTask(phase, engine, training, batches, config.supervised_iterations, subset)
+    layers = _layers(config, seed, world)
+    return SupervisedTask(phase, engine, training, batches, config.supervised_iterations, subset, seed_layers=layers)
 
 
 def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
     """KD + AT with the same SGD recipe.
 
     Raises:
-        ConfigError: the attention maps of teacher and student do not pair, or a class has too few images.
+        ConfigError: layers do not exist or do not pair, as for `ZeroShotTask`, or a class has too few images.
     """
     network = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
     with_checkpointing(config, network)
-    tapped_teacher, tapped_student = tap_pair(config, teacher, network, dataset.image_shape, weight="distill")
-    engine = _sgd(config, tapped_student, world)
+    attention = pair_layers(config, teacher, network, dataset.image_shape, weight="distill")
+    tapped_teacher, tapped_student = tap_pair(config, teacher, network, attention, weight="distill")
+    unused = may_not_use_all(network, dataset.image_shape, world)
+    engine = _sgd(config, tapped_student, world, unused)
     settings = config.distill
     training = _steps(
         Distillation(
@@ -113,7 +127,10 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     )
     subset = _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
-    return SupervisedTask("distill", engine, training, batches, config.supervised_iterations, subset)
+    layers = _layers(config, config.seed, world)
+    return SupervisedTask(
+        "distill", engine, training, batches, config.supervised_iterations, subset, attention, seed_layers=layers
+    )
 
 
 def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
@@ -125,15 +142,22 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     rate = rate_on(world.device, settings.learning_rate) if recorded else settings.learning_rate
     adam = partial(torch.optim.Adam, lr=rate, fused=True, capturable=recorded)
     engine = new_engine(
-        config, world, TappedNetwork(student), adam, lambda iteration: 1.0, batch_size=settings.batch_size
+        config,
+        world,
+        TappedNetwork(student),
+        adam,
+        lambda iteration: 1.0,
+        batch_size=settings.batch_size,
+        find_unused_parameters=may_not_use_all(student, dataset.image_shape, world),
     )
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
     training = _steps(SupervisedTraining(engine), config, world)
-    return SupervisedTask("finetune", engine, training, batches, settings.iterations, subset)
+    layers = _layers(config, config.seed, world)
+    return SupervisedTask("finetune", engine, training, batches, settings.iterations, subset, seed_layers=layers)
 
 
-def _sgd(config: Config, network: nn.Module, world: World) -> Engine:
+def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engine:
     recipe = config.supervised
     recorded = records(config, world.device, world.size)
     sgd = partial(
@@ -146,7 +170,8 @@ def _sgd(config: Config, network: nn.Module, world: World) -> Engine:
     schedule = partial(
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
-    return new_engine(config, world, network, sgd, schedule, batch_size=recipe.batch_size)
+    size = recipe.batch_size
+    return new_engine(config, world, network, sgd, schedule, batch_size=size, find_unused_parameters=unused)
 
 
 def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
@@ -154,6 +179,11 @@ def _steps(training: SupervisedTraining | Distillation, config: Config, world: W
     if not records(config, world.device, world.size):
         return training
     return RecordedTraining(training, required=config.speed.cuda_graphs is True)
+
+
+def _layers(config: Config, seed: int, world: World) -> Callable[[int], None]:
+    """Seeds what layers draw; recorded steps hold what theirs do."""
+    return (lambda iteration: None) if records(config, world.device, world.size) else partial(seed_layers, seed, world)
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

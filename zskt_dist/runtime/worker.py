@@ -1,5 +1,6 @@
 """What every worker does for a command, whoever launched it."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,22 +12,28 @@ import torch.distributed as dist
 from torch import nn
 
 from zskt_dist.config import Config
-from zskt_dist.data import ImageDataset, open_dataset
+from zskt_dist.data import ImageDataset
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.files import write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.runtime.checkpoint import CheckpointStore
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.engines import placed_teacher
+from zskt_dist.runtime.estimates import Answer, brief, estimate
 from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
+from zskt_dist.runtime.image_sources import normal_noise, uniform_noise
+from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.loop import Cadence, Loop, Outcome, Task
-from zskt_dist.runtime.networks import read_network
+from zskt_dist.runtime.networks import new_network, read_network
+from zskt_dist.runtime.pseudo_data import PseudoDataTask
 from zskt_dist.runtime.results import build_result
 from zskt_dist.runtime.statistics import averaged_statistics
 from zskt_dist.runtime.stopping import StopVote
 from zskt_dist.runtime.storage import is_uri
 from zskt_dist.runtime.supervised import SupervisedTask, distillation, finetuning, from_scratch
+from zskt_dist.runtime.synthesize import Synthesis
 from zskt_dist.runtime.weights import save_weights
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
@@ -39,6 +46,8 @@ _RUN_PATIENCE_SECONDS = 90.0
 _TEACHER_PATIENCE_SECONDS = 24 * 3600.0
 
 Report = Callable[[Row], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,8 +71,12 @@ class Worker:
         self.stop = StopVote(self.world, self.directory.stop)
 
     @cached_property
-    def dataset(self) -> ImageDataset:
-        return open_dataset(self.job.config)
+    def inputs(self) -> Inputs:
+        """All workers ask for it together first."""
+        inputs = open_inputs(self.job, self.world)
+        if self.world.is_main and inputs.warning:
+            log.warning("%s", inputs.warning)
+        return inputs
 
     def run(self) -> None:
         """Runs the job's command to its end; the result is in the run directory.
@@ -72,12 +85,15 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
-        fastest_convolutions(self.world.device)
-        if self.job.command != "evaluate":  # which shares out images one by one
+        if self.job.command != "synthesize":  # whose images shall not depend on which one that is
+            fastest_convolutions(self.world.device)
+        if self.job.command not in ("evaluate", "synthesize"):  # which share out images, or shards, one by one
             _check_batches(self.job.config, self.world)
         with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             if self.job.command == "evaluate":
-                RunEvaluation(self.job, self.dataset, self.world, self.stop).run()
+                RunEvaluation(self.job, self._images, self.world, self.stop).run()
+            elif self.job.command == "synthesize":
+                Synthesis(self.job, self.world, self.stop).run()
             else:
                 self._fit(self.job.command, self.directory, self.tracker, self.job.role)
         self.world.from_main(self.job.push)
@@ -107,15 +123,24 @@ class Worker:
             config = self.job.config.model_copy(update={"name": None})
             directory.begin(command, config, replace(self.job, command=command).teacher_weights)
         task, teacher = self._task(command, role, directory)
-        most = images_at_a_time(self.job.config)
-        evaluator = Evaluator(self.dataset, self.world, batch_size=most, teacher=teacher)
+        if self.world.is_main and task.attention and task.attention.warning:
+            log.warning("%s", task.attention.warning)
+        evaluator = self._evaluator(teacher)
         if self.world.is_main and isinstance(task, SupervisedTask):
             task.save_subset(directory.subset)
         outcome = self._loop(directory, task, evaluator, tracker)
         with task.trained() as network:
             sha256 = self._export(directory, role, network)
             params = {role: count_parameters(network)}
-        accuracy = outcome.scores.accuracy if role == "teacher" else evaluator.teacher_accuracy()
+            if found := self._estimates(task, network, teacher):
+                outcome = replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
+                if self.world.is_main:
+                    write_json(directory.estimates, found)
+        accuracy = None
+        if role == "teacher" and outcome.scores:
+            accuracy = outcome.scores.accuracy
+        elif evaluator:
+            accuracy = evaluator.teacher_accuracy()
         if teacher is not None:
             params["teacher"] = self._teacher_size
         if self.world.is_main:
@@ -131,22 +156,38 @@ class Worker:
                     params=params,
                     teacher_accuracy=accuracy,
                     sha256=None if role == "teacher" else sha256,
-                    num_classes=self.dataset.num_classes,
+                    num_classes=self.inputs.num_classes,
                 )
             )
 
     def _task(self, command: str, role: str, directory: RunDirectory) -> tuple[Task, nn.Module | None]:
         """What one iteration of `command` is, and the teacher its network is compared with."""
-        config, dataset, world = self.job.config, self.dataset, self.world
+        config, world = self.job.config, self.world
         if command == "pretrain":
-            return from_scratch(config, role, dataset, world), None
+            return from_scratch(config, role, self._images, world), None
+        if command == "train" and config.pseudo_data is not None:
+            task = PseudoDataTask(config, self.inputs, world)
+            return task, None if config.teacher.checkpoint is None else self._teacher()
         teacher = self._teacher()
         if command == "distill":
-            return distillation(config, teacher, dataset, world), teacher
+            return distillation(config, teacher, self._images, world), teacher
         if command == "finetune":
-            return finetuning(config, self._zero_shot_student(), dataset, world), teacher
-        shape, classes = dataset.image_shape, dataset.num_classes
-        return ZeroShotTask(config, teacher, shape, classes, world, directory.snapshots), teacher
+            return finetuning(config, self._zero_shot_student(), self._images, world), teacher
+        shape = self.inputs.image_shape
+        student = new_network(config, "student", shape, self.inputs.num_classes)
+        return ZeroShotTask(config, teacher, student, shape, world, directory.snapshots), teacher
+
+    @property
+    def _images(self) -> ImageDataset:
+        dataset = self.inputs.dataset
+        assert dataset is not None, "commands that need images are refused without"
+        return dataset
+
+    def _evaluator(self, teacher: nn.Module | None) -> Evaluator | None:
+        """None where there are no test images."""
+        if self.inputs.dataset is None:
+            return None
+        return Evaluator(self._images, self.world, batch_size=images_at_a_time(self.job.config), teacher=teacher)
 
     def _teacher(self) -> nn.Module:
         """The frozen teacher: from the user's checkpoint, or trained now and cached."""
@@ -190,10 +231,10 @@ class Worker:
         return where.weights(role)
 
     def _read(self, role: str, key: str, path: Path | str) -> nn.Module:
-        shape, classes = self.dataset.image_shape, self.dataset.num_classes
+        shape, classes = self.inputs.image_shape, self.inputs.num_classes
         return read_network(self.job.config, role, shape, classes, path, key, self.world).to(self.world.device)
 
-    def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator, tracker: Tracker) -> Outcome:
+    def _loop(self, directory: RunDirectory, task: Task, evaluator: Evaluator | None, tracker: Tracker) -> Outcome:
         config = self.job.config
         history = History(directory.history)
         loop = Loop(
@@ -212,17 +253,31 @@ class Worker:
         )
         return loop.run()
 
+    def _estimates(self, task: Task, student: nn.Module, teacher: nn.Module | None) -> Answer | None:
+        """What `estimates.json` tells of a student that has learnt without real images; None without a teacher."""
+        shape, device = self.inputs.image_shape, self.world.device
+        pixels = uniform_noise(shape, self.inputs.standardise(device), device)
+        if isinstance(task, ZeroShotTask):
+            return task.estimate(student, task.iterations, pixels)
+        if isinstance(task, PseudoDataTask) and teacher is not None:
+            return estimate(self.job.config, student, teacher, [normal_noise(shape, device), pixels], self.world)
+        return None
+
     def _export(self, directory: RunDirectory, role: str, network: nn.Module) -> str:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
         config = self.job.config
-        mean, std = self.dataset.mean_std
+        mean, std = self.inputs.mean_std
+        section = getattr(config, role)
         about = {
-            "arch": getattr(config, role).arch,
-            "image_shape": list(self.dataset.image_shape),
-            "num_classes": self.dataset.num_classes,
+            "arch": section.arch,
+            "options": section.options,
+            "image_shape": list(self.inputs.image_shape),
+            "num_classes": self.inputs.num_classes,
             "mean": mean,
             "std": std,
         }
+        if "data.mean" in self.inputs.guessed:  # else: a fact, whoever has said it
+            about["normalised_by"] = self.inputs.normalised_by
         with averaged_statistics(network, self.world):
             if not self.world.is_main:
                 return ""

@@ -17,10 +17,19 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
-from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.engine import Engine
+from zskt_dist.models import ImageShape, TappedNetwork, keep_activations
+from zskt_dist.runtime.attention import pair_layers, tap_pair
 from zskt_dist.runtime.engines import new_engine
+from zskt_dist.runtime.estimates import Answer, estimate
 from zskt_dist.runtime.held_out import HeldOut
-from zskt_dist.runtime.networks import new_generator, new_network, tap_pair, with_checkpointing
+from zskt_dist.runtime.image_sources import ImageSource
+from zskt_dist.runtime.networks import (
+    may_not_use_all,
+    new_generator,
+    seed_layers,
+    with_checkpointing,
+)
 from zskt_dist.runtime.pictures import save_grid
 from zskt_dist.runtime.world import World
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
@@ -29,14 +38,16 @@ from zskt_dist.tracking.base import Row
 
 
 class ZeroShotTask:
-    """Algorithm 1: needs a teacher and the shape of its images, and never a real image.
+    """Algorithm 1: needs a teacher, a student and the shape of their images, and never a real image.
 
     Args:
+        teacher: Frozen, in eval mode, on the worker's device.
+        student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         picks: How iterations are computed; None: as configured.
 
     Raises:
-        ConfigError: the attention maps of teacher and student do not pair.
+        ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
     """
 
     phase = "student"
@@ -45,8 +56,8 @@ class ZeroShotTask:
         self,
         config: Config,
         teacher: nn.Module,
+        student: nn.Module,
         image_shape: ImageShape,
-        num_classes: int,
         world: World,
         snapshots: Path | None = None,
         picks: Picks | None = None,
@@ -54,60 +65,73 @@ class ZeroShotTask:
         self._config, self._world = config, world
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
-        student = new_network(config, "student", image_shape, num_classes).to(world.device)
+        student.to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        self.attention = pair_layers(config, teacher, student, image_shape)
         if self.picks.folded_teacher:
-            frozen, _ = fold_batch_norm(teacher, keep=getattr(teacher, "attention_layers", ()))
+            frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)
         else:
             frozen = teacher
         with_checkpointing(config, frozen, student, generator)
-        tapped_teacher, tapped_student = tap_pair(config, frozen, student, image_shape)
+        unused = may_not_use_all(student, image_shape, world)
+        tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
         self.picks.apply(generator, tapped_teacher, tapped_student)
-        rates = config.optimizer.generator_lr, config.optimizer.student_lr
-        self.engines = {
-            name: new_engine(
-                config,
-                world,
-                network,
-                partial(self._adam, learning_rate),
-                partial(cosine_decay, iterations=self.iterations),
-                batch_size=config.batch_size,
-                clip_norm=config.optimizer.clip_norm,
-                bfloat16=self.picks.autocast is not None,
-            )
-            for name, network, learning_rate in zip(
-                ("generator", "student"), (generator, tapped_student), rates, strict=True
-            )
-        }
-        self.transfer = ZeroShotTransfer(
-            self.engines["generator"],
-            self.engines["student"],
-            tapped_teacher,
-            gap=belief_gap(
-                config.loss.divergence, temperature=config.loss.temperature, reduction=config.loss.reduction
-            ),
-            beta=config.loss.beta,
-            attention=config.loss.attention,
-            generator_steps=config.transfer.generator_steps,
-            student_steps=config.transfer.student_steps,
-            pseudo_batch=config.transfer.pseudo_batch,
-            generator_step_statistics=config.transfer.generator_step_statistics == "update",
-            terms=_generator_terms(config, tapped_teacher),
-            micro_batch=config.engine.micro_batch,
-        )
+        self.engines = self._engines(generator, tapped_student, unused)
+        self.transfer = self._transfer(tapped_teacher)
         self._recorded: RecordedTransfer | None = None
         if self.picks.cuda_graphs:
             self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
         self._step = self._recorded.step if self._recorded else self.transfer.step
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
+    def _engines(self, generator: nn.Module, student: nn.Module, unused: bool) -> dict[str, Engine]:
+        """Of both trained networks; `unused`: the student may have parameters without a part in its answer."""
+        config = self._config
+        networks = {
+            "generator": (generator, config.optimizer.generator_lr),
+            "student": (student, config.optimizer.student_lr),
+        }
+        return {
+            name: new_engine(
+                config,
+                self._world,
+                network,
+                partial(self._adam, learning_rate),
+                partial(cosine_decay, iterations=self.iterations),
+                batch_size=config.batch_size,
+                clip_norm=config.optimizer.clip_norm,
+                bfloat16=self.picks.autocast is not None,
+                find_unused_parameters=name == "student" and unused,
+            )
+            for name, (network, learning_rate) in networks.items()
+        }
+
+    def _transfer(self, teacher: TappedNetwork) -> ZeroShotTransfer:
+        config, loss = self._config, self._config.loss
+        return ZeroShotTransfer(
+            self.engines["generator"],
+            self.engines["student"],
+            teacher,
+            gap=belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction),
+            beta=loss.beta if self.attention.pairs else 0.0,
+            attention=loss.attention,
+            generator_steps=config.transfer.generator_steps,
+            student_steps=config.transfer.student_steps,
+            pseudo_batch=config.transfer.pseudo_batch,
+            generator_step_statistics=config.transfer.generator_step_statistics == "update",
+            terms=_generator_terms(config, teacher),
+            micro_batch=config.engine.micro_batch,
+        )
+
     @property
     def speed(self) -> str:
         return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
+        if not (self._recorded and self._recorded.works):  # which holds what their layers draw
+            seed_layers(self._config.seed, self._world, iteration)
         metrics = self._step(self.noise(iteration))
         self.held_out.after(iteration + 1)
         return metrics
@@ -123,8 +147,21 @@ class ZeroShotTask:
         with self.engines["student"].whole() as tapped:
             yield tapped.get_submodule("network")
 
+    def release(self) -> nn.Module:
+        """The student, without what training has hung on it; the task is over."""
+        tapped = self.engines["student"].raw
+        assert isinstance(tapped, TappedNetwork)
+        tapped.release()
+        keep_activations(tapped.network)
+        return tapped.network
+
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)
+
+    def estimate(self, student: nn.Module, iteration: int, pixels: ImageSource | None = None) -> Answer | None:
+        """What `estimates.json` tells after `iteration` iterations; `pixels` are a further source of images."""
+        sources = [*self.held_out.sources(iteration), *([pixels] if pixels else [])]
+        return estimate(self._config, student, self.held_out.teacher, sources, self._world)
 
     def noise(self, iteration: int) -> "IterationNoise":
         return IterationNoise(self._config, self._world, iteration)

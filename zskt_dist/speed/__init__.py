@@ -3,7 +3,7 @@
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
 from zskt_dist.speed.folding import fold_batch_norm
 from zskt_dist.speed.picks import PLAIN, Picks, fastest_convolutions, pick, records
-from zskt_dist.speed.work import iteration_gflop
+from zskt_dist.speed.work import iteration_gflop, training_gflop
 
 __all__ = [
     "PLAIN",
@@ -16,4 +16,5 @@ __all__ = [
     "pick",
     "rate_on",
     "records",
+    "training_gflop",
 ]

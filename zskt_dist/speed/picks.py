@@ -11,7 +11,7 @@ from torch import nn
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Generator, TappedNetwork
+from zskt_dist.models import Generator, TappedNetwork, device_of
 
 # On CPU compiling takes one to two minutes and saves about a tenth (docs/speed.md): worth it from this many GFLOP on,
 # half an hour at the 100 GFLOP/s of a laptop.
@@ -35,13 +35,14 @@ class Picks:
         names = [name.replace("_", " ") for name, value in vars(self).items() if value is True]
         return ", ".join([*names, *([str(self.autocast).removeprefix("torch.")] if self.autocast else [])]) or "plain"
 
-    def apply(self, generator: Generator, teacher: TappedNetwork, student: TappedNetwork) -> None:
+    def apply(self, *networks: Generator | TappedNetwork) -> None:
         """Sets the networks, which are on their device already, to be computed this way."""
-        generator.low_resolution, generator.channels_last = self.low_resolution, self.channels_last
-        for network in (generator, teacher, student):
+        for network in networks:
+            if isinstance(network, Generator):
+                network.low_resolution, network.channels_last = self.low_resolution, self.channels_last
             network.autocast = self.autocast
             # On CPU the layout follows that of the images, and weights of another are no faster.
-            if self.channels_last and next(network.parameters()).is_cuda:
+            if self.channels_last and device_of(network).type == "cuda":
                 network.to(memory_format=torch.channels_last)
             if self.compile:
                 compile_in_place(network)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, device_of
 
 
 def iteration_gflop(
@@ -25,6 +25,11 @@ def iteration_gflop(
     return config.batch_size * each / 1e9
 
 
+def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:
+    """Operations of one step of a network that is trained alone, likewise."""
+    return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
+
+
 def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Of one example."""
     counts: list[int] = []
@@ -34,7 +39,7 @@ def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
 
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
-    training, device = network.training, next(network.parameters()).device
+    training, device = network.training, device_of(network)
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, *shape, device=device))

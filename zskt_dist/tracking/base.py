@@ -7,6 +7,11 @@ Row = dict[str, float]
 """Metrics by name, with `iteration` (completed so far) and `time` (milliseconds since 1970)."""
 
 
+def is_evaluation(row: Row) -> bool:
+    """Whether a network was evaluated: with an accuracy, or where there are no test images with a score at least."""
+    return "accuracy" in row or "label_free_score" in row
+
+
 class Tracker(Protocol):
     """Takes what a run reports; every call returns at once and none raises."""
 

@@ -4,17 +4,18 @@ import io
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from zskt_dist.files import write_atomic, write_json
-from zskt_dist.tracking.base import Row
+from zskt_dist.tracking.base import Row, is_evaluation
 
 
 class History:
-    """Metric rows in the order of iterations; what is reported for one iteration shares a row."""
+    """Metric rows in the order of iterations; what is reported for one iteration shares a row.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: None: they are kept in memory only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rows: list[Row] = []
 
@@ -26,18 +27,24 @@ class History:
 
     def write(self) -> None:
         """Replaces the Parquet file: one column per metric, null where an iteration has none."""
-        write_atomic(self.path, _parquet(self.rows))
+        if self.path is not None:
+            write_atomic(self.path, _parquet(self.rows))
 
 
 def read_history(path: Path) -> list[Row]:
     """The rows of a `history.parquet`, without the nulls; none where there is no file."""
     if not path.exists():
         return []
+    import pyarrow.parquet as pq  # late: rows that nobody writes do without
+
     rows = pq.read_table(path).to_pylist()
     return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
 
 def _parquet(rows: list[Row]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {
         name: pa.array([row.get(name) for row in rows], pa.int64() if name in ("iteration", "time") else pa.float64())
@@ -72,5 +79,5 @@ class ProgressFile:
     def show(self, row: Row) -> None:
         """Metrics to be shown from now on."""
         self._metrics = self._metrics | row
-        if "accuracy" in row:
+        if is_evaluation(row):
             self._evaluated = int(row["iteration"])

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zskt_dist.errors import UserError
 from zskt_dist.tracking.base import Row
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ def tracking_uri(configured: str | None) -> str | None:
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     return uri
+
+
+def check_reachable(uri: str) -> None:
+    """Asks the store something small; raises whatever MLflow raises.
+
+    MLflow makes what is missing of a store: the tables of an empty database, a folder with a default experiment.
+    """
+    _client(uri).search_experiments(max_results=1)
 
 
 def open_run(
@@ -156,14 +165,12 @@ def upload(
         images: PNG files by iteration.
         files: Logged as artifacts, replacing older ones of the same name.
         folders: Likewise, in folders of these names.
-        log_model: Called inside the active run where it has no model yet; returns the model's URI.
+        log_model: Called inside the active run where it has no model yet; returns its URI. What fails is warned of.
         status: FINISHED, FAILED or KILLED (stopped, to be continued).
 
     Raises:
         Exception: whatever MLflow raises when the store cannot be reached.
     """
-    import mlflow
-
     run = _Run(address)
     missing = run.send_rows(rows) + run.send_scores(scores)
     for iteration, path in images.items():
@@ -173,12 +180,13 @@ def upload(
     for folder, members in folders.items():
         for path in members:
             run.client.log_artifact(address.run_id, str(path), folder)
-    for key, value in tags.items():
-        run.client.set_tag(address.run_id, key, value)
     if log_model and "model_uri" not in run.client.get_run(address.run_id).data.tags:
-        mlflow.set_tracking_uri(address.tracking_uri)
-        with mlflow.start_run(run_id=address.run_id):
-            run.client.set_tag(address.run_id, "model_uri", log_model())
+        try:
+            tags = {**tags, "model_uri": _log_model(address, log_model)}
+        except UserError as error:
+            log.warning("%s", error)
+            tags = {**tags, "model_error": str(error)}
+    set_tags(address, tags)
     run.client.set_terminated(address.run_id, status)
     return missing
 
@@ -307,6 +315,46 @@ def log_student(network: Any, image_shape: Sequence[int], *, name: str) -> str:
     return str(info.model_uri)
 
 
+def register_model(
+    address: RunAddress, name: str, *, tags: Mapping[str, str], log_model: Callable[[], str], is_logged: bool
+) -> tuple[str, str]:
+    """Makes a model of a run a version of the registered model `name`; one with the same tags is there already.
+
+    Args:
+        log_model: Called inside the active run where the model has to be logged first; returns its URI.
+        is_logged: It is the model that `upload` has logged.
+
+    Returns:
+        The version and the model's URI.
+
+    Raises:
+        UserError: the model cannot be logged; Exception: whatever MLflow raises when the store cannot be reached.
+    """
+    import mlflow
+
+    client = _client(address.tracking_uri)
+    for version in client.search_model_versions(f"name='{name}'"):
+        if tags.items() <= version.tags.items():
+            return str(version.version), str(version.source)
+    mlflow.set_tracking_uri(address.tracking_uri)
+    logged = client.get_run(address.run_id).data.tags.get("model_uri") if is_logged else None
+    model_uri = logged or _log_model(address, log_model)
+    return str(mlflow.register_model(model_uri, name, tags=dict(tags)).version), model_uri
+
+
+def _log_model(address: RunAddress, log_model: Callable[[], str]) -> str:
+    """Calls it inside the active run, which stays a good one; raises UserError where that fails."""
+    import mlflow
+
+    mlflow.set_tracking_uri(address.tracking_uri)
+    with mlflow.start_run(run_id=address.run_id):  # in an outage it is the end of this that raises
+        try:
+            return log_model()
+        except Exception as error:  # the network may be anybody's code, and torch has no one class for what it refuses
+            failed = error
+    raise UserError(f"the model cannot be logged in MLflow, as torch.export writes it: {_brief(failed)}") from failed
+
+
 def _client(uri: str) -> "MlflowClient":
     # MLflow's own patience is minutes; a record is not worth that. What the user has set wins.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -333,16 +381,14 @@ def _create_experiment(client: "MlflowClient", uri: str, name: str) -> str:
     """Artifacts of an SQLite store lie beside it, wherever a later command is started."""
     location = None
     if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
-        location = folder.as_uri()
+        location = (Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name).as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    entries = [Param(key, str(value)) for key, value in params.items()]
-    for batch in _batches(entries, 100):
+    for batch in _batches([Param(key, str(value)) for key, value in params.items()], 100):
         client.log_batch(run_id, params=batch)
 
 

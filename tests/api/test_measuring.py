@@ -1,0 +1,194 @@
+"""`evaluate` and `mean_transition_error`, against numbers counted by hand or by the commands."""
+
+import doctest
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import zskt_dist
+from tests.support.configs import tiny_config
+from tests.support.nets import TinyClassifier
+from zskt_dist.api import measuring, training
+from zskt_dist.config import with_overrides
+from zskt_dist.data import open_dataset
+from zskt_dist.errors import UserError
+from zskt_dist.files import read_json
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.networks import load_trained
+from zskt_dist.runtime.worker import Worker
+from zskt_dist.runtime.world import World
+
+# One image is its own logits.
+LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])
+IMAGES = LOGITS.view(4, 1, 1, 2)
+LABELS = torch.tensor([0, 1, 1, 1])
+
+
+class _Mirror(nn.Module):
+    """Exchanges the two logits of the first image of a batch, and so disagrees about it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x.flatten(1).clone()
+        return torch.where(logits[:, :1] == 2.0, logits.flip(1), logits)
+
+
+class _Wordy(nn.Module):
+    """Returns more than the logits of a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": torch.zeros(len(x), 7), "logits": self.network(x)}
+
+
+@pytest.mark.parametrize("module", [measuring, training], ids=["measuring", "training"])
+def test_examples(module: object) -> None:
+    failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
+    assert tried > 4
+    assert not failed
+
+
+@pytest.mark.parametrize("form", ["tensor", "loader", "list"])
+def test_counts(form: str) -> None:
+    network = nn.Flatten()
+    if form == "tensor":
+        scores = zskt_dist.evaluate(network, IMAGES, LABELS, _Mirror(), batch_size=3)
+    else:
+        loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3)
+        scores = zskt_dist.evaluate(network, loader if form == "loader" else list(loader), teacher=_Mirror())
+    sigmoids = [1 / (1 + math.exp(-x)) for x in (2, 1, 3, 4)]
+    p = sigmoids[0]
+    assert (scores.images, scores.accuracy, scores.agreement, scores.teacher_accuracy) == (4, 0.75, 0.75, 0.5)
+    assert scores.confusion == [[1, 0], [1, 2]]
+    assert scores.confidence == pytest.approx(sum(sigmoids) / 4)
+    # Each image is alone in its bin but the last two, of confidences above 14/15; one of those is wrong.
+    high = abs(1 - sum(sigmoids[2:]))
+    assert scores.calibration_error == pytest.approx((1 - sigmoids[0] + 1 - sigmoids[1] + high) / 4)
+    assert scores.kl == pytest.approx(((1 - p) * math.log((1 - p) / p) + p * math.log(p / (1 - p))) / 4)
+
+
+def test_what_is_not_given_is_not_measured() -> None:
+    scores = zskt_dist.evaluate(nn.Flatten(), [IMAGES, IMAGES])
+    assert scores.images == 8
+    assert scores.confidence > 0.5
+    rest = (scores.accuracy, scores.agreement, scores.teacher_accuracy, scores.kl, scores.confusion)
+    assert (*rest, scores.calibration_error) == (None,) * 6
+
+
+def test_networks_are_asked_in_eval_mode_and_not_changed() -> None:
+    network = TinyClassifier(2, norm=True).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(6, 1, 4, 4)
+    shares = [zskt_dist.evaluate(network, x, batch_size=size).confidence for size in (6, 1)]
+    assert shares[0] == pytest.approx(shares[1]), "no batch statistics"
+    error = zskt_dist.mean_transition_error(network, TinyClassifier(2), torch.randn(60, 1, 4, 4), steps=3)
+    assert error.images > 0
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+
+
+BAD = [
+    ((torch.rand(0, 1, 1, 2),), "there are no images"),
+    ((IMAGES, LABELS[:2]), "there are 4 images and 2 labels"),
+    (([IMAGES], LABELS), "labels belong to a tensor of images"),
+    (([{"image": IMAGES}],), "the loader gives dict; expected images, or pairs"),
+    (([IMAGES, (IMAGES, LABELS)],), "some batches have labels and others have none"),
+    ((IMAGES, LABELS, nn.Sequential(nn.Flatten(), nn.Linear(2, 3))), "different numbers of classes: 2 and 3"),
+    ((IMAGES, None, nn.Linear(5, 2)), r"teacher cannot take images \[4, 1, 1, 2\]"),
+    ((IMAGES, None, nn.Identity()), r"teacher returns a tensor \[4, 1, 1, 2\] where logits are expected"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_wrong_input(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        zskt_dist.evaluate(nn.Flatten(), *arguments)  # type: ignore[arg-type]
+
+
+WRONG = {"from 1": LABELS + 1, "column": LABELS[:, None], "float": LABELS.float()}
+
+
+@pytest.mark.parametrize("labels", WRONG.values(), ids=WRONG)
+def test_wrong_labels(labels: Tensor) -> None:
+    problem = "must be one class each, from 0 to 1"
+    with pytest.raises(UserError, match=problem):
+        zskt_dist.evaluate(nn.Flatten(), IMAGES, labels)
+    with pytest.raises(UserError, match=problem):
+        zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), IMAGES, labels)
+
+
+def test_sizes_below_one() -> None:
+    with pytest.raises(UserError, match="batch_size=0: expected at least 1"):
+        zskt_dist.evaluate(nn.Flatten(), IMAGES, batch_size=0)
+    for sizes in ({"steps": 0}, {"rows": 0}):
+        with pytest.raises(UserError, match=r"^(steps|rows)=0: expected at least 1"):
+            zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), IMAGES, **sizes)
+
+
+def test_transition_error_of_a_step_worked_out_by_hand() -> None:
+    """B believes 1/2 whatever it sees; A sees its own logits, and one gradient step moves them by (p, -p)."""
+    halves = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    nn.init.zeros_(halves[1].weight)
+    nn.init.constant_(halves[1].bias, 0.0)
+    x = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    error = zskt_dist.mean_transition_error(nn.Flatten(), halves, x, steps=2, step_size=0.5)
+    before = 1 / (1 + math.exp(1.0))  # belief in class 1
+    step = 0.5 * (1 - before)
+    after = 1 / (1 + math.exp(1.0 - 2 * step))
+    assert error.images == 1
+    assert error.p_a == pytest.approx([before, after])
+    assert error.p_b == pytest.approx([0.5, 0.5])
+    assert float(error) == error.value == pytest.approx((0.5 - before + 0.5 - after) / 2)
+
+
+def test_only_images_they_agree_on_count() -> None:
+    error = zskt_dist.mean_transition_error(nn.Flatten(), _Mirror(), IMAGES, steps=1)
+    assert error.images == 3
+    with pytest.raises(UserError, match="agree on none of the 1 images"):
+        zskt_dist.mean_transition_error(nn.Flatten(), _Mirror(), IMAGES[:1])
+    with pytest.raises(UserError, match="same two or more classes, they have 2 and 3"):
+        zskt_dist.mean_transition_error(nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(2, 3)), IMAGES)
+
+
+def test_logits_are_found_in_what_networks_return() -> None:
+    told = [
+        (
+            zskt_dist.evaluate(network, IMAGES, LABELS, teacher),
+            zskt_dist.mean_transition_error(network, teacher, IMAGES, steps=3),
+        )
+        for network, teacher in ((nn.Flatten(), _Mirror()), (_Wordy(nn.Flatten()), _Wordy(_Mirror())))
+    ]
+    assert told[0] == told[1]
+
+
+def test_both_measure_what_the_command_measures(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "supervised.iterations=40", "transitions.images=20", "transitions.steps=5")
+    job = Job.plan("train", config)
+    RunDirectory(job.directory).begin("train", config, job.teacher_weights)
+    Worker(job, World(torch.device("cpu"))).run()
+    weights = RunDirectory(job.teacher_directory).weights("teacher")
+    evaluation = Job.evaluation(job.directory, with_overrides(config, [f"teacher.checkpoint={weights}"]))
+    Worker(evaluation, World(torch.device("cpu"))).run()
+    answer = read_json(RunDirectory(job.directory).evaluation / "evaluation.json")
+    student, _ = load_trained(config, "student", RunDirectory(job.directory).weights("student"))
+    teacher, _ = load_trained(config, "teacher", weights)
+    dataset = open_dataset(config)
+    images = dataset.standardise(torch.device("cpu"))(dataset.test.images)
+
+    scores = zskt_dist.evaluate(student, images, dataset.test.labels, teacher)
+    assert scores.accuracy == answer["accuracy"]
+    assert scores.agreement == answer["agreement"]
+    assert scores.teacher_accuracy == answer["teacher_accuracy"]
+    assert scores.calibration_error == pytest.approx(answer["calibration"]["student"]["ece"])
+    agreed = student(images).argmax(dim=1) == teacher(images).argmax(dim=1)
+    error = zskt_dist.mean_transition_error(student, teacher, images[agreed][:20], steps=5)
+    assert error.value == pytest.approx(answer["mte"]["value"], rel=1e-5)
+    assert error.p_b == pytest.approx(answer["mean_curves"]["p_b"], rel=1e-5)

@@ -1,0 +1,119 @@
+"""Networks as users write them: `tests.support.user_networks:NAME`."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.models import LeNet
+
+
+@dataclass
+class Answer:
+    loss: Tensor | None
+    logits: Tensor
+
+
+class Careful(nn.Module):
+    """Draws in training, has a head that nobody reads, and returns what Hugging Face would."""
+
+    def __init__(self, num_classes: int, in_channels: int, width: int = 4, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, num_classes)
+        self.auxiliary = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Answer:
+        x = self.norm(self.conv(x)).relu().mean((2, 3))
+        return Answer(None, self.head(self.dropout(x)))
+
+
+class Plain(nn.Module):
+    """Knows all about its images, and is not asked for anything."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int = 3) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.fc = nn.Linear(channels * height * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1))
+
+
+class Literal(nn.Module):
+    """Its constructor reads numbers, which the meta device does not have."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.scale = float(torch.ones(3).sum().item())
+        self.head = nn.LazyLinear(num_classes)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": x.flatten(1), "scores": self.scale * self.head(x.flatten(1))}
+
+
+class Undecided(nn.Module):
+    """Which way it goes depends on the images' content, so torch.export cannot write it."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.head(x.flatten(1))
+        return logits if x.sum() > 0 else -logits
+
+
+_SINGLE = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def always_the_same() -> nn.Module:
+    return _SINGLE
+
+
+def two_classes() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+
+class Unhurried(LeNet):
+    """As a teacher of 8x8 digits it makes an iteration last, without taking a processor's time."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(in_channels=in_channels, num_classes=num_classes, image_size=(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:  # once in an iteration, when the generator learns
+            time.sleep(0.2)
+        return super().forward(x)
+
+
+class Misdeclared(nn.Sequential):
+    """Tells of a layer that it does not have."""
+
+    attention_layers = ("0", "conv3")
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, num_classes))
+
+
+def feature_maps() -> nn.Module:
+    return nn.Conv2d(1, 4, 3)
+
+
+def text() -> str:
+    return "a network"
+
+
+def broken(**options: Any) -> nn.Module:
+    raise KeyError("depth")
+
+
+def needs_depth(depth: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, depth))
+
+
+NUMBER = 3

@@ -1,0 +1,39 @@
+"""What messages for people have in common."""
+
+import pickle
+
+import pytest
+
+from zskt_dist.errors import ConfigError, Interrupted, UserError, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("digit", "; did you mean 'digits'?"),
+        ("beta", "; did you mean 'beta'?"),
+        ("gama", "; did you mean 'gamma'?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_did_you_mean(word: str, hint: str) -> None:
+    assert did_you_mean(word, (each for each in ("digits", "beta", "gamut", "gamma"))) == hint
+
+
+def test_several_words_the_nearest_first() -> None:
+    assert did_you_mean("gama", ["gamut", "beta", "gamma"], most=3) == "; did you mean 'gamma' or 'gamut'?"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("no teacher"),
+        ConfigError("loss.beta", -1, "at least 0"),
+        Interrupted(3, 8, "trial"),
+        Interrupted(0, 0),
+    ],
+)
+def test_they_travel_between_processes(error: UserError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

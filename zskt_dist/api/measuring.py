@@ -1,0 +1,216 @@
+"""Measuring networks on the caller's own images."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.scores import BINS, agreement_sums, calibration, calibration_sums, confusion
+from zskt_dist.algorithms.transitions import transition_curves, transition_error
+from zskt_dist.api.networks import answer_of, frozen_view
+from zskt_dist.api.results import Evaluation, TransitionError
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.models import ReadLogits, device_of
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    images_or_loader: Tensor | Iterable[Any],
+    labels: Tensor | None = None,
+    teacher: nn.Module | None = None,
+    *,
+    batch_size: int = 256,
+) -> Evaluation:
+    """Accuracy and calibration of a network on labelled images, and its agreement with a teacher.
+
+    The networks are asked in eval mode, on the device of `network`, and are not changed.
+
+    Args:
+        network: Images [B, C, H, W] to logits [B, classes], or to something that holds them, as for `transfer`.
+        images_or_loader: Normalised images, float [N, C, H, W], or an iterable (a DataLoader) of such batches or of
+            pairs (images, labels).
+        labels: Classes int64 [N] of a tensor of images; None: nothing that needs labels is measured.
+        teacher: None: nothing that compares is measured.
+        batch_size: Images per forward pass, where a tensor is given.
+
+    Raises:
+        UserError: no images, labels that do not fit, a size below 1, or a network that does not answer with logits.
+
+    Examples:
+        >>> import torch, zskt_dist
+        >>> network = torch.nn.Flatten()  # its logits are the pixels
+        >>> images = torch.tensor([[0.0, 9.0], [9.0, 0.0], [0.0, 9.0]]).view(3, 1, 1, 2)
+        >>> scores = zskt_dist.evaluate(network, images, torch.tensor([1, 0, 0]), teacher=network)
+        >>> scores.images, round(scores.accuracy, 3), scores.agreement, scores.confusion
+        (3, 0.667, 1.0, [[1, 1], [0, 1]])
+    """
+    _check_sizes(batch_size=batch_size)
+    device = device_of(network)
+    networks = {"network": frozen_view("network", network)}
+    if teacher is not None:
+        networks["teacher"] = frozen_view("teacher", teacher, device)
+    totals: dict[str, Tensor] = {}
+    images, labelled = 0, None
+    for x, truth in _batches(images_or_loader, labels, batch_size):
+        if labelled not in (None, truth is not None):
+            raise UserError("some batches have labels and others have none")
+        images, labelled = images + len(x), truth is not None
+        logits = {role: answer_of(role, each, x.to(device)) for role, each in networks.items()}
+        for name, counted in _count(logits, None if truth is None else truth.to(device)).items():
+            totals[name] = totals[name] + counted if name in totals else counted
+    if not images:
+        raise UserError("there are no images to evaluate on")
+    return _evaluation(totals, images)
+
+
+def _count(logits: dict[str, Tensor], truth: Tensor | None) -> dict[str, Tensor]:
+    """Sums over the images of a batch."""
+    own = logits["network"]
+    sums = {"confidence": torch.softmax(own.double(), dim=1).amax(dim=1).sum()}
+    if truth is not None:
+        classes = own.shape[1]
+        _check_labels(truth, len(own), classes)
+        sums |= {"confusion": confusion(truth, own.argmax(dim=1), classes), "bins": calibration_sums(own, truth)}
+    if "teacher" in logits:
+        if logits["teacher"].shape != own.shape:
+            shapes = f"{own.shape[1]} and {logits['teacher'].shape[1]}"
+            raise UserError(f"network and teacher have different numbers of classes: {shapes}")
+        sums["agreement"] = agreement_sums(own, logits["teacher"])
+        if truth is not None:
+            sums["teacher_hits"] = (logits["teacher"].argmax(dim=1) == truth).sum()
+    return sums
+
+
+def _evaluation(totals: dict[str, Tensor], images: int) -> Evaluation:
+    agreed, kl = totals["agreement"].tolist() if "agreement" in totals else (None, None)
+    matrix = totals.get("confusion")
+    return Evaluation(
+        images=images,
+        accuracy=None if matrix is None else matrix.diag().sum().item() / images,
+        agreement=None if agreed is None else agreed / images,
+        teacher_accuracy=totals["teacher_hits"].item() / images if "teacher_hits" in totals else None,
+        kl=None if kl is None else kl / images,
+        confidence=totals["confidence"].item() / images,
+        calibration_error=None if matrix is None else calibration(totals["bins"].view(BINS, 3)).ece,
+        confusion=None if matrix is None else matrix.tolist(),
+    )
+
+
+@torch.enable_grad()
+def mean_transition_error(
+    network_a: nn.Module,
+    network_b: nn.Module,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    steps: int = 100,
+    step_size: float = 1.0,
+    rows: int = 128,
+) -> TransitionError:
+    """How much the decision boundaries of two networks differ around images (Algorithm 2 and Eq. 2 of the paper).
+
+    Each image on which both predict the same class is moved towards every other class by gradient steps on A, and the
+    beliefs of both networks in that class are compared on the way. The value depends on `steps`, `step_size` and the
+    images: it compares with others of the same three only. Computed on the device of A; the networks are not changed.
+
+    Args:
+        network_a: Whose boundaries are crossed, the student in the paper; as for `transfer`.
+        network_b: Which only watches.
+        images: Normalised images, float [N, C, H, W].
+        labels: Classes int64 [N], which are then the ones that are no targets (authors' code); None: the classes that
+            both predict (paper).
+        steps: K, values of each curve.
+        step_size: xi, in normalised input units.
+        rows: Images x target classes per forward pass: what bounds the memory.
+
+    Raises:
+        UserError: the networks agree on none of the images, or do not answer with logits of the same classes; labels
+            that do not fit; a size below 1.
+
+    Examples:
+        >>> import torch, zskt_dist
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+        >>> images = torch.rand(5, 1, 2, 2)
+        >>> error = zskt_dist.mean_transition_error(network, network, images, steps=10)
+        >>> error.value, error.images, len(error.p_a)
+        (0.0, 5, 10)
+    """
+    _check_sizes(steps=steps, rows=rows)
+    device = device_of(network_a)
+    a, b = frozen_view("network_a", network_a), frozen_view("network_b", network_b, device)
+    x, origin, classes = _agreed(a, b, images, labels, rows)
+    for view in (a, b):
+        view.register_forward_hook(ReadLogits(classes))
+    each = max(1, rows // (classes - 1))
+    error = torch.zeros((), dtype=torch.float64, device=device)
+    means = torch.zeros(2, steps, dtype=torch.float64, device=device)
+    for start in range(0, len(x), each):
+        part = slice(start, start + each)
+        curves = transition_curves(
+            a, b, x[part].to(device), origin[part], num_classes=classes, steps=steps, step_size=step_size, rows=rows
+        )
+        error += transition_error(curves.p_a.double(), curves.p_b.double()).sum()
+        means += torch.stack([p.double().mean(dim=1).sum(dim=0) for p in (curves.p_a, curves.p_b)])
+    p_a, p_b = (means / len(x)).tolist()
+    return TransitionError(value=error.item() / len(x), images=len(x), p_a=p_a, p_b=p_b)
+
+
+@torch.no_grad()
+def _agreed(
+    a: nn.Module, b: nn.Module, images: Tensor, labels: Tensor | None, batch_size: int
+) -> tuple[Tensor, Tensor, int]:
+    """The images on which both agree, the class of each that is no target, and the number of classes."""
+    device = device_of(a)
+    chosen, origins, classes = [], [], 0
+    for x, truth in _batches(images, labels, batch_size):
+        of_a, of_b = (answer_of(name, each, x.to(device)) for name, each in (("network_a", a), ("network_b", b)))
+        classes = of_a.shape[1]
+        if of_b.shape[1] != classes or classes < 2:
+            raise UserError(f"the networks need the same two or more classes, they have {classes} and {of_b.shape[1]}")
+        predicted = of_a.argmax(dim=1)
+        agreed = predicted == of_b.argmax(dim=1)
+        origin = predicted if truth is None else truth.to(device)
+        _check_labels(origin, len(x), classes)
+        chosen.append(x[agreed.to(x.device)])
+        origins.append(origin[agreed])
+    if not sum(map(len, chosen)):
+        raise UserError(f"the networks agree on none of the {len(images)} images, so nothing can be compared")
+    return torch.cat(chosen), torch.cat(origins), classes
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(name, size, "expected at least 1")
+
+
+def _check_labels(labels: Tensor, images: int, classes: int) -> None:
+    fit = labels.shape == (images,) and not labels.is_floating_point()
+    if not fit or not ((labels >= 0) & (labels < classes)).all():
+        raise UserError(f"labels {list(labels.shape)} must be one class each, from 0 to {classes - 1}")
+
+
+def _batches(
+    images: Tensor | Iterable[Any], labels: Tensor | None, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images with their labels, where there are any."""
+    if isinstance(images, Tensor):
+        if labels is not None and len(labels) != len(images):
+            raise UserError(f"there are {len(images)} images and {len(labels)} labels")
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            yield images[part], None if labels is None else labels[part]
+        return
+    if labels is not None:
+        raise UserError("labels belong to a tensor of images; a loader gives pairs (images, labels)")
+    for batch in images:
+        x, truth = (batch, None) if isinstance(batch, Tensor) else _pair(batch)
+        yield x, truth
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor | None]:
+    if isinstance(batch, tuple | list) and batch and all(isinstance(part, Tensor) for part in batch[:2]):
+        return batch[0], batch[1] if len(batch) > 1 else None
+    raise UserError(f"the loader gives {type(batch).__name__}; expected images, or pairs (images, labels) of tensors")

@@ -1,0 +1,162 @@
+"""What the functions of the Python API answer."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import ImageShape, count_parameters
+from zskt_dist.runtime.weights import save_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a transfer is, as its `on_progress` is told.
+
+    Attributes:
+        iteration: Completed so far.
+        iterations: Of the whole run.
+        metrics: By name: losses in nats, gradient norms before clipping, learning rates, confidences as fractions,
+            `iterations_per_second`; after an evaluation also the label-free scores.
+        seconds: Since the start, with those of the runs it continues.
+    """
+
+    iteration: int
+    iterations: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, repr=False)
+class TransferResult:
+    """What `transfer` has made.
+
+    Attributes:
+        student: The network that was given, trained, in eval mode, on the device it was trained on.
+        history: One row of metrics per report, with `iteration` (completed so far) and `time` (ms since 1970).
+        scores: How good the student is as far as that can be told without labels, as fractions: `held_out_agreement`
+            with the teacher on fresh pseudo-images, `noise_agreement` on noise, `label_free_score` their mean; and
+            `held_out_kl`, KL(teacher || student) in nats. Estimates, and no accuracy.
+        estimates: The same in full, as `estimates.json` of the commands: agreement with intervals, KL quantiles,
+            confidence histograms and class coverage for each source of images; None where nothing is judged.
+        settings: By dotted key, all that decided the result.
+        seconds: Of training and judging, with those of the runs it continued.
+        iterations: Completed.
+        stopped_early: Whether somebody ended it before its last iteration.
+        input_shape: (C, H, W) of the pseudo-images.
+        num_classes: Of both networks.
+    """
+
+    student: nn.Module
+    history: list[dict[str, float]]
+    scores: dict[str, float]
+    estimates: dict[str, Any] | None
+    settings: dict[str, Any]
+    seconds: float
+    iterations: int
+    stopped_early: bool
+    input_shape: ImageShape
+    num_classes: int
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The history with one row per report, `iteration` as index; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history).set_index("iteration")
+
+    def save(self, path: str | Path, **about: object) -> Path:
+        """Writes the student's weights as safetensors, with what they are as metadata; returns the file.
+
+        Args:
+            path: A file `….safetensors`, or a folder that gets a `student.safetensors`.
+            about: Further metadata, JSON values. Commands that read the file go by `mean` and `std` of the images, and
+                refuse it for another `arch`, as in their configuration; without these they take what they are told.
+
+        Raises:
+            ConfigError: `path` is neither, such as `student.pt`.
+        """
+        path = Path(path)
+        if path.suffix not in ("", ".safetensors") and not path.is_dir():
+            raise ConfigError("path", str(path), "expected a file ….safetensors, or a folder")
+        if path.suffix != ".safetensors":
+            path = path / "student.safetensors"
+        known = {
+            "class": type(self.student).__name__,
+            "image_shape": list(self.input_shape),
+            "num_classes": self.num_classes,
+            "iterations": self.iterations,
+            "scores": self.scores,
+            "settings": self.settings,
+        }
+        save_weights(path, self.student, known | about)
+        return path
+
+    def __repr__(self) -> str:
+        return "TransferResult(" + ", ".join(f"{name}: {value}" for name, value in self._lines().items()) + ")"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            for name, value in self._lines().items()
+        )
+        return f"<table>{''.join(rows)}</table>"
+
+    def _lines(self) -> dict[str, str]:
+        ended = " (stopped early)" if self.stopped_early else ""
+        return {
+            "student": f"{type(self.student).__name__}, {count_parameters(self.student):,} parameters",
+            "iterations": f"{self.iterations:,}{ended} in {self.seconds:.1f} s",
+            **{name.replace("_", " "): f"{value:.4f}" for name, value in self.scores.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` has counted.
+
+    Attributes:
+        images: How many.
+        accuracy: Fraction of the labels that were predicted; None without labels.
+        agreement: Fraction of the images of which the teacher predicts the same class; None without a teacher.
+        teacher_accuracy: None without teacher or labels.
+        kl: Mean KL(teacher || network) in nats; None without a teacher.
+        confidence: Mean probability of the predicted class.
+        calibration_error: Expected calibration error over 15 bins, a fraction; None without labels.
+        confusion: How often class i (row) was predicted as j (column); None without labels.
+    """
+
+    images: int
+    accuracy: float | None
+    agreement: float | None
+    teacher_accuracy: float | None
+    kl: float | None
+    confidence: float
+    calibration_error: float | None
+    confusion: list[list[int]] | None
+
+
+@dataclass(frozen=True)
+class TransitionError:
+    """What `mean_transition_error` has measured.
+
+    Attributes:
+        value: The MTE: |p_A - p_B| averaged over images, target classes and steps (Eq. 2); 0 for equal boundaries.
+        images: On which both networks agree; only these are measured.
+        p_a: Mean belief of A in the target class, one value per step.
+        p_b: Of B, likewise.
+    """
+
+    value: float
+    images: int
+    p_a: list[float]
+    p_b: list[float]
+
+    def __float__(self) -> float:
+        return self.value

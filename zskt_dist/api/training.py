@@ -1,0 +1,334 @@
+"""`transfer`: a zero-shot run on the caller's own networks, in the loop that the commands run, too."""
+
+import hashlib
+import json
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from zskt_dist.api.networks import check_pair, count_classes, frozen_view, images_of, unchanged_on_failure
+from zskt_dist.api.results import Progress, TransferResult
+from zskt_dist.config import Config, config_hash, config_of, flatten
+from zskt_dist.config.load import is_under
+from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.launch.devices import worker_device
+from zskt_dist.models import ImageShape, ReadLogits
+from zskt_dist.runtime.checkpoint import CheckpointStore
+from zskt_dist.runtime.engines import placed_teacher
+from zskt_dist.runtime.estimates import Answer
+from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
+from zskt_dist.runtime.loop import Cadence, Loop
+from zskt_dist.runtime.statistics import averaged_statistics
+from zskt_dist.runtime.stopping import StopVote
+from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.tracking.base import NullTracker, Row
+from zskt_dist.tracking.local import History
+
+OnProgress = Callable[[Progress], object]
+Show = Callable[[int, Row], None]
+
+# What decides over a transfer whose networks are given and that reads no files; all else belongs to the commands.
+SETTINGS = (
+    *("iterations", "batch_size", "seed", "device", "speed", "transfer", "loss", "generator", "generator_terms"),
+    *("optimizer", "engine.micro_batch", "engine.activation_checkpointing", "engine.teacher"),
+    *("evaluation.every", "evaluation.held_out_images", "evaluation.snapshots"),
+    *("checkpoint", "tracking.log_every"),
+)
+
+
+def transfer(
+    teacher: nn.Module,
+    student: nn.Module,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    iterations: int = 1000,
+    batch_size: int = 128,
+    generator_steps: int = 1,
+    student_steps: int = 10,
+    pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update",
+    beta: float = 250.0,
+    generator_lr: float = 1e-3,
+    student_lr: float = 2e-3,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    speed: Literal["auto", "plain"] = "auto",
+    log_every: int = 50,
+    config: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = True,
+    checkpoint_dir: str | Path | None = None,
+) -> TransferResult:
+    """Trains `student` to behave like `teacher`, without data (Algorithm 1 of the paper).
+
+    It runs in this process and writes nothing, except to `checkpoint_dir`. Ctrl-C, or the interrupt button of a
+    notebook, ends it after the iteration under way and returns what is there. In a process group (torchrun) all ranks
+    call it together, with equal networks, and share every batch.
+
+    Args:
+        teacher: Images [B, C, H, W] to logits [B, classes], or to a dict, sequence or object that holds them, called
+            `logits`, `output` or `out`, or known by their shape. It is asked in eval mode and not changed; its weights
+            are copied only where they lie on another device.
+        student: Images to logits of the same classes, likewise; initialised by the caller. It is trained in place, all
+            parameters that take gradients; in the end it is in eval mode and stays on the device of the run.
+        input_shape: (C, H, W) of the images the teacher was trained on. The generator makes them in the teacher's
+            normalised input space. None: what the teacher says itself, `pretrained_cfg["input_size"]` of timm's.
+        iterations: N, pseudo-batches.
+        batch_size: Images in each.
+        generator_steps: n_G, generator steps per iteration.
+        student_steps: n_S, student steps per iteration.
+        pseudo_batch: Images the student learns from, `transfer.pseudo_batch` of the configuration.
+        beta: Weight of the attention term. It compares the layers that both networks name in `attention_layers`, else
+            the last ones with maps of equal size; `loss.taps` in `config` chooses others. 0 leaves it out.
+        generator_lr: Initial learning rate of the generator's Adam.
+        student_lr: Initial learning rate of the student's Adam.
+        seed: Of generator and noise. The student's own initialisation is the caller's.
+        device: auto: CUDA where there is a GPU.
+        speed: auto: the fast paths that win on the device; plain: none.
+        log_every: Iterations between rows of the history, and calls of `on_progress`.
+        config: Any other setting by its key in the configuration, for example
+            `{"loss.temperature": 2.0, "engine.micro_batch": 32}`.
+        on_progress: Called every `log_every` iterations and after each evaluation; where it returns False or raises
+            StopIteration, the run ends and returns what is there.
+        progress: Show a bar, in a terminal or a notebook, where `rich` is installed.
+        checkpoint_dir: Folder for checkpoints, every `checkpoint.every` iterations and at the end. The same call goes
+            on from them; another teacher, setting, `input_shape` or shape of student begins anew beside them. None: no
+            files.
+
+    Returns:
+        The student with its history and what can be said of it without labels.
+
+    Raises:
+        UserError: networks that cannot be copied, do not fit each other or `input_shape`, or a loss that is no longer
+            finite.
+        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here; a UserError, too.
+
+    Examples:
+        >>> import torch, zskt_dist
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> student = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> result = zskt_dist.transfer(
+        ...     teacher, student, input_shape=(1, 8, 8), iterations=20, batch_size=16, beta=0, log_every=10,
+        ...     config={"generator.channels": (8, 4)}, progress=False,
+        ... )
+        >>> result.student is student, result.iterations, result.stopped_early
+        (True, 20, False)
+        >>> [row["iteration"] for row in result.history]
+        [10, 20]
+        >>> sorted(result.scores)
+        ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
+    """
+    arguments: dict[str, Any] = {
+        "speed": speed,  # first: keys of `config` change what it stands for
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "transfer.generator_steps": generator_steps,
+        "transfer.student_steps": student_steps,
+        "transfer.pseudo_batch": pseudo_batch,
+        "loss.beta": beta,
+        "optimizer.generator_lr": generator_lr,
+        "optimizer.student_lr": student_lr,
+        "seed": seed,
+        "device": device,
+        "tracking.log_every": log_every,
+    }
+    settings = _settings(arguments, config or {})
+    shape = images_of(teacher, input_shape)
+    check_pair(teacher, student)
+    where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    view = frozen_view("teacher", teacher, where)
+    classes = count_classes("teacher", view, shape)
+    if (own := count_classes("student", frozen_view("student", student), shape)) != classes:
+        raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
+    cuda = [where] if where.type == "cuda" else []
+    reading = ReadLogits(classes)
+    view.register_forward_hook(reading)
+    with torch.enable_grad(), torch.random.fork_rng(cuda), student.register_forward_hook(reading):
+        snapshots = folder and folder / "snapshots"
+        view = placed_teacher(settings, view)
+        world = World.current(where)
+        with unchanged_on_failure(student):
+            task = ZeroShotTask(settings, view, student.train(), shape, world, snapshots)
+        try:
+            if task.attention.warning:
+                warnings.warn(task.attention.warning, stacklevel=2)
+            run = _run(task, world, settings, folder, on_progress, progress)
+        finally:
+            task.release().eval().zero_grad()
+    return TransferResult(
+        student=student,
+        **run._asdict(),
+        settings={key: value for key, value in flatten(settings) if is_under(key, SETTINGS)},
+        stopped_early=run.iterations < settings.iterations,
+        input_shape=shape,
+        num_classes=classes,
+    )
+
+
+def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
+    """The configuration of a transfer.
+
+    Raises:
+        ConfigError: as every configuration's, and for what is given twice or has no meaning here.
+    """
+    config_of(overrides)  # first, for its messages
+    given = list(_leaves(overrides))
+    for key, value in given:
+        if key in arguments:
+            raise ConfigError(key, value, f"is an argument of transfer: {key.rpartition('.')[2]}=…")
+        if not is_under(key, SETTINGS):
+            raise ConfigError(key, value, "has no meaning in transfer, which is given its networks and reads no data")
+    quiet = {"tracking.images": 0, "tracking.uri": "none"}
+    return config_of({**arguments, **dict(given), **quiet})
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """By dotted key, whether sections are written as such or not."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _identity(settings: Config, shape: ImageShape, teacher: nn.Module, student: nn.Module) -> str:
+    """Of what can be continued: eight hex digits over settings, the teacher's weights and the shapes of the rest."""
+    digest = hashlib.sha256(config_hash(settings).encode())
+    for name, tensor in teacher.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    shapes = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
+    digest.update(json.dumps([shape, shapes]).encode())
+    return digest.hexdigest()[:8]
+
+
+class _Run(NamedTuple):
+    """What it adds to a `TransferResult`."""
+
+    history: list[Row]
+    scores: Row
+    estimates: Answer | None
+    seconds: float
+    iterations: int
+
+
+def _run(
+    task: ZeroShotTask,
+    world: World,
+    settings: Config,
+    folder: Path | None,
+    on_progress: OnProgress | None,
+    progress: bool,
+) -> _Run:
+    history = History(None)
+    with _bar(task, shown=progress and world.is_main) as show:
+        watcher = _Watcher(history, task.iterations, on_progress, show)
+        stop = StopVote(world, asked=watcher.asks_to_stop)
+        loop = Loop(
+            task,
+            world,
+            None if folder is None else CheckpointStore(folder, settings.checkpoint.keep),
+            Cadence.of(settings),
+            evaluate=None,
+            history=history,
+            tracker=NullTracker(),
+            stop=stop,
+            progress=watcher,
+            figures=None,
+        )
+        watcher.elapsed = loop.elapsed
+        try:
+            with stop.listening(signal.SIGINT):
+                loop.run()
+            done = task.iterations
+        except Interrupted as error:
+            done = error.iteration
+        except KeyboardInterrupt:  # a second Ctrl-C does not wait for the iteration under way
+            done = watcher.done
+    scores, estimates = _scores(task, history.rows, done), _estimates(task, done)
+    if world.size > 1:
+        _keep_average_statistics(task, world)
+    return _Run(history.rows, scores, estimates, loop.elapsed(), done)
+
+
+def _scores(task: ZeroShotTask, rows: list[Row], done: int) -> Row:
+    """Of the loop's last evaluation, which one that was ended early has not come to."""
+    last = rows[-1] if rows and rows[-1]["iteration"] == done else {}
+    scores = {name: last[name] for name in LABEL_FREE if name in last}
+    if not scores and done:
+        with task.trained() as network:
+            scores = task.judge(network, done)
+    if scores and (drift := generator_drift(rows)) is not None:
+        scores["generator_loss_drift"] = drift
+    return scores
+
+
+def _estimates(task: ZeroShotTask, done: int) -> Answer | None:
+    if not done:
+        return None
+    with task.trained() as network:
+        return task.estimate(network, done)
+
+
+def _keep_average_statistics(task: ZeroShotTask, world: World) -> None:
+    """Each rank goes home with the same student."""
+    with task.trained() as network:
+        with averaged_statistics(network, world):
+            state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(state)
+
+
+class _Watcher:
+    """Between the loop and the caller: passes on what is reported, and takes back whether to stop."""
+
+    def __init__(self, history: History, iterations: int, on_progress: OnProgress | None, show: Show) -> None:
+        self._history, self._iterations, self._on_progress, self._show = history, iterations, on_progress, show
+        self._told = 0
+        self.done = 0
+        self.elapsed: Callable[[], float] = float
+        self._metrics: Row = {}
+
+    def tick(self, phase: str, iteration: int, iterations: int) -> None:
+        self.done = iteration
+        self._show(iteration, self._metrics)
+
+    def show(self, row: Row) -> None:
+        self._metrics = self._metrics | row
+
+    def asks_to_stop(self) -> bool:
+        """Tells the caller of a new row of the history, and returns what they think of going on."""
+        row = self._history.rows[-1] if self._history.rows else {"iteration": 0}
+        if self._on_progress is None or row["iteration"] == self._told:
+            return False
+        self._told = int(row["iteration"])
+        metrics = {name: value for name, value in row.items() if name not in ("iteration", "time")}
+        try:
+            return self._on_progress(Progress(self._told, self._iterations, metrics, self.elapsed())) is False
+        except (StopIteration, KeyboardInterrupt):
+            return True
+
+
+@contextmanager
+def _bar(task: ZeroShotTask, *, shown: bool) -> Iterator[Show]:
+    """What shows the iteration and the metrics so far."""
+    if not shown or find_spec("rich") is None:
+        yield lambda iteration, metrics: None
+        return
+    from rich.console import Console
+
+    from zskt_dist.launch.progress import new_bar, note_of
+
+    bar = new_bar(Console(stderr=True))
+    row = bar.add_task(task.phase, total=task.iterations, note="")
+    with bar:
+        yield lambda iteration, metrics: bar.update(row, completed=iteration, note=note_of(metrics))

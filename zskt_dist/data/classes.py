@@ -1,0 +1,28 @@
+"""What the classes of a data set are called."""
+
+from zskt_dist.config.inputs import Data
+from zskt_dist.errors import UserError
+
+_DIGITS = "0 1 2 3 4 5 6 7 8 9"
+_NAMES = {
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+    "svhn": _DIGITS,
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
+    "fashion_mnist": "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot",
+}
+
+
+def class_names(data: Data, num_classes: int) -> list[str] | None:
+    """In the order of the labels; None where nothing names them, or the names are of another number."""
+    names: list[str] | None
+    if data.name == "parquet":
+        from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
+
+        try:
+            names = ParquetImages(data.root).class_names
+        except UserError:  # a student outlives the folder of its test images
+            names = None
+    else:
+        names = _NAMES.get(data.name, "").split()
+    return names if names and len(names) == num_classes else None

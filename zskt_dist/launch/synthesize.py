@@ -1,0 +1,130 @@
+"""`synthesize`: which run's generators and teacher make which pseudo-data, and what came of it."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from zskt_dist.data.pseudo import PseudoData
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import write_atomic
+from zskt_dist.launch.driver import synthesize
+from zskt_dist.launch.environment import is_follower
+from zskt_dist.launch.measure import measured_config
+from zskt_dist.report.dataset_card import dataset_card
+from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.job import Job, SynthesisOrder
+from zskt_dist.runtime.storage import absolute, check, is_uri
+
+Result = dict[str, Any]
+
+# Where, and of which teacher; all else belongs to the run.
+_OWN_KEYS = ("launch.", "device=", "teacher.checkpoint=")
+# Processes of this machine with a thread each: sums are made in one order, and shards are equal to the byte.
+_PLACE = ("launch.kind=local", "launch.workers=1", "launch.cpus_per_worker=1", "tracking.uri=none")
+
+
+class Wanted(NamedTuple):
+    """What the command line asks for."""
+
+    images: int
+    out: str | None
+    """None: `pseudo_data` in the run directory."""
+    shard_images: int | None
+    sources: str
+    """`all`, `last`, or iterations with commas."""
+
+
+def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh: bool, console: Console) -> Result:
+    """Makes the pseudo-data, or what is missing of it, and returns what there is; {} on torchrun's other ranks.
+
+    Raises:
+        UserError: no such run, snapshot or teacher, or a folder with something else in it.
+    """
+    for override in overrides:
+        if not override.startswith(_OWN_KEYS):
+            key, _, value = override.partition("=")
+            raise ConfigError(key, value, "belongs to the run; synthesize takes launch, device and teacher.checkpoint")
+    check(location, "RUN_DIR")
+    directory = RunDirectory(absolute(location))
+    directory.mirror.pull(checkpoints=False, pseudo_data=wanted.out is None)
+    _check_run(directory, location)
+    sources = _chosen(wanted.sources, directory)
+    config = measured_config(directory, [*_PLACE, *overrides])
+    if config.launch.kind != "local":
+        raise ConfigError("launch.kind", config.launch.kind, "synthesize runs on this machine; use --workers")
+    if config.teacher.checkpoint is None:
+        raise ConfigError("teacher.checkpoint", None, f"{location} does not say where its teacher is")
+    if wanted.out is not None and is_uri(wanted.out):
+        raise ConfigError("--out", wanted.out, "expected a folder of this machine")
+    out = Path(wanted.out or directory.path / "pseudo_data").absolute()
+    order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
+    job = Job.synthesize(directory.location, config, order)
+    began = time.monotonic()
+    synthesize(job, console)
+    if is_follower():
+        return {}
+    result = describe(out) | {"run": directory.location, "seconds": round(time.monotonic() - began, 2)}
+    write_atomic(out / "README.md", dataset_card(result))
+    job.push()
+    _print(result, console)
+    return result
+
+
+def describe(folder: Path) -> Result:
+    """What a folder of shards holds: what it was made from, how large it is, and how often each class is there."""
+    data = PseudoData.open(str(folder))
+    files = sorted(folder.glob("train-*.parquet"))
+    labels = np.concatenate([pq.read_table(file, columns=["label"])["label"].to_numpy() for file in files])
+    classes = np.bincount(labels, minlength=data.about["num_classes"]).tolist()
+    size = sum(file.stat().st_size for file in files)
+    status = {"status": "finished", "command": "synthesize", "folder": str(folder)}
+    return status | data.about | {"shards": len(files), "bytes": size, "classes": classes}
+
+
+def _check_run(directory: RunDirectory, location: str) -> None:
+    result = directory.finished()
+    if result is None:
+        raise UserError(f"{location}: no finished run; synthesize takes a folder with a result.json of train")
+    if "seeds" in result:
+        runs = ", ".join(directory.sibling(name).location for name in result["runs"])
+        raise UserError(f"{location} stands for several seeds; choose one of {runs}")
+    if result["command"] != "train":
+        raise UserError(f"{location} is a run of {result['command']}, which has no generator; use one of train")
+
+
+def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
+    """Iterations of the snapshots, in order."""
+    names = (re.fullmatch(r"generator_(\d+)\.safetensors", path.name) for path in directory.snapshots.glob("*"))
+    there = sorted(int(name[1]) for name in names if name)
+    if not there:
+        problem = "has no snapshots of a generator; train keeps them with evaluation.snapshots=5 and held-out images"
+        raise ConfigError("RUN_DIR", directory.location, problem)
+    if which in ("all", "last"):
+        return tuple(there if which == "all" else there[-1:])
+    chosen = {int(text) for text in which.split(",")} if re.fullmatch(r"\d+(,\d+)*", which) else set()
+    if not chosen or not chosen <= set(there):
+        shown = ",".join(map(str, there))
+        raise ConfigError("--sources", which, f"expected all, last, or some of {shown}: iterations of snapshots")
+    return tuple(sorted(chosen))
+
+
+def _print(result: Result, console: Console) -> None:
+    each = result["bytes"] / result["images"]
+    iterations = ", ".join(result["generators"])
+    console.print(
+        f"{result['images']:,} pseudo-images in {result['shards']} shard(s), {result['bytes'] / 1e6:.1f} MB "
+        f"({each:,.0f} bytes each), of the generator after {iterations} iterations",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(f"shards   {result['folder']}", soft_wrap=True, highlight=False)
+    console.print(
+        f"learn    python -m zskt_dist.train --config … pseudo_data={result['folder']} loss.beta=0",
+        soft_wrap=True,
+        highlight=False,
+    )

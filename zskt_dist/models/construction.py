@@ -1,0 +1,79 @@
+"""Making a network from a callable and keyword arguments, with errors that name the wrong ones."""
+
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zskt_dist.errors import did_you_mean
+
+Options = Mapping[str, Any]
+"""Keyword arguments of a network, from its configuration."""
+
+
+class ImageShape(NamedTuple):
+    """[C, H, W] of one image."""
+
+    channels: int
+    height: int
+    width: int
+
+
+class NetworkError(ValueError):
+    """Such a network cannot be had; the message says what would work."""
+
+
+class OptionsError(NetworkError):
+    """The name of a network is fine, and the options given with it are not."""
+
+
+def construct(make: Callable[..., Any], given: Options, options: Options) -> Any:
+    """`make(**given, **options)`.
+
+    Args:
+        given: What name and images say.
+        options: What the user says besides.
+
+    Raises:
+        OptionsError: an option is unknown or given already, or a required one is missing.
+    """
+    twice = [name for name in options if name in given]
+    if twice:
+        raise OptionsError(f"{twice[0]} is {given[twice[0]]!r} already, by the network's name or its images; leave it")
+    try:
+        if signature := signature_of(make):
+            signature.bind(**given, **options)
+        return make(**given, **options)
+    except TypeError as error:
+        wrong = re.search(r"(?:unexpected|multiple values for) keyword argument '(\w+)'", str(error))
+        if (wrong and wrong[1] in options) or "missing a required" in str(error):
+            raise OptionsError(f"{error}{_what_it_takes(make, given, wrong[1] if wrong else '')}") from None
+        raise
+
+
+def told(error: Exception) -> str:
+    """An exception of somebody else's code on one line, with the place where it was raised."""
+    text = " ".join(str(error).split())[:300]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def signature_of(make: Callable[..., Any]) -> inspect.Signature | None:
+    """None where it cannot be told."""
+    try:
+        return inspect.signature(make)
+    except (TypeError, ValueError):
+        return None
+
+
+def _what_it_takes(make: Callable[..., Any], given: Options, wrong: str) -> str:
+    """For messages; nothing where that is not to be seen."""
+    signature = signature_of(make)
+    parameters = list(signature.parameters.values()) if signature else []
+    if not parameters or any(each.kind == each.VAR_KEYWORD for each in parameters):
+        return ""
+    names = [each.name for each in parameters if each.name not in given]
+    return (f"; it takes {', '.join(names)}" if names else "; it takes no options") + did_you_mean(wrong, names)

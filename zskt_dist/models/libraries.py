@@ -1,0 +1,83 @@
+"""Networks of timm and torchvision by name, untrained: nothing is downloaded."""
+
+from typing import Any, cast
+
+from torch import nn
+
+from zskt_dist.errors import did_you_mean
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct
+
+
+def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
+    """`timm.create_model`; networks of a fixed input size are made for the size of the images.
+
+    Raises:
+        NetworkError: timm is not installed or has no such network; OptionsError: it takes no such options.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise NetworkError("needs timm: uv pip install timm") from None
+    if ":" in name or not timm.is_model(name):  # timm would fetch what "hf-hub:…" names
+        raise NetworkError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models(), most=3)}")
+    _refuse(options, "pretrained", "checkpoint_path", "num_classes", "in_chans")
+    given: dict[str, Any] = {"pretrained": False, "in_chans": image_shape.channels, "num_classes": num_classes}
+    if timm.models.get_pretrained_cfg_value(name, "fixed_input_size") and "img_size" not in options:
+        given["img_size"] = (image_shape.height, image_shape.width)
+    return cast(nn.Module, construct(timm.create_model, given | {"model_name": name}, options))
+
+
+def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
+    """`torchvision.models.get_model`; for images of other than three channels with another first convolution.
+
+    Raises:
+        NetworkError: torchvision is not installed or has no such classifier, or its first layer cannot be replaced;
+            OptionsError: it takes no such options.
+    """
+    try:
+        from torchvision import models
+    except ImportError:
+        raise NetworkError("needs torchvision: uv pip install torchvision") from None
+    known = models.list_models(module=models)
+    if name.lower() not in known:
+        raise NetworkError(f"torchvision has no classifier {name!r}{did_you_mean(name.lower(), known, most=3)}")
+    _refuse(options, "weights", "num_classes")
+    given: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if name.lower().startswith("vit_") and "image_size" not in options:
+        if image_shape.height != image_shape.width:
+            raise NetworkError(f"takes square images only, got {image_shape.height}x{image_shape.width}")
+        given["image_size"] = image_shape.height
+    if name.lower().startswith("maxvit_") and "input_size" not in options:
+        given["input_size"] = (image_shape.height, image_shape.width)
+    network = cast(nn.Module, construct(models.get_model, given | {"name": name}, options))
+    if image_shape.channels != 3:
+        _replace_first_convolution(network, image_shape.channels)
+    return network
+
+
+def _refuse(options: Options, *names: str) -> None:
+    """What the data says, and what would fetch or read weights by another way than `checkpoint`."""
+    for name in names:
+        if name in options:
+            raise OptionsError(
+                f"{name} is no option: classes and channels are the data's, weights come from teacher.checkpoint"
+            )
+
+
+def _replace_first_convolution(network: nn.Module, channels: int) -> None:
+    """By one with the same arguments for images of so many channels."""
+    name, first = next(((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
+    if first is None or first.in_channels != 3 or first.groups != 1:
+        raise NetworkError(f"takes images of 3 channels and has no first convolution to replace, got {channels}")
+    assert isinstance(first.padding, tuple | str)
+    new = nn.Conv2d(
+        channels,
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]
+        first.stride,  # type: ignore[arg-type]
+        first.padding,  # type: ignore[arg-type]
+        first.dilation,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+        padding_mode=first.padding_mode,
+    )
+    network.set_submodule(name, new)

@@ -1,0 +1,74 @@
+"""The card of a folder of pseudo-data, as Hugging Face shows it: README.md with YAML front matter."""
+
+from typing import Any
+
+import yaml
+
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+_CARD = """\
+---
+{front}---
+
+# Pseudo-images of {teacher}
+
+{images:,} images of {shape} that generators have drawn, each with the logits of the teacher. They were made by
+zero-shot knowledge transfer ([Micaelli & Storkey, 2019](https://arxiv.org/abs/1905.09768)) with zskt_dist {version}: no
+real image was read. They do not look like what the teacher was trained on, and their classes are what the teacher says.
+
+| column | type | what |
+|---|---|---|
+{image_row}| `pixels` | float16 [{length}] | what a student learns from: {shape}, normalised, not bounded |
+| `teacher_logits` | float32 [{classes}] | the teacher's answer to these pixels |
+| `label` | class | the teacher's predicted class |
+| `source` | int32 | iteration of the generator's snapshot: {sources} |
+| `index` | int64 | number of the image |
+
+Normalised means (pixel - mean) / std of pixels in [0, 1]: mean {mean}, std {std}.
+Teacher: {teacher}, file with SHA-256 `{sha256}`. Seed {seed}.
+
+| class | images |
+|---|---|
+{histogram}
+
+```python
+from datasets import load_dataset
+
+images = load_dataset("parquet", data_files="train-*.parquet", split="train").with_format("numpy")
+pixels = images[0]["pixels"].reshape({dimensions})
+```
+
+```
+python -m zskt_dist.train pseudo_data=FOLDER loss.beta=0 student.arch=…
+```
+"""
+
+
+def dataset_card(result: dict[str, Any]) -> str:
+    """From what `launch.synthesize.describe` tells."""
+    images, dimensions = result["images"], result["image_shape"]
+    front = {
+        "pretty_name": f"Pseudo-images of {result['teacher']['arch']}",
+        "task_categories": ["image-classification"],
+        "tags": ["knowledge-distillation", "zero-shot", "synthetic"],
+        "size_categories": [next((name for size, name in _SIZES if images < size), "n>10M")],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}],
+    }
+    image_row = "| `image` | PNG | for people: brought back to pixels from 0 to 255, clipped and rounded |\n"
+    return _CARD.format(
+        front=yaml.safe_dump(front, sort_keys=False),
+        teacher=result["teacher"]["arch"],
+        sha256=result["teacher"]["sha256"],
+        images=images,
+        shape="x".join(map(str, dimensions)),
+        dimensions=", ".join(map(str, dimensions)),
+        length=dimensions[0] * dimensions[1] * dimensions[2],
+        classes=result["num_classes"],
+        image_row=image_row if dimensions[0] in (1, 3) else "",
+        sources=", ".join(result["generators"]),
+        version=result["version"],
+        mean=result["mean"],
+        std=result["std"],
+        seed=result["seed"],
+        histogram="\n".join(f"| {label} | {count:,} |" for label, count in enumerate(result["classes"])),
+    )
