@@ -52,6 +52,13 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def exit_code(error: UserError | KeyboardInterrupt) -> int:
+    """With which a command ends that raises it."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
+
+
 def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
     """Runs a command; errors meant for people become one line on stderr. Returns the exit code.
 
@@ -63,11 +70,11 @@ def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
         run()
     except Interrupted as error:
         print(f"{error}; {again} continues from there", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_code(error)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
+        return exit_code(error)
+    except KeyboardInterrupt as error:
         print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)
-        return 130
+        return exit_code(error)
     return 0

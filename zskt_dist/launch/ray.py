@@ -24,7 +24,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from zskt_dist.config import Config
-from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
+from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
 from zskt_dist.files import read_json
 from zskt_dist.launch.asking import InThread, stop_file_on_signal
 from zskt_dist.launch.environment import ray_cluster_given
@@ -146,30 +146,42 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
         leave_at_once: Once a worker has told why it left, after saving: a job that is stopped has three seconds, and
             its actors end with this process anyway.
     """
-    asked: float | None = None
+    code = EXIT_INTERRUPTED
     with stop_file_on_signal(directory.stop):
         fit = InThread(trainer.fit, "ray-train")
-        while not fit.ended(within=0.2):
-            if leave_at_once and (read_json(directory.failure) or {}).get("interrupted"):
-                atexit.register(_end_process)
-                break
-            if asked is None and directory.stop.exists():
-                asked = time.monotonic()
-                # In a store it reaches rank 0 on another machine.
-                directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
-            if asked is not None and time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
-                directory.raise_told()
-                raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
+        try:
+            _wait(fit, directory, leave_at_once=leave_at_once)
+        except (UserError, KeyboardInterrupt) as error:
+            code = exit_code(error)
+            raise
+        finally:
+            if leave_at_once and not fit.ended(within=0):
+                atexit.register(_end_process, code)
     directory.raise_told()
     if fit.failure:
         raise UserError(f"Ray Train gave up: {_last_line(fit.failure)}") from fit.failure
 
 
-def _end_process() -> None:
-    """As an interrupted run ends; Ray, which still works in its thread, crashes an interpreter that is taken apart."""
+def _wait(fit: InThread, directory: RunDirectory, *, leave_at_once: bool) -> None:
+    """Until it has ended or need not be waited for; raises Interrupted where nobody is there to hear a stop request."""
+    asked: float | None = None
+    while not fit.ended(within=0.2):
+        if leave_at_once and (read_json(directory.failure) or {}).get("interrupted"):
+            return
+        if asked is None and directory.stop.exists():
+            asked = time.monotonic()
+            # In a store it reaches rank 0 on another machine.
+            directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
+        if asked is not None and time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
+            directory.raise_told()
+            raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
+
+
+def _end_process(code: int) -> None:
+    """At once: Ray, which still works in its thread, crashes an interpreter that is taken apart."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(code)
 
 
 def _nobody_works_in(directory: RunDirectory) -> bool:
