@@ -1,10 +1,12 @@
 """What messages for people have in common."""
 
+import errno
+import os
 import pickle
 
 import pytest
 
-from zskt_dist.errors import ConfigError, Interrupted, UserError, did_you_mean
+from zskt_dist.errors import ConfigError, Interrupted, UserError, did_you_mean, guarded
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,20 @@ def test_several_words_the_nearest_first() -> None:
 def test_they_travel_between_processes(error: UserError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def _fail(number: int) -> None:
+    raise OSError(number, os.strerror(number), "runs/a/history.parquet")
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: _fail(errno.ENOSPC)) == 2
+    assert capsys.readouterr().err == (
+        "error: runs/a/history.parquet cannot be written: No space left on device; make room, and the same command "
+        "continues from what is saved\n"
+    )
+
+
+def test_another_failure_of_the_system_stays_a_traceback() -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        guarded(lambda: _fail(errno.EIO))

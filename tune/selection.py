@@ -17,14 +17,12 @@ from zskt_dist.algorithms.scores import agreement_sums
 from zskt_dist.config import Config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runtime.image_sources import drawn, generated, normalised_together
 from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.networks import load_trained, new_generator
 from zskt_dist.runtime.storage import is_file
 from zskt_dist.runtime.weights import parse_weights
 from zskt_dist.streams import Purpose, normal, stream
-
-_BATCH = 128
-"""Images a generator makes together: its batch norm sees as many as in training."""
 
 
 @torch.no_grad()
@@ -58,9 +56,9 @@ def pooled_agreement(runs: Sequence[RunDirectory], images: int, seed: int = 0) -
 
 
 def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed: int) -> Iterator[Tensor]:
-    """Batches [B, C, H, W] in normalised input units: one for each generator snapshot, and one of noise."""
+    """Images [B, C, H, W] in normalised input units: of each generator snapshot, and last of noise."""
     files = [(run, path) for run in runs for path in sorted(run.snapshots.glob("*.safetensors"))]
-    count = min(max(images // (len(files) + 1), 8), _BATCH)
+    count = max(images // (len(files) + 1), 8)
     for number, (run, path) in enumerate(files, start=1):
         yield _images(runs[run], path, shape, stream(seed, Purpose.HELD_OUT, 0, number), count)
     yield torch.from_numpy(normal(stream(seed, Purpose.HELD_OUT, 0, 0, 1), count, *shape))
@@ -69,4 +67,5 @@ def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed
 def _images(config: Config, path: Path, shape: ImageShape, rng: np.random.Generator, count: int) -> Tensor:
     generator = new_generator(config, shape)
     generator.load_state_dict(parse_weights(path.read_bytes()))
-    return generator(torch.from_numpy(normal(rng, _BATCH, config.generator.z_dim)))[:count]
+    source = generated(generator, 0, config.generator.z_dim, torch.device("cpu"))
+    return torch.cat(list(drawn(source, rng, count, normalised_together(config))))

@@ -1,6 +1,7 @@
 """Errors meant for the person who started the command: one clear line, exit code 2, no traceback."""
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
@@ -52,6 +53,17 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or what this user may take of it, is at its end."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_space(error: OSError) -> str:
+    """Words for an error that `is_full`."""
+    where = error.filename or "a file"
+    return f"{where} cannot be written: {error.strerror}; make room, and the same command continues from what is saved"
+
+
 def exit_code(error: UserError | KeyboardInterrupt) -> int:
     """With which a command ends that raises it."""
     if isinstance(error, KeyboardInterrupt):
@@ -74,6 +86,11 @@ def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"error: {no_space(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
         print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)
         return exit_code(error)

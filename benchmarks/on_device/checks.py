@@ -21,7 +21,7 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config, load_config
 from zskt_dist.data import ImageDataset, Split
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.networks import new_network
+from zskt_dist.runtime.networks import new_network, seed_layers
 from zskt_dist.runtime.supervised import from_scratch
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
@@ -72,6 +72,9 @@ def run(session: Session) -> None:
     check("cuda_graphs activation_checkpointing float64", partial(_recorded, session, again))
     check("cuda_graphs frozen_statistics float64", partial(_recorded, session, _KEEP))
     check("cuda_graphs resumed float64", partial(_resumed, session))
+    check("cuda_graphs dropout float64", partial(_recorded, session, f"student.arch={_NETWORKS}:Dropping"))
+    check("cuda_graphs refused float64", partial(_refused, session))
+    check("all five_dimensions float64", partial(_equal, device, FAST, f"student.arch={_NETWORKS}:Deep"))
     check("all micro_batch float64", partial(_equal, device, FAST, "engine.micro_batch=3"))
     for name, picks in EAGER.items():
         check(f"{name} float32", partial(_near, device, picks, FLOAT32))
@@ -83,6 +86,7 @@ def run(session: Session) -> None:
 
 
 _KEEP = "transfer.generator_step_statistics=keep"
+_NETWORKS = "benchmarks.on_device.networks"
 
 
 @contextmanager
@@ -108,6 +112,7 @@ def _iterate(task: ZeroShotTask, start: int, end: int) -> State:
     """Metrics of the last iteration."""
     metrics: Metrics = {}
     for iteration in range(start, end):
+        seed_layers(task._config.seed, task._world, iteration)
         metrics = task._step(Doubles(task.noise(iteration)))
     return {f"last {name}": value.clone() for name, value in metrics.items()}
 
@@ -159,6 +164,17 @@ def _recorded(session: Session, *overrides: str) -> Entry:
     _need_cuda(session)
     recorded = _trained(session.device, replace(FAST, cuda_graphs=True), RECORDED_ITERATIONS, *overrides)
     return _compared(recorded, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *overrides), RECORDED)
+
+
+def _refused(session: Session) -> Entry:
+    """A student that cannot be recorded: after the attempt it draws and learns as if there had been none."""
+    _need_cuda(session)
+    waits = (f"student.arch={_NETWORKS}:Dropping", "student.options.waits=true")
+    with _arithmetic(torch.float64):
+        task = _task(session.device, replace(FAST, cuda_graphs=True), *waits)
+        state = _iterate(task, 0, RECORDED_ITERATIONS) | _state(task)
+        assert "cuda graphs" not in task.speed, "it was recorded"
+    return _compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *waits), RECORDED)
 
 
 def _resumed(session: Session) -> Entry:

@@ -64,6 +64,14 @@ def test_all_stages(tmp_path: Path) -> None:
     assert stages["memory"][f"{PAIR}, 16 px, plain"]["peak_bytes"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_every_fast_path_on_the_device(tmp_path: Path) -> None:
+    assert accelerator.main(["check", "--toy", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 0
+    checks = _stages(tmp_path / "out")["check"]
+    assert {name: entry for name, entry in checks.items() if entry["status"] != "done"} == {}
+
+
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)

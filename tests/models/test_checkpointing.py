@@ -10,7 +10,15 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.support.saved import saved_bytes
-from zskt_dist.models import Beliefs, Generator, ImageShape, TappedNetwork, build_network, checkpoint_activations
+from zskt_dist.models import (
+    Beliefs,
+    Generator,
+    ImageShape,
+    TappedNetwork,
+    build_network,
+    checkpoint_activations,
+    keep_activations,
+)
 from zskt_dist.models.checkpointing import blocks
 
 SHAPE = ImageShape(3, 16, 16)
@@ -201,3 +209,16 @@ def test_blocks(network: Callable[[], nn.Module], names: list[str]) -> None:
     built = network()
     found = [next(name for name, module in built.named_modules() if module is block) for block in blocks(built)]
     assert found == names
+
+
+def test_a_block_with_a_forward_of_its_own_keeps_it() -> None:
+    network = build_network("wrn-10-1", SHAPE, 5).eval()
+    block = next(blocks(network))
+    plain, mine = network(_images(0)), type(block).forward
+    block.forward = lambda x: 2 * mine(block, x)
+    doubled, own = network(_images(0)), block.forward
+    assert not torch.allclose(plain, doubled)
+    checkpoint_activations(network)
+    assert torch.equal(network(_images(0)), doubled)
+    keep_activations(network)
+    assert block.forward is own

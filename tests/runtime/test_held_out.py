@@ -17,14 +17,17 @@ from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.estimates import brief, estimate
 from zskt_dist.runtime.held_out import HeldOut, generator_drift, snapshot_moments, snapshot_path
+from zskt_dist.runtime.image_sources import batches, generated, normalised_together
 from zskt_dist.runtime.job import Job
+from zskt_dist.runtime.networks import new_network
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
+from zskt_dist.runtime.zero_shot import ZeroShotTask
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.local import read_history
 
 ALONE = World(torch.device("cpu"))
-SHAPE = ImageShape(1, 4, 4)
+SHAPE, SHAPE8 = ImageShape(1, 4, 4), ImageShape(1, 8, 8)
 
 
 def _config(*overrides: str) -> Config:
@@ -72,6 +75,32 @@ def test_scores_are_the_agreement_and_divergence_counted_image_by_image() -> Non
     assert scores["label_free_score"] == pytest.approx(np.mean(agreements))
     assert scores["held_out_kl"] == pytest.approx(np.mean(divergences), rel=1e-5)
     assert 0 < scores["label_free_score"] < 1, "else this test would show little"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "largest"),
+    [(128, "null", 128), (128, 100, 64), (255, "null", 255), (10, 4, 4), (12, 5, 4), (3, 8, 3)],
+)
+def test_as_many_are_normalised_together_as_in_training(
+    batch_size: int, micro_batch: int | str, largest: int, tmp_path: Path
+) -> None:
+    config = _config(f"batch_size={batch_size}", f"engine.micro_batch={micro_batch}")
+    assert normalised_together(config) == largest
+    teacher, student = (new_network(config, role, SHAPE8, 3) for role in ("teacher", "student"))
+    task = ZeroShotTask(config, teacher.eval().requires_grad_(False), student, SHAPE8, ALONE)
+    assert max(map(len, task.transfer.micro_batches(torch.zeros(batch_size, 5)))) == largest
+
+
+def test_a_last_image_is_not_normalised_by_itself() -> None:
+    """Seven images of a generator with batch norm, three together: the seventh is the first of a whole batch."""
+    generator = TinyGenerator(norm=True).train()
+    source = generated(generator, 1, 5, ALONE.device)
+    config = _config("evaluation.held_out_images=7", "batch_size=3")
+    rng = stream(config.seed, Purpose.HELD_OUT, 4)
+    z = [torch.from_numpy(normal(rng, 3, 5)) for _ in range(3)]
+    images = list(batches(source, 4, config))
+    assert [len(x) for x in images] == [3, 3, 1]
+    torch.testing.assert_close(torch.cat(images), torch.cat([generator(each) for each in z])[:7])
 
 
 def test_a_copy_of_the_teacher_agrees_everywhere() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.support.configs import tiny_config
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import TappedNetwork
 from zskt_dist.speed import PLAIN, Picks, fastest_convolutions, pick
-from zskt_dist.speed.picks import compile_in_place
+from zskt_dist.speed.picks import compile_in_place, to_channels_last
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -97,3 +98,14 @@ def test_convolutions_are_tried_on_cuda_unless_determinism_is_asked_for(
     monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: deterministic)
     fastest_convolutions(device)
     assert torch.backends.cudnn.benchmark is tried
+
+
+def test_weights_of_five_dimensions_stay_as_they_are() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv3d(1, 2, 3))
+    network.register_buffer("map", torch.zeros(1, 3, 4, 5))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    to_channels_last(network)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.map.is_contiguous(memory_format=torch.channels_last)
+    assert network[1].weight.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

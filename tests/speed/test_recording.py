@@ -4,12 +4,14 @@ A graph reads and writes where it was recorded to, so a stand-in for it holds ev
 """
 
 import gc
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from zskt_dist.runtime.supervised import SupervisedTask, from_scratch
 from zskt_dist.runtime.world import World
 from zskt_dist.runtime.zero_shot import ZeroShotTask
 from zskt_dist.speed import PLAIN, Picks, cuda_graphs
+from zskt_dist.streams import Purpose, stream
 
 CPU, RECORDED = torch.device("cpu"), replace(PLAIN, cuda_graphs=True)
 SHAPE, ITERATIONS = ImageShape(1, 8, 8), 6
@@ -124,6 +127,55 @@ def test_a_recorded_training_sees_every_batch(tmp_path: Path, monkeypatch: pytes
     step = plain.training._training.step
     assert _metrics(recorded.step) == _metrics(lambda i: step(*plain.batches(i)))
     assert [graph.replays for graph in graphs] == [ITERATIONS - 3]
+
+
+@pytest.mark.parametrize("kind", ["transfer", "training"])
+def test_layers_of_a_recorded_step_draw_from_the_seed_of_its_iteration(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph reads the device's seed when it is replayed."""
+    seeds: list[int] = []
+    forward = WideResNet.forward
+
+    def note(network: WideResNet, x: Tensor) -> Tensor:
+        seeds.append(torch.initial_seed())
+        return forward(network, x)
+
+    monkeypatch.setattr(WideResNet, "forward", note)
+    task = _transfer(tmp_path, RECORDED) if kind == "transfer" else _training(tmp_path, monkeypatch, recorded=True)
+    graphs = _recording(monkeypatch, dict)
+    seeds.clear()
+    expected: list[int] = []
+    for iteration in range(ITERATIONS):
+        before = len(seeds)
+        task.step(iteration)
+        seed = int(stream(0, Purpose.LAYERS, iteration, 0).integers(2**63))
+        expected += [seed] * (len(seeds) - before)
+    assert graphs[0].replays == ITERATIONS - 3
+    assert seeds == expected
+    assert len(set(seeds)) == ITERATIONS
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: np.random.rand(), lambda: torch.rand(1).item()])
+def test_what_draws_on_the_host_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, draw: Callable[[], float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A layer that is skipped at random would be skipped in every replay, or in none."""
+    monkeypatch.setattr("torch.cuda.CUDAGraph", MagicMock())
+    monkeypatch.setattr("torch.cuda.graph", lambda graph, stream: nullcontext())
+    drawn: list[float] = []
+
+    def learn() -> Metrics:
+        drawn.append(draw())
+        return {}
+
+    recorded = cuda_graphs._Recorded(learn, required=False, warm_up=1)
+    for _ in range(4):
+        recorded()
+    assert not recorded.works
+    assert len(drawn) == 5, "the recording computes nothing, so its iteration is done once more"
+    assert len(set(drawn)) == 5
+    assert "(it draws random numbers on the host)" in caplog.text
 
 
 @pytest.mark.parametrize(("recorded", "speed"), [(True, "cuda graphs"), (False, "plain")])

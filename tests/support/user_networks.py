@@ -1,5 +1,6 @@
 """Networks as users write them: `tests.support.user_networks:NAME`."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -117,3 +118,18 @@ def needs_depth(depth: int) -> nn.Module:
 
 
 NUMBER = 3
+
+
+class Skipping(nn.Module):
+    """Skips its inner layer at random, as stochastic depth does."""
+
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], width: int = 4) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Linear(math.prod(image_shape), width), nn.Linear(width, width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.flatten(1))
+        if not self.training or torch.rand(1).item() < 0.5:
+            x = self.inner(x.relu())
+        return self.head(x)

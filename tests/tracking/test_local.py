@@ -158,3 +158,9 @@ def test_progress_of_other_ranks_is_not_written(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     ProgressFile(None).tick("student", 9, 9)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bar_that_cannot_be_drawn_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ProgressFile(tmp_path / "file" / "progress.json").tick("student", 1, 2)
+    assert not (tmp_path / "file").stat().st_size

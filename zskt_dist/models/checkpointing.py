@@ -1,6 +1,6 @@
 """Activation checkpointing: what a block computes is not kept for the backward pass but computed there once more."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -20,14 +20,17 @@ def checkpoint_activations(network: nn.Module) -> None:
     """
     for block in list(blocks(network)) or [network]:
         if not isinstance(block.forward, _Recomputed):
-            block.forward = _Recomputed(block)
+            block.forward = _Recomputed(block, vars(block).get("forward"))
 
 
 def keep_activations(network: nn.Module) -> None:
     """Undoes `checkpoint_activations`."""
     for module in network.modules():
-        if isinstance(module.forward, _Recomputed):
+        recomputed = module.forward
+        if isinstance(recomputed, _Recomputed):
             del module.forward
+            if recomputed.own is not None:
+                module.forward = recomputed.own
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
@@ -51,23 +54,26 @@ def _layers(module: nn.Module) -> int:
 
 
 class _Recomputed:
-    """In place of a block's `forward`. It is an object, not a closure, so that copies of a network call their own."""
+    """In place of a block's `forward`. It is an object, not a closure, so that copies of a network call their own.
 
-    def __init__(self, block: nn.Module) -> None:
-        self.block = block
+    Args:
+        own: A `forward` that somebody has given to this block alone.
+    """
+
+    def __init__(self, block: nn.Module, own: Callable[..., Any] | None = None) -> None:
+        self.block, self.own = block, own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forward = type(self.block).forward
+        forward = self.own or partial(type(self.block).forward, self.block)
         if not torch.is_grad_enabled():
-            return forward(self.block, *args, **kwargs)
+            return forward(*args, **kwargs)
         if (
             torch.compiler.is_compiling()
         ):  # a compiler takes no context, and does not need to be told: nothing moves twice
-            return checkpoint(forward, self.block, *args, use_reentrant=False, **kwargs)
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         recorded = _is_recorded(args)
         return checkpoint(
             forward,
-            self.block,
             *args,
             use_reentrant=False,
             preserve_rng_state=self.block.training and not recorded,  # in eval mode nothing is drawn

@@ -1,5 +1,6 @@
 """Images that no data set holds: a generator's and noise, the same whenever they are asked for."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -65,20 +66,32 @@ def uniform_noise(shape: ImageShape, standardise: Callable[[Tensor], Tensor], de
 
 
 def batches(source: ImageSource, number: int, config: Config) -> Iterator[Tensor]:
-    """`evaluation.held_out_images` images in batches as in training, [B, C, H, W].
-
-    B is that of the whole batch or of a micro-batch, on any number of workers.
+    """`evaluation.held_out_images` images of a source, as `drawn`.
 
     Args:
         number: Of the source: each has a stream of its own.
     """
     rng = stream(config.seed, Purpose.HELD_OUT, number)
-    left = config.evaluation.held_out_images
-    most = min(config.batch_size, config.engine.micro_batch or config.batch_size)
-    while left > 0:
-        count = min(left, most)
-        yield source.draw(rng, count)
-        left -= count
+    return drawn(source, rng, config.evaluation.held_out_images, normalised_together(config))
+
+
+def drawn(source: ImageSource, rng: np.random.Generator, images: int, together: int) -> Iterator[Tensor]:
+    """So many images in batches [B, C, H, W], B at most `together`.
+
+    The source always draws whole batches, for a generator normalises over them; what is too much is cut off.
+    """
+    for start in range(0, images, together):
+        yield source.draw(rng, together)[: images - start]
+
+
+def normalised_together(config: Config) -> int:
+    """Images over which a generator's batch norm takes its statistics: a batch, or a micro-batch of one, rounded up.
+
+    With one worker training does so too. Of several, each has its part of the batch, unless batch norm is synchronised;
+    here images are the same for any number of workers.
+    """
+    parts = math.ceil(config.batch_size / (config.engine.micro_batch or config.batch_size))
+    return math.ceil(config.batch_size / parts)
 
 
 def answers(world: World, x: Tensor, *networks: nn.Module) -> list[Tensor]:

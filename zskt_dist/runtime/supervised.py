@@ -1,6 +1,6 @@
 """Training on real images, put together: from scratch, KD + AT, and finetuning a zero-shot student."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,7 @@ def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World)
     batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
     phase = "teacher" if role == "teacher" else "scratch"
     training = _steps(SupervisedTraining(engine), config, world)
-    layers = _layers(config, seed, world)
+    layers = partial(seed_layers, seed, world)
     return SupervisedTask(phase, engine, training, batches, config.supervised_iterations, subset, seed_layers=layers)
 
 
@@ -127,7 +127,7 @@ def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, worl
     )
     subset = _subset(config, dataset)
     batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
-    layers = _layers(config, config.seed, world)
+    layers = partial(seed_layers, config.seed, world)
     return SupervisedTask(
         "distill", engine, training, batches, config.supervised_iterations, subset, attention, seed_layers=layers
     )
@@ -153,20 +153,22 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     subset = _subset(config, dataset)
     batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
     training = _steps(SupervisedTraining(engine), config, world)
-    layers = _layers(config, config.seed, world)
+    layers = partial(seed_layers, config.seed, world)
     return SupervisedTask("finetune", engine, training, batches, settings.iterations, subset, seed_layers=layers)
 
 
 def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engine:
     recipe = config.supervised
     recorded = records(config, world.device, world.size)
-    sgd = partial(
-        torch.optim.SGD,
-        lr=rate_on(world.device, recipe.learning_rate) if recorded else recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    rate = rate_on(world.device, recipe.learning_rate) if recorded else recipe.learning_rate
+
+    def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
+        optimizer = torch.optim.SGD(
+            parameters, lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+        optimizer.register_step_pre_hook(_begin_momentum)
+        return optimizer
+
     schedule = partial(
         step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
     )
@@ -174,16 +176,19 @@ def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engi
     return new_engine(config, world, network, sgd, schedule, batch_size=size, find_unused_parameters=unused)
 
 
+def _begin_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Zeros where a parameter gets its first gradient, which may be late; fused SGD begins all at once."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
     """`training`, on CUDA recorded."""
     if not records(config, world.device, world.size):
         return training
     return RecordedTraining(training, required=config.speed.cuda_graphs is True)
-
-
-def _layers(config: Config, seed: int, world: World) -> Callable[[int], None]:
-    """Seeds what layers draw; recorded steps hold what theirs do."""
-    return (lambda iteration: None) if records(config, world.device, world.size) else partial(seed_layers, seed, world)
 
 
 def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:

@@ -30,6 +30,7 @@ from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.held_out import snapshot_path
+from zskt_dist.runtime.image_sources import normalised_together
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.mirror import local_file
 from zskt_dist.runtime.networks import new_generator, read_network
@@ -57,8 +58,7 @@ class Synthesis:
         assert job.synthesis
         self.order, self.config, self.world, self.stop = job.synthesis, job.config, world, stop
         self.directory, self.folder = RunDirectory(job.directory), Path(job.synthesis.folder)
-        # What was normalised together in training.
-        self.batch_size = min(self.config.batch_size, self.config.engine.micro_batch or self.config.batch_size)
+        self.batch_size = normalised_together(self.config)
         self.about: About = world.from_main(self._about)  # rank 0 alone sees the run's files
         shape, classes = ImageShape(*self.about["image_shape"]), self.about["num_classes"]
         checkpoint = str(self.config.teacher.checkpoint)

@@ -22,6 +22,7 @@ from zskt_dist.runtime.engines import placed_teacher
 from zskt_dist.runtime.estimates import Answer, brief, estimate
 from zskt_dist.runtime.evaluate import RunEvaluation
 from zskt_dist.runtime.evaluation import Evaluator, images_at_a_time
+from zskt_dist.runtime.exhaustion import exhaustion_told
 from zskt_dist.runtime.image_sources import normal_noise, uniform_noise
 from zskt_dist.runtime.inputs import Inputs, open_inputs
 from zskt_dist.runtime.job import Job
@@ -89,7 +90,7 @@ class Worker:
             fastest_convolutions(self.world.device)
         if self.job.command not in ("evaluate", "synthesize"):  # which share out images, or shards, one by one
             _check_batches(self.job.config, self.world)
-        with self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
+        with exhaustion_told(), self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             if self.job.command == "evaluate":
                 RunEvaluation(self.job, self._images, self.world, self.stop).run()
             elif self.job.command == "synthesize":
@@ -255,13 +256,13 @@ class Worker:
 
     def _estimates(self, task: Task, student: nn.Module, teacher: nn.Module | None) -> Answer | None:
         """What `estimates.json` tells of a student that has learnt without real images; None without a teacher."""
+        if teacher is None or not isinstance(task, ZeroShotTask | PseudoDataTask):
+            return None
         shape, device = self.inputs.image_shape, self.world.device
         pixels = uniform_noise(shape, self.inputs.standardise(device), device)
         if isinstance(task, ZeroShotTask):
             return task.estimate(student, task.iterations, pixels)
-        if isinstance(task, PseudoDataTask) and teacher is not None:
-            return estimate(self.job.config, student, teacher, [normal_noise(shape, device), pixels], self.world)
-        return None
+        return estimate(self.job.config, student, teacher, [normal_noise(shape, device), pixels], self.world)
 
     def _export(self, directory: RunDirectory, role: str, network: nn.Module) -> str:
         """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""

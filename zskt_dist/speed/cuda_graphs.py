@@ -2,10 +2,12 @@
 
 import gc
 import logging
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,9 +119,14 @@ class _Recorded:
 
     def _try_to_record(self) -> torch.cuda.CUDAGraph | None:
         """None where something waits for the device or is otherwise not for recording, as networks of users may be."""
+        before = _drawn_on_the_host()
         try:
-            return self._record()
+            graph = self._record()
+            if _drawn_on_the_host() != before:  # such as which layers to skip, in Python: replays would skip the same
+                raise RuntimeError("it draws random numbers on the host")
+            return graph
         except RuntimeError as error:
+            _forget_recording()
             # Where an operation is refused the end of the recording fails too, and says less.
             reason = str(error.__context__ or error).partition("\n")[0]
         problem = f"cannot record an iteration as a CUDA graph ({reason})"
@@ -136,6 +143,18 @@ class _Recorded:
         with _no_collection(), torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
             self._metrics = self._learn()
         return graph
+
+
+def _drawn_on_the_host() -> tuple[object, ...]:
+    """Changes when Python, NumPy or torch draws a random number that is not the device's."""
+    return str(np.random.get_state()), random.getstate(), torch.get_rng_state().tolist()
+
+
+def _forget_recording() -> None:
+    """For the device's generator a recording that was broken off goes on, and nobody else may draw from it."""
+    if torch.cuda.is_available():
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextmanager

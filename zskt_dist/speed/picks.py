@@ -43,7 +43,7 @@ class Picks:
             network.autocast = self.autocast
             # On CPU the layout follows that of the images, and weights of another are no faster.
             if self.channels_last and device_of(network).type == "cuda":
-                network.to(memory_format=torch.channels_last)
+                to_channels_last(network)
             if self.compile:
                 compile_in_place(network)
 
@@ -98,6 +98,13 @@ def fastest_convolutions(device: torch.device) -> None:
     asked = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
     if device.type == "cuda" and not asked:
         torch.backends.cudnn.benchmark = True
+
+
+def to_channels_last(network: nn.Module) -> None:
+    """Of weights and buffers [., C, H, W]; `Module.to` would try it with five dimensions, too, and fail."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def compile_in_place(network: nn.Module) -> None:

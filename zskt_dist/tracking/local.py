@@ -2,6 +2,7 @@
 
 import io
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from zskt_dist.files import write_atomic, write_json
@@ -74,7 +75,8 @@ class ProgressFile:
         self._next = now + self.SECONDS
         state = {"phase": phase, "iteration": iteration, "iterations": iterations}
         state |= {"metrics": self._metrics, "evaluated": self._evaluated}
-        write_json(self._path, state, durable=False)
+        with suppress(OSError):  # a bar that stands still is no reason to stop training
+            write_json(self._path, state, durable=False)
 
     def show(self, row: Row) -> None:
         """Metrics to be shown from now on."""
