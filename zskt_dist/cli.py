@@ -64,8 +64,11 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     directory.mirror.pull(checkpoints=False)
     if config.name is not None and not options.fresh:  # other names are made of the settings
         directory.check(command, config)
+    if not options.fresh:
+        directory.check_files(config)
     result = None if options.fresh else directory.finished()
     if result and not is_follower():
+        console.print("Finished earlier; --fresh starts over")
         if directory.record_is_partial():
             from zskt_dist.launch.record import repair_record
 

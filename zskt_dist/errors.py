@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -69,6 +70,11 @@ def exit_code(error: UserError | KeyboardInterrupt) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
+
+
+def say_stopping() -> None:
+    """For signal handlers, which may have interrupted another write to stderr."""
+    os.write(2, b"stopping: what is under way is saved first; Ctrl-C again leaves at once\n")
 
 
 def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:

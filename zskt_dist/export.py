@@ -1,6 +1,7 @@
 """Export the network of a finished run as files to deploy, each checked against PyTorch, with a model card."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,11 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
+    import torch
     from rich.console import Console
 
     from zskt_dist.files import write_json
     from zskt_dist.launch.export import export_run
 
+    if "OMP_NUM_THREADS" not in os.environ:  # of one thread latencies compare, and other processes disturb them least
+        torch.set_num_threads(1)
     record = export_run(
         options.run_dir,
         options.to,

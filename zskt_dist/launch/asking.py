@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from zskt_dist.errors import say_stopping
+
 
 class InThread:
     """A call that goes on in a thread of its own, so that the main one hears signals meanwhile.
@@ -47,6 +49,8 @@ def stop_file_on_signal(stop: Path) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.exists() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not stop.exists():
+            say_stopping()
         stop.touch()
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -27,9 +27,12 @@ def worker_device(config: Config, local_rank: int) -> torch.device:
 
 
 def threads_per_worker(config: Config) -> int:
-    """CPU threads of a local worker: as configured, else the cores this process may use, shared evenly."""
+    """CPU threads of a local worker: as configured, else OMP_NUM_THREADS, else the usable cores, shared evenly."""
     if config.launch.cpus_per_worker:
         return config.launch.cpus_per_worker
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0 and "LOCAL_WORLD_SIZE" not in os.environ:  # torchrun sets it for all, to 1
+        return int(asked)
     return max(1, usable_cores() // local_workers(config))
 
 

@@ -75,7 +75,7 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
             mark_partial(directory)
         try:
             with watching(directory.progress, console):
-                _launch(job)
+                _launch(job, console)
         finally:
             directory.clear_requests()
         directory.mirror.pull(checkpoints=False)  # the workers may have been on other machines
@@ -98,7 +98,7 @@ def synthesize(job: Job, console: Console) -> None:
         directory.clear_requests()
         try:
             with watching(directory.progress, console):
-                _launch(job)
+                _launch(job, console)
         finally:
             directory.clear_requests()
 
@@ -124,7 +124,7 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
     status = "FAILED"
     try:
         with watching(directory.progress, console):
-            _launch(job)
+            _launch(job, console)
         status = "FINISHED"
     except Interrupted:
         status = "KILLED"
@@ -138,8 +138,9 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
         directory.mirror.attempt(directory.mirror.push)
 
 
-def _launch(job: Job) -> None:
+def _launch(job: Job, console: Console) -> None:
     if job.config.launch.kind == "ray":
+        console.print(f"Starting Ray and up to {job.config.launch.most_workers} worker(s); this takes half a minute")
         from zskt_dist.launch import ray
 
         ray.launch(job)

@@ -1,9 +1,13 @@
 """What the environment says of who started this process; read before anything heavy is imported."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
+RAY_PORT = 6379
+_CONNECT_SECONDS = 3.0
 RAY_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # written by `ray start`, read by `ray.init()`
 
 
@@ -24,6 +28,25 @@ def is_follower() -> bool:
 def ray_cluster_given() -> bool:
     """Whether Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` began on this machine."""
     return "RAY_ADDRESS" in os.environ or RAY_CURRENT_CLUSTER.exists()
+
+
+def named_ray_cluster() -> tuple[str, bool] | None:
+    """Address of the cluster that Ray would join, and whether RAY_ADDRESS names it; else `ray start` has left it."""
+    address = os.environ.get("RAY_ADDRESS")
+    by_user = address is not None
+    if address is None and RAY_CURRENT_CLUSTER.exists():
+        address = RAY_CURRENT_CLUSTER.read_text().strip()
+    return None if address in (None, "", "auto", "local") else (str(address), by_user)
+
+
+def refused(address: str, port: int) -> str | None:
+    """Why nobody answers at HOST:PORT, with or without a scheme before it; None where somebody does."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        socket.create_connection((parts.hostname or "", parts.port or port), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def git_commit() -> str | None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, git_commit
+from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, git_commit, named_ray_cluster, refused
 
 if TYPE_CHECKING:
     from zskt_dist.config import Config
@@ -28,7 +27,6 @@ FURTHER = (
 )
 GIB = 2**30
 _LITTLE = 2 * GIB
-_CONNECT_SECONDS = 3.0
 
 
 class Answer(NamedTuple):
@@ -224,15 +222,17 @@ def _ray(wanted: Wanted) -> Answer:
         text, asked = "not installed; launch.kind=local needs none", wanted.launcher == "ray"
         return Answer("problem" if asked else "ok", text, "uv pip install 'ray[default,train,tune]'" if asked else None)
     _import("ray")
-    address, given = os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS"
-    if address is None and RAY_CURRENT_CLUSTER.exists():
-        address, given = RAY_CURRENT_CLUSTER.read_text().strip(), "`ray start`"
-    if address in (None, "", "auto", "local"):
+    named = named_ray_cluster()
+    if named is None:
         return Answer("ok", f"{number}; no cluster is named, launch.kind=ray starts one here")
-    if (error := _refused(address, 6379)) is not None:
-        advice = "start that cluster or correct the address; without one launch.kind=ray starts its own"
-        advice += " (unset RAY_ADDRESS)" if given == "RAY_ADDRESS" else f" (ray stop; rm {RAY_CURRENT_CLUSTER})"
-        return Answer("problem", f"{number}; the cluster of {given}, {address}, does not answer: {error}", advice)
+    address, by_user = named
+    given = "RAY_ADDRESS" if by_user else "`ray start`"
+    if (error := refused(address, RAY_PORT)) is not None:
+        text = f"{number}; the cluster of {given}, {address}, does not answer: {error}"
+        if by_user:
+            advice = "start that cluster or correct the address; with RAY_ADDRESS unset launch.kind=ray starts one here"
+            return Answer("problem", text, advice)
+        return Answer("warning", text, f"launch.kind=ray starts another one here; rm {RAY_CURRENT_CLUSTER}")
     return Answer("ok", f"{number}; the cluster of {given} answers at {address}")
 
 
@@ -252,7 +252,7 @@ def _mlflow(wanted: Wanted) -> Answer:
             return Answer("problem", f"{number}; {path} cannot be written", "name another store with tracking.uri=…")
         return Answer("ok", f"{number}; {uri} {'can be written' if path.is_dir() else 'will be made by the first run'}")
     advice = "start the server or correct tracking.uri; runs go on without it, and zskt_dist.replay uploads them later"
-    if uri.startswith(("http://", "https://")) and (error := _refused(uri, 443 if uri.startswith("https") else 80)):
+    if uri.startswith(("http://", "https://")) and (error := refused(uri, 443 if uri.startswith("https") else 80)):
         return Answer("problem", f"{number}; {uri} does not answer: {error}", advice)
     try:
         check_reachable(uri)
@@ -330,16 +330,6 @@ def _import(package: str) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise RuntimeError(f"import {package} fails: {last}")
-
-
-def _refused(address: str, port: int) -> str | None:
-    """Why nobody answers at HOST:PORT, with or without a scheme before it; None where somebody does."""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        socket.create_connection((parts.hostname or "", parts.port or port), timeout=_CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        return brief(error)
-    return None
 
 
 def _existing(path: Path) -> Path:

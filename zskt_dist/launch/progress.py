@@ -41,7 +41,7 @@ def new_bar(console: Console) -> Progress:
     """Shows nothing in a log. Its tasks have a field `note`, the text at the end of the line."""
     return Progress(
         TextColumn("{task.description:8}"),
-        BarColumn(),
+        BarColumn(bar_width=12),  # leaves room for the note in 80 columns
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -27,7 +27,7 @@ from zskt_dist.config import Config
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
 from zskt_dist.files import read_json
 from zskt_dist.launch.asking import InThread, stop_file_on_signal
-from zskt_dist.launch.environment import ray_cluster_given
+from zskt_dist.launch.environment import RAY_PORT, named_ray_cluster, ray_cluster_given, refused
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
@@ -35,6 +35,8 @@ from zskt_dist.runtime.storage import is_uri, join, remove_folder
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
 from zskt_dist.tracking.base import Row
+
+log = logging.getLogger(__name__)
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _PATIENCE_SECONDS = 15.0
@@ -84,11 +86,28 @@ def connected() -> Iterator[bool]:
     if not ray_cluster_given():  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init(logging_level="error")
+    ray.init(_address(), logging_level="error")
     try:
         yield True
     finally:
         ray.shutdown()
+
+
+def _address() -> str | None:
+    """Where Ray is to look for a cluster; None: where it does by itself. It asks a dead one for minutes.
+
+    Raises:
+        UserError: the cluster of RAY_ADDRESS does not answer.
+    """
+    named = named_ray_cluster()
+    if named is None or (error := refused(named[0], RAY_PORT)) is None:
+        return None
+    address, by_user = named
+    if by_user:
+        advice = "start that cluster or correct the address; with RAY_ADDRESS unset one is started here"
+        raise UserError(f"the Ray cluster of RAY_ADDRESS, {address}, does not answer ({error}); {advice}")
+    log.warning("what `ray start` began at %s does not answer (%s): another one is started here", address, error)
+    return "local"
 
 
 def cpus_per_worker(config: Config) -> int:

@@ -10,8 +10,8 @@ from typing import IO, Any
 import yaml
 
 from zskt_dist.config import Config, config_hash, differing_keys, dump_yaml, parse_config, teacher_hash
-from zskt_dist.errors import Interrupted, UserError
-from zskt_dist.files import read_json, try_lock, write_atomic, write_json
+from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.files import read_json, sha256_of, try_lock, write_atomic, write_json
 from zskt_dist.runtime.mirror import Mirror, StoreMirror
 from zskt_dist.runtime.storage import is_uri, join, split, working_copy
 
@@ -94,10 +94,29 @@ class RunDirectory:
 
         Args:
             group: Name of the directory, beside this one, of several seeds or a sweep; None: as before.
+
+        Raises:
+            ConfigError: as `check_files`.
         """
-        told = read_json(self.begun) or {}
+        told, files = read_json(self.begun) or {}, self.check_files(config)
         write_atomic(self.config, dump_yaml(config))
-        write_json(self.begun, {"command": command, "teacher": teacher, "group": group or told.get("group")})
+        group = group or told.get("group")
+        write_json(self.begun, {"command": command, "teacher": teacher, "group": group, "files": files})
+
+    def check_files(self, config: Config) -> dict[str, str]:
+        """The SHA-256 of each file of the user's that a run begins with, by its key; of those on this machine.
+
+        Raises:
+            ConfigError: one has changed since the run began, whose student would not be that of the new file.
+        """
+        told = (read_json(self.begun) or {}).get("files", {})
+        files = {"teacher.checkpoint": config.teacher.checkpoint, "finetune.student": config.finetune.student}
+        here = {key: sha256_of(Path(file)) for key, file in files.items() if file and Path(file).is_file()}
+        for key, sha256 in here.items():
+            if told.get(key, sha256) != sha256:
+                problem = f"has changed since {self.location} began; choose another name, or start over with --fresh"
+                raise ConfigError(key, str(files[key]), problem)
+        return told | here
 
     def group(self) -> "RunDirectory | None":
         """The directory of the several seeds, or of the sweep, that this run belongs to."""

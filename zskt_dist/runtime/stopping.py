@@ -1,5 +1,6 @@
 """Being asked to stop: all workers leave the loop after the same iteration."""
 
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from zskt_dist.errors import say_stopping
 from zskt_dist.runtime.world import World
 
 _FILE_POLL_SECONDS = 0.2
@@ -77,6 +79,8 @@ class StopVote:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._wanted and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once, from the last checkpoint
+        if self._world.is_main and not self._wanted and multiprocessing.parent_process() is None:  # else it says so
+            say_stopping()
         self._wanted = True
 
     def _file_exists(self) -> bool:
