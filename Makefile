@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 # Compiled once here, not by every process that starts: where PYTHONDONTWRITEBYTECODE is set, `import torch` takes half.
-INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+INSTALL := $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 CONFIG ?= configs/digits.yaml
 ARGS ?=
 

@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,14 @@ def _ray_cluster() -> Iterator[dict[str, str]]:
     """The environment of commands that shall find the session's Ray cluster."""
     with ray_cluster() as environment:
         yield environment
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """Where nobody answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pyarrow import fs
 from tests.support.commands import REPOSITORY
 from tests.support.object_store import ObjectStore
 from zskt_dist import doctor
-from zskt_dist.launch import looks
+from zskt_dist.launch import environment, looks
 from zskt_dist.launch.doctor import Finding, examine, healthy, masked
 from zskt_dist.launch.looks import LOOKS, Answer, Look
 from zskt_dist.runtime.storage import connect
@@ -28,7 +28,7 @@ QUICK = [look for look in LOOKS if look.name in ("python", "cpu", "memory", "dis
 def _no_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray and DeepSpeed are not really imported, and nobody's cluster is found."""
     monkeypatch.setattr(looks, "_import", lambda package: None)
-    monkeypatch.setattr(looks, "RAY_CURRENT_CLUSTER", tmp_path / "no_cluster")
+    monkeypatch.setattr(environment, "RAY_CURRENT_CLUSTER", tmp_path / "no_cluster")
 
 
 def _look(name: str, *overrides: str) -> Finding:
@@ -45,13 +45,6 @@ def _without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
         return found(name)
 
     monkeypatch.setattr(looks, "version", version)
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_a_sound_machine(tmp_path: Path) -> None:
@@ -172,6 +165,14 @@ def test_a_ray_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, clo
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         assert _look("ray").status == "ok"
+
+
+def test_what_ray_start_has_left(monkeypatch: pytest.MonkeyPatch, closed_port: int, tmp_path: Path) -> None:
+    """A run passes it over, so that it is no problem."""
+    (tmp_path / "no_cluster").write_text(f"127.0.0.1:{closed_port}\n")
+    finding = _look("ray", "launch.kind=ray")
+    assert finding.status == "warning"
+    assert f"the cluster of `ray start`, 127.0.0.1:{closed_port}, does not answer" in finding.text
 
 
 def test_a_ray_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def test_sigterm_saves_and_the_same_command_continues_on_two_processes(tmp_path:
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 143, output
+    assert output.count("stopping: what is under way is saved first") == 1, "one process says it for all"
     assert "the same command continues" in output
     assert "Traceback" not in output
     stopped_at = int(output.split("stopped at iteration ")[1].split()[0])
@@ -79,7 +80,8 @@ def test_a_finished_run_answers_from_its_result_and_fresh_keeps_the_old_one(tmp_
 
 
 def test_pretraining_again_shows_the_result_whatever_the_transfer_is_to_be(tmp_path: Path) -> None:
-    for overrides in ([], [], ["loss.beta=1", "iterations=7"]):
+    for number, overrides in enumerate(([], [], ["loss.beta=1", "iterations=7"])):
         code, output = run("pretrain", *TINY, *overrides, folder=tmp_path)
         assert code == 0, output
+        assert ("Finished earlier; --fresh starts over" in output) == (number > 0)
     assert read_result(tmp_path, "runs/teachers/*/result.json")["student"] is None

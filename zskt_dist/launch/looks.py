@@ -230,7 +230,7 @@ def _ray(wanted: Wanted) -> Answer:
     if (error := refused(address, RAY_PORT)) is not None:
         text = f"{number}; the cluster of {given}, {address}, does not answer: {error}"
         if by_user:
-            advice = "start that cluster or correct the address; with RAY_ADDRESS unset launch.kind=ray starts one here"
+            advice = "start that cluster or correct the address, or unset RAY_ADDRESS, and one is started here"
             return Answer("problem", text, advice)
         return Answer("warning", text, f"launch.kind=ray starts another one here; rm {RAY_CURRENT_CLUSTER}")
     return Answer("ok", f"{number}; the cluster of {given} answers at {address}")

@@ -104,7 +104,7 @@ def _address() -> str | None:
         return None
     address, by_user = named
     if by_user:
-        advice = "start that cluster or correct the address; with RAY_ADDRESS unset one is started here"
+        advice = "start that cluster or correct the address, or unset RAY_ADDRESS and one is started here"
         raise UserError(f"the Ray cluster of RAY_ADDRESS, {address}, does not answer ({error}); {advice}")
     log.warning("what `ray start` began at %s does not answer (%s): another one is started here", address, error)
     return "local"

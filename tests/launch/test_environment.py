@@ -1,0 +1,52 @@
+"""Which Ray cluster a run joins: none that does not answer."""
+
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from zskt_dist.errors import UserError
+from zskt_dist.launch import environment, ray
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which `ray start` leaves the address of its cluster."""
+    monkeypatch.setattr(environment, "RAY_CURRENT_CLUSTER", tmp_path / "ray_current_cluster")
+    return tmp_path / "ray_current_cluster"
+
+
+@pytest.mark.parametrize("given", [None, "", "auto", "local"])
+def test_no_address_is_named(given: str | None, left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if given is not None:
+        monkeypatch.setenv("RAY_ADDRESS", given)
+        left.write_text("127.0.0.1:1")
+    assert environment.named_ray_cluster() is None
+    assert ray._address() is None
+
+
+def test_the_environment_goes_before_what_ray_start_left(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left.write_text("10.0.0.1:6379\n")
+    assert environment.named_ray_cluster() == ("10.0.0.1:6379", False)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    assert environment.named_ray_cluster() == ("ray://head:10001", True)
+
+
+@pytest.mark.usefixtures("left")
+def test_a_named_cluster_must_answer(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
+    with pytest.raises(UserError, match=rf"RAY_ADDRESS, 127.0.0.1:{closed_port}, does not answer .*unset RAY_ADDRESS"):
+        ray._address()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert ray._address() is None, "Ray reads the variable itself"
+
+
+def test_what_a_crashed_ray_start_left_is_passed_over(
+    left: Path, closed_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    left.write_text(f"127.0.0.1:{closed_port}")
+    with caplog.at_level(logging.WARNING):
+        assert ray._address() == "local"
+    assert f"127.0.0.1:{closed_port} does not answer" in caplog.text
