@@ -50,3 +50,13 @@ def test_what_a_crashed_ray_start_left_is_passed_over(
     with caplog.at_level(logging.WARNING):
         assert ray._address() == "local"
     assert f"127.0.0.1:{closed_port} does not answer" in caplog.text
+
+
+@pytest.mark.usefixtures("left")
+def test_what_answers_and_is_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:80")
+
+    monkeypatch.setattr(ray.ray, "init", init)
+    with pytest.raises(UserError, match="at 10.0.0.1:80; correct RAY_ADDRESS, or"), ray.connected():
+        pass

@@ -27,7 +27,7 @@ from zskt_dist.config import Config
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
 from zskt_dist.files import read_json
 from zskt_dist.launch.asking import InThread, stop_file_on_signal
-from zskt_dist.launch.environment import RAY_PORT, named_ray_cluster, ray_cluster_given, refused
+from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, ray_cluster_given, refused
 from zskt_dist.launch.record import live_tracker
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
@@ -86,7 +86,11 @@ def connected() -> Iterator[bool]:
     if not ray_cluster_given():  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init(_address(), logging_level="error")
+    try:
+        ray.init(_address(), logging_level="error")
+    except ConnectionError as error:  # somebody answers, but not as Ray does
+        advice = f"correct RAY_ADDRESS, or where `ray start` has crashed, rm {RAY_CURRENT_CLUSTER}"
+        raise UserError(f"{error}; {advice}") from error
     try:
         yield True
     finally:
