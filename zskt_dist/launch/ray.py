@@ -83,11 +83,14 @@ def connected() -> Iterator[bool]:
     if ray.is_initialized():  # a sweep's trial, or a notebook: whoever connected will disconnect
         yield False
         return
-    if not ray_cluster_given():  # on one machine nobody reads the metrics, and no node is taken away
+    address = _address()
+    if (
+        address == "local" or not ray_cluster_given()
+    ):  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
-        ray.init(_address(), logging_level="error")
+        ray.init(address, logging_level="error")
     except ConnectionError as error:  # somebody answers, but not as Ray does
         advice = f"correct RAY_ADDRESS, or where `ray start` has crashed, rm {RAY_CURRENT_CLUSTER}"
         raise UserError(f"{error}; {advice}") from error
