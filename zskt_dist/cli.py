@@ -32,7 +32,11 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="YAML configuration; without it all keys have their defaults")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example loss.beta=0")
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run is kept under another name")
-    parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan, train nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and show the plan, train nothing; exit code 2 where a check fails",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML and stop")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
     return parser
@@ -57,7 +61,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     if options.dry_run:
         from zskt_dist.launch.plan import print_plan
 
-        print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
+        if not is_follower():
+            print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
         return
 
     check(config.runs_dir)
