@@ -55,7 +55,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console") -> None:
     from rich.table import Table
 
-    from zskt_dist.launch.plan import problems
+    from zskt_dist.launch.plan import problems, refuse
     from zskt_dist.runtime.directory import run_directory
     from zskt_dist.runtime.job import Job
 
@@ -68,11 +68,9 @@ def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console")
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(str(trial.number), trial.label, directory.path.name, state)
     console.print(table)
-    found = dict.fromkeys(str(problem) for trial in trials for problem in problems(Job.plan("train", trial.config)))
-    for problem in found:
-        console.print(f"missing: {problem}", style="yellow", soft_wrap=True, highlight=False)
-    if not found:
-        console.print("ready: configurations, files and resources are in order")
+    found = {str(problem): problem for trial in trials for problem in problems(Job.plan("train", trial.config))}
+    refuse(list(found.values()), console)
+    console.print("ready: configurations, files and resources are in order")
 
 
 if __name__ == "__main__":

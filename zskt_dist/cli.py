@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from zskt_dist.config import Config
+    from zskt_dist.runtime.directory import RunDirectory
 
 
 def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,11 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="YAML configuration; without it all keys have their defaults")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example loss.beta=0")
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run is kept under another name")
-    parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan, train nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and show the plan, train nothing; exit code 2 where a check fails",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML and stop")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
     return parser
@@ -57,15 +62,14 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     if options.dry_run:
         from zskt_dist.launch.plan import print_plan
 
-        print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
+        if not is_follower():
+            _check_run(directory, command, config, options.fresh)
+            print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
         return
 
     check(config.runs_dir)
     directory.mirror.pull(checkpoints=False)
-    if config.name is not None and not options.fresh:  # other names are made of the settings
-        directory.check(command, config)
-    if not options.fresh:
-        directory.check_files(config)
+    _check_run(directory, command, config, options.fresh)
     result = None if options.fresh else directory.finished()
     if result and not is_follower():
         console.print("Finished earlier; --fresh starts over")
@@ -85,6 +89,15 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         print_summary(result, directory.path, console)
         if directory.location != str(directory.path):
             console.print(f"store    {directory.location}", soft_wrap=True, highlight=False)
+
+
+def _check_run(directory: "RunDirectory", command: str, config: "Config", fresh: bool) -> None:
+    """Whether what is there already is this run; raises UserError."""
+    if fresh:
+        return
+    if config.name is not None:  # other names are made of the settings
+        directory.check(command, config)
+    directory.check_files(config)
 
 
 def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:

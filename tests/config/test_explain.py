@@ -1,16 +1,36 @@
 """What people get wrong, and the one line they get back: dotted key, value, and what would work."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from zskt_dist.config import load_config
+from zskt_dist.config import Config, load_config
+from zskt_dist.config.schema import flatten
 from zskt_dist.errors import ConfigError, UserError
 
 # overrides, dotted key, its value as Python shows it, words of the hint
 BAD_VALUES = {
     "misspelt key": (["loss.betta=3"], "loss.betta", "3", ["no such key", "did you mean 'beta'?"]),
-    "misspelt section": (["optimiser.clip_norm=3"], "optimiser", "{'clip_norm': 3}", ["did you mean 'optimizer'?"]),
+    "misspelt section": (
+        ["optimzer.student_lr=1"],
+        "optimzer.student_lr",
+        "1:",
+        ["no section 'optimzer'; did you mean 'optimizer'?"],
+    ),
+    "misspelt section in a section": (
+        ["loss.tap.teacher=[a]"],
+        "loss.tap.teacher",
+        "['a']:",
+        ["no section 'tap'; did you mean 'taps'?"],
+    ),
+    "unknown section of a known key": (
+        ["adam.student_lr=1"],
+        "adam.student_lr",
+        "1:",
+        ["no section 'adam'; did you mean optimizer.student_lr?"],
+    ),
+    "unknown section": (["frob.nicate=1"], "frob.nicate", "1:", ["no section 'frob'; the top level has experiment"]),
     "misspelt top-level key": (["iteration=3"], "iteration", "3", ["did you mean 'iterations'?"]),
     "key in the wrong section": (
         ["optimizer.beta=3"],
@@ -28,9 +48,20 @@ BAD_VALUES = {
     "truth for a count": (["iterations=true"], "iterations", "True", ["expected a valid integer"]),
     "number for text": (["data.root=12"], "data.root", "12", ["expected a valid string"]),
     "number for truth": (["data.download=1"], "data.download", "1", ["expected a valid boolean"]),
-    "number for a list": (["generator.channels=3"], "generator.channels", "3", ["expected a valid array"]),
-    "list too short": (["generator.channels=[1]"], "generator.channels.1", "[1]", ["field required"]),
-    "list too long": (["generator.channels=[1,2,3]"], "generator.channels", "[1, 2, 3]", ["at most 2"]),
+    "number for a list": (
+        ["generator.channels=3"],
+        "generator.channels",
+        "3",
+        ["expected a list, for example generator.channels=[128,64]"],
+    ),
+    "list too short": (["generator.channels=[1]"], "generator.channels", "[1]", ["expected a list of 2, for example"]),
+    "list too long": (["generator.channels=[1,2,3]"], "generator.channels", "[1, 2, 3]", ["expected a list of 2, for"]),
+    "a shape without channels": (
+        ["data.image_shape=[28,28]"],
+        "data.image_shape",
+        "[28, 28]",
+        ["expected a list of 3, for example data.image_shape=[3,32,32]"],
+    ),
     "nothing where a value is needed": (["runs_dir="], "runs_dir", "None", ["expected a valid string"]),
     "zero": (["iterations=0"], "iterations", "0", ["greater than 0"]),
     "negative": (["loss.beta=-1"], "loss.beta", "-1", ["greater than or equal to 0"]),
@@ -121,7 +152,7 @@ BAD_VALUES = {
         "1.1",
         ["name of a layer", "quote"],
     ),
-    "one layer without brackets": (["loss.taps.teacher=a"], "loss.taps.teacher", "'a'", ["valid array"]),
+    "one layer without brackets": (["loss.taps.teacher=a"], "loss.taps.teacher", "'a'", ["a list, for example"]),
     "a misspelt key of a section in a section": (["loss.taps.teach=[a]"], "loss.taps.teach", "['a']", ["'teacher'"]),
     "taps that are neither auto nor none": (["loss.taps=automatic"], "loss.taps", "'automatic'", ["teacher, student"]),
     "name that is a path": (["name=a/b"], "name", "'a/b'", ["letters, digits"]),
@@ -173,6 +204,27 @@ def test_bad_value_is_explained_in_one_line(case: str) -> None:
     for hint in hints:
         assert hint in message
     assert caught.value.key == key
+
+
+def _refusal(override: str) -> str:
+    try:
+        load_config(None, [override])
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_every_list_is_asked_for_with_an_example_that_works() -> None:
+    keys = [*dict(flatten(Config())), "loss.taps.teacher", "loss.taps.student"]
+    refusals = {key: _refusal(f"{key}=0.5") for key in keys}
+    assert not [refusal for refusal in refusals.values() if "array" in refusal]
+    found = {key: re.search(r"expected a list, for example (.*)$", refusal) for key, refusal in refusals.items()}
+    examples = {key: match[1] for key, match in found.items() if match}
+    assert {"seeds", "data.mean", "data.std", "data.image_shape", "generator.channels"} < set(examples)
+    assert all(example.startswith(f"{key}=[") for key, example in examples.items())
+    # data.mean and data.std go together, and layers are given in one of two ways
+    for some in ("seeds|data|generator|supervised", r"loss\.attention", r"loss\.taps"):
+        load_config(None, [example for key, example in examples.items() if re.match(some, key)])
 
 
 @pytest.mark.parametrize("override", ["loss.beta", "=3", "loss.beta:3", ""])

@@ -1,5 +1,6 @@
 """What cannot work is said before anything is trained."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from zskt_dist.launch import plan
 from zskt_dist.launch.plan import problems
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.runtime.attention import Attention, tap_pair
+from zskt_dist.runtime.directory import run_directory
 from zskt_dist.runtime.job import Job
 from zskt_dist.runtime.weights import read_about, save_weights
 
@@ -100,6 +102,52 @@ def test_a_dry_run_looks_at_everything_once(
     assert caplog.text.count("takes the weights under state_dict") == 1
 
 
+def _dry_run(folder: Path, *overrides: str) -> int:
+    return train.main(tiny_overrides(folder, *overrides, "--dry-run"))
+
+
+def test_a_dry_run_shows_the_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taps = ["loss.taps.teacher=[conv1]", "loss.taps.student=[conv1]"]
+    assert _dry_run(tmp_path, *taps) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Plan of train ")
+    assert "ready: configuration" in printed.out
+    assert "as a Ray job: ray job submit" in printed.out
+    assert " ".join(taps) in printed.out.replace("'", ""), "brackets are no markup"
+
+
+def test_a_dry_run_ends_as_the_command_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"teacher.checkpoint={tmp_path / 'gone.safetensors'}"]
+    assert _dry_run(tmp_path, *words) == 2
+    dry = capsys.readouterr()
+    assert dry.out.startswith("Plan of train ")
+    assert not re.search("ready|as a Ray job", dry.out)
+    assert train.main(tiny_overrides(tmp_path, *words)) == 2
+    assert dry.err == capsys.readouterr().err
+    assert dry.err.startswith("error: teacher.checkpoint=")
+    assert dry.err.endswith("gone.safetensors': no such file; null trains a teacher first\n")
+    assert dry.err.count("\n") == 1
+
+
+def test_a_dry_run_shows_all_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _dry_run(tmp_path, "teacher.checkpoint=gone.pt", "data.name=parquet", f"data.root={tmp_path}") == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("also: ") == 1
+    assert f"also: data.root='{tmp_path}': " in printed.out
+    assert printed.err.startswith("error: teacher.checkpoint=")
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_of_torchrun_shows_the_plan(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert _dry_run(tmp_path) == 0
+    assert ("Plan of train" in capsys.readouterr().out) == (rank == 0)
+
+
 def test_a_run_tells_once_which_weights_it_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert train.main(tiny_overrides(tmp_path, _nested(tmp_path), "iterations=1", *LITTLE)) == 0
     assert caplog.text.count("takes the weights under state_dict") == 1
@@ -134,3 +182,16 @@ def test_a_teacher_of_other_classes_is_another_teacher(tmp_path: Path) -> None:
     assert "1x8x8 in 4 classes; the teacher in " in problem.problem
     assert "was trained on those of 1x8x8 in 3 classes; remove that folder" in problem.problem
     assert _problems(tmp_path, "pretrain", *words) == []
+
+
+def test_a_dry_run_knows_what_a_name_is_taken_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_config(tmp_path, "name=mine", "loss.beta=1")
+    run_directory(config, "train").begin("train", config, None)
+    assert _dry_run(tmp_path, "name=mine", "loss.beta=2") == 2
+    assert "holds a run with other settings (loss.beta)" in capsys.readouterr().err
+    assert _dry_run(tmp_path, "name=mine", "loss.beta=2", "--fresh") == 0
+
+
+def test_the_ray_job_is_launched_by_ray() -> None:
+    line = plan.job_submit_line("train", ["launch.kind=local", "data.mean=[0.5]"])
+    assert line.endswith("python -m zskt_dist.train 'data.mean=[0.5]' launch.kind=ray")

@@ -34,7 +34,7 @@ def test_the_line_of_the_plan() -> None:
     config = load_config(None)
     line = room.describe_memory(Memory(90 * MIB, 20 * MIB, 30 * MIB, 2 * GIB, GIB), config)
     assert line == (
-        "about 2.1 GiB per worker: teacher 90 MiB, student 20 MiB, generator 30 MiB, "
+        "about 2.1 GiB per worker, on top of Python and torch: teacher 90 MiB, student 20 MiB, generator 30 MiB, "
         "activations 2.0 GiB (in the generator step)"
     )
     assert "in the student step" in room.describe_memory(Memory(0, 0, 0, 1, 2), config)
@@ -104,7 +104,9 @@ def _plan(folder: Path, command: str, *overrides: str) -> str:
 
 
 def test_the_dry_run_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert re.search(r"memory +│ about \d+ MiB per worker: teacher", _plan(tmp_path, "train"))
+    assert re.search(
+        r"memory +│ about \d+ MiB per worker, on top of Python and torch: teacher", _plan(tmp_path, "train")
+    )
     assert "per worker" not in _plan(tmp_path, "pretrain")
     monkeypatch.setattr(room, "free_memory", lambda _: MIB)
     shown = _plan(tmp_path, "train", "batch_size=512")

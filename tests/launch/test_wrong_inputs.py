@@ -195,7 +195,7 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "list": (lambda f: _file(f, "t.pt", [1, 2]), "teacher.checkpoint", "found only: list"),
     "no data": (lambda f: f"data.name=cifar10 data.root={f}", "data.root", "cifar-10-batches-py"),
     "no parquet": (lambda f: f"data.name=parquet data.root={f}", "data.root", "parquet"),
-    "other channels": (lambda _: "data.mean=[1,1,1] data.std=[1,1,1]", "data.mean", "have 1 channels"),
+    "other channels": (lambda _: "data.mean=[1,1,1] data.std=[1,1,1]", "data.mean", "images of 1 channel; give"),
     "no number": (lambda _: "loss.beta=.nan", "loss.beta", "expected"),
 }
 

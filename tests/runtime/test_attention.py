@@ -339,5 +339,5 @@ def test_the_plan_shows_what_is_compared(tmp_path: Path, monkeypatch: pytest.Mon
     assert "compares group1 with conv1 8x8, group2 with conv2 4x4" in shown
     assert shown.count("not all of them") == 1
     assert "compares no layers" in plan("loss.taps=none")
-    wrong = plan("loss.taps.teacher=[conv3]", "loss.taps.student=[conv2]")
-    assert "missing: loss.taps.teacher='conv3': no such layer" in wrong
+    with pytest.raises(ConfigError, match=r"^loss\.taps\.teacher='conv3': no such layer"):
+        plan("loss.taps.teacher=[conv3]", "loss.taps.student=[conv2]")

@@ -180,6 +180,22 @@ def test_the_teacher_contradicts_the_data_set(
     _open(tmp_path, teacher, "data.name=digits", command="pretrain")  # which looks at no teacher
 
 
+def test_a_normalisation_of_other_channels_says_what_to_give(tmp_path: Path) -> None:
+    given = ["data.name=none", "data.image_shape=[2,28,28]", "data.num_classes=10"]
+    with pytest.raises(ConfigError, match=r"^data\.mean=") as raised:
+        _open(tmp_path, _foreign(tmp_path), *given, "data.mean=[0.5,0.5,0.5]", "data.std=[1,1,1]")
+    assert str(raised.value).endswith(
+        "does not fit images of 2 channels; give one number per channel, "
+        "for example data.mean=[0.5,0.5] data.std=[0.25,0.25], or null for both"
+    )
+    teacher = _teacher(tmp_path, (1, 8, 8), 10, [0.5] * 3, [1.0] * 3)
+    with pytest.raises(
+        ConfigError, match=r"comes from teacher\.checkpoint and does not fit images of 1 chan"
+    ) as raised:
+        _open(tmp_path, teacher, "data.name=none")
+    assert "null" not in str(raised.value)
+
+
 def test_rounding_is_no_contradiction(tmp_path: Path) -> None:
     teacher = _teacher(tmp_path, (1, 8, 8), 10, [0.30543], [0.37602])
     assert _open(tmp_path, teacher).mean_std == ((0.3054,), (0.3760,))

@@ -87,3 +87,11 @@ def test_a_dry_run_knows_what_is_finished_in_the_store(
     monkeypatch.setenv("ZSKT_CACHE", str(tmp_path / "elsewhere"))
     assert sweep.main(["--config", str(path), "--dry-run", word]) == 0
     assert "finished" in capsys.readouterr().out
+
+
+def test_a_dry_run_fails_where_trials_would_be_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path, ONE + "  seed: {grid: [0, 1]}\n")
+    assert sweep.main(["--config", str(path), "--dry-run", "teacher.checkpoint=/gone.pt"]) == 2
+    printed = capsys.readouterr()
+    assert "ready" not in printed.out
+    assert printed.err == "error: teacher.checkpoint='/gone.pt': no such file; null trains a teacher first\n"

@@ -11,6 +11,18 @@ from zskt_dist.errors import ConfigError, did_you_mean
 
 _SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
 """What people write, and what it is called here."""
+_LISTS = {
+    "seeds": "[0,1,2]",
+    "generator.channels": "[128,64]",
+    "data.image_shape": "[3,32,32]",
+    "data.mean": "[0.5]",
+    "data.std": "[0.25]",
+    "loss.attention_layers": "[0,1]",
+    "loss.taps.teacher": "[layer1,layer2]",
+    "loss.taps.student": "[layer1,layer2]",
+    "supervised.milestones": "[0.3,0.6,0.8]",
+}
+"""Keys that take a list, and one that they take."""
 
 
 def explain(error: ValidationError) -> ConfigError:
@@ -32,16 +44,19 @@ def _explain(problem: ErrorDetails) -> ConfigError:
         case "clash":
             return ConfigError(context["key"], context["value"], context["problem"])
         case "extra_forbidden":
-            known = list(section.model_fields)
-            hint = _in_other_section(parts[-1]) or did_you_mean(parts[-1], known)
-            where = ".".join(parts[:-1]) or "the top level"
-            return ConfigError(key, value, f"no such key{hint}" if hint else f"no such key; {where} has {_list(known)}")
+            return _unknown(parts, value, list(section.model_fields))
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ").replace("'", "")
             hint = did_you_mean(_SYNONYMS.get(str(value), str(value)), choices.split(", "))
             return ConfigError(key, value, f"expected one of {choices}{hint}")
         case "model_type" | "model_attributes_type":
             return ConfigError(key, value, f"is a section; set one of its keys: {_list(section.model_fields)}")
+        case "tuple_type" | "list_type" if key in _LISTS:
+            return ConfigError(key, value, f"expected a list, for example {key}={_LISTS[key]}")
+        case "too_long" if key in _LISTS:
+            return _of_other_length(key, value)
+        case "missing" if (whole := ".".join(parts[:-1])) in _LISTS:
+            return _of_other_length(whole, value)
         case "dict_type":
             return ConfigError(key, value, f"expected a mapping; set its members one by one, as {key}.NAME=VALUE")
         case "string_pattern_mismatch" if parts[-1] == "options":
@@ -51,6 +66,24 @@ def _explain(problem: ErrorDetails) -> ConfigError:
         case _:
             message = problem["msg"].replace("Input should be", "expected")
             return ConfigError(key, value, message[0].lower() + message[1:])
+
+
+def _unknown(parts: Sequence[str], value: Any, known: Sequence[str]) -> ConfigError:
+    """The last of `parts` is none of `known`; what was given in it, if it was meant as a section, is named whole."""
+    *sections, unknown = parts
+    words = list(parts)
+    while isinstance(value, dict) and value:
+        name, value = next(iter(value.items()))
+        words.append(str(name))
+    problem = f"no section {unknown!r}" if len(words) > len(parts) else "no such key"
+    hint = _in_other_section(unknown) or did_you_mean(unknown, known) or _in_other_section(words[-1])
+    hint = hint or f"; {'.'.join(sections) or 'the top level'} has {_list(known)}"
+    return ConfigError(".".join(words), value, problem + hint)
+
+
+def _of_other_length(key: str, value: Any) -> ConfigError:
+    length = len(_LISTS[key].split(","))
+    return ConfigError(key, value, f"expected a list of {length}, for example {key}={_LISTS[key]}")
 
 
 def _location(loc: Sequence[int | str]) -> tuple[list[str], type[BaseModel]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from zskt_dist.config import Config
 from zskt_dist.data.images import ImageDataset, Split, SplitName
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, Statistics
 
 Augmentation = Literal["none", "crop", "crop_flip"]
 
@@ -44,6 +44,16 @@ KNOWN = {
     "mnist": Facts(ImageShape(1, 28, 28), (0.1307,), (0.3081,), "crop", "MNIST/raw/"),
     "fashion_mnist": Facts(ImageShape(1, 28, 28), (0.2860,), (0.3530,), "crop_flip", "FashionMNIST/raw/"),
 }
+
+
+def wrong_channels(statistics: Statistics, channels: int, who: str = "data.mean") -> ConfigError:
+    """Of a normalisation that `who` says; null helps where that is the configuration itself."""
+    own = who == "data.mean"
+    images = f"images of {channels} channel{'s' * (channels > 1)}"
+    problem = f"does not fit {images}" if own else f"comes from {who} and does not fit {images}"
+    mean, std = ("[" + ",".join([number] * channels) + "]" for number in ("0.5", "0.25"))
+    remedy = f"give one number per channel, for example data.mean={mean} data.std={std}"
+    return ConfigError("data.mean", list(statistics[0]), f"{problem}; {remedy}{', or null for both' if own else ''}")
 
 
 def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
@@ -78,7 +88,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         statistics = given or (facts.mean, facts.std)
         read = _read_digits if data.name == "digits" else _torchvision_reader(config)
     if given and len(given[0]) != shape.channels:
-        raise ConfigError("data.mean", given[0], f"the images of {data.name} have {shape.channels} channels")
+        raise wrong_channels(given, shape.channels)
     return ImageDataset(
         name=data.name if data.name != "parquet" else Path(data.root).name,
         image_shape=shape,

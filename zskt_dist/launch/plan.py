@@ -1,7 +1,7 @@
 """What a command is going to do: checked, and shown, before anything is trained."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from zskt_dist.config import Config, dump_yaml
+from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
@@ -205,16 +205,18 @@ def _pseudo_data(config: Config) -> str:
 
 def job_submit_line(command: str, arguments: list[str]) -> str:
     """The same command as a Ray job; the working directory travels to the cluster."""
-    if not any(argument.startswith("launch.kind=") for argument in arguments):
-        arguments = [*arguments, "launch.kind=ray"]
+    arguments = [*(each for each in arguments if not each.startswith("launch.kind=")), "launch.kind=ray"]
     return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}"
 
 
 def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
-    """`--dry-run`: the whole configuration, the plan, what is missing, and the matching Ray job."""
+    """`--dry-run`: the plan, and the matching Ray job.
+
+    Raises:
+        UserError: the command would be refused.
+    """
     plan = Plan(Job.plan(command, config))
     job = plan.job
-    print(dump_yaml(config))
     table = Table(title=f"Plan of {command}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
@@ -231,12 +233,25 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
         "attention": attention and attention.warning,
         "memory": lack,
     }
-    told = [f"{topic}: {warning}" for topic, warning in warnings.items() if warning]
-    for line in [*told, *(f"missing: {problem}" for problem in found)]:
-        console.print(line, style="yellow", soft_wrap=True, highlight=False)
-    if not found:
-        console.print("ready: configuration, files and resources are in order")
-    console.print(f"as a Ray job: {job_submit_line(command, arguments)}", soft_wrap=True, highlight=False)
+    for topic, warning in warnings.items():
+        if warning:
+            _print_warning(f"{topic}: {warning}", console)
+    refuse(found, console)
+    console.print("ready: configuration, files and resources are in order")
+    line = f"as a Ray job: {job_submit_line(command, arguments)}"
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def refuse(found: Sequence[UserError], console: Console) -> None:
+    """Raises the first problem, as the command itself would, and shows the others before; without any, nothing."""
+    for problem in found[1:]:
+        _print_warning(f"also: {problem}", console)
+    if found:
+        raise found[0]
+
+
+def _print_warning(line: str, console: Console) -> None:
+    console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def _memory(plan: Plan) -> tuple[str, str | None]:

@@ -25,7 +25,8 @@ def describe_memory(memory: Memory, config: Config) -> str:
     step = "generator" if memory.generator_step >= memory.student_step else "student"
     activations = f"activations {describe_size(memory.activations)} (in the {step} step)"
     shared = "; counted whole, ZeRO shares them out" if config.engine.kind == "deepspeed" else ""
-    return f"about {describe_size(memory.total)} per worker: {networks}, {activations}{shared}"
+    total = f"about {describe_size(memory.total)} per worker, on top of Python and torch"
+    return f"{total}: {networks}, {activations}{shared}"
 
 
 def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, memory: Memory) -> str | None:

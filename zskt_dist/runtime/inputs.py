@@ -15,6 +15,7 @@ from zskt_dist.config.explain import explain
 from zskt_dist.config.inputs import Data
 from zskt_dist.data import ImageDataset, Standardise, open_dataset
 from zskt_dist.data.pseudo import PseudoData
+from zskt_dist.data.sources import wrong_channels
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
 from zskt_dist.runtime.directory import RunDirectory
@@ -107,7 +108,7 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
     if "data.mean" in guessed:
         who = "teacher.arch"
     if statistics and len(statistics[0]) != shape.channels:
-        raise ConfigError("data.mean", statistics[0], f"comes from {who}; the images have {shape.channels} channels")
+        raise wrong_channels(statistics, shape.channels, who)
     dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
     return Inputs(shape, classes, statistics, who, dataset, guessed)
 
