@@ -8,6 +8,7 @@ their runs, and a little from noise: one source among all of them. Every student
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,9 @@ from zskt_dist.config import Config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.image_sources import drawn, generated, normalised_together
-from zskt_dist.runtime.mirror import local_file
-from zskt_dist.runtime.networks import load_trained, new_generator
+from zskt_dist.runtime.networks import load_trained, new_generator, read_network
 from zskt_dist.runtime.storage import is_file
-from zskt_dist.runtime.weights import parse_weights
+from zskt_dist.runtime.weights import parse_weights, read_about
 from zskt_dist.streams import Purpose, normal, stream
 
 
@@ -43,7 +43,9 @@ def pooled_agreement(runs: Sequence[RunDirectory], images: int, seed: int = 0) -
         config, where = run.read_config(), run.teacher_weights()
         if config is not None and where is not None and is_file(where, "teacher weights"):
             student, shape = load_trained(config, "student", run.weights("student"))
-            teacher, _ = load_trained(config, "teacher", local_file(where, "teacher weights"))
+            classes: Any = read_about(run.weights("student"))["num_classes"]
+            # Its own file need not say for which images it is.
+            teacher = read_network(config, "teacher", shape, classes, where, "teacher weights").eval()
             pairs[run] = (config, teacher.to(device), student.to(device), shape)
     scores = {}
     for shape in dict.fromkeys(shape for *_, shape in pairs.values()):
