@@ -22,14 +22,14 @@ _LABELS = {"accuracy": "test accuracy %", "mte": "MTE", "score": "label-free sco
 
 
 def sweep_figures(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Figure | None]:
-    """Figures by a label, of the finished trials.
+    """Figures by a label, of the finished trials; none where nothing was measured of them.
 
     Args:
         table: `table.trial_table`.
         keys: Dotted keys that the sweep varies.
     """
     finished = table[table["state"] == "finished"]
-    if finished.empty:
+    if finished[list(_LABELS)].isna().all(axis=None):
         return {}
     swept = [key for key in keys if key != "seed" and finished[key].map(str).nunique() > 1]
     numeric = [key for key in swept if is_numeric_dtype(finished[key]) and finished[key].notna().all()]

@@ -5,23 +5,23 @@ students are compared come from the generators of all trials, as they were at se
 their runs, and a little from noise: one source among all of them. Every student is compared with its own teacher.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zskt_dist.algorithms.scores import agreement_sums
 from zskt_dist.config import Config
 from zskt_dist.models import ImageShape
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.image_sources import drawn, generated, normalised_together
-from zskt_dist.runtime.mirror import local_file
-from zskt_dist.runtime.networks import load_trained, new_generator
+from zskt_dist.runtime.networks import new_generator, read_network
 from zskt_dist.runtime.storage import is_file
-from zskt_dist.runtime.weights import parse_weights
+from zskt_dist.runtime.weights import parse_weights, read_about
 from zskt_dist.streams import Purpose, normal, stream
 
 
@@ -37,22 +37,56 @@ def pooled_agreement(runs: Sequence[RunDirectory], images: int, seed: int = 0) -
     Returns:
         By run directory; the mean over sources, each of which weighs the same.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pairs = {}
-    for run in runs:
-        config, where = run.read_config(), run.teacher_weights()
-        if config is not None and where is not None and is_file(where, "teacher weights"):
-            student, shape = load_trained(config, "student", run.weights("student"))
-            teacher, _ = load_trained(config, "teacher", local_file(where, "teacher weights"))
-            pairs[run] = (config, teacher.to(device), student.to(device), shape)
+    judged = [each for run in runs if (each := _judged(run))]
     scores = {}
-    for shape in dict.fromkeys(shape for *_, shape in pairs.values()):
-        of_shape = {run: pair for run, pair in pairs.items() if pair[-1] == shape}
-        pool = list(_pool({run: pair[0] for run, pair in of_shape.items()}, shape, images, seed))
-        for run, (_, teacher, student, _) in of_shape.items():
-            sums = [agreement_sums(student(x), teacher(x))[0] for x in (x.to(device) for x in pool)]
-            scores[str(run.path)] = fmean((hits / len(x)).item() for hits, x in zip(sums, pool, strict=True))
+    for shape in dict.fromkeys(each.shape for each in judged):
+        of_shape = [each for each in judged if each.shape == shape]
+        pool = list(_pool({each.run: each.config for each in of_shape}, shape, images, seed))
+        # What each teacher predicts: so it is read once, and no network stays on the device beside another.
+        taught: dict[str, list[Tensor]] = {}
+        for each in of_shape:
+            if each.teacher not in taught:
+                taught[each.teacher] = _predictions(each.read("teacher", each.weights), pool)
+            own = _predictions(each.read("student", each.run.weights("student")), pool)
+            agreed = (mine == its for mine, its in zip(own, taught[each.teacher], strict=True))
+            scores[str(each.run.path)] = fmean(same.double().mean().item() for same in agreed)
     return scores
+
+
+class _Judged(NamedTuple):
+    """A run with a student and a teacher, of which neither has been read."""
+
+    run: RunDirectory
+    config: Config
+    weights: str
+    """The teacher's, which may be a URI."""
+    shape: ImageShape
+    num_classes: int
+
+    @property
+    def teacher(self) -> str:
+        """What is the same for runs of one teacher: the file, and all that decides what network it is read into."""
+        section = self.config.teacher
+        return json.dumps([self.weights, section.arch, section.options, self.num_classes], sort_keys=True)
+
+    def read(self, role: str, weights: Path | str) -> nn.Module:
+        """As the student's file says: a teacher's need not tell for which images it is."""
+        return read_network(self.config, role, self.shape, self.num_classes, weights, f"{role} weights").eval()
+
+
+def _judged(run: RunDirectory) -> _Judged | None:
+    config, weights = run.read_config(), run.teacher_weights()
+    if config is None or weights is None or not is_file(weights, "teacher weights"):
+        return None
+    about: dict[str, Any] = read_about(run.weights("student"))
+    return _Judged(run, config, weights, ImageShape(*about["image_shape"]), about["num_classes"])
+
+
+def _predictions(network: nn.Module, pool: Sequence[Tensor]) -> list[Tensor]:
+    """Predicted classes [B] of each batch; images come from the CPU and classes go there, whatever the device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
+    return [network(x.to(device)).argmax(dim=1).cpu() for x in pool]
 
 
 def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed: int) -> Iterator[Tensor]:

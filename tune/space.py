@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from zskt_dist.config import Config, config_hash, load_config
 from zskt_dist.config.fields import Identifier, NonNegative, Positive, Section, Seed
-from zskt_dist.config.load import MEASURE_KEYS, PLACEMENT_KEYS, UNUSED_KEYS, assign, is_under, read_yaml
+from zskt_dist.config.load import MEASURE_KEYS, PLACEMENT_KEYS, SPEED_KEYS, UNUSED_KEYS, assign, is_under, read_yaml
 from zskt_dist.errors import ConfigError, UserError
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")
@@ -126,7 +126,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
         evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
         _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)
-        trials.setdefault(trial.hash, trial)
+        _check_apart(trials.setdefault(trial.hash, trial), trial)
     if sweep.scheduler == "asha":
         for trial in trials.values():
             _check_stopping(sweep, trial.config)
@@ -155,12 +155,19 @@ def _check_swept(sweep: Sweep, key: str) -> None:
         raise ConfigError(key, "…", "is the same for all trials of a sweep; take it out of the space")
     if is_under(key, MEASURE_KEYS):
         raise ConfigError(key, "…", "measures a run and does not change it; set it in `set` or `evaluate`")
-    if is_under(key, (*PLACEMENT_KEYS, *UNUSED_KEYS["train"])):
+    if is_under(key, (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS["train"])):
         raise ConfigError(key, "…", "does not change what a trial computes: all its values are the same run")
     if key == "iterations" and sweep.scheduler == "asha":
         raise ConfigError(
             key, "…", "cannot be swept with sweep.scheduler=asha: the learning rates of longer runs fall later"
         )
+
+
+def _check_apart(first: Trial, trial: Trial) -> None:
+    """Draws of one run must be equal: its row in the table would name the settings of one and stand for both."""
+    for key, value in trial.settings.items():
+        if value != first.settings[key]:
+            raise ConfigError(key, value, f"makes the same run as {key}={first.settings[key]!r} does; leave one out")
 
 
 def _check_images(sweep: Sweep, config: Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tune.space import Trial
 from zskt_dist.files import read_json, write_json
-from zskt_dist.runtime.directory import run_directory
+from zskt_dist.runtime.directory import RunDirectory, run_directory
 
 ENDED = ("finished", "stopped")
 """States that a repeated command leaves alone, where `evaluate` is as it was; all others are tried again."""
@@ -45,14 +45,13 @@ class States:
         self._path, self._written = path, written
         self._trials = trials
         known = {entry["hash"]: entry for entry in read_json(path) or []}
-        self._states = {
-            trial.hash: State(trial.number, trial.hash, trial.settings, run_directory(trial.config, "train").path.name)
-            for trial in trials
-        }
-        for key, state in self._states.items():
-            if key in known:
+        self._states: dict[str, State] = {}
+        for trial in trials:
+            run, before = run_directory(trial.config, "train"), known.get(trial.hash, {})
+            self._states[trial.hash] = state = State(trial.number, trial.hash, trial.settings, run.path.name)
+            if before.get("state") != "finished" or _is_finished(run):  # else it is done again
                 for name in ("state", "iteration", "score", "message", "starts", "evaluated"):
-                    setattr(state, name, known[key].get(name, getattr(state, name)))
+                    setattr(state, name, before.get(name, getattr(state, name)))
 
     def __getitem__(self, trial: Trial) -> State:
         return self._states[trial.hash]
@@ -76,3 +75,10 @@ class States:
 
     def count(self, *states: str) -> int:
         return sum(state.state in states for state in self)
+
+
+def _is_finished(run: RunDirectory) -> bool:
+    """Whether its directory still says so; a store is asked only for what is not on this machine."""
+    if run.finished() is None:
+        run.mirror.pull(checkpoints=False)
+    return run.finished() is not None

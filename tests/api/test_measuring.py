@@ -113,6 +113,18 @@ def test_wrong_input(arguments: tuple[object, ...], message: str) -> None:
         zskt_dist.evaluate(nn.Flatten(), *arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("kind", "classes"), [(torch.uint8, 20), (torch.int16, 200), (torch.uint16, 300)])
+def test_labels_are_any_integers(kind: torch.dtype, classes: int) -> None:
+    """The number of the last cell of the confusion, 20 x 20 and so on, is beyond what these types hold."""
+    logits, last = 5 * torch.eye(classes), min(classes, torch.iinfo(kind).max + 1)
+    images, labels = logits.view(classes, 1, 1, classes)[:last], torch.arange(last).to(kind)
+    scores = zskt_dist.evaluate(nn.Flatten(), images, labels, nn.Flatten())
+    assert (scores.accuracy, scores.teacher_accuracy) == (1, 1)
+    assert scores.confusion == torch.eye(classes, dtype=torch.int64).tolist()
+    error = zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), images[:2], labels[:2], steps=2)
+    assert error.images == 2
+
+
 WRONG = {"from 1": LABELS + 1, "column": LABELS[:, None], "float": LABELS.float()}
 
 

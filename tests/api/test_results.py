@@ -1,5 +1,6 @@
 """What `transfer` returns, for people and for files that the commands read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def test_result_for_people_and_for_files(tmp_path: Path) -> None:
     assert (about["image_shape"], about["num_classes"], about["mean"]) == ([1, 4, 4], 3, [0.5])
     assert about["scores"] == result.scores
     assert about["class"] == "TinyClassifier"
+
+
+def test_a_run_ended_before_its_first_report_has_an_empty_frame() -> None:
+    """Stopped by Ctrl-C in its first iteration, before any row."""
+    frame = replace(tiny_transfer(*tiny_pair(), iterations=2), history=[]).to_pandas()
+    assert (len(frame), frame.index.name, list(frame.columns)) == (0, "iteration", ["time"])
 
 
 def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:

@@ -1,21 +1,28 @@
 """Students are compared on one pool of images: the score of each is the agreement counted source by source."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from tests.support.configs import tiny_config
 from tune.selection import pooled_agreement
 from tune.states import State
 from tune.table import compares_teachers, trial_table
+from zskt_dist.config import Config
 from zskt_dist.files import write_json
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import load_trained
+from zskt_dist.runtime.networks import load_trained, new_network
+from zskt_dist.runtime.weights import read_weights
 from zskt_dist.runtime.worker import Worker
 from zskt_dist.runtime.world import World
 from zskt_dist.streams import Purpose, normal, stream
@@ -63,6 +70,39 @@ def test_all_are_judged_on_the_images_of_all(runs: list[RunDirectory]) -> None:
     assert together[str(runs[0].path)] != alone[str(runs[0].path)], "the other's generator has joined the pool"
     assert pooled_agreement(runs, 480) == together
     assert all(0 <= score <= 1 for score in together.values())
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "mine.safetensors"])
+def test_a_teacher_of_other_origin_is_compared_with(runs: list[RunDirectory], tmp_path: Path, name: str) -> None:
+    """Its file says nothing of images and classes."""
+    told, path, expected = json.loads(runs[0].begun.read_text()), tmp_path / name, pooled_agreement(runs[:1], 48)
+    weights = read_weights(Path(told["teacher"]), "")
+    torch.save(weights, path) if path.suffix == ".pt" else save_file(weights, path)
+    write_json(runs[0].begun, told | {"teacher": str(path)})
+    try:
+        assert pooled_agreement(runs[:1], 48) == expected
+    finally:
+        write_json(runs[0].begun, told)
+
+
+def test_one_network_is_held_at_a_time_and_a_teacher_read_once(
+    runs: list[RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both runs have one teacher; as many copies as trials would not fit on a GPU."""
+    networks: list[weakref.ref[nn.Module]] = []
+    roles = []
+
+    def build(config: Config, role: str, *shape: Any) -> nn.Module:
+        gc.collect()
+        assert not any(earlier() for earlier in networks)
+        network = new_network(config, role, *shape)
+        networks.append(weakref.ref(network))
+        roles.append(role)
+        return network
+
+    monkeypatch.setattr("zskt_dist.runtime.networks.new_network", build)
+    assert len(pooled_agreement(runs, 48)) == 2
+    assert sorted(roles) == ["student", "student", "teacher"]
 
 
 def test_teachers_are_told_apart_by_their_weights(runs: list[RunDirectory]) -> None:

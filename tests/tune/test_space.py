@@ -7,6 +7,7 @@ import pytest
 
 from tune.space import load_sweep
 from zskt_dist.config import config_hash, load_config
+from zskt_dist.config.load import SPEED_KEYS
 from zskt_dist.errors import UserError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.yaml"))
@@ -73,6 +74,12 @@ UNSEEN = {
     "data.images_per_class": "[1, 2]",
     "supervised.network": "[teacher, student]",
     "distill.beta": "[1, 2]",
+    "speed.channels_last": "[auto, false]",
+    "speed.folded_teacher": "[auto, false]",
+    "speed.low_resolution": "[auto, false]",
+    "speed.compile": "[auto, false]",
+    "speed.cuda_graphs": "[auto, false]",
+    "engine.activation_checkpointing": "[true, false]",
 }
 
 
@@ -83,6 +90,25 @@ def test_keys_that_make_no_other_run_are_not_swept(tmp_path: Path, key: str) -> 
     assert len(hashes) == 1
     with pytest.raises(UserError, match="does not change"):
         load_sweep(_write(tmp_path, ONE + f"  {key}: {{grid: {UNSEEN[key]}}}\n"), [])
+
+
+def test_every_key_of_speed_is_known_to_make_no_other_run() -> None:
+    assert set(SPEED_KEYS) <= UNSEEN.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "words"),
+    [
+        ("speed", "[auto, plain]", []),
+        ("evaluation", "[{snapshots: 1}, {snapshots: 2}]", []),
+        ("generator.z_dim", "[5, 10]", ["pseudo_data=folder", "loss.beta=0"]),
+    ],
+    ids=["preset", "section", "of no use with pseudo-data"],
+)
+def test_values_that_make_one_run_are_told(tmp_path: Path, key: str, values: str, words: list[str]) -> None:
+    with pytest.raises(UserError, match=f"^{key}=.* makes the same run as {key}=") as raised:
+        load_sweep(_write(tmp_path, ONE + f"  {key}: {{grid: {values}}}\n"), words)
+    assert "\n" not in str(raised.value)
 
 
 def test_asha_by_accuracy_needs_no_label_free_score(tmp_path: Path) -> None:

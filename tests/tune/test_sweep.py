@@ -10,7 +10,6 @@ from mlflow import MlflowClient
 from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY
 from tune import sweep
-from tune.states import States
 from zskt_dist.files import sha256_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -96,18 +95,3 @@ def _check_mlflow(folder: Path, result: dict[str, Any]) -> None:
 def test_help_is_quick_and_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main(["--config", str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_states_outlive_the_driver_and_follow_a_changed_space(tmp_path: Path) -> None:
-    from tune.space import load_sweep
-
-    path = _write(tmp_path)
-    _, trials = load_sweep(path, [])
-    states = States(tmp_path / "trials.json", trials)
-    states[trials[0]].state, states[trials[0]].score = "finished", 0.5
-    states.write()
-    path.write_text(path.read_text().replace("1.0e+30", "2.0e-3"))
-    _, changed = load_sweep(path, [])
-    again = States(tmp_path / "trials.json", changed)
-    assert [state.state for state in again] == ["finished", "waiting", "waiting"]
-    assert again[changed[0]].score == 0.5

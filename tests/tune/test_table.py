@@ -101,6 +101,13 @@ def test_without_test_images_the_score_chooses_and_is_drawn() -> None:
     assert {text.get_text() for text in matrix.axes[0].texts} == {"85.00", "77.50"}, "(80 + 90) / 2, (95 + 60) / 2"
 
 
+def test_what_nothing_was_measured_of_is_not_drawn() -> None:
+    """No data, no held-out images, no pool."""
+    table = TABLE.assign(score=None, accuracy=None, **{"teacher.arch": ["a", "a", "b", "b", "a", "b"]})
+    table = table.assign(**{"student.arch": "c"})
+    assert sweep_figures(table, [*KEYS, "teacher.arch", "student.arch"]) == {}
+
+
 def test_different_teachers_are_noticed() -> None:
     assert not compares_teachers(TABLE.assign(teacher_weights=["a", "a", "a", "a", None, None]))
     assert compares_teachers(TABLE.assign(teacher_weights=["a", "a", "a", "b", None, None]))

@@ -13,11 +13,12 @@ from tests.tune.test_space import ONE, _write
 from tune.space import Trial, load_sweep
 from tune.states import States
 from tune.watch import Watch
+from zskt_dist.runtime.directory import run_directory
 
 
 @pytest.fixture
 def trials(tmp_path: Path) -> list[Trial]:
-    return load_sweep(_write(tmp_path, ONE + "  seed: {grid: [0, 1]}\n"), [])[1]
+    return load_sweep(_write(tmp_path, ONE + "  seed: {grid: [0, 1]}\n"), [f"runs_dir={tmp_path / 'runs'}"])[1]
 
 
 def _watch(folder: Path, trials: list[Trial], **first: Any) -> tuple[Watch, States]:
@@ -60,6 +61,7 @@ def test_a_trial_is_failed_only_when_tune_gives_it_up(tmp_path: Path, trials: li
 
 def test_a_changed_evaluation_is_done_again(tmp_path: Path, trials: list[Trial]) -> None:
     """Of a finished run; a stopped one has no student to be evaluated."""
+    run_directory(trials[1].config, "train").finish({"status": "finished"})
     trials = [replace(trial, evaluate=["transitions.images=5"]) for trial in trials]
     watch, _ = _watch(tmp_path, trials, state="stopped")
     _tell(watch, "start", 1)

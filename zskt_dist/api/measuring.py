@@ -31,7 +31,7 @@ def evaluate(
         network: Images [B, C, H, W] to logits [B, classes], or to something that holds them, as for `transfer`.
         images_or_loader: Normalised images, float [N, C, H, W], or an iterable (a DataLoader) of such batches or of
             pairs (images, labels).
-        labels: Classes int64 [N] of a tensor of images; None: nothing that needs labels is measured.
+        labels: Classes, integers [N], of a tensor of images; None: nothing that needs labels is measured.
         teacher: None: nothing that compares is measured.
         batch_size: Images per forward pass, where a tensor is given.
 
@@ -71,7 +71,7 @@ def _count(logits: dict[str, Tensor], truth: Tensor | None) -> dict[str, Tensor]
     sums = {"confidence": torch.softmax(own.double(), dim=1).amax(dim=1).sum()}
     if truth is not None:
         classes = own.shape[1]
-        _check_labels(truth, len(own), classes)
+        truth = _whole(truth, len(own), classes)
         sums |= {"confusion": confusion(truth, own.argmax(dim=1), classes), "bins": calibration_sums(own, truth)}
     if "teacher" in logits:
         if logits["teacher"].shape != own.shape:
@@ -119,7 +119,7 @@ def mean_transition_error(
         network_a: Whose boundaries are crossed, the student in the paper; as for `transfer`.
         network_b: Which only watches.
         images: Normalised images, float [N, C, H, W].
-        labels: Classes int64 [N], which are then the ones that are no targets (authors' code); None: the classes that
+        labels: Classes, integers [N], then the ones that are no targets (authors' code); None: the classes that
             both predict (paper).
         steps: K, values of each curve.
         step_size: xi, in normalised input units.
@@ -171,8 +171,7 @@ def _agreed(
             raise UserError(f"the networks need the same two or more classes, they have {classes} and {of_b.shape[1]}")
         predicted = of_a.argmax(dim=1)
         agreed = predicted == of_b.argmax(dim=1)
-        origin = predicted if truth is None else truth.to(device)
-        _check_labels(origin, len(x), classes)
+        origin = predicted if truth is None else _whole(truth.to(device), len(x), classes)
         chosen.append(x[agreed.to(x.device)])
         origins.append(origin[agreed])
     if not sum(map(len, chosen)):
@@ -186,10 +185,13 @@ def _check_sizes(**sizes: int) -> None:
             raise ConfigError(name, size, "expected at least 1")
 
 
-def _check_labels(labels: Tensor, images: int, classes: int) -> None:
-    fit = labels.shape == (images,) and not labels.is_floating_point()
-    if not fit or not ((labels >= 0) & (labels < classes)).all():
-        raise UserError(f"labels {list(labels.shape)} must be one class each, from 0 to {classes - 1}")
+def _whole(labels: Tensor, images: int, classes: int) -> Tensor:
+    """Labels as int64: smaller integers would wrap where cells of a confusion are counted."""
+    if labels.shape == (images,) and not labels.is_floating_point():
+        labels = labels.long()
+        if ((labels >= 0) & (labels < classes)).all():
+            return labels
+    raise UserError(f"labels {list(labels.shape)} must be one class each, from 0 to {classes - 1}")
 
 
 def _batches(

@@ -69,7 +69,9 @@ class TransferResult:
         """The history with one row per report, `iteration` as index; needs pandas."""
         import pandas as pd
 
-        return pd.DataFrame(self.history).set_index("iteration")
+        # A run that was ended before its first report has the columns that every one has.
+        columns = None if self.history else ["iteration", "time"]
+        return pd.DataFrame(self.history, columns=columns).set_index("iteration")
 
     def save(self, path: str | Path, **about: object) -> Path:
         """Writes the student's weights as safetensors, with what they are as metadata; returns the file.
