@@ -7,19 +7,68 @@ import pytest
 from tests.deploy.runs import untrained_run
 from tests.support.configs import tiny_overrides
 from zskt_dist import export, train
+from zskt_dist.files import read_json, write_json
 from zskt_dist.launch import export as module
 from zskt_dist.runtime.directory import RunDirectory
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json"])
+THEIRS = {
+    "README.md": "card",
+    "config.json": "safetensors",
+    "export.json": "card",
+    "student.safetensors": "safetensors",
+    "student.pt2": "pt2",
+    "student.onnx": "onnx",
+    "student.int8.onnx": "int8",
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
 def test_files_of_somebody_else_are_left_alone(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Asked before the run is even looked for."""
-    (tmp_path / name).write_text("theirs")
-    assert export.main(["nowhere", "--out", str(tmp_path)]) == 2
-    said = f"error: --out='{tmp_path}': holds a {name} of something else; choose another folder\n"
+    """Also where the format would fail, and the file of that name be taken away."""
+    run, out = untrained_run(tmp_path), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("theirs")
+    assert export.main([str(run), "--to", THEIRS[name], "--tolerance", "0", "--out", str(out)]) == 2
+    said = f"error: --out='{out}': holds {name}, which no export has written; choose another folder\n"
     assert capsys.readouterr().err == said
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "theirs"
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: "theirs"}
+
+
+def test_files_of_other_names_stay_beside_an_export(tmp_path: Path) -> None:
+    run, out = untrained_run(tmp_path), tmp_path / "out"
+    assert export.main([str(run), "--to", "safetensors", "--out", str(out)]) == 0
+    (out / "student.pt2").write_text("theirs")
+    assert export.main([str(run), "--to", "safetensors", "--out", str(out)]) == 0
+    assert export.main([str(run), "--to", "safetensors", "pt2", "--out", str(out)]) == 2
+    assert (out / "student.pt2").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_run_directory_keeps_its_student(
+    broken: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = untrained_run(tmp_path)
+    before = {path: path.read_bytes() for path in run.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise OSError("no more room")
+
+    if broken:
+        monkeypatch.setattr("zskt_dist.deploy.exporter.write_weights", fail)
+    assert export.main([str(run), "--to", "safetensors", "--out", str(run)]) == 2
+    assert capsys.readouterr().err == f"error: --out {run}: is a run directory; choose a folder of its own\n"
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_an_export_of_before_there_was_a_list_is_known_by_its_entries(tmp_path: Path) -> None:
+    run, out = untrained_run(tmp_path), tmp_path / "out"
+    arguments = [str(run), "--to", "safetensors", "card", "--out", str(out)]
+    assert export.main(arguments) == 0
+    record = read_json(out / "export.json")
+    assert record.pop("written") == ["README.md", "config.json", "export.json", "student.safetensors"]
+    write_json(out / "export.json", record)
+    assert export.main(arguments) == 0
 
 
 def test_what_a_killed_export_has_left_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

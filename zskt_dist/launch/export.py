@@ -19,15 +19,18 @@ from zskt_dist.deploy.latency import latency_ms
 from zskt_dist.deploy.packages import check_packages
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, open_subject, own_role
 from zskt_dist.deploy.tables import files_table, networks_table, percent
-from zskt_dist.errors import UserError
+from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.register import register
 from zskt_dist.models import count_parameters
+from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import absolute, check, check_ours
+from zskt_dist.runtime.storage import absolute, check
 
 Record = dict[str, Any]
 _RECORD = "export.json"
+# Beside the file that bears the name of its format.
+_COMPANIONS = {"safetensors": "config.json", "card": "README.md"}
 
 
 def export_run(
@@ -61,12 +64,13 @@ def export_run(
         raise UserError(f"--tolerance {tolerance:g}: expected 0 or more, for example 1e-4")
     check_packages(formats)
     if out is not None:
-        check_ours(out, _RECORD)
+        refuse_runs(out)
     directory, result = _finished(location)
     subject = open_subject(directory, result, role)
     folder = out or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
     exporter = Exporter(subject, folder, tolerance=tolerance, normalises=normalises)
     record = _record(subject, tolerance) | _earlier(subject, folder)
+    record["written"] = _ours(exporter, formats)
     record["networks"] = _networks(subject)
     write_json(folder / _RECORD, record)  # what is written from here on is known to be ours
     failures = []
@@ -84,6 +88,7 @@ def export_run(
             failures.append(str(error))
     if "card" in formats:
         write_card(subject, record, folder / "README.md")
+    record["written"] = [name for name in record["written"] if (folder / name).exists()]
     write_json(folder / _RECORD, record)
     directory.mirror.push()
     print_export(record, folder, console)
@@ -175,6 +180,26 @@ def _earlier(subject: Subject, folder: Path) -> Record:
         raise UserError(f"{folder} holds {held} with other weights; choose another folder with --out, or remove it")
     files = {name: entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
     return {"files": files, **({"mlflow": before["mlflow"]} if "mlflow" in before else {})}
+
+
+def _ours(exporter: Exporter, formats: Collection[str]) -> list[str]:
+    """Names of the files that exports have written into the folder, and of those that this one will write.
+
+    Raises:
+        ConfigError: one of the latter is there and none of the former, so it is somebody else's.
+    """
+    folder = exporter.folder
+    before = read_json(folder / _RECORD)
+    ours: set[str] = set()
+    if isinstance(before, dict) and "weights_sha256" in before:
+        # Exports of before there was a list are known by their entries.
+        known = before.get("written", [entry["file"] for entry in before["files"].values()] + [*_COMPANIONS.values()])
+        ours = {_RECORD, *known}
+    new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
+    new |= {file for name, file in _COMPANIONS.items() if name in formats}
+    if foreign := sorted(name for name in new - ours if (folder / name).exists()):
+        raise ConfigError("--out", str(folder), f"holds {foreign[0]}, which no export has written; choose another folder")
+    return sorted(ours | new)
 
 
 def _is_intact(path: Path, entry: Record) -> bool:
