@@ -38,18 +38,18 @@ def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The content, or None where there is no such file or it is damaged."""
+    """The content, or None where there is no such file (nor a folder that could hold it) or it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The content, or None where there is no such file."""
+    """The content, or None where there is no such file, nor a folder that could hold it."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -11,7 +11,6 @@ from zskt_dist.files import read_json, write_json
 from zskt_dist.launch import export as module
 from zskt_dist.runtime.directory import RunDirectory
 
-
 THEIRS = {
     "README.md": "card",
     "config.json": "safetensors",
@@ -59,6 +58,15 @@ def test_a_run_directory_keeps_its_student(
     assert export.main([str(run), "--to", "safetensors", "--out", str(run)]) == 2
     assert capsys.readouterr().err == f"error: --out {run}: is a run directory; choose a folder of its own\n"
     assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = untrained_run(tmp_path)
+    weights = run / "student.safetensors"
+    assert export.main([str(weights)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {weights}: no finished run; export takes a folder")
+    assert export.main([str(run), "--out", str(weights)]) == 2
+    assert capsys.readouterr().err == f"error: --out {weights}: is a file; choose a folder of its own\n"
 
 
 def test_an_export_of_before_there_was_a_list_is_known_by_its_entries(tmp_path: Path) -> None:

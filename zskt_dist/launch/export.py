@@ -198,7 +198,8 @@ def _ours(exporter: Exporter, formats: Collection[str]) -> list[str]:
     new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
     new |= {file for name, file in _COMPANIONS.items() if name in formats}
     if foreign := sorted(name for name in new - ours if (folder / name).exists()):
-        raise ConfigError("--out", str(folder), f"holds {foreign[0]}, which no export has written; choose another folder")
+        problem = f"holds {foreign[0]}, which no export has written; choose another folder"
+        raise ConfigError("--out", str(folder), problem)
     return sorted(ours | new)
 
 
