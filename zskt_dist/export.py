@@ -39,11 +39,13 @@ def _export(options: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from zskt_dist.files import write_json
+    from zskt_dist.files import check_json, write_json
     from zskt_dist.launch.export import export_run
 
     if "OMP_NUM_THREADS" not in os.environ:  # of one thread latencies compare, and other processes disturb them least
         torch.set_num_threads(1)
+    if options.json:
+        check_json(options.json)
     record = export_run(
         options.run_dir,
         options.to,

@@ -67,6 +67,8 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err.startswith(f"error: {weights}: no finished run; export takes a folder")
     assert export.main([str(run), "--out", str(weights)]) == 2
     assert capsys.readouterr().err == f"error: --out {weights}: is a file; choose a folder of its own\n"
+    assert export.main([str(run), "--out", str(weights / "below")]) == 2
+    assert capsys.readouterr().err == f"error: {weights / 'below'}: Not a directory\n"
 
 
 def test_an_export_of_before_there_was_a_list_is_known_by_its_entries(tmp_path: Path) -> None:
