@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--to", nargs="+", choices=FORMATS, default=DEFAULT_FORMATS, help=f"default: {' '.join(DEFAULT_FORMATS)}"
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="default: RUN_DIR/export")
+    parser.add_argument("--out", metavar="FOLDER", help="default: RUN_DIR/export")
     parser.add_argument("--role", choices=("student", "teacher"), help="default: the network that the run has trained")
     parser.add_argument(
         "--tolerance", metavar="T", type=float, default=1e-4, help="largest difference of logits; default: 1e-4"

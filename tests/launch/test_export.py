@@ -71,6 +71,18 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == f"error: {weights / 'below'}: Not a directory\n"
 
 
+def test_a_uri_is_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which a path would make the local folder `s3:`."""
+    run = untrained_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert export.main([str(run), "--to", "safetensors", "--out", "s3://bucket/a"]) == 2
+    assert capsys.readouterr().err == "error: --out='s3://bucket/a': expected a folder of this machine\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_an_export_of_before_there_was_a_list_is_known_by_its_entries(tmp_path: Path) -> None:
     run, out = untrained_run(tmp_path), tmp_path / "out"
     arguments = [str(run), "--to", "safetensors", "card", "--out", str(out)]

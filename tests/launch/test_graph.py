@@ -135,6 +135,16 @@ time.sleep(60)
     assert heard.read_text() == f"{int(number)} True"
 
 
+def test_a_report_in_a_store_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_run", lambda *_: pytest.fail("has begun"))
+    (tmp_path / "tiny.yaml").write_text(f"runs_dir: {tmp_path / 'runs'}\n")
+    (tmp_path / "graph.yaml").write_text(FILE.replace("runs/report", "s3://bucket/report"))
+    assert reproduce.main([str(tmp_path / "graph.yaml")]) == 2
+    assert capsys.readouterr().err == "error: report='s3://bucket/report': expected a folder of this machine\n"
+
+
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main([str(tmp_path / "none.yaml")]) == 2
     assert "no such file" in capsys.readouterr().err

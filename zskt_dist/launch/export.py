@@ -25,7 +25,7 @@ from zskt_dist.launch.register import register
 from zskt_dist.models import count_parameters
 from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import absolute, check
+from zskt_dist.runtime.storage import absolute, check, local_folder
 
 Record = dict[str, Any]
 _RECORD = "export.json"
@@ -37,7 +37,7 @@ def export_run(
     location: str,
     formats: Collection[str],
     *,
-    out: Path | None,
+    out: str | None,
     role: str | None,
     tolerance: float,
     normalises: bool,
@@ -63,11 +63,12 @@ def export_run(
     if not tolerance >= 0:
         raise UserError(f"--tolerance {tolerance:g}: expected 0 or more, for example 1e-4")
     check_packages(formats)
-    if out is not None:
-        refuse_runs(out)
+    chosen = None if out is None else local_folder(out)
+    if chosen:
+        refuse_runs(chosen)
     directory, result = _finished(location)
     subject = open_subject(directory, result, role)
-    folder = out or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
+    folder = chosen or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
     exporter = Exporter(subject, folder, tolerance=tolerance, normalises=normalises)
     record = _record(subject, tolerance) | _earlier(subject, folder)
     record["written"] = _ours(exporter, formats)

@@ -15,7 +15,7 @@ from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from zskt_dist.launch.seeds import runs_of_seeds
 from zskt_dist.runtime.directory import RunDirectory, run_directory
-from zskt_dist.runtime.storage import split
+from zskt_dist.runtime.storage import local_folder, split
 
 # How a command ends that was asked to stop: gently, by a second Ctrl-C, or by the signal itself while it imported.
 _STOPPED = (EXIT_INTERRUPTED, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT)
@@ -26,8 +26,9 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
 
     Raises:
         Interrupted: asked to stop; the same command continues.
-        UserError: a command failed; what it said stands above.
+        UserError: a command failed; what it said stands above; or the graph asks for what cannot be.
     """
+    local_folder(graph.report, "report")  # else the report would say so after all runs
     started = time.monotonic()
     for number, task in enumerate(tasks, start=1):
         directory = run_directory(task.config, task.command)

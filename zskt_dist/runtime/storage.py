@@ -58,6 +58,13 @@ def split(location: str) -> tuple[str, str]:
     return folder + mark + query, name
 
 
+def local_folder(location: str, key: str = "--out") -> Path:
+    """Raises ConfigError where it is a URI, which a path would make a folder `s3:` of."""
+    if is_uri(location):
+        raise ConfigError(key, location, "expected a folder of this machine")
+    return Path(location)
+
+
 def working_copy(location: str) -> Path:
     """Where a URI's files lie on this machine: below `$ZSKT_CACHE`, else `~/.cache/zskt_dist`.
 
