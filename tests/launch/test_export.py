@@ -124,6 +124,27 @@ def test_a_folder_holds_one_network(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert export.main([str(first), *arguments]) == 0
 
 
+def test_files_of_earlier_exports_keep_the_conditions_they_were_made_under(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(untrained_run(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_versions", lambda: {"torch": "2.5.0"})
+        patch.setattr("torch.get_num_threads", lambda: 2)
+        assert export.main([run, "--to", "pt2", "--tolerance", "0.5"]) == 0
+    told = "student.pt2 was exported earlier, with tolerance 0.5, 2 threads, torch 2.5.0"
+    card = tmp_path / "digits/run/export/README.md"
+    assert told not in capsys.readouterr().out
+    for _ in range(2):  # also when it is kept again
+        assert export.main([run, "--to", "safetensors", "card"]) == 0
+        assert told in capsys.readouterr().out
+        assert f"Up to 0.0001 is accepted. Otherwise: {told}.\n" in card.read_text()
+    entries = read_json(card.with_name("export.json"))["files"]
+    assert (entries["pt2"]["made"]["tolerance"], entries["pt2"]["made"]["threads"]) == (0.5, 2)
+    assert export.main([run, "--to", "pt2", "card"]) == 0
+    assert "exported earlier" not in capsys.readouterr().out + card.read_text()
+
+
 def test_a_run_made_anew_is_exported_into_its_folder(tmp_path: Path) -> None:
     run = untrained_run(tmp_path)
     assert export.main([str(run), "--to", "safetensors"]) == 0

@@ -18,7 +18,7 @@ from zskt_dist.deploy.exporter import Exporter
 from zskt_dist.deploy.latency import latency_ms
 from zskt_dist.deploy.packages import check_packages
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, open_subject, own_role
-from zskt_dist.deploy.tables import files_table, networks_table, percent
+from zskt_dist.deploy.tables import earlier_files, files_table, networks_table, percent, thread_count
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.register import register
@@ -31,6 +31,7 @@ Record = dict[str, Any]
 _RECORD = "export.json"
 # Beside the file that bears the name of its format.
 _COMPANIONS = {"safetensors": "config.json", "card": "README.md"}
+_CONDITIONS = ("tolerance", "threads", "machine", "versions")
 
 
 def export_run(
@@ -100,7 +101,7 @@ def export_run(
 
 def print_export(record: Record, folder: Path, console: Console) -> None:
     """Networks and files with sizes and latencies, and where everything lies."""
-    threads = f"CPU, {record['threads']} thread{'s' * (record['threads'] != 1)}"
+    threads = f"CPU, {thread_count(record['threads'])}"
     for title, (header, rows) in (
         (f"In PyTorch ({threads})", networks_table(record)),
         (f"Files, compared with PyTorch ({threads})", files_table(record)),
@@ -114,6 +115,8 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for line in earlier_files(record):
+        console.print(line, soft_wrap=True, highlight=False)
     for takes in (NORMALISED, PIXELS):
         if files := [entry["file"] for entry in record["files"].values() if entry["input"] == takes]:
             console.print(f"{takes}: {', '.join(files)}", soft_wrap=True, highlight=False)
@@ -168,7 +171,7 @@ def _versions() -> dict[str, str]:
 
 
 def _earlier(subject: Subject, folder: Path) -> Record:
-    """What was exported before into the folder and is still as it was then.
+    """What was exported before into the folder and is still as it was then; `made`: under which conditions.
 
     Raises:
         UserError: it was another network, and files of both would lie side by side.
@@ -179,7 +182,8 @@ def _earlier(subject: Subject, folder: Path) -> Record:
     if before["weights_sha256"] != subject.sha256:
         held = f"the {before['role']} of {before['run']['experiment']}/{before['run']['name']}"
         raise UserError(f"{folder} holds {held} with other weights; choose another folder with --out, or remove it")
-    files = {name: entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
+    made = {"made": {key: before[key] for key in _CONDITIONS}}
+    files = {name: made | entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
     return {"files": files, **({"mlflow": before["mlflow"]} if "mlflow" in before else {})}
 
 
