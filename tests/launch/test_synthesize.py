@@ -124,6 +124,22 @@ def test_what_cannot_be_done_is_one_line(
     assert printed.count("\n") == 1
 
 
+def test_the_advice_for_a_run_without_snapshots_works(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`evaluation.snapshots` is no part of a run's identity: the same command answers with the run as it is."""
+    arguments = [*TRAIN, f"runs_dir={tmp_path}", "evaluation.snapshots=0"]
+    assert cli.training_command("train", "", arguments) == 0
+    capsys.readouterr()
+    assert synthesize.main([str(tmp_path / "digits/run"), *FEW]) == 2
+    said = capsys.readouterr().err
+    for word in ("evaluation.snapshots=5", "--fresh"):
+        assert word in said
+        arguments.append(word)
+    assert cli.training_command("train", "", arguments) == 0
+    assert synthesize.main([str(tmp_path / "digits/run"), *FEW]) == 0
+
+
 @pytest.mark.slow
 def test_two_processes_make_what_one_does_after_a_kill(folder: Path, tmp_path: Path) -> None:
     """The first two are killed once there is a shard."""

@@ -100,7 +100,10 @@ def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
     names = (re.fullmatch(r"generator_(\d+)\.safetensors", path.name) for path in directory.snapshots.glob("*"))
     there = sorted(int(name[1]) for name in names if name)
     if not there:
-        problem = "has no snapshots of a generator; train keeps them with evaluation.snapshots=5 and held-out images"
+        problem = (
+            "has no snapshots of a generator; train keeps them with evaluation.snapshots=5 and held-out images, "
+            "and a finished run is only trained again with --fresh"
+        )
         raise ConfigError("RUN_DIR", directory.location, problem)
     if which in ("all", "last"):
         return tuple(there if which == "all" else there[-1:])
