@@ -66,7 +66,7 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert export.main([str(weights)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {weights}: no finished run; export takes a folder")
     assert export.main([str(run), "--out", str(weights)]) == 2
-    assert capsys.readouterr().err == f"error: --out {weights}: is a file; choose a folder of its own\n"
+    assert capsys.readouterr().err == f"error: --out='{weights}': is a file; expected a folder\n"
     assert export.main([str(run), "--out", str(weights / "below")]) == 2
     assert capsys.readouterr().err == f"error: {weights / 'below'}: Not a directory\n"
 

@@ -103,6 +103,7 @@ def test_the_plan_names_the_shards_and_no_teacher(
         ([RUN, "loss.beta=3"], "loss.beta='3': belongs to the run; synthesize takes launch, device and teacher.checkp"),
         ([RUN, "launch.kind=ray"], "launch.kind='ray': synthesize runs on this machine; use --workers"),
         ([RUN, "--out", "s3://bucket/x"], "--out='s3://bucket/x': expected a folder of this machine"),
+        ([RUN, "--out", f"{RUN}/config.yaml", "--workers", "2"], f"--out='{RUN}/config.yaml': is a file; expected a f"),
         ([RUN, "teacher.checkpoint=gone.safetensors"], "teacher.checkpoint='"),
         (["teacher"], "teacher is a run of pretrain, which has no generator; use one of train"),
         (["seeds"], "seeds stands for several seeds; choose one of "),

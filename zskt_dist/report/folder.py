@@ -32,12 +32,10 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 
 def refuse_runs(folder: Path) -> None:
-    """Raises UserError where `folder` is a run directory, whose files are not ours to replace, or a file."""
+    """Raises UserError where `folder` is a run directory, whose files are not ours to replace."""
     run = RunDirectory(folder)
     if any(path.exists() for path in (run.begun, run.result, run.config, run.checkpoints)):
         raise UserError(f"--out {folder}: is a run directory; choose a folder of its own")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; choose a folder of its own")
 
 
 def _swap(temporary: Path, folder: Path) -> None:

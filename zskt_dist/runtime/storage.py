@@ -59,10 +59,13 @@ def split(location: str) -> tuple[str, str]:
 
 
 def local_folder(location: str, key: str = "--out") -> Path:
-    """Raises ConfigError where it is a URI, which a path would make a folder `s3:` of."""
+    """Raises ConfigError where it is a file, or a URI, which a path would make a folder `s3:` of."""
     if is_uri(location):
         raise ConfigError(key, location, "expected a folder of this machine")
-    return Path(location)
+    folder = Path(location)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(key, location, "is a file; expected a folder")
+    return folder
 
 
 def working_copy(location: str) -> Path:
