@@ -3,6 +3,8 @@
 import errno
 import os
 import pickle
+from email.message import Message
+from urllib.error import HTTPError
 
 import pytest
 
@@ -53,6 +55,25 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_another_failure_of_the_system_stays_a_traceback() -> None:
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EIO])
+def test_a_file_that_cannot_be_used_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: _fail(number)) == 2
+    assert capsys.readouterr().err == f"error: runs/a/history.parquet: {os.strerror(number)}\n"
+
+
+def test_an_answer_of_a_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its class has a file name, which is the address, and no words of the system."""
+
+    def ask() -> None:
+        raise HTTPError("https://example.org/digits.npz", 404, "Not Found", Message(), None)
+
+    assert guarded(ask) == 2
+    assert capsys.readouterr().err == "error: https://example.org/digits.npz: HTTP Error 404: Not Found\n"
+
+
+def test_a_failure_of_the_system_without_a_file_stays_a_traceback() -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     with pytest.raises(OSError, match="Input/output error"):
-        guarded(lambda: _fail(errno.EIO))
+        guarded(fail)

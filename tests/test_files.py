@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zskt_dist.files import read_json, try_lock, write_atomic, write_json
+from zskt_dist.files import read_bytes, read_json, try_lock, write_atomic, write_json
 
 HOLDER = """
 import sys, time
@@ -17,6 +17,12 @@ lock = try_lock(Path(sys.argv[1]))
 print(lock is not None, flush=True)
 time.sleep(60)
 """
+
+
+def test_a_file_has_no_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "student.safetensors").write_bytes(b"weights")
+    inside = tmp_path / "student.safetensors" / "result.json"
+    assert (read_json(inside), read_bytes(inside)) == (None, None)
 
 
 def _fail(*_: object, **__: object) -> None:

@@ -53,6 +53,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
     from rich.console import Console
 
+    from zskt_dist.files import check_json, write_json
     from zskt_dist.runtime.directory import run_directory
     from zskt_dist.runtime.job import Job
     from zskt_dist.runtime.storage import check
@@ -68,6 +69,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         return
 
     check(config.runs_dir)
+    if options.json and not is_follower():
+        check_json(options.json)
     directory.mirror.pull(checkpoints=False)
     _check_run(directory, command, config, options.fresh)
     result = None if options.fresh else directory.finished()
@@ -81,7 +84,6 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     if result is None:
         result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
-        from zskt_dist.files import write_json
         from zskt_dist.report.summary import print_summary
 
         if options.json:

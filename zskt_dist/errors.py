@@ -93,9 +93,10 @@ def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     except OSError as error:
-        if not is_full(error):
+        if not is_full(error) and error.filename is None:  # no file of the user's: a defect, or the machine's trouble
             raise
-        print(f"error: {no_space(error)}", file=sys.stderr)
+        told = no_space(error) if is_full(error) else f"{error.filename}: {error.strerror or error}"
+        print(f"error: {told}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
         print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)

@@ -31,9 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from zskt_dist.files import write_json
+    from zskt_dist.files import check_json, write_json
+    from zskt_dist.launch.environment import is_follower
     from zskt_dist.launch.measure import evaluate_run
 
+    if options.json and not is_follower():
+        check_json(options.json)
     result = evaluate_run(options.run_dir, options.overrides, fresh=options.fresh, console=Console())
     if options.json and result:
         write_json(options.json, result)

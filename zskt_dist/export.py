@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--to", nargs="+", choices=FORMATS, default=DEFAULT_FORMATS, help=f"default: {' '.join(DEFAULT_FORMATS)}"
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="default: RUN_DIR/export")
+    parser.add_argument("--out", metavar="FOLDER", help="default: RUN_DIR/export")
     parser.add_argument("--role", choices=("student", "teacher"), help="default: the network that the run has trained")
     parser.add_argument(
         "--tolerance", metavar="T", type=float, default=1e-4, help="largest difference of logits; default: 1e-4"
@@ -39,11 +39,13 @@ def _export(options: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from zskt_dist.files import write_json
+    from zskt_dist.files import check_json, write_json
     from zskt_dist.launch.export import export_run
 
     if "OMP_NUM_THREADS" not in os.environ:  # of one thread latencies compare, and other processes disturb them least
         torch.set_num_threads(1)
+    if options.json:
+        check_json(options.json)
     record = export_run(
         options.run_dir,
         options.to,

@@ -8,7 +8,10 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
+
+from zskt_dist.errors import ConfigError
 
 
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
@@ -38,19 +41,35 @@ def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The content, or None where there is no such file or it is damaged."""
+    """The content, or None where there is no such file (nor a folder that could hold it) or it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The content, or None where there is no such file."""
+    """The content, or None where there is no such file, nor a folder that could hold it."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def check_json(path: Path) -> None:
+    """Whether `write_json` could write the file of `--json`: asked before what takes long; its folder is made.
+
+    Raises:
+        ConfigError: no.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            problem = "is a folder" if path.is_dir() else None
+    except OSError as error:
+        problem = f"cannot be written in {path.parent}: {error.strerror}"
+    if problem:
+        raise ConfigError("--json", str(path), problem)
 
 
 def sha256_of(path: Path) -> str:

@@ -35,13 +35,16 @@ def _synthesize(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from zskt_dist.errors import ConfigError
-    from zskt_dist.files import write_json
+    from zskt_dist.files import check_json, write_json
+    from zskt_dist.launch.environment import is_follower
     from zskt_dist.launch.synthesize import Wanted, synthesize_run
 
     for name in ("images", "workers", "shard_images"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')}", value, "expected greater than 0")
+    if options.json and not is_follower():
+        check_json(options.json)
     wanted = Wanted(options.images, options.out, options.shard_images, options.sources)
     overrides = [*options.overrides, *([f"launch.workers={options.workers}"] if options.workers > 1 else [])]
     result = synthesize_run(options.run_dir, overrides, wanted, fresh=options.fresh, console=Console())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.deploy.runs import untrained_run
 from zskt_dist import export
 from zskt_dist.deploy.weights import load_network
-from zskt_dist.files import read_json
+from zskt_dist.files import read_json, write_json
 from zskt_dist.models import is_user_code
 
 
@@ -46,13 +46,18 @@ def test_what_a_library_raises_leaves_the_other_formats(
     name = "int8" if broken == "onnx.quantized" else broken[: broken.index(".")]
     run = untrained_run(tmp_path)
     file = run / "export" / f"student.{'int8.onnx' if name == 'int8' else name}"
-    file.parent.mkdir()
+    assert export.main([str(run), "--to", "safetensors"]) == 0
     file.write_text("an older one")
+    record = read_json(run / "export/export.json")
+    write_json(run / "export/export.json", record | {"written": [*record["written"], file.name]})
+    capsys.readouterr()
     assert export.main([str(run), "--to", "safetensors", name, "card"]) == 2
     told = f"error: {file.name} is not written: Exception: Incomplete symbolic shape inference\n"
     assert capsys.readouterr().err == told
     assert not file.exists()
-    assert list(read_json(run / "export/export.json")["files"]) == ["safetensors"]
+    record = read_json(run / "export/export.json")
+    assert list(record["files"]) == ["safetensors"]
+    assert record["written"] == ["README.md", "config.json", "export.json", "student.safetensors"]
     assert (run / "export/README.md").exists()
 
 

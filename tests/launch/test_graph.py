@@ -135,6 +135,52 @@ time.sleep(60)
     assert heard.read_text() == f"{int(number)} True"
 
 
+def test_a_report_in_a_store_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_run", lambda *_: pytest.fail("has begun"))
+    (tmp_path / "tiny.yaml").write_text(f"runs_dir: {tmp_path / 'runs'}\n")
+    (tmp_path / "graph.yaml").write_text(FILE.replace("runs/report", "s3://bucket/report"))
+    assert reproduce.main([str(tmp_path / "graph.yaml")]) == 2
+    assert capsys.readouterr().err == "error: report='s3://bucket/report': expected a folder of this machine\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_name_for_different_steps_is_refused(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_run", lambda *_: pytest.fail("has begun"))
+    (tmp_path / "tiny.yaml").write_text(f"runs_dir: {tmp_path / 'runs'}\nexperiment: tiny\n")
+    (tmp_path / "graph.yaml").write_text(FILE)
+    assert reproduce.main([str(tmp_path / "graph.yaml"), "name=x", *more]) == 2
+    run = tmp_path / "runs/tiny/x"
+    said = f"error: name='x': different steps would be one run, {run}; name none, or each in its `set`\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_name_that_stands_for_another_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be taken for finished."""
+    monkeypatch.setattr(graph, "_run", lambda *_: pytest.fail("has begun"))
+    (tmp_path / "tiny.yaml").write_text(f"runs_dir: {tmp_path / 'runs'}\n")
+    (tmp_path / "graph.yaml").write_text(FILE.replace("tiny.yaml, eval", "tiny.yaml, set: {name: x}, eval"))
+    config = load_config(tmp_path / "tiny.yaml", ["name=x", "seeds=[0,1]", "iterations=3"])
+    directory = run_directory(config, "train")
+    directory.begin("train", config, None)
+    directory.finish({"status": "finished"})
+    assert reproduce.main([str(tmp_path / "graph.yaml")]) == 2
+    assert f"{directory.location} holds a run with other settings (iterations)" in capsys.readouterr().err
+
+
+def test_a_name_for_the_same_step_again_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where an override takes the place of what the steps differ in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").touch()
+    (tmp_path / "graph.yaml").write_text(FILE.replace("  - {command: train", "  # - {command: train"))
+    assert reproduce.main(["graph.yaml", "name=x", "data.images_per_class=2", "--dry-run"]) == 0
+
+
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main([str(tmp_path / "none.yaml")]) == 2
     assert "no such file" in capsys.readouterr().err

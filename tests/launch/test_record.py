@@ -6,9 +6,11 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.support.configs import TINY
+from tests.support.finished import finished_run
 from zskt_dist import cli, export
 from zskt_dist.files import read_json
 from zskt_dist.launch import record
+from zskt_dist.runtime.directory import RunDirectory
 
 
 def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +60,12 @@ def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
     run = MlflowClient(tracking_uri=store).get_run(address["run_id"])
     assert run.info.status == "FINISHED"
     assert "accuracy" in run.data.metrics
+
+
+def test_a_commit_that_is_not_known_is_no_tag(tmp_path: Path) -> None:
+    path = finished_run(tmp_path, "train")
+    result = read_json(path / "result.json") | {"launcher": "local", "world_size": 1}
+    config = RunDirectory(path).read_config()
+    assert config
+    assert "git_commit" not in record._result_tags(config, result | {"git_commit": None})
+    assert record._result_tags(config, result | {"git_commit": "abc"})["git_commit"] == "abc"

@@ -103,6 +103,7 @@ def test_the_plan_names_the_shards_and_no_teacher(
         ([RUN, "loss.beta=3"], "loss.beta='3': belongs to the run; synthesize takes launch, device and teacher.checkp"),
         ([RUN, "launch.kind=ray"], "launch.kind='ray': synthesize runs on this machine; use --workers"),
         ([RUN, "--out", "s3://bucket/x"], "--out='s3://bucket/x': expected a folder of this machine"),
+        ([RUN, "--out", f"{RUN}/config.yaml", "--workers", "2"], f"--out='{RUN}/config.yaml': is a file; expected a f"),
         ([RUN, "teacher.checkpoint=gone.safetensors"], "teacher.checkpoint='"),
         (["teacher"], "teacher is a run of pretrain, which has no generator; use one of train"),
         (["seeds"], "seeds stands for several seeds; choose one of "),
@@ -122,6 +123,22 @@ def test_what_cannot_be_done_is_one_line(
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {said}")
     assert printed.count("\n") == 1
+
+
+def test_the_advice_for_a_run_without_snapshots_works(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`evaluation.snapshots` is no part of a run's identity: the same command answers with the run as it is."""
+    arguments = [*TRAIN, f"runs_dir={tmp_path}", "evaluation.snapshots=0"]
+    assert cli.training_command("train", "", arguments) == 0
+    capsys.readouterr()
+    assert synthesize.main([str(tmp_path / "digits/run"), *FEW]) == 2
+    said = capsys.readouterr().err
+    for word in ("evaluation.snapshots=5", "--fresh"):
+        assert word in said
+        arguments.append(word)
+    assert cli.training_command("train", "", arguments) == 0
+    assert synthesize.main([str(tmp_path / "digits/run"), *FEW]) == 0
 
 
 @pytest.mark.slow

@@ -27,6 +27,15 @@ def test_a_run_directory_is_refused_and_keeps_its_pictures(tmp_path: Path, capsy
     assert not (run / "report.md").exists()
 
 
+def test_a_uri_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished_run(tmp_path, "train")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert command.main([str(run), "--out", "s3://bucket/report", "--no-mlflow"]) == 2
+    assert capsys.readouterr().err == "error: --out='s3://bucket/report': expected a folder of this machine\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_later_report_replaces_the_files_of_the_earlier_and_no_others(tmp_path: Path) -> None:
     out = tmp_path / "out"
     _write(out, "report.md", "figures/old.png")

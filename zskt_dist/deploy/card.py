@@ -5,7 +5,7 @@ from typing import Any
 
 from zskt_dist.deploy import card_text, quality
 from zskt_dist.deploy.subject import Subject
-from zskt_dist.deploy.tables import files_table, networks_table, percent
+from zskt_dist.deploy.tables import earlier_files, files_table, networks_table, percent, thread_count
 from zskt_dist.files import write_atomic
 
 Record = dict[str, Any]
@@ -26,7 +26,6 @@ def write_card(subject: Subject, record: Record, path: Path) -> None:
     from huggingface_hub import ModelCard
 
     result = subject.result
-    threads = record["threads"]
     card = ModelCard.from_template(
         _metadata(subject),
         template_path=str(Path(__file__).with_name("card.md")),
@@ -43,11 +42,12 @@ def write_card(subject: Subject, record: Record, path: Path) -> None:
         examples=card_text.examples(record),
         networks=markdown(*networks_table(record)),
         files=markdown(*files_table(record)),
-        threads=f"{threads} thread{'s' * (threads != 1)}",
+        threads=thread_count(record["threads"]),
         batch_sizes=", ".join(map(str, record["check"]["batch_sizes"])),
         large=f"{record['check']['large']:g}",
         tolerance=f"{record['tolerance']:g}",
         agreement=card_text.int8_agreement(record),
+        earlier="; ".join(earlier_files(record)),
         citation=card_text.CITATION,
         run=f"{result['experiment']}/{result['name']}",
         sha256=subject.sha256,

@@ -27,6 +27,7 @@ class Exporter:
     """Writes the formats of one network into a folder; a file that fails its check is not there afterwards.
 
     Args:
+        folder: Files of these names in it are replaced or removed, so they have to be those of an earlier export.
         tolerance: Largest difference from PyTorch, as `Difference` counts, of formats that are the same network.
         normalises: The programs take pixels in [0, 1] instead of normalised images.
     """
@@ -51,12 +52,16 @@ class Exporter:
         Raises:
             UserError: the network cannot be written in this format, or is another one there.
         """
-        path = self.folder / self._name(name)
+        path = self.folder / self.file_name(name)
         try:
             return self.files[name]()
         except Exception as error:  # torch, ONNX and its runtime have no one class for what they cannot do
             path.unlink(missing_ok=True)  # an older one would look as if it had passed
             raise UserError(f"{path.name} is not written: {_told(error)}") from error
+
+    def file_name(self, name: str) -> str:
+        """Of the file of a format."""
+        return f"{self.subject.role}.{'int8.onnx' if name == 'int8' else name}"
 
     def _safetensors(self) -> Entry:
         with TemporaryDirectory() as draft:
@@ -97,18 +102,15 @@ class Exporter:
                 f"its logits differ from PyTorch's by {difference.ordinary:.3g}, and on large inputs by "
                 f"{difference.large:.3g} of the largest logit; --tolerance is {self.tolerance:g}"
             )
-        write_atomic(self.folder / self._name(name), content)
+        write_atomic(self.folder / self.file_name(name), content)
         return {
-            "file": self._name(name),
+            "file": self.file_name(name),
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
             "input": PIXELS if original.normalises else NORMALISED,
             "difference": difference.ordinary,
             "difference_large": difference.large,
         }
-
-    def _name(self, name: str) -> str:
-        return f"{self.subject.role}.{'int8.onnx' if name == 'int8' else name}"
 
     @cached_property
     def _program(self) -> ExportedProgram:

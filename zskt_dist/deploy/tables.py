@@ -29,6 +29,27 @@ def files_table(record: Record) -> Table:
     return ("file", "size", "difference", *_LATENCY), rows
 
 
+def earlier_files(record: Record) -> list[str]:
+    """Of each file that an earlier export has made and measured under other conditions than the record's, these."""
+    found = []
+    for entry in record["files"].values():
+        made = entry.get("made", record)
+        told = {
+            "tolerance": f"tolerance {made['tolerance']:g}",
+            "threads": thread_count(made["threads"]),
+            "machine": f"{made['machine']['cores']} cores of {made['machine']['system']}",
+        }
+        words = [words for key, words in told.items() if made[key] != record[key]]
+        words += [f"{name} {v}" for name, v in made["versions"].items() if v != record["versions"].get(name)]
+        if words:
+            found.append(f"{entry['file']} was exported earlier, with {', '.join(words)}")
+    return found
+
+
+def thread_count(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads != 1)}"
+
+
 def amount(size: int) -> str:
     """Bytes for people."""
     if size < 1024:

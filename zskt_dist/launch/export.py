@@ -18,23 +18,27 @@ from zskt_dist.deploy.exporter import Exporter
 from zskt_dist.deploy.latency import latency_ms
 from zskt_dist.deploy.packages import check_packages
 from zskt_dist.deploy.subject import NORMALISED, PIXELS, Subject, open_subject, own_role
-from zskt_dist.deploy.tables import files_table, networks_table, percent
-from zskt_dist.errors import UserError
+from zskt_dist.deploy.tables import earlier_files, files_table, networks_table, percent, thread_count
+from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.register import register
 from zskt_dist.models import count_parameters
+from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import absolute, check, check_ours
+from zskt_dist.runtime.storage import absolute, check, local_folder
 
 Record = dict[str, Any]
 _RECORD = "export.json"
+# Beside the file that bears the name of its format.
+_COMPANIONS = {"safetensors": "config.json", "card": "README.md"}
+_CONDITIONS = ("tolerance", "threads", "machine", "versions")
 
 
 def export_run(
     location: str,
     formats: Collection[str],
     *,
-    out: Path | None,
+    out: str | None,
     role: str | None,
     tolerance: float,
     normalises: bool,
@@ -60,13 +64,15 @@ def export_run(
     if not tolerance >= 0:
         raise UserError(f"--tolerance {tolerance:g}: expected 0 or more, for example 1e-4")
     check_packages(formats)
-    if out is not None:
-        check_ours(out, _RECORD)
+    chosen = None if out is None else local_folder(out)
+    if chosen:
+        refuse_runs(chosen)
     directory, result = _finished(location)
     subject = open_subject(directory, result, role)
-    folder = out or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
+    folder = chosen or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
     exporter = Exporter(subject, folder, tolerance=tolerance, normalises=normalises)
     record = _record(subject, tolerance) | _earlier(subject, folder)
+    record["written"] = _ours(exporter, formats)
     record["networks"] = _networks(subject)
     write_json(folder / _RECORD, record)  # what is written from here on is known to be ours
     failures = []
@@ -84,6 +90,7 @@ def export_run(
             failures.append(str(error))
     if "card" in formats:
         write_card(subject, record, folder / "README.md")
+    record["written"] = [name for name in record["written"] if (folder / name).exists()]
     write_json(folder / _RECORD, record)
     directory.mirror.push()
     print_export(record, folder, console)
@@ -94,7 +101,7 @@ def export_run(
 
 def print_export(record: Record, folder: Path, console: Console) -> None:
     """Networks and files with sizes and latencies, and where everything lies."""
-    threads = f"CPU, {record['threads']} thread{'s' * (record['threads'] != 1)}"
+    threads = f"CPU, {thread_count(record['threads'])}"
     for title, (header, rows) in (
         (f"In PyTorch ({threads})", networks_table(record)),
         (f"Files, compared with PyTorch ({threads})", files_table(record)),
@@ -108,6 +115,8 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for line in earlier_files(record):
+        console.print(line, soft_wrap=True, highlight=False)
     for takes in (NORMALISED, PIXELS):
         if files := [entry["file"] for entry in record["files"].values() if entry["input"] == takes]:
             console.print(f"{takes}: {', '.join(files)}", soft_wrap=True, highlight=False)
@@ -162,7 +171,7 @@ def _versions() -> dict[str, str]:
 
 
 def _earlier(subject: Subject, folder: Path) -> Record:
-    """What was exported before into the folder and is still as it was then.
+    """What was exported before into the folder and is still as it was then; `made`: under which conditions.
 
     Raises:
         UserError: it was another network, and files of both would lie side by side.
@@ -173,8 +182,30 @@ def _earlier(subject: Subject, folder: Path) -> Record:
     if before["weights_sha256"] != subject.sha256:
         held = f"the {before['role']} of {before['run']['experiment']}/{before['run']['name']}"
         raise UserError(f"{folder} holds {held} with other weights; choose another folder with --out, or remove it")
-    files = {name: entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
+    made = {"made": {key: before[key] for key in _CONDITIONS}}
+    files = {name: made | entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
     return {"files": files, **({"mlflow": before["mlflow"]} if "mlflow" in before else {})}
+
+
+def _ours(exporter: Exporter, formats: Collection[str]) -> list[str]:
+    """Names of the files that exports have written into the folder, and of those that this one will write.
+
+    Raises:
+        ConfigError: one of the latter is there and none of the former, so it is somebody else's.
+    """
+    folder = exporter.folder
+    before = read_json(folder / _RECORD)
+    ours: set[str] = set()
+    if isinstance(before, dict) and "weights_sha256" in before:
+        # Exports of before there was a list are known by their entries.
+        known = before.get("written", [entry["file"] for entry in before["files"].values()] + [*_COMPANIONS.values()])
+        ours = {_RECORD, *known}
+    new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
+    new |= {file for name, file in _COMPANIONS.items() if name in formats}
+    if foreign := sorted(name for name in new - ours if (folder / name).exists()):
+        problem = f"holds {foreign[0]}, which no export has written; choose another folder"
+        raise ConfigError("--out", str(folder), problem)
+    return sorted(ours | new)
 
 
 def _is_intact(path: Path, entry: Record) -> bool:

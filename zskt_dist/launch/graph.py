@@ -11,11 +11,12 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
+from zskt_dist.config import differing_keys
 from zskt_dist.config.graph import Graph, Task
-from zskt_dist.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.launch.seeds import runs_of_seeds
 from zskt_dist.runtime.directory import RunDirectory, run_directory
-from zskt_dist.runtime.storage import split
+from zskt_dist.runtime.storage import local_folder, split
 
 # How a command ends that was asked to stop: gently, by a second Ctrl-C, or by the signal itself while it imported.
 _STOPPED = (EXIT_INTERRUPTED, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT)
@@ -26,8 +27,9 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
 
     Raises:
         Interrupted: asked to stop; the same command continues.
-        UserError: a command failed; what it said stands above.
+        UserError: a command failed; what it said stands above; or the graph asks for what cannot be.
     """
+    _check(graph, tasks)
     started = time.monotonic()
     for number, task in enumerate(tasks, start=1):
         directory = run_directory(task.config, task.command)
@@ -42,6 +44,26 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
     runs = dict.fromkeys(location for task in tasks for location in _made_by(task))
     _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
     console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")
+
+
+def _check(graph: Graph, tasks: Sequence[Task]) -> None:
+    """What would otherwise show when some runs have been made: where the report goes, and what names stand for.
+
+    Raises:
+        UserError: the report is to go to a store; or a name stands for different runs, here or with what is there.
+    """
+    local_folder(graph.report, "report")
+    first: dict[str, Task] = {}
+    for task in tasks:
+        if task.config.name is None:  # other names are made of the settings
+            continue
+        directory = run_directory(task.config, task.command)
+        other = first.setdefault(directory.location, task)
+        if other.command != task.command or differing_keys(other.config, task.config):
+            problem = f"different steps would be one run, {directory.location}; name none, or each in its `set`"
+            raise ConfigError("name", task.config.name, problem)
+        directory.mirror.pull(checkpoints=False)
+        directory.check(task.command, task.config)
 
 
 def _made_by(task: Task) -> Iterator[str]:
@@ -59,7 +81,8 @@ def _made_by(task: Task) -> Iterator[str]:
 
 
 def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
-    """`--dry-run`: every run, and whether it is finished."""
+    """`--dry-run`: every run, and whether it is finished; raises as `run_graph`."""
+    _check(graph, tasks)
     table = Table(title=graph.title, title_justify="left")
     for column in ("command", "run", "state", "evaluated"):
         table.add_column(column, overflow="fold")

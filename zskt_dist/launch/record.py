@@ -320,7 +320,8 @@ def _tags(job: Job) -> dict[str, str]:
 
 def _result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
     teacher, student = result["teacher"], result["student"]
-    tags = {key: str(result[key]) for key in ("command", "config_hash", "launcher", "world_size", "git_commit")}
+    keys = ("command", "config_hash", "launcher", "world_size", "git_commit")
+    tags = {key: str(result[key]) for key in keys if result[key] is not None}
     tags |= _what(config, "pair" if teacher and student else "student" if student else "teacher")
     return tags | ({"student_sha256": student["sha256"]} if student else {})
 

@@ -18,7 +18,7 @@ from zskt_dist.launch.measure import measured_config
 from zskt_dist.report.dataset_card import dataset_card
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.job import Job, SynthesisOrder
-from zskt_dist.runtime.storage import absolute, check, is_uri
+from zskt_dist.runtime.storage import absolute, check, local_folder
 
 Result = dict[str, Any]
 
@@ -59,9 +59,7 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         raise ConfigError("launch.kind", config.launch.kind, "synthesize runs on this machine; use --workers")
     if config.teacher.checkpoint is None:
         raise ConfigError("teacher.checkpoint", None, f"{location} does not say where its teacher is")
-    if wanted.out is not None and is_uri(wanted.out):
-        raise ConfigError("--out", wanted.out, "expected a folder of this machine")
-    out = Path(wanted.out or directory.path / "pseudo_data").absolute()
+    out = (local_folder(wanted.out) if wanted.out else directory.path / "pseudo_data").absolute()
     order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
     job = Job.synthesize(directory.location, config, order)
     began = time.monotonic()
@@ -102,7 +100,10 @@ def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
     names = (re.fullmatch(r"generator_(\d+)\.safetensors", path.name) for path in directory.snapshots.glob("*"))
     there = sorted(int(name[1]) for name in names if name)
     if not there:
-        problem = "has no snapshots of a generator; train keeps them with evaluation.snapshots=5 and held-out images"
+        problem = (
+            "has no snapshots of a generator; train keeps them with evaluation.snapshots=5 and held-out images, "
+            "and a finished run is only trained again with --fresh"
+        )
         raise ConfigError("RUN_DIR", directory.location, problem)
     if which in ("all", "last"):
         return tuple(there if which == "all" else there[-1:])

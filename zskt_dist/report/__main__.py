@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from zskt_dist.errors import UserError, guarded
 
@@ -12,7 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="*", metavar="FOLDER", help="run directories, folders of them, or their URIs")
     parser.add_argument("--experiment", action="append", default=[], help="also the runs of this MLflow experiment")
     parser.add_argument("--uri", help="MLflow store; default: MLFLOW_TRACKING_URI, else mlflow.db")
-    parser.add_argument("--out", type=Path, default=Path("runs/report"), metavar="FOLDER", help="default: runs/report")
+    parser.add_argument("--out", default="runs/report", metavar="FOLDER", help="default: runs/report")
     parser.add_argument("--title", default="Zero-shot knowledge transfer", help="of the page")
     parser.add_argument("--no-mlflow", action="store_true", help="do not log the report to MLflow")
     options = parser.parse_args(argv)
@@ -23,7 +22,9 @@ def _report(options: argparse.Namespace) -> None:
     from zskt_dist.report.page import write_report
     from zskt_dist.report.runs import find_runs, group_runs
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs
+    from zskt_dist.runtime.storage import local_folder
 
+    out = local_folder(options.out)
     folders = [stored_runs(location) for location in options.runs]
     for folder in folders:
         if not folder.is_dir():
@@ -35,12 +36,10 @@ def _report(options: argparse.Namespace) -> None:
                 ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"
             )
             raise UserError(f"no finished run in {where}")
-        write_report(groups, options.out, options.title)
+        write_report(groups, out, options.title)
     if not options.no_mlflow:
-        log_report(options.uri, options.out, options.title)
-    print(
-        f"{sum(len(group.runs) for group in groups)} runs: {options.out / 'report.md'}, {options.out / 'report.html'}"
-    )
+        log_report(options.uri, out, options.title)
+    print(f"{sum(len(group.runs) for group in groups)} runs: {out / 'report.md'}, {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,19 @@ from typing import Any
 
 import yaml
 
-_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+# Those that Hugging Face knows.
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+    (10**10, "1B<n<10B"),
+    (10**11, "10B<n<100B"),
+    (10**12, "100B<n<1T"),
+)
 
 _CARD = """\
 ---
@@ -51,7 +63,7 @@ def dataset_card(result: dict[str, Any]) -> str:
         "pretty_name": f"Pseudo-images of {result['teacher']['arch']}",
         "task_categories": ["image-classification"],
         "tags": ["knowledge-distillation", "zero-shot", "synthetic"],
-        "size_categories": [next((name for size, name in _SIZES if images < size), "n>10M")],
+        "size_categories": [next((name for size, name in _SIZES if images < size), "n>1T")],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}],
     }
     image_row = "| `image` | PNG | for people: brought back to pixels from 0 to 255, clipped and rounded |\n"

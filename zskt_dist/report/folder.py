@@ -21,7 +21,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: `folder` is a run directory, or holds files of the same names that no report has written.
     """
-    _refuse_runs(folder)
+    refuse_runs(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -31,12 +31,11 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_runs(folder: Path) -> None:
+def refuse_runs(folder: Path) -> None:
+    """Raises UserError where `folder` is a run directory, whose files are not ours to replace."""
     run = RunDirectory(folder)
     if any(path.exists() for path in (run.begun, run.result, run.config, run.checkpoints)):
-        raise UserError(f"--out {folder}: is a run directory; choose a folder of the report's own")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; choose a folder of the report's own")
+        raise UserError(f"--out {folder}: is a run directory; choose a folder of its own")
 
 
 def _swap(temporary: Path, folder: Path) -> None:

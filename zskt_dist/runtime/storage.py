@@ -58,6 +58,16 @@ def split(location: str) -> tuple[str, str]:
     return folder + mark + query, name
 
 
+def local_folder(location: str, key: str = "--out") -> Path:
+    """Raises ConfigError where it is a file, or a URI, which a path would make a folder `s3:` of."""
+    if is_uri(location):
+        raise ConfigError(key, location, "expected a folder of this machine")
+    folder = Path(location)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(key, location, "is a file; expected a folder")
+    return folder
+
+
 def working_copy(location: str) -> Path:
     """Where a URI's files lie on this machine: below `$ZSKT_CACHE`, else `~/.cache/zskt_dist`.
 
