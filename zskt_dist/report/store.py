@@ -1,6 +1,7 @@
 """Runs from an MLflow store or an object store, and the report into the former."""
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zskt_dist.errors import UserError
+from zskt_dist.report.folder import files_of
 from zskt_dist.runtime.directory import RunDirectory
 from zskt_dist.runtime.storage import finished_below, is_uri, working_copy
 from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
@@ -62,11 +64,18 @@ def stored_runs(location: str) -> Path:
 
 
 def log_report(uri: str | None, folder: Path, title: str) -> None:
-    """The report becomes a run of the experiment `reports`; a warning where MLflow cannot be reached."""
+    """The report becomes a run of the experiment `reports`; a warning where MLflow cannot be reached.
+
+    Only its own files do: the folder may be the user's.
+    """
     store = tracking_uri(uri)
     if store is None:
         return
     try:
-        log_folder(store, "reports", title, folder)
+        with tempfile.TemporaryDirectory() as copy:
+            for name in files_of(folder) or ():
+                Path(copy, name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, Path(copy, name))
+            log_folder(store, "reports", title, Path(copy))
     except Exception as error:
         log.warning("the report was not logged to MLflow at %s: %s", store, error)
