@@ -49,6 +49,27 @@ def test_a_report_embeds_its_own_pictures_alone(tmp_path: Path) -> None:
     assert "<b>" not in page
 
 
+def test_pictures_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(b"a picture")
+    long = "digits " + ", ".join(f"generator_terms.teacher_entropy={i}" for i in range(20))
+    labels = ["entropy=1", "entropy=-1", "entropy=1", long, f"{long}, another"]
+
+    def names(folder: Path, labels: list[str]) -> list[str]:
+        report = Report(folder, "A report")
+        for label in labels:
+            report.picture("figure_3", label, tmp_path / "picture.png")
+        report.write()
+        assert (folder / "report.html").read_text().count("data:image/png") == len(labels)
+        return re.findall(r"figures/(\S+)\)", (folder / "report.md").read_text())
+
+    found = names(tmp_path / "a", labels)
+    assert found[0] == "figure_3_entropy-1.png", "a hash only where it is needed"
+    assert found == names(tmp_path / "b", labels), "the same in the next report"
+    assert sorted(set(found)) == sorted(path.name for path in (tmp_path / "a/figures").iterdir())
+    assert len(set(found)) == len(labels)
+    assert names(tmp_path / "c", ["x" * 228]) == [f"figure_3_{'x' * 228}.png"]
+
+
 @pytest.mark.parametrize("text", ["a_b", "_a_ **b**", "[a](b) ![c][d]", "<b> &lt;", r"\\ \[", "a | b", "`c` ``d``"])
 def test_text_and_code_are_shown_as_they_are(text: str) -> None:
     def shown(markdown: str) -> str:

@@ -1,6 +1,7 @@
 """The report: Markdown, a page of HTML that stands alone, PNG figures and CSV tables."""
 
 import base64
+import hashlib
 import html
 import io
 import re
@@ -28,6 +29,8 @@ img { max-width: 100%; background: white; border-radius: 6px; }
 code { font-size: 12px; }
 pre { overflow-x: auto; }
 """
+_LONGEST = 237
+"""Bytes of a picture's name: file systems allow 255, with the extension and what a temporary file has on top."""
 
 
 class Report:
@@ -81,8 +84,11 @@ class Report:
         write_atomic(self.folder / "report.html", f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
 
     def _image(self, name: str, label: str, text: str, content: bytes) -> str:
-        """The Markdown of a picture, which it writes."""
-        path = Path("figures", f"{name}_{_slug(label)}.png").as_posix()
+        """The Markdown of a picture, which it writes; in the file's name a hash tells apart what letters do not."""
+        stem, said = f"{name}_{_slug(label)}", label
+        while (path := f"figures/{stem}.png") in self._pictures or len(stem) > _LONGEST:
+            said = hashlib.sha256(said.encode()).hexdigest()
+            stem = f"{name}_{_slug(label)}"[: _LONGEST - 9] + f"-{said[:8]}"
         write_atomic(self.folder / path, content)
         self._pictures.add(path)
         return f"![{tables.plain(text)}]({path})"
