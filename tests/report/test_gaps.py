@@ -50,9 +50,10 @@ def test_kd_is_asked_for_with_an_m_that_the_data_has(tmp_path: Path) -> None:
     assert (verb, config.data.images_per_class) == ("distill", 50)
 
 
-def test_the_papers_cells_are_filled_as_in_the_paper(tmp_path: Path) -> None:
+@pytest.mark.parametrize("special", ["loss.beta=0", "student.options.depth=9"])
+def test_the_papers_cells_are_filled_as_in_the_paper(tmp_path: Path, special: str) -> None:
     """Also where the only neighbour is an ablation of another length."""
-    finished_run(tmp_path, "train", 3, 0.8, "loss.beta=0", iterations=500)
+    finished_run(tmp_path, "train", 3, 0.8, special, iterations=500)
     gaps = list(table_1_gaps(group_runs(find_runs([tmp_path]))))
     assert len(gaps) == 4, "teacher, scratch, KD+AT, zero-shot"
     for gap in gaps:

@@ -121,6 +121,22 @@ def test_without_a_paper_the_centre_of_the_ablations_is_the_reference(tmp_path: 
     assert {group.label for group in _groups(tmp_path)} == {"", "loss.beta=0", "loss.divergence=reverse_kl"}
 
 
+def test_an_option_that_is_not_there_is_a_difference(tmp_path: Path) -> None:
+    """Also in what only the reference has."""
+    for special in ((), ("loss.beta=0",), ("loss.divergence=reverse_kl",)):
+        finished_run(tmp_path, "train", 0, 0.8, "student.options.depth=9", *special, dataset="digits")
+    finished_run(tmp_path, "train", 0, 0.2, dataset="digits")
+    finished_run(tmp_path, "train", 0, 0.2, "engine.batch_norm=sync", "student.options.depth=9", dataset="digits")
+    labels = [group.label for group in _groups(tmp_path)]
+    assert labels == [
+        "",
+        "engine.batch_norm=sync",
+        "loss.beta=0",
+        "loss.divergence=reverse_kl",
+        "student.options.depth=absent",
+    ]
+
+
 def test_the_plainest_is_the_centre_of_two() -> None:
     plain, special = (recipe_of(load_config(None, words), "train") for words in ([], ["loss.beta=0"]))
     assert central([special, plain], "train") == plain

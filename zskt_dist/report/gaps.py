@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zskt_dist.config import Config, differing_keys, flatten, with_overrides
+from zskt_dist.config.load import is_under
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
-from zskt_dist.report.recipes import COMMANDS, changes, recipe_of, words
+from zskt_dist.report.recipes import ABSENT, COMMANDS, Recipe, changes, recipe_of, words
 from zskt_dist.report.runs import Group, reference_recipe
 from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images
 
@@ -92,10 +93,10 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
         wanted["supervised.network"] = "teacher" if method == "teacher" else "student"
     whose = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
     if same or paper.configuration(dataset, whose):
-        wanted |= changes(reference_recipe(dataset, method, whose, same), recipe_of(config, method))
+        wanted |= _overrides(reference_recipe(dataset, method, whose, same), recipe_of(config, method))
     # M is always said: a neighbour's own would fill another cell.
     said = {k: v for k, v in wanted.items() if v is not None or k == "data.images_per_class"}
-    said = {k: v for k, v in said.items() if k == "data.images_per_class" or v != seen[k]}
+    said = {k: v for k, v in said.items() if k == "data.images_per_class" or v != seen.get(k)}
     seeds = sorted({run.seed for group in groups if group.method != "teacher" for run in group.runs}) or [base.seed]
     several = len(seeds) > 1 and not (method == "teacher" and config.teacher.seed is not None)
     said |= {"seeds": seeds} if several else {"seed": seeds[0]}
@@ -103,6 +104,19 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     if base.lent:
         return shlex.join([*start, *_all_words(config, words(said))])
     return shlex.join([*start, "--config", _relative(base.directory.config), "name=null", *words(said)])
+
+
+def _overrides(reference: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """What makes a recipe the reference; options, of which no override takes one away, all anew where one has to go."""
+    wanted = changes(reference, recipe)
+    anew = {
+        key.partition(".options.")[0] + ".options" for key in wanted if wanted[key] is ABSENT and ".options." in key
+    }
+    kept = {key: value for key, value in wanted.items() if value is not ABSENT and not is_under(key, tuple(anew))}
+    return kept | {
+        section: {key.removeprefix(f"{section}."): reference[key] for key in reference if is_under(key, (section,))}
+        for section in sorted(anew)
+    }
 
 
 def _gap(groups: Sequence[Group], dataset: str, pair: Pair, method: str, many: int | None) -> Gap:

@@ -12,6 +12,9 @@ from zskt_dist.data.sources import KNOWN
 Recipe = dict[str, Any]
 """Dotted keys to JSON values."""
 
+ABSENT = object()
+"""In place of an option that a recipe lacks, for null is a value."""
+
 COMMANDS = {
     "teacher": "pretrain",
     "scratch": "pretrain",
@@ -48,8 +51,9 @@ def recipe_of(config: Config, method: str) -> Recipe:
 
 
 def changes(recipe: Recipe, reference: Recipe) -> Recipe:
-    """What a recipe has other than the reference."""
-    return {key: value for key, value in recipe.items() if reference.get(key) != value}
+    """What a recipe has other than the reference; `ABSENT` is what only the reference has."""
+    mine = {key: recipe.get(key, ABSENT) for key in {**recipe, **reference}}
+    return {key: value for key, value in mine.items() if reference.get(key, ABSENT) != value}
 
 
 def central(recipes: Sequence[Recipe], method: str) -> Recipe:
@@ -76,11 +80,15 @@ def words(recipe: Recipe) -> list[str]:
 def label(different: Recipe) -> str:
     """As in `loss.beta=0, transfer.pseudo_batch=fresh`; of a path the last two parts."""
     paths = ("teacher.checkpoint", "finetune.student")
-    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and v else v for k, v in different.items()}
+    # Workers are absent where batch norm is synchronised, which says it.
+    told = {k: v for k, v in different.items() if v is not ABSENT or k != "launch.workers"}
+    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and v else v for k, v in told.items()}
     return ", ".join(words(short))
 
 
 def _word(value: Any) -> str:
+    if value is ABSENT:
+        return "absent"
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
