@@ -143,10 +143,11 @@ def test_the_plainest_is_the_centre_of_two() -> None:
 
 
 def test_where_a_run_was_made_does_not_matter_and_its_workers_do(tmp_path: Path) -> None:
-    for seed, place in enumerate(("launch.kind=ray", "device=cpu", "runs_dir=elsewhere", "evaluation.every=7")):
+    places = ("launch.kind=ray", "device=cpu", "runs_dir=elsewhere", "evaluation.every=7", "speed.compile=true")
+    for seed, place in enumerate((*places, "speed.channels_last=false", "engine.activation_checkpointing=true")):
         finished_run(tmp_path, "train", seed, 0.8, place)
     finished_run(tmp_path, "train", 0, 0.8, "launch.workers=2")
-    assert [(group.label, len(group.runs)) for group in _groups(tmp_path)] == [("", 4), ("launch.workers=2", 1)]
+    assert [(group.label, len(group.runs)) for group in _groups(tmp_path)] == [("", 7), ("launch.workers=2", 1)]
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("cifar10_*.yaml")) + sorted(CONFIGS.glob("svhn_*.yaml")))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config, flatten
-from zskt_dist.config.load import PLACEMENT_KEYS, TEACHER_KEYS, UNUSED_KEYS, is_under
+from zskt_dist.config.load import PLACEMENT_KEYS, SPEED_KEYS, TEACHER_KEYS, UNUSED_KEYS, is_under
 from zskt_dist.data.sources import KNOWN
 
 Recipe = dict[str, Any]
@@ -44,7 +44,7 @@ def recipe_of(config: Config, method: str) -> Recipe:
         return {
             key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, _APART)
         }
-    unused = (*PLACEMENT_KEYS, *UNUSED_KEYS[COMMANDS[method]], *_APART)
+    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS[COMMANDS[method]], *_APART)
     kept = {key: value for key, value in leaves.items() if not is_under(key, unused)}
     # Workers change what batch norm sees, unless it is that of the global batch.
     return kept if config.engine.batch_norm == "sync" else kept | {"launch.workers": leaves["launch.workers"]}
