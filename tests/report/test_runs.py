@@ -121,6 +121,21 @@ def test_without_a_paper_the_centre_of_the_ablations_is_the_reference(tmp_path: 
     assert {group.label for group in _groups(tmp_path)} == {"", "loss.beta=0", "loss.divergence=reverse_kl"}
 
 
+@pytest.mark.parametrize("kind", ["teacher", "train"])
+def test_parquet_files_of_two_folders_are_two_data_sets(tmp_path: Path, kind: str) -> None:
+    """Their results name the folder's last part alone."""
+    for seed, root in enumerate(("/data/v1/hf", "/data/v1/hf", "/data/v2/hf")):
+        place = ("data.name=parquet", f"data.root={root}")
+        finished_run(tmp_path / "parquet", kind, seed, 0.9 - seed / 10, *place, dataset="hf")
+        finished_run(tmp_path / "digits", kind, seed, 0.8, f"data.root={root}", dataset="digits")
+    assert [(group.label, group.accuracy) for group in _groups(tmp_path / "parquet")] == [
+        ("", (pytest.approx(85), pytest.approx(5), 2)),
+        ("data.root=v2/hf", (pytest.approx(70), 0, 1)),
+    ]
+    (group,) = _groups(tmp_path / "digits")
+    assert group.accuracy.n == 3, "the name says which data they are, wherever they lie"
+
+
 def test_an_option_that_is_not_there_is_a_difference(tmp_path: Path) -> None:
     """Also in what only the reference has."""
     for special in ((), ("loss.beta=0",), ("loss.divergence=reverse_kl",)):

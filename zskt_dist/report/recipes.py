@@ -26,7 +26,7 @@ COMMANDS = {
 # Where and how often a run is done and measured, and what a group of runs has in common by other means.
 _APART = (
     *("seed", "seeds", "experiment", "device", "launch", "evaluation", "transitions"),
-    *("data.name", "data.root", "data.images_per_class", "teacher.arch", "student.arch", "supervised.network"),
+    *("data.name", "data.images_per_class", "teacher.arch", "student.arch", "supervised.network"),
 )
 
 
@@ -40,11 +40,11 @@ def recipe_of(config: Config, method: str) -> Recipe:
         leaves |= {"data.mean": list(facts.mean), "data.std": list(facts.std)}
     if config.data.augment == "auto":
         leaves["data.augment"] = facts.augmentation if facts else "crop"
+    # Of Parquet files the folder says which data they are; elsewhere the data set's name does.
+    apart = _APART if config.data.name == "parquet" else (*_APART, "data.root")
     if method == "teacher":
-        return {
-            key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, _APART)
-        }
-    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS[COMMANDS[method]], *_APART)
+        return {key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, apart)}
+    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS[COMMANDS[method]], *apart)
     kept = {key: value for key, value in leaves.items() if not is_under(key, unused)}
     # Workers change what batch norm sees, unless it is that of the global batch.
     return kept if config.engine.batch_norm == "sync" else kept | {"launch.workers": leaves["launch.workers"]}
@@ -79,10 +79,10 @@ def words(recipe: Recipe) -> list[str]:
 
 def label(different: Recipe) -> str:
     """As in `loss.beta=0, transfer.pseudo_batch=fresh`; of a path the last two parts."""
-    paths = ("teacher.checkpoint", "finetune.student")
+    paths = ("data.root", "teacher.checkpoint", "finetune.student")
     # Workers are absent where batch norm is synchronised, which says it.
     told = {k: v for k, v in different.items() if v is not ABSENT or k != "launch.workers"}
-    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and v else v for k, v in told.items()}
+    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and isinstance(v, str) else v for k, v in told.items()}
     return ", ".join(words(short))
 
 
