@@ -95,6 +95,15 @@ def test_runs_that_will_be_gone_are_described_in_full(tmp_path: Path) -> None:
     assert gap.command.startswith("python -m zskt_dist.evaluate runs/digits/train-")
 
 
+def test_runs_of_a_store_that_will_be_gone_here_are_told_by_their_uri(tmp_path: Path) -> None:
+    place = "s3://bucket/runs?region=eu-west-1"
+    finished_run(tmp_path, "train", 0, 0.8, f"runs_dir={place}", name="run", **DIGITS)
+    groups = group_runs(find_runs([tmp_path], lent=tmp_path))
+    (gap,) = evaluation_gaps(groups)
+    assert shlex.split(gap.command)[-1] == "s3://bucket/runs/digits/run?region=eu-west-1"
+    assert {_config(gap)[1].runs_dir for gap in table_1_gaps(groups)} == {place}
+
+
 def test_evaluate_is_told_which_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):

@@ -24,12 +24,9 @@ def _report(options: argparse.Namespace) -> None:
     from zskt_dist.report.runs import find_runs, group_runs
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs
 
-    folders = [stored_runs(location) for location in options.runs]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
+    named = [place for location in options.runs for place in stored_runs(location)]
     with fetch_runs(options.uri, options.experiment) as fetched:
-        groups = group_runs(find_runs([*folders, *fetched.folders], lent=fetched.downloads))
+        groups = group_runs(find_runs([*named, *fetched.folders], lent=fetched.downloads))
         if not groups:
             where = (
                 ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"

@@ -10,8 +10,9 @@ from zskt_dist.config.load import is_under
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import ABSENT, COMMANDS, Recipe, changes, recipe_of, words
-from zskt_dist.report.runs import Group, reference_recipe
+from zskt_dist.report.runs import Group, Run, reference_recipe
 from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images
+from zskt_dist.runtime.storage import is_uri, join
 
 _FEW = ("scratch", "distill", "finetune")
 """Methods that see M images per class."""
@@ -60,9 +61,7 @@ def evaluation_gaps(groups: Sequence[Group], *, measure: str = "mte") -> Iterato
             group = choose(groups, dataset, method, pair) or next(iter(mine), None)
             for run in group.runs if group else ():
                 what = f"{dataset} {arrow(pair)}, {NAMES[method]}, seed {run.seed}"
-                lasting = Path(run.config.runs_dir, run.result["experiment"], run.result["name"])
-                where = str(lasting) if run.lent else _relative(run.directory.path)
-                yield Gap(what, shlex.join(["python", "-m", "zskt_dist.evaluate", where]))
+                yield Gap(what, shlex.join(["python", "-m", "zskt_dist.evaluate", _lasting(run)]))
 
 
 def any_zero_shot(groups: Sequence[Group]) -> Iterator[Gap]:
@@ -143,10 +142,20 @@ def _pair_of(group: Group) -> tuple[str, Pair]:
 
 
 def _all_words(config: Config, overrides: list[str]) -> list[str]:
-    """Every key that is not at its default, as words of a command line."""
+    """Every key that is not at its default, as words of a command line; no folder that other machines lack."""
     wanted = with_overrides(config, [*overrides, "name=null"])
     leaves = dict(flatten(wanted))
-    return words({key: leaves[key] for key in differing_keys(Config(), wanted, exclude=("tracking", "runs_dir"))})
+    elsewhere = ("tracking",) if is_uri(config.runs_dir) else ("tracking", "runs_dir")
+    return words({key: leaves[key] for key in differing_keys(Config(), wanted, exclude=elsewhere)})
+
+
+def _lasting(run: Run) -> str:
+    """Where a run lies: its own place in a store, where it was made if this is a download, else its folder."""
+    if is_uri(run.directory.location):
+        return run.directory.location
+    if run.lent:
+        return join(run.config.runs_dir, run.result["experiment"], run.result["name"])
+    return _relative(run.directory.path)
 
 
 def _relative(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zskt_dist.errors import UserError
 from zskt_dist.report.folder import files_of
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import finished_below, is_uri, working_copy
+from zskt_dist.runtime.storage import finished_below, is_uri
 from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
 
 log = logging.getLogger(__name__)
@@ -47,20 +47,28 @@ def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[Fetched]
         yield Fetched(folders, Path(folder))
 
 
-def stored_runs(location: str) -> Path:
-    """A folder as it is; of a URI the working copy, with all finished runs in and below it, their seeds' included.
+def stored_runs(location: str) -> list[Path | str]:
+    """A folder as it is; of a URI those of all finished runs in and below it, their seeds' included, as fetched.
+
+    What `--fresh` has put aside is passed over, unless it is named itself.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: there is no such folder, or the store cannot be reached.
     """
     if not is_uri(location):
-        return Path(location)
-    for run in finished_below(location):
-        directory = RunDirectory(run)
+        if not Path(location).is_dir():
+            raise UserError(f"{location}: no such folder")
+        return [Path(location)]
+    base = location.partition("?")[0].rstrip("/")
+    waiting = [run for run in finished_below(location) if ".before-" not in run.removeprefix(base)]
+    found: list[Path | str] = []
+    while waiting:
+        directory = RunDirectory(waiting.pop(0))
         directory.mirror.pull(checkpoints=False)
-        for name in (directory.finished() or {}).get("runs", []):
-            directory.sibling(name).mirror.pull(checkpoints=False)
-    return working_copy(location)
+        found.append(directory.location)
+        seeds = [directory.sibling(name).location for name in (directory.finished() or {}).get("runs", [])]
+        waiting += [run for seed in seeds if seed not in (*found, *waiting) for run in finished_below(seed)]
+    return found
 
 
 def log_report(uri: str | None, folder: Path, title: str) -> None:
