@@ -52,6 +52,13 @@ def test_students_of_other_teachers_are_not_ranked_together(tmp_path: Path) -> N
     assert estimates.estimates(group_runs(find_runs([tmp_path / "nowhere"]))).empty
 
 
+def test_where_all_are_as_good_there_is_no_order(tmp_path: Path) -> None:
+    for seed in range(4):
+        _run(tmp_path, seed, 0.5, 0.1 + seed / 10)
+    ranks = estimates.ranking(estimates.estimates(group_runs(find_runs([tmp_path]))))
+    assert set(ranks["rank correlation with test accuracy"]) == {""}
+
+
 def test_runs_of_before_there_were_sources_have_what_they_have(tmp_path: Path) -> None:
     _run(tmp_path, 0, 0.3, 0.4, sources=False)
     (row,) = estimates.shown(estimates.estimates(group_runs(find_runs([tmp_path])))).to_dict("records")

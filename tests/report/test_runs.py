@@ -9,7 +9,7 @@ import pytest
 from tests.support.finished import finished_run
 from zskt_dist.config import load_config
 from zskt_dist.report import __main__ as command
-from zskt_dist.report import paper, tables
+from zskt_dist.report import noise, paper, tables
 from zskt_dist.report.recipes import central, recipe_of
 from zskt_dist.report.runs import METHODS, Group, find_runs, group_runs
 
@@ -83,6 +83,19 @@ def test_table_1_shows_the_teachers_that_taught(tmp_path: Path) -> None:
         finished_run(tmp_path, "train", seed, 0.8, pair=("lenet-2", "lenet"), dataset="digits", teacher="shared")
     (row,) = tables.table_1(_groups(tmp_path)).to_dict("records")
     assert row["teacher"] == "95.00 (n=1)"
+
+
+def test_a_downloaded_teacher_is_known_by_its_name(tmp_path: Path) -> None:
+    """Its folder is called after the MLflow run."""
+    pair = ("lenet-2", "lenet")
+    teacher = finished_run(tmp_path, "teacher", 0, 0.95, pair=pair, dataset="digits", name="theirs")
+    teacher.rename(teacher.with_name("3f2504e04f8911d39a0c0305e82c3301"))
+    finished_run(tmp_path, "train", 0, 0.8, mte=0.1, pair=pair, dataset="digits", teacher="theirs")
+    groups = _groups(tmp_path)
+    (row,) = tables.table_1(groups).to_dict("records")
+    assert "teacher teacher0" in row["config"]
+    (shown, _) = noise.predictions_of(groups, "digits", pair)
+    assert shown.hashes == "teacher0"
 
 
 def test_only_what_is_as_in_the_paper_is_compared_with_it(tmp_path: Path) -> None:

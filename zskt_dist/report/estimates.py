@@ -62,7 +62,7 @@ def ranking(frame: pd.DataFrame) -> pd.DataFrame:
                 continue
             row: dict[str, Any] = {"data": data, "teacher": teacher, "estimate": heading, "runs": len(known)}
             for measured, what in MEASURED.items():
-                row[f"rank correlation with {what.removesuffix(' %')}"] = f"{_rho(known, name, measured):.2f}"
+                row[f"rank correlation with {what.removesuffix(' %')}"] = _rho(known[name], known[measured])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -114,5 +114,6 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _rho(runs: pd.DataFrame, estimate: str, measured: str) -> float:
-    return float(spearmanr(runs[estimate], runs[measured]).statistic)
+def _rho(estimate: pd.Series, measured: pd.Series) -> str:
+    """Empty where all were measured alike: then there is no order."""
+    return f"{spearmanr(estimate, measured).statistic:.2f}" if measured.nunique() > 1 else ""

@@ -92,7 +92,7 @@ class Run:
     def teacher(self) -> str:
         """Which teacher it learnt from: where its weights were, or would be; a teacher's run is its own."""
         if self.method == "teacher":
-            return self.directory.path.name
+            return str(self.result["name"])  # a download's folder has another
         told = self.directory.teacher_weights() or self.config.teacher.checkpoint
         where = Path(told) if told else teacher_directory(self.config).path / "teacher.safetensors"
         return where.parent.name if where.parent.parent.name == "teachers" else str(where)
