@@ -14,9 +14,9 @@ from zskt_dist.report.runs import find_runs, group_runs
 from zskt_dist.report.summary import print_estimates
 
 
-def _run(folder: Path, seed: int, accuracy: float, score: float, *, sources: bool = True) -> None:
+def _run(folder: Path, seed: int, accuracy: float, score: float, *, sources: bool = True, teacher: str = "one") -> None:
     """Agreement on test images is `accuracy`; on pseudo-images `score`, and KL the other way round."""
-    path = finished_run(folder, "train", seed, accuracy) / "result.json"
+    path = finished_run(folder, "train", seed, accuracy, teacher=teacher) / "result.json"
     result = json.loads(path.read_text())
     result["estimates"] = {"label_free_score": score, "held_out_agreement": score, "noise_agreement": 0.5}
     if sources:
@@ -39,6 +39,24 @@ def test_every_run_has_a_row_and_ranks_are_compared(tmp_path: Path) -> None:
     assert ranks.loc["median KL on pseudo-images", "rank correlation with agreement on test images"] == "-0.80"
     assert ranks["runs"].unique().tolist() == [4]
     assert estimates.ranking(frame.iloc[:3]).empty
+
+
+def test_students_of_other_teachers_are_not_ranked_together(tmp_path: Path) -> None:
+    """As those of several seeds, which have each its own."""
+    for seed in range(6):
+        _run(tmp_path, seed, 0.1 + seed / 10, 0.1 + seed / 10, teacher="shared" if seed < 4 else f"own-{seed}")
+    frame = estimates.estimates(group_runs(find_runs([tmp_path])))
+    ranks = estimates.ranking(frame)
+    assert set(zip(ranks["teacher"], ranks["runs"], strict=True)) == {("wrn-40-2 (shared)", 4)}
+    assert [len(runs) for _, runs in estimates.by_teacher(frame)] == [4, 1, 1]
+    assert estimates.estimates(group_runs(find_runs([tmp_path / "nowhere"]))).empty
+
+
+def test_where_all_are_as_good_there_is_no_order(tmp_path: Path) -> None:
+    for seed in range(4):
+        _run(tmp_path, seed, 0.5, 0.1 + seed / 10)
+    ranks = estimates.ranking(estimates.estimates(group_runs(find_runs([tmp_path]))))
+    assert set(ranks["rank correlation with test accuracy"]) == {""}
 
 
 def test_runs_of_before_there_were_sources_have_what_they_have(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ def test_files_in_the_way_that_no_report_has_written_are_not_overwritten(tmp_pat
     assert (tmp_path / "report.md").read_text() == "report.md"
 
 
+@pytest.mark.parametrize("content", ['{"accuracy": 1}', '{"files": ["data.csv"]}', "notes"])
+def test_a_list_of_something_else_is_kept(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    (tmp_path / "data.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"report\.json is there already"):
+        _write(tmp_path, "report.md")
+    assert (tmp_path / "report.json").read_text() == content
+    assert (tmp_path / "data.csv").exists()
+
+
 def test_a_report_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     _write(out, "report.md")

@@ -50,9 +50,10 @@ def test_kd_is_asked_for_with_an_m_that_the_data_has(tmp_path: Path) -> None:
     assert (verb, config.data.images_per_class) == ("distill", 50)
 
 
-def test_the_papers_cells_are_filled_as_in_the_paper(tmp_path: Path) -> None:
+@pytest.mark.parametrize("special", ["loss.beta=0", "student.options.depth=9"])
+def test_the_papers_cells_are_filled_as_in_the_paper(tmp_path: Path, special: str) -> None:
     """Also where the only neighbour is an ablation of another length."""
-    finished_run(tmp_path, "train", 3, 0.8, "loss.beta=0", iterations=500)
+    finished_run(tmp_path, "train", 3, 0.8, special, iterations=500)
     gaps = list(table_1_gaps(group_runs(find_runs([tmp_path]))))
     assert len(gaps) == 4, "teacher, scratch, KD+AT, zero-shot"
     for gap in gaps:
@@ -92,6 +93,15 @@ def test_runs_that_will_be_gone_are_described_in_full(tmp_path: Path) -> None:
     (gap, *_) = evaluation_gaps(groups)
     assert str(tmp_path) not in gap.command
     assert gap.command.startswith("python -m zskt_dist.evaluate runs/digits/train-")
+
+
+def test_runs_of_a_store_that_will_be_gone_here_are_told_by_their_uri(tmp_path: Path) -> None:
+    place = "s3://bucket/runs?region=eu-west-1"
+    finished_run(tmp_path, "train", 0, 0.8, f"runs_dir={place}", name="run", **DIGITS)
+    groups = group_runs(find_runs([tmp_path], lent=tmp_path))
+    (gap,) = evaluation_gaps(groups)
+    assert shlex.split(gap.command)[-1] == "s3://bucket/runs/digits/run?region=eu-west-1"
+    assert {_config(gap)[1].runs_dir for gap in table_1_gaps(groups)} == {place}
 
 
 def test_evaluate_is_told_which_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.finished import finished_run
 from zskt_dist.config import load_config
 from zskt_dist.report import __main__ as command
-from zskt_dist.report import paper, tables
+from zskt_dist.report import noise, paper, tables
 from zskt_dist.report.recipes import central, recipe_of
 from zskt_dist.report.runs import METHODS, Group, find_runs, group_runs
 
@@ -85,6 +85,19 @@ def test_table_1_shows_the_teachers_that_taught(tmp_path: Path) -> None:
     assert row["teacher"] == "95.00 (n=1)"
 
 
+def test_a_downloaded_teacher_is_known_by_its_name(tmp_path: Path) -> None:
+    """Its folder is called after the MLflow run."""
+    pair = ("lenet-2", "lenet")
+    teacher = finished_run(tmp_path, "teacher", 0, 0.95, pair=pair, dataset="digits", name="theirs")
+    teacher.rename(teacher.with_name("3f2504e04f8911d39a0c0305e82c3301"))
+    finished_run(tmp_path, "train", 0, 0.8, mte=0.1, pair=pair, dataset="digits", teacher="theirs")
+    groups = _groups(tmp_path)
+    (row,) = tables.table_1(groups).to_dict("records")
+    assert "teacher teacher0" in row["config"]
+    (shown, _) = noise.predictions_of(groups, "digits", pair)
+    assert shown.hashes == "teacher0"
+
+
 def test_only_what_is_as_in_the_paper_is_compared_with_it(tmp_path: Path) -> None:
     finished_run(tmp_path, "train", 0, 0.9, "loss.beta=0", "transfer.pseudo_batch=fresh", mte=0.1)
     (group,) = _groups(tmp_path)
@@ -121,16 +134,48 @@ def test_without_a_paper_the_centre_of_the_ablations_is_the_reference(tmp_path: 
     assert {group.label for group in _groups(tmp_path)} == {"", "loss.beta=0", "loss.divergence=reverse_kl"}
 
 
+@pytest.mark.parametrize("kind", ["teacher", "train"])
+def test_parquet_files_of_two_folders_are_two_data_sets(tmp_path: Path, kind: str) -> None:
+    """Their results name the folder's last part alone."""
+    for seed, root in enumerate(("/data/v1/hf", "/data/v1/hf", "/data/v2/hf")):
+        place = ("data.name=parquet", f"data.root={root}")
+        finished_run(tmp_path / "parquet", kind, seed, 0.9 - seed / 10, *place, dataset="hf")
+        finished_run(tmp_path / "digits", kind, seed, 0.8, f"data.root={root}", dataset="digits")
+    assert [(group.label, group.accuracy) for group in _groups(tmp_path / "parquet")] == [
+        ("", (pytest.approx(85), pytest.approx(5), 2)),
+        ("data.root=v2/hf", (pytest.approx(70), 0, 1)),
+    ]
+    (group,) = _groups(tmp_path / "digits")
+    assert group.accuracy.n == 3, "the name says which data they are, wherever they lie"
+
+
+def test_an_option_that_is_not_there_is_a_difference(tmp_path: Path) -> None:
+    """Also in what only the reference has."""
+    for special in ((), ("loss.beta=0",), ("loss.divergence=reverse_kl",)):
+        finished_run(tmp_path, "train", 0, 0.8, "student.options.depth=9", *special, dataset="digits")
+    finished_run(tmp_path, "train", 0, 0.2, dataset="digits")
+    finished_run(tmp_path, "train", 0, 0.2, "engine.batch_norm=sync", "student.options.depth=9", dataset="digits")
+    labels = [group.label for group in _groups(tmp_path)]
+    assert labels == [
+        "",
+        "engine.batch_norm=sync",
+        "loss.beta=0",
+        "loss.divergence=reverse_kl",
+        "student.options.depth=absent",
+    ]
+
+
 def test_the_plainest_is_the_centre_of_two() -> None:
     plain, special = (recipe_of(load_config(None, words), "train") for words in ([], ["loss.beta=0"]))
     assert central([special, plain], "train") == plain
 
 
 def test_where_a_run_was_made_does_not_matter_and_its_workers_do(tmp_path: Path) -> None:
-    for seed, place in enumerate(("launch.kind=ray", "device=cpu", "runs_dir=elsewhere", "evaluation.every=7")):
+    places = ("launch.kind=ray", "device=cpu", "runs_dir=elsewhere", "evaluation.every=7", "speed.compile=true")
+    for seed, place in enumerate((*places, "speed.channels_last=false", "engine.activation_checkpointing=true")):
         finished_run(tmp_path, "train", seed, 0.8, place)
     finished_run(tmp_path, "train", 0, 0.8, "launch.workers=2")
-    assert [(group.label, len(group.runs)) for group in _groups(tmp_path)] == [("", 4), ("launch.workers=2", 1)]
+    assert [(group.label, len(group.runs)) for group in _groups(tmp_path)] == [("", 7), ("launch.workers=2", 1)]
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("cifar10_*.yaml")) + sorted(CONFIGS.glob("svhn_*.yaml")))

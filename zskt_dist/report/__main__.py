@@ -25,12 +25,9 @@ def _report(options: argparse.Namespace) -> None:
     from zskt_dist.runtime.storage import local_folder
 
     out = local_folder(options.out)
-    folders = [stored_runs(location) for location in options.runs]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
+    named = [place for location in options.runs for place in stored_runs(location)]
     with fetch_runs(options.uri, options.experiment) as fetched:
-        groups = group_runs(find_runs([*folders, *fetched.folders], lent=fetched.downloads))
+        groups = group_runs(find_runs([*named, *fetched.folders], lent=fetched.downloads))
         if not groups:
             where = (
                 ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"

@@ -29,9 +29,17 @@ _COLOURS = {"held_out": ("#D55E00", "o"), "noise": ("#0072B2", "s"), "uniform_no
 
 
 def estimates(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row for each zero-shot run that has both estimates and test images; NaN for what an older one lacks."""
+    """One row for each zero-shot run that has both estimates and test images; NaN for what an older one lacks.
+
+    A teacher is called by its architecture, and where others of that were there too, also by its own name.
+    """
     rows = [_row(run) for group in groups if group.method == "train" for run in group.runs if _has_both(run)]
-    return pd.DataFrame(rows).astype(dict.fromkeys(SCORES, float)) if rows else pd.DataFrame()
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(SCORES, float))
+    several = frame.groupby(["data", "teacher"])["whose"].transform("nunique") > 1
+    frame.loc[several, "teacher"] += " (" + frame["whose"] + ")"
+    return frame.drop(columns="whose")
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +62,7 @@ def ranking(frame: pd.DataFrame) -> pd.DataFrame:
                 continue
             row: dict[str, Any] = {"data": data, "teacher": teacher, "estimate": heading, "runs": len(known)}
             for measured, what in MEASURED.items():
-                row[f"rank correlation with {what.removesuffix(' %')}"] = f"{_rho(known, name, measured):.2f}"
+                row[f"rank correlation with {what.removesuffix(' %')}"] = _rho(known[name], known[measured])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -93,6 +101,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "data": run.result["dataset"],
         "teacher": run.result["teacher"]["arch"],
+        "whose": run.teacher,
         "student": student["arch"],
         "run": run.directory.path.name,
         "seed": run.seed,
@@ -105,5 +114,6 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _rho(runs: pd.DataFrame, estimate: str, measured: str) -> float:
-    return float(spearmanr(runs[estimate], runs[measured]).statistic)
+def _rho(estimate: pd.Series, measured: pd.Series) -> str:
+    """Empty where all were measured alike: then there is no order."""
+    return f"{spearmanr(estimate, measured).statistic:.2f}" if measured.nunique() > 1 else ""

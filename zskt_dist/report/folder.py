@@ -11,7 +11,9 @@ from zskt_dist.files import read_json, write_json
 from zskt_dist.runtime.directory import RunDirectory
 
 MANIFEST = "report.json"
-"""Lists the files of a report: those alone a later one replaces."""
+"""Lists the files of a report: those alone a later one replaces, and MLflow gets."""
+PAGE = "report.md"
+"""Every report has it, so a list without it is something else of that name."""
 
 
 @contextmanager
@@ -40,10 +42,11 @@ def refuse_runs(folder: Path) -> None:
 
 def _swap(temporary: Path, folder: Path) -> None:
     new = {path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()}
-    old = _listed(folder)
+    old = files_of(folder)
     # Reports of before there was a list are known by their page.
     ours = old if old is not None or not (folder / "report.html").exists() else new
-    if foreign := sorted(name for name in new - (ours or set()) if (folder / name).exists()):
+    kept = new - (ours or set()) | ({MANIFEST} if old is None else set())
+    if foreign := sorted(name for name in kept if (folder / name).exists()):
         raise UserError(f"--out {folder}: {foreign[0]} is there already, and no report has written it; choose another")
     for name in sorted(new):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +56,10 @@ def _swap(temporary: Path, folder: Path) -> None:
     write_json(folder / MANIFEST, {"files": sorted(new)})
 
 
-def _listed(folder: Path) -> set[str] | None:
-    """Files of an earlier report, all inside the folder; None where there is no list."""
+def files_of(folder: Path) -> set[str] | None:
+    """Files of the report in a folder, all inside it; None where there is no list of them."""
     known = read_json(folder / MANIFEST)
-    if not isinstance(known, dict) or not isinstance(known.get("files"), list):
+    if not isinstance(known, dict) or not isinstance(known.get("files"), list) or PAGE not in known["files"]:
         return None
     names = [PurePosixPath(name) for name in known["files"] if isinstance(name, str)]
     return {str(name) for name in names if not name.is_absolute() and ".." not in name.parts}

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zskt_dist.config import Config, differing_keys, flatten, with_overrides
+from zskt_dist.config.load import is_under
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
-from zskt_dist.report.recipes import COMMANDS, changes, recipe_of, words
-from zskt_dist.report.runs import Group, reference_recipe
+from zskt_dist.report.recipes import ABSENT, COMMANDS, Recipe, changes, recipe_of, words
+from zskt_dist.report.runs import Group, Run, reference_recipe
 from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images
+from zskt_dist.runtime.storage import is_uri, join
 
 _FEW = ("scratch", "distill", "finetune")
 """Methods that see M images per class."""
@@ -59,9 +61,7 @@ def evaluation_gaps(groups: Sequence[Group], *, measure: str = "mte") -> Iterato
             group = choose(groups, dataset, method, pair) or next(iter(mine), None)
             for run in group.runs if group else ():
                 what = f"{dataset} {arrow(pair)}, {NAMES[method]}, seed {run.seed}"
-                lasting = Path(run.config.runs_dir, run.result["experiment"], run.result["name"])
-                where = str(lasting) if run.lent else _relative(run.directory.path)
-                yield Gap(what, shlex.join(["python", "-m", "zskt_dist.evaluate", where]))
+                yield Gap(what, shlex.join(["python", "-m", "zskt_dist.evaluate", _lasting(run)]))
 
 
 def any_zero_shot(groups: Sequence[Group]) -> Iterator[Gap]:
@@ -92,10 +92,10 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
         wanted["supervised.network"] = "teacher" if method == "teacher" else "student"
     whose = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
     if same or paper.configuration(dataset, whose):
-        wanted |= changes(reference_recipe(dataset, method, whose, same), recipe_of(config, method))
+        wanted |= _overrides(reference_recipe(dataset, method, whose, same), recipe_of(config, method))
     # M is always said: a neighbour's own would fill another cell.
     said = {k: v for k, v in wanted.items() if v is not None or k == "data.images_per_class"}
-    said = {k: v for k, v in said.items() if k == "data.images_per_class" or v != seen[k]}
+    said = {k: v for k, v in said.items() if k == "data.images_per_class" or v != seen.get(k)}
     seeds = sorted({run.seed for group in groups if group.method != "teacher" for run in group.runs}) or [base.seed]
     several = len(seeds) > 1 and not (method == "teacher" and config.teacher.seed is not None)
     said |= {"seeds": seeds} if several else {"seed": seeds[0]}
@@ -103,6 +103,19 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     if base.lent:
         return shlex.join([*start, *_all_words(config, words(said))])
     return shlex.join([*start, "--config", _relative(base.directory.config), "name=null", *words(said)])
+
+
+def _overrides(reference: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """What makes a recipe the reference; options, of which no override takes one away, all anew where one has to go."""
+    wanted = changes(reference, recipe)
+    anew = {
+        key.partition(".options.")[0] + ".options" for key in wanted if wanted[key] is ABSENT and ".options." in key
+    }
+    kept = {key: value for key, value in wanted.items() if value is not ABSENT and not is_under(key, tuple(anew))}
+    return kept | {
+        section: {key.removeprefix(f"{section}."): reference[key] for key in reference if is_under(key, (section,))}
+        for section in sorted(anew)
+    }
 
 
 def _gap(groups: Sequence[Group], dataset: str, pair: Pair, method: str, many: int | None) -> Gap:
@@ -129,10 +142,20 @@ def _pair_of(group: Group) -> tuple[str, Pair]:
 
 
 def _all_words(config: Config, overrides: list[str]) -> list[str]:
-    """Every key that is not at its default, as words of a command line."""
+    """Every key that is not at its default, as words of a command line; no folder that other machines lack."""
     wanted = with_overrides(config, [*overrides, "name=null"])
     leaves = dict(flatten(wanted))
-    return words({key: leaves[key] for key in differing_keys(Config(), wanted, exclude=("tracking", "runs_dir"))})
+    elsewhere = ("tracking",) if is_uri(config.runs_dir) else ("tracking", "runs_dir")
+    return words({key: leaves[key] for key in differing_keys(Config(), wanted, exclude=elsewhere)})
+
+
+def _lasting(run: Run) -> str:
+    """Where a run lies: its own place in a store, where it was made if this is a download, else its folder."""
+    if is_uri(run.directory.location):
+        return run.directory.location
+    if run.lent:
+        return join(run.config.runs_dir, run.result["experiment"], run.result["name"])
+    return _relative(run.directory.path)
 
 
 def _relative(path: Path) -> str:

@@ -1,6 +1,8 @@
 """The report: Markdown, a page of HTML that stands alone, PNG figures and CSV tables."""
 
 import base64
+import hashlib
+import html
 import io
 import re
 import time
@@ -27,6 +29,8 @@ img { max-width: 100%; background: white; border-radius: 6px; }
 code { font-size: 12px; }
 pre { overflow-x: auto; }
 """
+_LONGEST = 237
+"""Bytes of a picture's name: file systems allow 255, with the extension and what a temporary file has on top."""
 
 
 class Report:
@@ -34,9 +38,12 @@ class Report:
 
     def __init__(self, folder: Path, title: str) -> None:
         self.folder, self.title = folder, title
-        self._parts = [f"# {title}", ""]
+        self._parts = [f"# {tables.plain(title)}", ""]
+        self._pictures: set[str] = set()
+        """Paths of those that were written: no others become part of the page."""
 
     def text(self, *lines: str) -> None:
+        """Lines of Markdown; what comes from a run goes through `tables.plain` or `tables.code` first."""
         self._parts += [*lines, ""]
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
@@ -52,22 +59,18 @@ class Report:
         return path
 
     def figure(self, name: str, heading: str, label: str, figure: Figure) -> None:
-        path = Path("figures", f"{name}_{_slug(label)}.png")
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=110, format="png")
         plt.close(figure)
-        write_atomic(self.folder / path, buffer.getvalue())
-        self.text(f"![{heading}: {label}]({path.as_posix()})")
+        self.text(self._image(name, label, f"{heading}: {label}", buffer.getvalue()))
 
     def picture(self, name: str, label: str, source: Path) -> None:
         """An existing PNG file, under a line that says what it is."""
-        path = Path("figures", f"{name}_{_slug(label)}.png")
-        write_atomic(self.folder / path, source.read_bytes())
-        self.text(f"{label}:", "", f"![{label}]({path.as_posix()})")
+        self.text(f"{tables.plain(label)}:", "", self._image(name, label, label, source.read_bytes()))
 
     def gaps(self, found: Iterable[Gap]) -> None:
         """Commands that would fill what is missing, each once."""
-        lines = list(dict.fromkeys(f"- {gap.what}: `{gap.command}`" for gap in found))
+        lines = list(dict.fromkeys(f"- {tables.plain(gap.what)}: {tables.code(gap.command)}" for gap in found))
         if lines:
             self.text("Missing, and what would make it:", "", *lines)
 
@@ -75,12 +78,25 @@ class Report:
         """`report.md` and `report.html`."""
         markdown = "\n".join(self._parts)
         write_atomic(self.folder / "report.md", markdown)
-        body = MarkdownIt("commonmark").enable("table").render(markdown)
+        body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
         body = re.sub(r'src="([^"]+)"', lambda match: f'src="{self._embedded(match[1])}"', body)
-        head = f'<meta charset="utf-8"><title>{self.title}</title><style>{_STYLE}</style>'
+        head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{_STYLE}</style>'
         write_atomic(self.folder / "report.html", f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
 
+    def _image(self, name: str, label: str, text: str, content: bytes) -> str:
+        """The Markdown of a picture, which it writes; in the file's name a hash tells apart what letters do not."""
+        stem, said = f"{name}_{_slug(label)}", label
+        while (path := f"figures/{stem}.png") in self._pictures or len(stem) > _LONGEST:
+            said = hashlib.sha256(said.encode()).hexdigest()
+            stem = f"{name}_{_slug(label)}"[: _LONGEST - 9] + f"-{said[:8]}"
+        write_atomic(self.folder / path, content)
+        self._pictures.add(path)
+        return f"![{tables.plain(text)}]({path})"
+
     def _embedded(self, path: str) -> str:
+        """Itself, where the report has not written it: names in runs must not fetch files of this machine."""
+        if path not in self._pictures:
+            return path
         content = base64.b64encode((self.folder / path).read_bytes()).decode()
         return f"data:image/png;base64,{content}"
 
@@ -121,7 +137,7 @@ def _head(report: Report, groups: Sequence[Group]) -> None:
     if dropped:
         report.text(
             "Left out, for a newer run has the same settings and seed: "
-            + ", ".join(f"{run.directory.path.name} (seed {run.seed})" for run in dropped)
+            + ", ".join(f"{tables.plain(run.directory.path.name)} (seed {run.seed})" for run in dropped)
             + "."
         )
 
@@ -176,7 +192,9 @@ def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
         if path := next((path for path in found if path.exists()), None):
             report.picture("figure_3", name, path)
         else:
-            report.text(f"{name}: no pictures are kept (`tracking.images` was 0, or they have been removed).")
+            report.text(
+                f"{tables.plain(name)}: no pictures are kept (`tracking.images` was 0, or they have been removed)."
+            )
     if not zero_shot:
         report.text("Nothing yet: no zero-shot run.")
         report.gaps(gaps.any_zero_shot(groups))

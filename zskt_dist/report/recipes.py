@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config, flatten
-from zskt_dist.config.load import PLACEMENT_KEYS, TEACHER_KEYS, UNUSED_KEYS, is_under
+from zskt_dist.config.load import PLACEMENT_KEYS, SPEED_KEYS, TEACHER_KEYS, UNUSED_KEYS, is_under
 from zskt_dist.data.sources import KNOWN
 
 Recipe = dict[str, Any]
 """Dotted keys to JSON values."""
+
+ABSENT = object()
+"""In place of an option that a recipe lacks, for null is a value."""
 
 COMMANDS = {
     "teacher": "pretrain",
@@ -23,7 +26,7 @@ COMMANDS = {
 # Where and how often a run is done and measured, and what a group of runs has in common by other means.
 _APART = (
     *("seed", "seeds", "experiment", "device", "launch", "evaluation", "transitions"),
-    *("data.name", "data.root", "data.images_per_class", "teacher.arch", "student.arch", "supervised.network"),
+    *("data.name", "data.images_per_class", "teacher.arch", "student.arch", "supervised.network"),
 )
 
 
@@ -37,19 +40,20 @@ def recipe_of(config: Config, method: str) -> Recipe:
         leaves |= {"data.mean": list(facts.mean), "data.std": list(facts.std)}
     if config.data.augment == "auto":
         leaves["data.augment"] = facts.augmentation if facts else "crop"
+    # Of Parquet files the folder says which data they are; elsewhere the data set's name does.
+    apart = _APART if config.data.name == "parquet" else (*_APART, "data.root")
     if method == "teacher":
-        return {
-            key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, _APART)
-        }
-    unused = (*PLACEMENT_KEYS, *UNUSED_KEYS[COMMANDS[method]], *_APART)
+        return {key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, apart)}
+    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS[COMMANDS[method]], *apart)
     kept = {key: value for key, value in leaves.items() if not is_under(key, unused)}
     # Workers change what batch norm sees, unless it is that of the global batch.
     return kept if config.engine.batch_norm == "sync" else kept | {"launch.workers": leaves["launch.workers"]}
 
 
 def changes(recipe: Recipe, reference: Recipe) -> Recipe:
-    """What a recipe has other than the reference."""
-    return {key: value for key, value in recipe.items() if reference.get(key) != value}
+    """What a recipe has other than the reference; `ABSENT` is what only the reference has."""
+    mine = {key: recipe.get(key, ABSENT) for key in {**recipe, **reference}}
+    return {key: value for key, value in mine.items() if reference.get(key, ABSENT) != value}
 
 
 def central(recipes: Sequence[Recipe], method: str) -> Recipe:
@@ -75,12 +79,16 @@ def words(recipe: Recipe) -> list[str]:
 
 def label(different: Recipe) -> str:
     """As in `loss.beta=0, transfer.pseudo_batch=fresh`; of a path the last two parts."""
-    paths = ("teacher.checkpoint", "finetune.student")
-    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and v else v for k, v in different.items()}
+    paths = ("data.root", "teacher.checkpoint", "finetune.student")
+    # Workers are absent where batch norm is synchronised, which says it.
+    told = {k: v for k, v in different.items() if v is not ABSENT or k != "launch.workers"}
+    short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and isinstance(v, str) else v for k, v in told.items()}
     return ", ".join(words(short))
 
 
 def _word(value: Any) -> str:
+    if value is ABSENT:
+        return "absent"
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

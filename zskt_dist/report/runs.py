@@ -17,6 +17,7 @@ from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
 from zskt_dist.runtime.directory import RunDirectory, teacher_directory
+from zskt_dist.runtime.storage import is_uri
 from zskt_dist.runtime.weights import read_about
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history
@@ -58,7 +59,7 @@ class Run:
     result: Result
     config: Config
     lent: bool = False
-    """Whether its directory is a download that will be gone."""
+    """Whether its directory is a download, which no command can be told of."""
 
     @property
     def method(self) -> str:
@@ -91,7 +92,7 @@ class Run:
     def teacher(self) -> str:
         """Which teacher it learnt from: where its weights were, or would be; a teacher's run is its own."""
         if self.method == "teacher":
-            return self.directory.path.name
+            return str(self.result["name"])  # a download's folder has another
         told = self.directory.teacher_weights() or self.config.teacher.checkpoint
         where = Path(told) if told else teacher_directory(self.config).path / "teacher.safetensors"
         return where.parent.name if where.parent.parent.name == "teachers" else str(where)
@@ -207,26 +208,34 @@ class Group:
         return self.dataset == dataset and self.pair in (pair, (pair[0], None), (None, pair[1]))
 
 
-def find_runs(paths: Iterable[Path], *, lent: Path | None = None) -> list[Run]:
+def find_runs(places: Iterable[Path | str], *, lent: Path | None = None) -> list[Run]:
     """Finished single runs in and below the folders, each once; those of several seeds stand for themselves.
 
     What `--fresh` has put aside is passed over, unless it is named itself.
 
     Args:
+        places: Folders, and URIs of run directories as `stored_runs` lists them.
         lent: A folder of downloads.
     """
     found: dict[Path, Run] = {}
-    for path in paths:
-        for file in sorted({path / "result.json", *path.rglob("result.json")}):
-            if any(".before-" in part for part in file.relative_to(path).parts):
-                continue
-            directory = RunDirectory(file.parent.absolute())
+    for place in places:
+        for directory in _directories(place):
             result = directory.finished()
             if result is not None and "seeds" not in result and directory.path not in found:
                 found |= {run.directory.path: run for run in _read(directory, result, lent)}
-            for name in (result or {}).get("runs", []):
-                found |= {run.directory.path: run for run in find_runs([file.parent.with_name(name)], lent=lent)}
+            for name in (result or {}).get("runs", []) if isinstance(place, Path) else ():
+                found |= {run.directory.path: run for run in find_runs([directory.path.with_name(name)], lent=lent)}
     return list(found.values())
+
+
+def _directories(place: Path | str) -> Iterator[RunDirectory]:
+    """In and below a folder; of a URI none but itself, for its working copy may have what the store has lost."""
+    if isinstance(place, str):
+        yield RunDirectory(place)
+        return
+    for file in sorted({place / "result.json", *place.rglob("result.json")}):
+        if not any(".before-" in part for part in file.relative_to(place).parts):
+            yield RunDirectory(file.parent.absolute())
 
 
 def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterator[Run]:
@@ -242,7 +251,8 @@ def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterato
     if config is not None and config.pseudo_data is not None and result["command"] == "train":
         return
     if config is not None and "dataset" in result and "seed" in result:
-        yield Run(directory, result, config, lent is not None and directory.path.is_relative_to(lent.absolute()))
+        fetched = lent is not None and directory.path.is_relative_to(lent.absolute())
+        yield Run(directory, result, config, fetched or is_uri(directory.location))
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:

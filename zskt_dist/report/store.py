@@ -1,6 +1,7 @@
 """Runs from an MLflow store or an object store, and the report into the former."""
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zskt_dist.errors import UserError
+from zskt_dist.report.folder import files_of
 from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import finished_below, is_uri, working_copy
+from zskt_dist.runtime.storage import finished_below, is_uri
 from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
 
 log = logging.getLogger(__name__)
@@ -45,28 +47,43 @@ def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[Fetched]
         yield Fetched(folders, Path(folder))
 
 
-def stored_runs(location: str) -> Path:
-    """A folder as it is; of a URI the working copy, with all finished runs in and below it, their seeds' included.
+def stored_runs(location: str) -> list[Path | str]:
+    """A folder as it is; of a URI those of all finished runs in and below it, their seeds' included, as fetched.
+
+    What `--fresh` has put aside is passed over, unless it is named itself.
 
     Raises:
-        UserError: the store cannot be reached.
+        UserError: there is no such folder, or the store cannot be reached.
     """
     if not is_uri(location):
-        return Path(location)
-    for run in finished_below(location):
-        directory = RunDirectory(run)
+        if not Path(location).is_dir():
+            raise UserError(f"{location}: no such folder")
+        return [Path(location)]
+    base = location.partition("?")[0].rstrip("/")
+    waiting = [run for run in finished_below(location) if ".before-" not in run.removeprefix(base)]
+    found: list[Path | str] = []
+    while waiting:
+        directory = RunDirectory(waiting.pop(0))
         directory.mirror.pull(checkpoints=False)
-        for name in (directory.finished() or {}).get("runs", []):
-            directory.sibling(name).mirror.pull(checkpoints=False)
-    return working_copy(location)
+        found.append(directory.location)
+        seeds = [directory.sibling(name).location for name in (directory.finished() or {}).get("runs", [])]
+        waiting += [run for seed in seeds if seed not in (*found, *waiting) for run in finished_below(seed)]
+    return found
 
 
 def log_report(uri: str | None, folder: Path, title: str) -> None:
-    """The report becomes a run of the experiment `reports`; a warning where MLflow cannot be reached."""
+    """The report becomes a run of the experiment `reports`; a warning where MLflow cannot be reached.
+
+    Only its own files do: the folder may be the user's.
+    """
     store = tracking_uri(uri)
     if store is None:
         return
     try:
-        log_folder(store, "reports", title, folder)
+        with tempfile.TemporaryDirectory() as copy:
+            for name in files_of(folder) or ():
+                Path(copy, name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, Path(copy, name))
+            log_folder(store, "reports", title, Path(copy))
     except Exception as error:
         log.warning("the report was not logged to MLflow at %s: %s", store, error)

@@ -12,20 +12,21 @@ _SOURCES = {"held_out": "pseudo-images", "noise": "normal noise", "uniform_noise
 def print_summary(result: dict[str, Any], directory: Path, console: Console) -> None:
     """What was trained, how good it is, how long it took, and where everything lies."""
     teacher, student = result["teacher"], result["student"]
-    over = f", mean ± std over {len(result['seeds'])} seeds" if "seeds" in result else ""
+    several = len(result.get("seeds", [])) > 1
+    over = f", mean ± std over {len(result['seeds'])} seeds" if several else ""
     table = Table(title=f"{result['experiment']} / {result['name']}{over}", title_justify="left")
     for column in ("", "network", "parameters", "test accuracy", "agreement"):
         table.add_column(column, justify="left" if column in ("", "network") else "right")
     if teacher:
-        table.add_row("teacher", teacher["arch"], f"{teacher['params']:,}", _percent(teacher, "accuracy"), "")
+        table.add_row("teacher", teacher["arch"], f"{teacher['params']:,}", _percent(teacher, "accuracy", several), "")
     if student:
         share = f" ({student['params'] / teacher['params']:.0%})" if teacher else ""
         table.add_row(
             "student",
             student["arch"],
             f"{student['params']:,}{share}",
-            _percent(student, "accuracy_last"),
-            _percent(student, "agreement"),
+            _percent(student, "accuracy_last", several),
+            _percent(student, "agreement", several),
         )
     console.print(table)
     resumed = f", continued from {result['resumed_from']:,}" if result.get("resumed_from") else ""
@@ -37,7 +38,7 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     )
     if result.get("dataset") == "none":
         console.print("no test images: accuracy is not measured")
-    print_estimates((result.get("estimates") or {}).get("sources"), console)
+    print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
     role = "student" if student else "teacher"
     for run in result.get("runs", [directory.name]):
         console.print(f"{role:8} {directory.with_name(run) / f'{role}.safetensors'}", soft_wrap=True)
@@ -46,8 +47,12 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         console.print(f"compare  mlflow ui --backend-store-uri {result['mlflow']['tracking_uri']}", soft_wrap=True)
 
 
-def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console) -> None:
-    """What can be said without labels, one row for each source of images; nothing where it was not estimated."""
+def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console, *, several: bool = False) -> None:
+    """What can be said without labels, one row for each source of images; nothing where it was not estimated.
+
+    Args:
+        several: Whether these are means over several seeds.
+    """
     if not sources:
         return
     table = Table()
@@ -56,7 +61,7 @@ def print_estimates(sources: dict[str, dict[str, float]] | None, console: Consol
     for name, entry in sources.items():
         names = ("agreement", "agreement_low", "agreement_high", "chance_agreement")
         share, low, high, chance = (100 * entry[each] for each in names)
-        within = f"± {100 * entry['agreement_std']:.1f}" if "agreement_std" in entry else f"({low:.1f} to {high:.1f})"
+        within = f"± {100 * entry['agreement_std']:.1f}" if several else f"({low:.1f} to {high:.1f})"
         table.add_row(
             _SOURCES.get(name, name),
             f"{entry['images']:,.0f}",
@@ -74,9 +79,9 @@ def print_estimates(sources: dict[str, dict[str, float]] | None, console: Consol
     )
 
 
-def _percent(entry: dict[str, Any], name: str) -> str:
+def _percent(entry: dict[str, Any], name: str, several: bool) -> str:
     """A fraction, over several seeds with its standard deviation."""
-    fraction, spread = entry[name], entry.get(f"{name}_std")
+    fraction, spread = entry[name], entry.get(f"{name}_std") if several else None
     if fraction is None:
         return ""
     return f"{100 * fraction:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "") + " %"

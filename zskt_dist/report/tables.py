@@ -1,6 +1,7 @@
 """The paper's tables from groups of runs, as data frames."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -217,7 +218,19 @@ def show_reported(reported: paper.Reported) -> str:
 def markdown(frame: pd.DataFrame) -> str:
     """A pipe table."""
     lines = [frame.columns, ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(plain(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Text as Markdown that shows it as it is: no image, link, HTML, code or emphasis, on one line."""
+    return re.sub(r"[\\`*\[\]<&|]|\b_|_\b", r"\\\g<0>", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Text as code on one line, between more backticks than it has in a row."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
 
 
 def _teachers(
