@@ -26,3 +26,14 @@ def test_one_seed_has_no_deviation(seeds: list[int]) -> None:
     text = console.export_text()
     assert ("±" in text) == ("mean" in text) == ("80.00 ± 0.00 %" in text) == (len(seeds) > 1)
     assert ("70.0 (61.0 to 78.0)" in text) == (len(seeds) == 1)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "none"])
+def test_without_images_there_are_no_columns_for_them(dataset: str) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    unmeasured = {"accuracy": None, "accuracy_last": None, "agreement": None} if dataset == "none" else {}
+    networks = {role: RESULT[role] | unmeasured for role in ("teacher", "student")}
+    print_summary(RESULT | networks | {"dataset": dataset}, Path("run"), console)
+    table = console.export_text().partition("iterations")[0]
+    assert ("test accuracy" in table) == ("80.00 %" in table) == (dataset == "digits")
+    assert "10 (100%)" in table

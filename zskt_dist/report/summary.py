@@ -15,19 +15,16 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     several = len(result.get("seeds", [])) > 1
     over = f", mean ± std over {len(result['seeds'])} seeds" if several else ""
     table = Table(title=f"{result['experiment']} / {result['name']}{over}", title_justify="left")
-    for column in ("", "network", "parameters", "test accuracy", "agreement"):
+    measured = result.get("dataset") != "none"
+    for column in ("", "network", "parameters", *(("test accuracy", "agreement") if measured else ())):
         table.add_column(column, justify="left" if column in ("", "network") else "right")
     if teacher:
-        table.add_row("teacher", teacher["arch"], f"{teacher['params']:,}", _percent(teacher, "accuracy", several), "")
+        scores = [_percent(teacher, "accuracy", several)] if measured else []
+        table.add_row("teacher", teacher["arch"], f"{teacher['params']:,}", *scores)
     if student:
         share = f" ({student['params'] / teacher['params']:.0%})" if teacher else ""
-        table.add_row(
-            "student",
-            student["arch"],
-            f"{student['params']:,}{share}",
-            _percent(student, "accuracy_last", several),
-            _percent(student, "agreement", several),
-        )
+        scores = [_percent(student, name, several) for name in ("accuracy_last", "agreement")] if measured else []
+        table.add_row("student", student["arch"], f"{student['params']:,}{share}", *scores)
     console.print(table)
     resumed = f", continued from {result['resumed_from']:,}" if result.get("resumed_from") else ""
     console.print(
@@ -36,7 +33,7 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         f"{result['launcher']}, {result['device']}, {result.get('speed', 'plain')}{resumed}",
         soft_wrap=True,
     )
-    if result.get("dataset") == "none":
+    if not measured:
         console.print("no test images: accuracy is not measured")
     print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
     role = "student" if student else "teacher"
