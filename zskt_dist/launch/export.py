@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,7 @@ def export_run(
     record["written"] = _ours(exporter, formats)
     record["networks"] = _networks(subject)
     write_json(folder / _RECORD, record)  # what is written from here on is known to be ours
-    failures = []
-    for name in [name for name in exporter.files if name in formats]:
-        try:
-            record["files"][name] = exporter.export(name)
-        except UserError as error:
-            record["files"].pop(name, None)
-            failures.append(str(error))
-    record["files"] = {name: record["files"][name] for name in FORMATS if name in record["files"]}
+    failures = list(_export_files(exporter, formats, record))
     if "mlflow" in formats:
         try:
             record["mlflow"] = register(subject, normalises=normalises, name=model_name, uri=uri)
@@ -97,6 +90,18 @@ def export_run(
     if failures:
         raise UserError("; ".join(failures))
     return record
+
+
+def _export_files(exporter: Exporter, formats: Collection[str], record: Record) -> Iterator[str]:
+    """Puts what is written into the record's `files`, in the order of `FORMATS`; yields why others were not."""
+    files = record["files"]
+    for name in [name for name in exporter.files if name in formats]:
+        try:
+            files[name] = exporter.export(name)
+        except UserError as error:
+            files.pop(name, None)
+            yield str(error)
+    record["files"] = {name: files[name] for name in FORMATS if name in files}
 
 
 def print_export(record: Record, folder: Path, console: Console) -> None:
