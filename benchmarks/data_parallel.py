@@ -18,8 +18,8 @@ from benchmarks.measure import alternate, arguments, ratio, table, write
 from benchmarks.ranks import Ranks
 from benchmarks.subject import PAIR, configured, zero_shot_task
 from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
 from zskt_dist.models import count_parameters
-from zskt_dist.runtime.world import World
 
 
 class Training:

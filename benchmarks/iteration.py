@@ -29,10 +29,10 @@ from benchmarks.measure import (
 )
 from benchmarks.subject import PAIR, SHAPE, configured, student, teacher
 from zskt_dist.config import Config
-from zskt_dist.runtime.networks import new_generator
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.distributed.world import World
+from zskt_dist.networks.building import new_generator
 from zskt_dist.speed import Picks, pick
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 TABLE_1 = (
     ("wrn-16-2", "wrn-16-1"),

@@ -25,11 +25,11 @@ from rich.table import Table
 from torch import nn
 
 from zskt_dist.config import Config, load_config
+from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape, build_network
-from zskt_dist.runtime.memory import estimate_memory
-from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.networks.building import new_network
+from zskt_dist.tasks.memory import estimate_memory
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 MIB = 2**20
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**17), "MALLOC_TRIM_THRESHOLD_": str(2**17)}
@@ -89,7 +89,7 @@ def _build(arch: str, *arguments: Any) -> nn.Module:
 
 @contextmanager
 def _torchvision() -> Iterator[None]:
-    with mock.patch("zskt_dist.runtime.networks.build_network", _build):
+    with mock.patch("zskt_dist.networks.building.build_network", _build):
         yield
 
 

@@ -21,16 +21,16 @@ from benchmarks.subject import CLASSES, SHAPE, configured, student, teacher
 from zskt_dist.config import Config, flatten
 from zskt_dist.data import ImageDataset
 from zskt_dist.data.images import Split
+from zskt_dist.distributed.stop_vote import StopVote
+from zskt_dist.distributed.world import World
+from zskt_dist.evaluation.scorer import Evaluator
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.checkpoint import CheckpointStore
-from zskt_dist.runtime.evaluation import Evaluator
-from zskt_dist.runtime.loop import Cadence, Loop
-from zskt_dist.runtime.stopping import StopVote
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.tasks.transfer import ZeroShotTask
 from zskt_dist.tracking.base import NullTracker
 from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.tracking.mlflow import MlflowStream, open_run
+from zskt_dist.training.loop import Cadence, Loop
 
 CHARGED = ("metric row", "MLflow row", "progress file", "checkpoint")
 """What the target of 2 % speaks of: tracking, logging and checkpoints."""

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from zskt_dist.runtime.world import World
+from zskt_dist.distributed.world import World
 
 Make = Callable[[World], Any]
 

@@ -22,8 +22,8 @@ from benchmarks.ranks import Ranks
 from benchmarks.scaling_model import Cluster, Compute, Link, Setting
 from benchmarks.subject import PAIR, configured
 from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
 from zskt_dist.files import write_atomic_with
-from zskt_dist.runtime.world import World
 
 
 class Trainings:

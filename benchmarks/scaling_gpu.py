@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.scaling_model import Cluster, Compute, Link, Setting
 from benchmarks.subject import PAIR, configured, zero_shot_task
+from zskt_dist.distributed.world import World
 from zskt_dist.models import count_parameters
-from zskt_dist.runtime.world import World
 
 COUNTS = tuple(2**power for power in range(10))
 SHOWN = (1, 8, 64, 512)

@@ -33,8 +33,8 @@ def iteration() -> Seconds:
 
     watch.lap("import torch")
     from benchmarks.subject import configured, zero_shot_task
+    from zskt_dist.distributed.world import World
     from zskt_dist.models import ImageShape
-    from zskt_dist.runtime.world import World
 
     watch.lap("other imports")
     config = configured(name="digits", pair=("wrn-16-2", "wrn-10-1"))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config, load_config
+from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import IterationNoise, ZeroShotTask
+from zskt_dist.networks.building import new_network
+from zskt_dist.tasks.transfer import IterationNoise, ZeroShotTask
 
 PAPER = "cifar10_wrn-40-2_wrn-16-1"
 PAIR = ("wrn-40-2", "wrn-16-1")

@@ -40,7 +40,7 @@ REFERENCE = {
     ),
     "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "ddp", "deepspeed"))),
     "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("picks", "folding", "cuda_graphs", "work"))),
-    "deploy": ("Deploy", "zskt_dist.deploy.weights.load_network"),
+    "deploy": ("Deploy", "zskt_dist.export.load.load_network"),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 

@@ -77,7 +77,7 @@ def test_the_reference_has_every_public_module(hooks: ModuleType) -> None:
     import zskt_dist
 
     assert {f"zskt_dist.api.{name}" for name in zskt_dist.__all__} <= shown
-    assert "zskt_dist.deploy.weights.load_network" in shown  # model cards tell to call it
+    assert "zskt_dist.export.load.load_network" in shown  # model cards tell to call it
 
 
 def test_the_navigation_has_every_page(hooks: ModuleType) -> None:

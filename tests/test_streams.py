@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zskt_dist.runtime.world import World
+from zskt_dist.distributed.world import World
 from zskt_dist.streams import Purpose, normal, stream
 
 

@@ -5,6 +5,7 @@ Bring a trained classifier without its data, take home a small student that beha
 """
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zskt_dist.version import __version__ as __version__
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
         transfer,
     )
 
+# `python -m zskt_dist.VERB` finds commands/VERB.py. Nobody imports a verb by that name, so `zskt_dist.evaluate` stays
+# the function.
+__path__.append(str(Path(__file__).parent / "commands"))
 
 __all__ = [
     "Evaluation",
@@ -36,8 +40,6 @@ def __getattr__(name: str) -> Any:
     """What is named above comes with torch, so it is imported when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "evaluate":  # also the command's module, which can be called; the same whoever asks first
-        return importlib.import_module("zskt_dist.evaluate")
     return getattr(importlib.import_module("zskt_dist.api"), name)
 
 

@@ -1,4 +1,4 @@
-"""`zskt VERB …` is `python -m zskt_dist.VERB …`."""
+"""`zskt VERB …` is `python -m zskt_dist.VERB …`: a file of `commands/`, or the `__main__` of the room of that name."""
 
 import importlib
 import sys
@@ -9,6 +9,7 @@ VERBS = {
     "distill": "a student from a teacher and real images (KD + AT)",
     "finetune": "a zero-shot student with a few real images per class",
     "evaluate": "accuracy, agreement, calibration, transition curves and MTE of a run",
+    "sweep": "many students, over settings and seeds, compared without labels",
     "layers": "layers of a network whose attention maps can be compared",
     "export": "files to deploy, checked, with a model card: .pt2, ONNX, int8, MLflow",
     "synthesize": "pseudo-images of a run with the teacher's logits, as Parquet shards",
@@ -19,7 +20,8 @@ VERBS = {
     "doctor": "whether this machine can train, and what to do about what is missing",
 }
 
-MODULES = {"report": "zskt_dist.report.__main__"}
+ROOMS = ("doctor", "export", "report", "sweep")
+"""Verbs whose room bears their name."""
 
 
 def main() -> int:
@@ -32,8 +34,13 @@ def main() -> int:
     if verb not in VERBS:
         print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    code: int = importlib.import_module(MODULES.get(verb, f"zskt_dist.{verb}")).main(sys.argv[2:])
+    code: int = importlib.import_module(module_of(verb)).main(sys.argv[2:])
     return code
+
+
+def module_of(verb: str) -> str:
+    """Name of the module whose `main` is the verb."""
+    return f"zskt_dist.{verb}.__main__" if verb in ROOMS else f"zskt_dist.commands.{verb}"
 
 
 if __name__ == "__main__":

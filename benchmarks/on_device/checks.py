@@ -20,12 +20,12 @@ from benchmarks.subject import Doubles, settled
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config, load_config
 from zskt_dist.data import ImageDataset, Split
+from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.networks import new_network, seed_layers
-from zskt_dist.runtime.supervised import from_scratch
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.networks.building import new_network, seed_layers
 from zskt_dist.speed import PLAIN, Picks
+from zskt_dist.tasks.supervised import from_scratch
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 State = dict[str, Tensor]
 

@@ -9,8 +9,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from zskt_dist.runtime.checkpoint import CheckpointStore
-from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.runs.directory import RunDirectory
 
 PART_BYTES, PARTS = 15 * 2**20, 3
 _TAR_OVERHEAD = 2048  # header and padding of a file, at most

@@ -13,11 +13,11 @@ from benchmarks.measure import convolution_gflops, fresh_compiler, matrix_produc
 from benchmarks.on_device.checks import FAST
 from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import PAIR, configured, student, teacher
+from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.results import peak_memory_bytes
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.runs.result import peak_memory_bytes
 from zskt_dist.speed import PLAIN, Picks
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 TOY_PAIR = ("wrn-10-1", "wrn-10-1")
 IMAGE_SIZES = (32, 64, 224)

@@ -16,16 +16,16 @@ from benchmarks.on_device.session import Entry, OutOfTime, Session
 from benchmarks.subject import CLASSES, configured
 from zskt_dist.config import Config
 from zskt_dist.data import open_dataset
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted
+from zskt_dist.evaluation.scorer import Evaluator
 from zskt_dist.files import sha256_of
 from zskt_dist.launch import local
-from zskt_dist.runtime.directory import Result, RunDirectory
-from zskt_dist.runtime.evaluation import Evaluator
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import read_network
-from zskt_dist.runtime.weights import read_about, save_weights
-from zskt_dist.runtime.world import World
+from zskt_dist.networks.building import read_network
+from zskt_dist.networks.weights import read_about, save_weights
+from zskt_dist.runs.directory import Result, RunDirectory
 from zskt_dist.tracking.local import read_history
+from zskt_dist.training.job import Job
 
 TEACHERS = {"wrn-40-2": 0.947, "wrn-40-1": 0.932, "wrn-16-2": 0.940}
 """Accuracies to reach (the paper's Table 1, rounded to the tenth)."""

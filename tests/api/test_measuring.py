@@ -15,13 +15,13 @@ from tests.support.nets import TinyClassifier
 from zskt_dist.api import measuring, training
 from zskt_dist.config import with_overrides
 from zskt_dist.data import open_dataset
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import load_trained
-from zskt_dist.runtime.worker import Worker
-from zskt_dist.runtime.world import World
+from zskt_dist.networks.building import load_trained
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.training.job import Job
+from zskt_dist.training.worker import Worker
 
 # One image is its own logits.
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 4.0]])

@@ -11,9 +11,9 @@ from tests.support.nets import TinyClassifier
 from tests.support.transfers import assert_equal, state_of, tiny_pair, tiny_transfer
 from tests.support.user_networks import Careful
 from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.networks import new_generator
-from zskt_dist.runtime.world import World
+from zskt_dist.networks.building import new_generator
 
 
 def _without_norm(config: Config, image_shape: ImageShape) -> nn.Module:
@@ -43,7 +43,7 @@ def _of_rank(world: World, stops: bool) -> _OfRank:
             seen.append(inputs[0].detach().clone())
 
     with pytest.MonkeyPatch.context() as patch, student.register_forward_pre_hook(keep):
-        patch.setattr("zskt_dist.runtime.zero_shot.new_generator", _without_norm)
+        patch.setattr("zskt_dist.tasks.transfer.new_generator", _without_norm)
         result = tiny_transfer(teacher, student, on_progress=lambda told: not (stops and world.rank == 0))
     told = [result.scores, result.estimates]
     return _OfRank(seen, state_of(student), told, result.history[-1]["kl"], result.iterations)

@@ -11,8 +11,8 @@ from tests.support.user_networks import Plain
 from zskt_dist.config import load_config
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.networks import read_network
-from zskt_dist.runtime.weights import read_about, read_weights
+from zskt_dist.networks.building import read_network
+from zskt_dist.networks.weights import read_about, read_weights
 
 
 def test_result_for_people_and_for_files(tmp_path: Path) -> None:

@@ -23,15 +23,15 @@ from tests.support.transfers import SMALL, assert_equal, state_of, tiny_pair, ti
 from zskt_dist.api.training import SETTINGS
 from zskt_dist.config import Config, flatten
 from zskt_dist.config.load import is_under
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json
 from zskt_dist.models import ImageShape, LeNet
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.weights import read_weights
-from zskt_dist.runtime.worker import Worker
-from zskt_dist.runtime.world import World
+from zskt_dist.networks.building import new_network
+from zskt_dist.networks.weights import read_weights
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.training.job import Job
+from zskt_dist.training.worker import Worker
 
 
 def test_the_student_is_that_of_the_command(tmp_path: Path) -> None:

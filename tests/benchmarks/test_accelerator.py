@@ -13,7 +13,7 @@ import torch
 from benchmarks import accelerator
 from benchmarks.on_device import parcel, training
 from tests.support.commands import REPOSITORY
-from zskt_dist.runtime.weights import read_weights
+from zskt_dist.networks.weights import read_weights
 
 ABSENT = ["ray", "mlflow", "deepspeed", "rich", "pandas", "matplotlib", "sklearn", "scipy"]
 BLOCKER = f"""

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from tests.support.distributed import Ranks
-from zskt_dist.runtime.world import World
+from zskt_dist.distributed.world import World
 
 
 def _fail(world: World, rank: int) -> None:

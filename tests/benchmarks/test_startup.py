@@ -5,7 +5,7 @@ import pytest
 from benchmarks import startup_programs
 from benchmarks.startup import Program, measure, programs
 from zskt_dist.algorithms.protocols import Metrics
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 ITERATIONS = ("first iteration", "second iteration")
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tests.support.commands import REPOSITORY
-from zskt_dist.cli import _parser
+from zskt_dist.commands.shared import _parser
 from zskt_dist.config import Config, load_config
 
 CLUSTER = REPOSITORY / "cluster"

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from tests.support.images import random_dataset
 from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
-from zskt_dist.runtime.world import World
 
 CPU = torch.device("cpu")
 

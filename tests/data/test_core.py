@@ -15,8 +15,8 @@ WITHOUT_PILLOW = ["-c", "import sys; sys.modules['PIL'] = None; exec(sys.argv[1]
 @pytest.mark.parametrize(
     ("python", "program"),
     [
-        (ALONE, "import zskt_dist.data, zskt_dist.runtime.zero_shot, zskt_dist.api.training"),
-        (WITHOUT_PILLOW, "import zskt_dist.runtime.worker"),
+        (ALONE, "import zskt_dist.data, zskt_dist.tasks.transfer, zskt_dist.api.training"),
+        (WITHOUT_PILLOW, "import zskt_dist.training.worker"),
     ],
 )
 def test_modules_that_need_few_packages(python: list[str], program: str) -> None:

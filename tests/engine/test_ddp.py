@@ -9,8 +9,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.support.distributed import Ranks
+from zskt_dist.distributed.world import World
 from zskt_dist.engine import DDPEngine
-from zskt_dist.runtime.world import World
 
 
 def _network() -> nn.Module:

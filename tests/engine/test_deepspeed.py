@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from tests.support.distributed import Ranks
 from tests.support.nets import TinyClassifier, TinyGenerator
+from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
 from zskt_dist.algorithms.losses import belief_gap
-from zskt_dist.algorithms.transfer import ZeroShotTransfer
+from zskt_dist.distributed.world import World
 from zskt_dist.engine import DDPEngine, Engine
 from zskt_dist.engine.deepspeed import DeepSpeedEngine, Zero, shard
 from zskt_dist.models import TappedNetwork
-from zskt_dist.runtime.world import World
 
 if importlib.util.find_spec("deepspeed") is None:
     pytest.skip("deepspeed is not installed", allow_module_level=True)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.faults import Run, machines, strike
 from tests.support.configs import TINY
-from zskt_dist.runtime.zero_shot import cosine_decay
+from zskt_dist.tasks.transfer import cosine_decay
 from zskt_dist.tracking.local import read_history
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -11,17 +11,18 @@ from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY, tiny_config
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore
-from zskt_dist import cli, evaluate, replay, synthesize
+from zskt_dist.commands import evaluate, replay, synthesize
+from zskt_dist.commands import shared as cli
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted
 from zskt_dist.launch import local
 from zskt_dist.report import __main__ as report
-from zskt_dist.runtime.checkpoint import CheckpointStore
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.mirror import StoreMirror
-from zskt_dist.runtime.storage import join
-from zskt_dist.runtime.worker import Worker
-from zskt_dist.runtime.world import World
+from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.mirror import StoreMirror
+from zskt_dist.runs.storage import join
+from zskt_dist.training.job import Job
+from zskt_dist.training.worker import Worker
 
 RUN = [*TINY, "name=run", "launch.kind=local"]
 
@@ -58,7 +59,7 @@ def test_interrupted_and_continued_on_another_machine(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "save", _save_and_ask_to_stop)
-        patch.setattr("zskt_dist.runtime.stopping._FILE_POLL_SECONDS", 0.0)
+        patch.setattr("zskt_dist.distributed.stop_vote._FILE_POLL_SECONDS", 0.0)
         assert _train(object_store.uri()) == EXIT_INTERRUPTED
     shutil.rmtree(object_store.move_to("there"), ignore_errors=True)
     assert _train(object_store.uri(), "--json", str(tmp_path / "a.json")) == 0
@@ -182,7 +183,7 @@ def test_pseudo_data_of_a_store_travels_to_those_who_make_more_of_it(
     there = object_store.move_to("there")
     assert evaluate.main([run, "transitions.images=4", "transitions.steps=2", "evaluation.noise_images=8"]) == 0
     assert not list(there.rglob("train-*.parquet"))
-    monkeypatch.setattr("zskt_dist.runtime.synthesize.write_shard", None)  # whole shards are kept
+    monkeypatch.setattr("zskt_dist.tasks.synthesize.write_shard", None)  # whole shards are kept
     assert synthesize.main(make) == 0
     assert len(list(there.rglob("train-*.parquet"))) == 2
 
@@ -228,7 +229,7 @@ def _on_its_own_machine(world: World, folder: Path, runs: str, stop: bool) -> di
         patch.setenv("ZSKT_CACHE", str(folder / f"machine{world.rank}"))
         if stop:
             patch.setattr(CheckpointStore, "save", _save_and_ask_to_stop)
-            patch.setattr("zskt_dist.runtime.stopping._FILE_POLL_SECONDS", 0.0)
+            patch.setattr("zskt_dist.distributed.stop_vote._FILE_POLL_SECONDS", 0.0)
         job = Job.plan("train", tiny_config(folder, "name=run", f"runs_dir={runs}"))
         directory = RunDirectory(job.directory)
         try:

@@ -9,7 +9,8 @@ import yaml
 
 from tests.support import commands
 from tests.support.configs import TINY
-from zskt_dist import cli, synthesize
+from zskt_dist.commands import shared as cli
+from zskt_dist.commands import synthesize
 from zskt_dist.config import dump_yaml, load_config
 
 TRAIN = [*TINY, "iterations=4", "supervised.iterations=12", "tracking.images=0", "name=run", "evaluation.every=0"]

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.support.configs import tiny_overrides
-from zskt_dist import train
+from zskt_dist.commands import train
 from zskt_dist.models import LeNet
-from zskt_dist.runtime.weights import save_weights
+from zskt_dist.networks.weights import save_weights
 
 MINE = "tests.support.user_networks"
 Weights = dict[str, Tensor]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.algorithms.generator_terms import mean_cosine
+from zskt_dist.engine.building import in_bfloat16
 from zskt_dist.models import ImageShape, LeNet, TappedNetwork, WideResNet, build_network
-from zskt_dist.runtime.engines import in_bfloat16
 
 
 def _hooks(network: nn.Module) -> int:

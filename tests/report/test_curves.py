@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from tests.support.finished import PAIR, finished_run, write_curves
+from zskt_dist.evaluation.curves import SCHEMA, CurveSummary
 from zskt_dist.report import __main__ as command
 from zskt_dist.report import curves, noise, tables
 from zskt_dist.report.curves import MeanCurve
 from zskt_dist.report.runs import find_runs, group_runs
-from zskt_dist.runtime.curves import SCHEMA, CurveSummary
 
 
 def test_errors_measured_otherwise_are_rows_of_their_own(tmp_path: Path) -> None:

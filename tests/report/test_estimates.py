@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from tests.support.finished import finished_run
+from zskt_dist.launch.summary import print_estimates
 from zskt_dist.report import __main__ as command
 from zskt_dist.report import estimates
 from zskt_dist.report.runs import find_runs, group_runs
-from zskt_dist.report.summary import print_estimates
 
 
 def _run(folder: Path, seed: int, accuracy: float, score: float, *, sources: bool = True, teacher: str = "one") -> None:

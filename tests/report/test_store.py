@@ -10,13 +10,13 @@ from mlflow import MlflowClient
 from tests.support.configs import TINY
 from tests.support.finished import finished_run
 from tests.support.object_store import ObjectStore
-from zskt_dist import cli
+from zskt_dist.commands import shared as cli
 from zskt_dist.report import __main__ as report
 from zskt_dist.report.gaps import evaluation_gaps, table_1_gaps
 from zskt_dist.report.runs import find_runs, group_runs
 from zskt_dist.report.store import stored_runs
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.storage import join, remove_folder, working_copy
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import join, remove_folder, working_copy
 
 
 def test_a_report_from_an_experiment_whose_directories_are_gone(

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from benchmarks.subject import Doubles
 from tests.support.configs import tiny_config
+from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, Picks
 from zskt_dist.speed.picks import compiler
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 ITERATIONS, SHAPE = 3, ImageShape(3, 12, 9)
 PATHS = {

@@ -19,16 +19,16 @@ from torch import Tensor
 from tests.support.configs import tiny_config
 from tests.support.images import random_dataset
 from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 from zskt_dist.models.wide_resnet import WideResNet
-from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.supervised import SupervisedTask, from_scratch
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, Picks, cuda_graphs
 from zskt_dist.streams import Purpose, stream
+from zskt_dist.tasks.supervised import SupervisedTask, from_scratch
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 CPU, RECORDED = torch.device("cpu"), replace(PLAIN, cuda_graphs=True)
 SHAPE, ITERATIONS = ImageShape(1, 8, 8), 6
@@ -98,7 +98,7 @@ def _transfer(folder: Path, picks: Picks, *overrides: str) -> ZeroShotTask:
 
 
 def _training(folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> SupervisedTask:
-    monkeypatch.setattr("zskt_dist.runtime.supervised.records", lambda *_: recorded)
+    monkeypatch.setattr("zskt_dist.tasks.supervised.records", lambda *_: recorded)
     config = tiny_config(folder, "supervised.batch_size=4", "teacher.arch=wrn-10-1")
     return from_scratch(config, "teacher", random_dataset(10, SHAPE, augmentation="crop_flip"), World(CPU))
 

@@ -7,11 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.configs import tiny_config
+from zskt_dist.distributed.world import World
 from zskt_dist.models import Generator, ImageShape, LeNet
-from zskt_dist.runtime.networks import new_network
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, iteration_gflop, training_gflop
+from zskt_dist.tasks.transfer import ZeroShotTask
 
 SHAPE = ImageShape(3, 16, 16)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.nets import TinyClassifier, TinyGenerator
+from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
 from zskt_dist.algorithms.losses import belief_gap
-from zskt_dist.algorithms.transfer import ZeroShotTransfer
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import TappedNetwork
 

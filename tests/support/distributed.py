@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks import ranks
-from zskt_dist.runtime.world import World
+from zskt_dist.distributed.world import World
 
 Rank = Callable[..., Any]
 

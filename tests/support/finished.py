@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zskt_dist.config import dump_yaml, load_config
-from zskt_dist.runtime.curves import SCHEMA
+from zskt_dist.evaluation.curves import SCHEMA
 
 PAIR = ("wrn-40-2", "wrn-16-1")
 

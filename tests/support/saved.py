@@ -1,4 +1,4 @@
-"""What autograd keeps for the backward pass, counted without `zskt_dist.runtime.memory`."""
+"""What autograd keeps for the backward pass, counted without `zskt_dist.tasks.memory`."""
 
 from collections.abc import Callable
 from typing import Any

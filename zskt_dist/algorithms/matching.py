@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from zskt_dist.algorithms.belief_matching import confidence
 from zskt_dist.algorithms.losses import BeliefGap
 from zskt_dist.algorithms.protocols import Metrics, TrainedClassifier
-from zskt_dist.algorithms.transfer import confidence
 
 
 class Matching:

@@ -10,7 +10,7 @@ from torch import nn
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, count_parameters
-from zskt_dist.runtime.weights import save_weights
+from zskt_dist.networks.weights import save_weights
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,20 +17,20 @@ from zskt_dist.api.networks import check_pair, count_classes, frozen_view, image
 from zskt_dist.api.results import Progress, TransferResult
 from zskt_dist.config import Config, config_hash, config_of, flatten
 from zskt_dist.config.load import is_under
+from zskt_dist.distributed.batch_norm import averaged_statistics
+from zskt_dist.distributed.stop_vote import StopVote
+from zskt_dist.distributed.world import World
+from zskt_dist.engine.building import placed_teacher
 from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.evaluation.estimates import Answer
+from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape, ReadLogits
-from zskt_dist.runtime.checkpoint import CheckpointStore
-from zskt_dist.runtime.engines import placed_teacher
-from zskt_dist.runtime.estimates import Answer
-from zskt_dist.runtime.held_out import LABEL_FREE, generator_drift
-from zskt_dist.runtime.loop import Cadence, Loop
-from zskt_dist.runtime.statistics import averaged_statistics
-from zskt_dist.runtime.stopping import StopVote
-from zskt_dist.runtime.world import World
-from zskt_dist.runtime.zero_shot import ZeroShotTask
+from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.tasks.transfer import ZeroShotTask
 from zskt_dist.tracking.base import NullTracker, Row
 from zskt_dist.tracking.local import History
+from zskt_dist.training.loop import Cadence, Loop
 
 OnProgress = Callable[[Progress], object]
 Show = Callable[[int, Row], None]

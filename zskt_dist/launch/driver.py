@@ -10,15 +10,15 @@ from rich.console import Console
 
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.figures.run import draw_evaluation, draw_run, evaluation_is_drawn
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
-from zskt_dist.launch.plan import problems
+from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
+from zskt_dist.launch.preflight import problems
 from zskt_dist.launch.progress import watching
-from zskt_dist.launch.record import close_record, mark_partial, open_record, repair_record
-from zskt_dist.report.figures import draw_evaluation, draw_run, evaluation_is_drawn
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.measurement import Measurement
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
 

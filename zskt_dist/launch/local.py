@@ -13,15 +13,15 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous as find_store
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
-from zskt_dist.launch.asking import stop_file_on_signal
 from zskt_dist.launch.devices import threads_per_worker, worker_device
 from zskt_dist.launch.environment import torchrun_rank
-from zskt_dist.launch.record import live_tracker
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.worker import Worker
-from zskt_dist.runtime.world import World
+from zskt_dist.launch.mlflow_run import live_tracker
+from zskt_dist.launch.signals import stop_file_on_signal
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.training.job import Job
+from zskt_dist.training.worker import Worker
 
 _GROUPS = itertools.count()
 """Process groups of this process so far: several seeds make one after the other, in the same order on every rank."""

@@ -24,17 +24,17 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
 from zskt_dist.files import read_json
-from zskt_dist.launch.asking import InThread, stop_file_on_signal
 from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, ray_cluster_given, refused
-from zskt_dist.launch.record import live_tracker
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job
-from zskt_dist.runtime.storage import is_uri, join, remove_folder
-from zskt_dist.runtime.worker import Worker
-from zskt_dist.runtime.world import World
+from zskt_dist.launch.mlflow_run import live_tracker
+from zskt_dist.launch.signals import InThread, stop_file_on_signal
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import is_uri, join, remove_folder
 from zskt_dist.tracking.base import Row
+from zskt_dist.training.job import Job
+from zskt_dist.training.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from zskt_dist.data.dataset_card import dataset_card
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import write_atomic
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
-from zskt_dist.launch.measure import measured_config
-from zskt_dist.report.dataset_card import dataset_card
-from zskt_dist.runtime.directory import RunDirectory
-from zskt_dist.runtime.job import Job, SynthesisOrder
-from zskt_dist.runtime.storage import absolute, check, local_folder
+from zskt_dist.launch.evaluate import measured_config
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import absolute, check, local_folder
+from zskt_dist.training.job import Job, SynthesisOrder
 
 Result = dict[str, Any]
 

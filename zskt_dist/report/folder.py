@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
-from zskt_dist.runtime.directory import RunDirectory
+from zskt_dist.runs.directory import RunDirectory
 
 MANIFEST = "report.json"
 """Lists the files of a report: those alone a later one replaces, and MLflow gets."""

@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from zskt_dist.config import Config
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
+from zskt_dist.networks.weights import read_about
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
-from zskt_dist.runtime.directory import RunDirectory, teacher_directory
-from zskt_dist.runtime.storage import is_uri
-from zskt_dist.runtime.weights import read_about
+from zskt_dist.runs.directory import RunDirectory, teacher_directory
+from zskt_dist.runs.storage import is_uri
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zskt_dist.algorithms.belief_matching import Noise, ZeroShotTransfer
 from zskt_dist.algorithms.protocols import Metrics
-from zskt_dist.algorithms.transfer import Noise, ZeroShotTransfer
 from zskt_dist.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,96 @@
+"""Networks of other families, and what becomes of a format that fails."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.export.runs import untrained_run
+from zskt_dist.export import __main__ as export
+from zskt_dist.export.load import load_network
+from zskt_dist.files import read_json, write_json
+from zskt_dist.models import is_user_code
+
+
+class Moody(nn.Module):
+    """Cannot be traced."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1)) if x.sum() > 0 else -self.fc(x.flatten(1))
+
+
+def test_a_network_that_cannot_be_traced_is_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = untrained_run(tmp_path, arch="tests.deploy.test_exporter:Moody")
+    assert export.main([str(run), "--to", "safetensors", "pt2", "onnx"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]  # torch has logged before
+    assert re.fullmatch(r"error: student.pt2 is not written: \w+: .*; student.onnx is not written: \w+: .*", error)
+    assert list(read_json(run / "export/export.json")["files"]) == ["safetensors"]
+
+
+@pytest.mark.parametrize("broken", ["onnx.quantized", "onnx.OnnxNetwork", "pt2.as_bytes", "pt2.from_bytes"])
+def test_what_a_library_raises_leaves_the_other_formats(
+    broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Exception("Incomplete symbolic shape inference\nand more lines")
+
+    monkeypatch.setattr(f"zskt_dist.export.{broken}", fail)
+    name = "int8" if broken == "onnx.quantized" else broken[: broken.index(".")]
+    run = untrained_run(tmp_path)
+    file = run / "export" / f"student.{'int8.onnx' if name == 'int8' else name}"
+    assert export.main([str(run), "--to", "safetensors"]) == 0
+    file.write_text("an older one")
+    record = read_json(run / "export/export.json")
+    write_json(run / "export/export.json", record | {"written": [*record["written"], file.name]})
+    capsys.readouterr()
+    assert export.main([str(run), "--to", "safetensors", name, "card"]) == 2
+    told = f"error: {file.name} is not written: Exception: Incomplete symbolic shape inference\n"
+    assert capsys.readouterr().err == told
+    assert not file.exists()
+    record = read_json(run / "export/export.json")
+    assert list(record["files"]) == ["safetensors"]
+    assert record["written"] == ["README.md", "config.json", "export.json", "student.safetensors"]
+    assert (run / "export/README.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arch", "shape"),
+    [
+        ("timm:mobilenetv3_small_050", (3, 32, 32)),
+        ("torchvision:regnet_y_400mf", (3, 32, 32)),
+        ("tests.support.user_networks:Literal", (1, 8, 8)),  # returns a dict
+    ],
+)
+def test_other_families_in_every_format(
+    arch: str, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = untrained_run(tmp_path, arch=arch, shape=shape)
+    before = sorted(tmp_path.iterdir())
+    assert export.main([str(run), "--to", "safetensors", "pt2", "onnx", "int8", "card"]) == 0
+    assert sorted(tmp_path.iterdir()) == before  # nothing is left where the command was started
+    folder = run / "export"
+    images = torch.randn(3, *shape)
+    network, _ = load_network(folder, arch=arch if is_user_code(arch) else None)
+    expected = network(images)
+    assert expected.shape == (3, 10)
+    assert (torch.export.load(folder / "student.pt2").module()(images) - expected).abs().max() < 1e-4
+    for name, tolerance in (("student.onnx", 1e-4), ("student.int8.onnx", 0.5)):
+        (logits,) = onnxruntime.InferenceSession(folder / name).run(["logits"], {"images": images.numpy()})
+        np.testing.assert_allclose(logits, expected, atol=tolerance)
+    assert 0 < read_json(folder / "export.json")["files"]["int8"]["agreement"]["noise"] <= 1
+    monkeypatch.chdir(folder)
+    codes = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(codes) == 4
+    for code in codes:
+        exec(code, names := {"images": images})
+        assert names["logits"].shape == (3, 10)

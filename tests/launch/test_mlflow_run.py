@@ -1,0 +1,72 @@
+"""The MLflow record is completed by the same command, whatever cut its upload short."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.support.configs import TINY
+from tests.support.finished import finished_run
+from zskt_dist.commands import shared as cli
+from zskt_dist.export import __main__ as export
+from zskt_dist.files import read_json
+from zskt_dist.launch import mlflow_run as record
+from zskt_dist.runs.directory import RunDirectory
+
+
+def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    arguments = [*TINY, "iterations=2", "name=run", f"tracking.uri={store}"]
+
+    def killed(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "upload", killed)
+        assert cli.training_command("train", "", arguments) == 130
+    address = read_json(tmp_path / "runs/digits/run/mlflow.json")
+    client = MlflowClient(tracking_uri=store)
+    assert client.get_run(address["run_id"]).info.status == "RUNNING"
+
+    assert cli.training_command("train", "", arguments) == 0
+    run = client.get_run(address["run_id"])
+    assert run.info.status == "FINISHED"
+    assert (
+        run.data.metrics["accuracy"] == read_json(tmp_path / "runs/digits/run/result.json")["student"]["accuracy_last"]
+    )
+    assert "model_uri" in run.data.tags
+    assert read_json(tmp_path / "runs/digits/run/mlflow.json")["complete"]
+
+
+def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    student = ["student.arch=tests.support.user_networks:Undecided", "loss.beta=0"]
+    arguments = [*TINY, *student, "iterations=2", "supervised.iterations=2", "name=run", f"tracking.uri={store}"]
+    assert cli.training_command("train", "", arguments) == 0
+    assert "the model cannot be logged" in caplog.text
+    address = read_json(tmp_path / "runs/digits/run/mlflow.json")
+    assert address["complete"]
+    capsys.readouterr()
+    assert export.main(["runs/digits/run", "--to", "mlflow"]) == 2
+    *_, said = capsys.readouterr().err.splitlines()  # before it torch's own warning
+    assert said.startswith("error: the model cannot be logged in MLflow, as torch.export writes it: ")
+    assert "cannot be reached" not in caplog.text
+    run = MlflowClient(tracking_uri=store).get_run(address["run_id"])
+    assert run.info.status == "FINISHED"
+    assert "accuracy" in run.data.metrics
+
+
+def test_a_commit_that_is_not_known_is_no_tag(tmp_path: Path) -> None:
+    path = finished_run(tmp_path, "train")
+    result = read_json(path / "result.json") | {"launcher": "local", "world_size": 1}
+    config = RunDirectory(path).read_config()
+    assert config
+    assert "git_commit" not in record._result_tags(config, result | {"git_commit": None})
+    assert record._result_tags(config, result | {"git_commit": "abc"})["git_commit"] == "abc"

@@ -1,0 +1,37 @@
+"""Grids of pseudo-images with any number of channels and any shape."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zskt_dist.tracking.pictures import save_grid
+
+
+def _pixels(images: torch.Tensor, path: Path) -> np.ndarray:
+    save_grid(images, path)
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_four_images_in_two_columns_with_borders_of_two(channels: int, tmp_path: Path) -> None:
+    pixels = _pixels(torch.rand(4, channels, 50, 60), tmp_path / "grid.png")
+    assert pixels.shape == (2 * 52 + 2, 2 * 62 + 2, 3)
+
+
+def test_small_images_are_enlarged_alike_in_both_directions(tmp_path: Path) -> None:
+    assert _pixels(torch.rand(2, 1, 9, 24), tmp_path / "grid.png").shape == (2 * (2 * 9 + 2) + 2, 2 * 24 + 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 127, 255]), (4, [0, 127, 255])]
+)
+def test_which_channels_are_colours(channels: int, shown: list[int], tmp_path: Path) -> None:
+    """Channel c holds c; the last pixel holds 2 everywhere, so that 0 is black and 2 white."""
+    images = torch.arange(float(channels)).view(1, channels, 1, 1).expand(1, channels, 48, 48).clone()
+    images[..., -1, -1] = 2
+    pixels = _pixels(images, tmp_path / "grid.png")
+    assert pixels[10, 10].tolist() == pytest.approx(shown, abs=1)
+    assert pixels[47, 47].tolist() == [255, 255, 255]

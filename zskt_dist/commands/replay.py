@@ -1,0 +1,26 @@
+"""Upload to MLflow what it lacks of a run: after an outage, or to another server."""
+
+import argparse
+from collections.abc import Sequence
+
+from zskt_dist.errors import guarded
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m zskt_dist.replay", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a run directory, runs/EXPERIMENT/NAME, or its URI")
+    parser.add_argument(
+        "--uri", metavar="URI", help="tracking URI; default: the run's own, else MLFLOW_TRACKING_URI, else mlflow.db"
+    )
+    options = parser.parse_args(argv)
+    return guarded(lambda: _replay(options.run_dir, options.uri))
+
+
+def _replay(location: str, uri: str | None) -> None:
+    from zskt_dist.launch.mlflow_run import replay_command
+
+    print(replay_command(location, uri))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,119 @@
+"""What the command lines share. Arguments are parsed before anything heavy is imported."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zskt_dist.errors import guarded
+from zskt_dist.launch.environment import is_follower, torchrun_rank
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from zskt_dist.config import Config
+    from zskt_dist.runs.directory import RunDirectory
+
+
+def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
+    """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser(command, description).parse_intermixed_args(arguments)
+    return guarded(lambda: _train(command, options, arguments), fresh=options.fresh)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m zskt_dist.{command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The same command again continues an interrupted run and shows the result of a finished one.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML configuration; without it all keys have their defaults")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example loss.beta=0")
+    parser.add_argument("--fresh", action="store_true", help="start over; an earlier run is kept under another name")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and show the plan, train nothing; exit code 2 where a check fails",
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML and stop")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
+    return parser
+
+
+def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> None:
+    from zskt_dist.config import dump_yaml, load_config
+
+    config = load_config(options.config, [*options.overrides, *_torchrun_overrides()])
+    if options.print_config:
+        print(dump_yaml(config), end="")
+        return
+
+    from rich.console import Console
+
+    from zskt_dist.files import check_json, write_json
+    from zskt_dist.runs.directory import run_directory
+    from zskt_dist.runs.storage import check
+    from zskt_dist.training.job import Job
+
+    console = Console()
+    directory = run_directory(config, command)
+    if options.dry_run:
+        from zskt_dist.launch.preflight import print_plan
+
+        if not is_follower():
+            _check_run(directory, command, config, options.fresh)
+            print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
+        return
+
+    check(config.runs_dir)
+    if options.json and not is_follower():
+        check_json(options.json)
+    directory.mirror.pull(checkpoints=False)
+    _check_run(directory, command, config, options.fresh)
+    result = None if options.fresh else directory.finished()
+    if result and not is_follower():
+        console.print("Finished earlier; --fresh starts over")
+        if directory.record_is_partial():
+            from zskt_dist.launch.mlflow_run import repair_record
+
+            repair_record(directory, config.tracking.uri)
+        Job.plan(command, config).push()  # what an earlier command could not
+    if result is None:
+        result = _execute(command, config, options.fresh, console)
+    if result and not is_follower():
+        from zskt_dist.launch.summary import print_summary
+
+        if options.json:
+            write_json(options.json, result)
+        print_summary(result, directory.path, console)
+        if directory.location != str(directory.path):
+            console.print(f"store    {directory.location}", soft_wrap=True, highlight=False)
+
+
+def _check_run(directory: "RunDirectory", command: str, config: "Config", fresh: bool) -> None:
+    """Whether what is there already is this run; raises UserError."""
+    if fresh:
+        return
+    if config.name is not None:  # other names are made of the settings
+        directory.check(command, config)
+    directory.check_files(config)
+
+
+def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:
+    if config.seeds is None:
+        from zskt_dist.launch.driver import execute
+
+        return execute(command, config, fresh=fresh, console=console)
+
+    from zskt_dist.experiments.seeds import execute_seeds
+
+    return execute_seeds(command, config, fresh=fresh, console=console)
+
+
+def _torchrun_overrides() -> list[str]:
+    """Where torchrun started this process, its ranks are the workers."""
+    rank = torchrun_rank()
+    return ["launch.kind=local", f"launch.workers={rank[1]}"] if rank else []

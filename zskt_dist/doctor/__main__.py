@@ -1,0 +1,41 @@
+"""Say whether this machine can train: versions, devices, memory, disk, Ray, MLflow, DeepSpeed, and what to do."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from zskt_dist.errors import UserError, guarded
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m zskt_dist.doctor",
+        description=__doc__,
+        epilog="Exit code 0: what a run needs works; 2: the configuration, torch, runs_dir, or what is asked for "
+        "(device=cuda, launch.kind=ray, engine.kind=deepspeed) does not.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="look at what this file asks for")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example runs_dir=s3://…")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings to FILE")
+    options = parser.parse_intermixed_args(argv)
+    return guarded(lambda: _doctor(options))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from zskt_dist.doctor.findings import examine, healthy
+
+    findings = []
+    for finding in examine(options.config, options.overrides):
+        findings.append(finding)
+        print(finding, flush=True)
+    works = healthy(findings)
+    if options.json:
+        from zskt_dist.files import write_json
+
+        write_json(options.json, {"works": works, "findings": [vars(finding) for finding in findings]})
+    if not works:
+        raise UserError("something that a run needs does not work; see the problems above")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

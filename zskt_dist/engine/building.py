@@ -1,0 +1,103 @@
+"""Engines and teachers as a configuration asks for them: held by every worker, or shared out."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
+from zskt_dist.engine import DDPEngine, Engine
+from zskt_dist.errors import ConfigError
+from zskt_dist.networks.building import synchronised
+
+
+def new_engine(
+    config: Config,
+    world: World,
+    network: nn.Module,
+    make_optimizer: Callable[..., Optimizer],
+    schedule: Callable[[int], float],
+    *,
+    batch_size: int,
+    clip_norm: float = 0.0,
+    bfloat16: bool = False,
+    find_unused_parameters: bool = False,
+) -> Engine:
+    """What trains `network`; all workers call together.
+
+    Args:
+        make_optimizer: From parameters.
+        schedule: Learning-rate factor of an iteration.
+        batch_size: Of all workers together.
+        clip_norm: Largest total gradient norm; 0 does not clip.
+        bfloat16: Arithmetic of DeepSpeed; networks of the plain engine bring their own autocast.
+        find_unused_parameters: Whether some may have no part in what the network returns.
+
+    Raises:
+        ConfigError: the engine is not installed, or cannot work on this device.
+    """
+    check_installed(config)
+    network = synchronised(network, config, world)
+    optimizer, weight = make_optimizer(network.parameters()), world.weight(batch_size)
+    settings = config.engine
+    if settings.kind == "ddp":
+        return DDPEngine(
+            network,
+            optimizer,
+            schedule,
+            clip_norm=clip_norm,
+            weight=weight,
+            find_unused_parameters=find_unused_parameters,
+        )
+
+    from zskt_dist.engine.deepspeed import DeepSpeedEngine, Zero
+
+    zero = Zero(
+        settings.zero_stage,
+        offload_optimizer=settings.offload_optimizer,
+        offload_parameters=settings.offload_parameters,
+        bfloat16=bfloat16,
+    )
+    return DeepSpeedEngine(network, optimizer, schedule, clip_norm=clip_norm, weight=weight, zero=zero)
+
+
+def check_installed(config: Config) -> None:
+    """Raises ConfigError where the engine's package is missing."""
+    if config.engine.kind == "deepspeed" and find_spec("deepspeed") is None:
+        raise ConfigError("engine.kind", "deepspeed", "is not installed; use uv pip install 'zskt-dist[deepspeed]'")
+
+
+def placed_teacher(config: Config, teacher: nn.Module) -> nn.Module:
+    """The frozen teacher where `engine.teacher` wants it; changed in place, and still float32 in and out."""
+    if config.engine.teacher == "bfloat16":
+        return in_bfloat16(teacher)
+    if config.engine.teacher == "sharded":
+        from zskt_dist.engine.deepspeed import shard
+
+        return shard(teacher)
+    return teacher
+
+
+def in_bfloat16(network: nn.Module) -> nn.Module:
+    """`network` with weights and arithmetic in bfloat16; batch norm stays float32, whose statistics need the digits.
+
+    Images [B, C, H, W] and logits [B, classes] are float32 as before; activations in between are bfloat16.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.bfloat16)
+    network.register_forward_pre_hook(_to_bfloat16)
+    network.register_forward_hook(_to_float32)
+    return network
+
+
+def _to_bfloat16(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.to(torch.bfloat16) for x in inputs)
+
+
+def _to_float32(_: nn.Module, __: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+    return logits.float()

@@ -1,0 +1,76 @@
+"""Everything that can be said of a student without labels and real images, written as `estimates.json`.
+
+What `HeldOut.judge` boils down to four numbers for selection is told here in full, on the same images.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from zskt_dist.algorithms.estimates import BINS, compare, describe, together
+from zskt_dist.config import Config
+from zskt_dist.distributed.batch_norm import averaged_statistics
+from zskt_dist.distributed.world import World
+from zskt_dist.evaluation.image_sources import ImageSource, answers, batches
+
+MEANING = (
+    "Agreement of the student with its teacher on images that are not real: it says how alike the two are there, "
+    "not how often either is right, and neither labels nor real images were used."
+)
+Answer = dict[str, Any]
+
+
+@torch.no_grad()
+def estimate(
+    config: Config, student: nn.Module, teacher: nn.Module, sources: Sequence[ImageSource], world: World
+) -> Answer | None:
+    """How alike student and teacher are on `evaluation.held_out_images` images of every source.
+
+    All workers call it together, and each asks the networks about its share of the images.
+
+    Args:
+        student: [B, C, H, W] to logits, judged in eval mode with the workers' average statistics.
+        teacher: Likewise, frozen and in eval mode.
+
+    Returns:
+        The content of `estimates.json`; None where no images are asked for.
+    """
+    if config.evaluation.held_out_images == 0:
+        return None
+    found, num_classes = {}, 0
+    with averaged_statistics(student, world):
+        for number, source in enumerate(sources):
+            parts = []
+            for x in batches(source, number, config):
+                logits = answers(world, x, student, teacher)
+                num_classes = logits[1].shape[1]
+                parts.append(compare(*logits))
+            found[source.name] = together(world.gather(together(parts).cpu()))
+    described = {
+        source.name: {"iteration": source.iteration, **describe(found[source.name], num_classes)} for source in sources
+    }
+    pseudo = [found[source.name] for source in sources if source.iteration is not None]
+    return {
+        "estimate": True,
+        "meaning": MEANING,
+        "seed": config.seed,
+        "num_classes": num_classes,
+        "confidence_bins": BINS,
+        "held_out": describe(together(pseudo), num_classes) if pseudo else None,
+        "sources": described,
+    }
+
+
+def brief(answer: Answer) -> dict[str, dict[str, float]]:
+    """The few numbers of it that `result.json` holds, for all generators together and each kind of noise."""
+    whole = {"held_out": answer["held_out"]} if answer["held_out"] else {}
+    noise = {name: entry for name, entry in answer["sources"].items() if entry["iteration"] is None}
+    return {name: _brief(entry) for name, entry in (whole | noise).items()}
+
+
+def _brief(entry: Answer) -> dict[str, float]:
+    names = ("images", "agreement", "agreement_low", "agreement_high", "chance_agreement")
+    kl = {f"kl_{point}": entry["kl_quantiles"][point] for point in ("5", "50", "95")}
+    return {name: entry[name] for name in names} | kl | {"teacher_classes": entry["teacher"]["classes"]}

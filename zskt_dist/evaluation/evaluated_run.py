@@ -1,0 +1,144 @@
+"""What an evaluation depends on, where its answer is kept, and whether it speaks for the run."""
+
+import hashlib
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from zskt_dist.config import Config
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import read_json, sha256_of, write_json
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.mirror import local_file
+from zskt_dist.runs.storage import absolute, is_file, join, split
+
+Answer = dict[str, Any]
+
+
+class Measurement:
+    """A finished run and how it is to be measured.
+
+    Args:
+        config: The run's own, but for how it is measured; `teacher.checkpoint` is the teacher it is compared with.
+
+    Attributes:
+        role: Of the network that is measured, `student` or `teacher`.
+        weights: Locations of the measured networks' weights, by role.
+
+    Raises:
+        UserError: the run is not finished; ConfigError: nothing says where its teacher is.
+    """
+
+    def __init__(self, directory: RunDirectory, config: Config) -> None:
+        self.directory, self.config = directory, config
+        result = directory.finished()
+        if result is None:
+            raise UserError(f"{directory.location}: the run is not finished, so there is nothing to evaluate yet")
+        self.result = result
+        self.role = "student" if result["student"] else "teacher"
+        self.weights = {self.role: str(directory.weights(self.role))}
+        if result["student"] and (result["teacher"] or config.teacher.checkpoint):
+            checkpoint = config.teacher.checkpoint
+            if checkpoint is None:
+                raise ConfigError("teacher.checkpoint", None, f"{directory.location} does not say where its teacher is")
+            self.weights["teacher"] = checkpoint
+
+    @cached_property
+    def settings(self) -> Answer:
+        """Everything the answer depends on; raises ConfigError where weights are not there."""
+        data = self.config.data.model_dump(mode="json", include={"name", "mean", "std"})
+        return {
+            "transitions": self.config.transitions.model_dump(mode="json", exclude={"rows"}),
+            "noise_images": self.config.evaluation.noise_images,
+            "held_out_images": self.config.evaluation.held_out_images,
+            "data": data | {"root": absolute(self.config.data.root)},
+            "weights": {role: _identity(role, path) for role, path in self.weights.items()},
+        }
+
+    @cached_property
+    def is_own(self) -> bool:
+        """Whether data set and teacher are the run's: only then its MTE is the one in `result.json`."""
+        return self._own_data() and self._own_teacher()
+
+    @property
+    def folder(self) -> Path:
+        """Of the answer and its curves; what is measured on other data or with another teacher has its own."""
+        evaluation = self.directory.evaluation
+        return evaluation if self.is_own else evaluation / f"other-{_digest(self.settings)}"
+
+    def parts(self, *what: bytes) -> Path:
+        """Folder of curves that are under way; the name tells apart all that they depend on."""
+        return self.folder / f"curves-{_digest([self.settings, self.config.transitions.rows], *what)}"
+
+    def finished(self) -> Answer | None:
+        """The answer of an earlier evaluation with the same settings, of the same weights."""
+        try:
+            answer = read_json(self.folder / "evaluation.json")
+            return answer if isinstance(answer, dict) and answer.get("settings") == self.settings else None
+        except ConfigError:
+            return None  # without the weights nothing tells whether it is the same
+
+    def keep(self, answer: Answer) -> None:
+        """Writes the answer last: where it stands, the run's result knows its MTE."""
+        self.publish(answer)
+        write_json(self.folder / "evaluation.json", answer)
+
+    def publish(self, answer: Answer) -> None:
+        """The run's result learns the MTE and the label-free estimates, if they are its own."""
+        result = self.directory.finished() or self.result
+        told = result | {"mte": answer["mte"]}
+        if answer["estimates"]:
+            known = result.get("estimates") or {}
+            # Without snapshots generators could be asked at the end of training only: what they said stays.
+            told["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
+        if self.is_own and result != told:
+            self.directory.finish(told)
+
+    def discard_parts(self) -> None:
+        """Forgets what an interrupted evaluation has left."""
+        for folder in self.folder.glob("curves-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _own_data(self) -> bool:
+        own = self.directory.read_config()
+        if own is None:
+            return True
+        before, now = own.data, self.config.data
+        if (before.name, before.mean, before.std) != (now.name, now.mean, now.std):
+            return False
+        moved = Path(before.root).name == Path(now.root).name or not Path(before.root).exists()
+        return now.name != "parquet" or moved
+
+    def _own_teacher(self) -> bool:
+        if not self.result["teacher"]:  # the run had none
+            return "teacher" not in self.weights
+        own = teacher_weights(self.directory)
+        if "teacher" not in self.settings["weights"] or own is None or not is_file(own, "RUN_DIR"):
+            return True
+        return _identity("teacher", own) == self.settings["weights"]["teacher"]
+
+
+def teacher_weights(directory: RunDirectory) -> str | None:
+    """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
+    told = directory.teacher_weights()
+    if told is None or is_file(told, "RUN_DIR"):
+        return told
+    folder, name = split(told)
+    moved = join(split(split(directory.location)[0])[0], "teachers", split(folder)[1], name)
+    return moved if is_file(moved, "RUN_DIR") else told
+
+
+def _identity(role: str, location: str) -> str:
+    try:
+        return sha256_of(local_file(location, f"{role} weights"))
+    except OSError as error:
+        raise ConfigError(f"{role} weights", location, f"cannot be read: {error.strerror}") from None
+
+
+def _digest(settings: Any, *what: bytes) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for content in what:
+        digest.update(content)
+    return digest.hexdigest()[:8]

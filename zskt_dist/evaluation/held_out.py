@@ -1,0 +1,149 @@
+"""Judging a student without labels and without real images: does it agree with its teacher where it has not learnt?
+
+Zero-shot means that there is no validation set. What there is: the teacher, and generators. So a
+student is asked about fresh pseudo-images of the generator as it was at several moments of the
+run, for the newest one alone shows only what the student is worst at now, and about noise.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.scores import agreement_sums
+from zskt_dist.config import Config
+from zskt_dist.distributed.batch_norm import averaged_statistics
+from zskt_dist.distributed.world import World
+from zskt_dist.evaluation.image_sources import ImageSource, answers, batches, generated, normal_noise
+from zskt_dist.files import read_bytes
+from zskt_dist.models import ImageShape
+from zskt_dist.networks.building import new_generator
+from zskt_dist.networks.weights import parse_weights, save_weights
+from zskt_dist.tracking.base import Row
+
+State = dict[str, Tensor]
+
+LABEL_FREE = ("label_free_score", "held_out_agreement", "noise_agreement", "held_out_kl")
+"""What `HeldOut.judge` answers."""
+
+
+class HeldOut:
+    """Compares a student with its teacher on images that neither data nor training has shown it.
+
+    Args:
+        generator: Shows the generator as it is now, to all workers together; its state is copied after every
+            `iterations / evaluation.snapshots` iterations.
+        teacher: Frozen; [B, C, H, W] to logits, as the student that is judged.
+        folder: Where rank 0 keeps the snapshots, as safetensors; None: in memory only.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        generator: Callable[[], AbstractContextManager[nn.Module]],
+        teacher: nn.Module,
+        image_shape: ImageShape,
+        world: World,
+        folder: Path | None = None,
+    ) -> None:
+        self._config, self._generator, self.teacher = config, generator, teacher
+        self._image_shape, self._world, self._folder = image_shape, world, folder
+        self.moments = snapshot_moments(config.iterations, config.evaluation.snapshots)
+        self._snapshots: dict[int, State | None] = {}
+
+    def after(self, iteration: int) -> None:
+        """Takes a snapshot where one is due after `iteration` iterations."""
+        if iteration not in self.moments or not self._config.evaluation.held_out_images:
+            return
+        with self._generator() as generator:
+            self._snapshots[iteration] = {k: v.detach().cpu().clone() for k, v in generator.state_dict().items()}
+            if self._folder is not None and self._world.is_main:
+                about = {"z_dim": self._config.generator.z_dim, "image_shape": list(self._image_shape)}
+                save_weights(snapshot_path(self._folder, iteration), generator, about)
+
+    @torch.no_grad()
+    def judge(self, student: nn.Module, iteration: int) -> Row:
+        """Label-free scores after `iteration` iterations; all workers call it together.
+
+        Returns:
+            `held_out_agreement`, mean over the snapshots so far; `noise_agreement`, on standard normal
+            pixels; `held_out_kl`, mean KL(teacher || student) in nats; and `label_free_score`, the mean
+            agreement over all these sources of images. Nothing with `evaluation.held_out_images=0`.
+        """
+        size = self._config.evaluation.held_out_images
+        if size == 0:
+            return {}
+        sources = self.sources(iteration)
+        sums = torch.zeros(len(sources), 2, dtype=torch.float64, device=self._world.device)
+        with averaged_statistics(student, self._world):
+            for number, source in enumerate(sources):
+                for x in batches(source, number, self._config):
+                    sums[number] += agreement_sums(*answers(self._world, x, student, self.teacher))
+        shares = (self._world.sum(sums) / size).tolist()
+        agreements, kls = zip(*shares, strict=True)
+        return {
+            "label_free_score": sum(agreements) / len(agreements),
+            "held_out_agreement": sum(agreements[:-1]) / len(agreements[:-1]),
+            "noise_agreement": agreements[-1],
+            "held_out_kl": sum(kls) / len(kls),
+        }
+
+    def sources(self, iteration: int) -> list[ImageSource]:
+        """The generator at the moments so far and as it is after `iteration`, and last standard normal noise."""
+        with self._generator() as generator:
+            # In training mode: batch statistics as in training, and copies, so that nothing of the run is touched.
+            now, then = (copy.deepcopy(generator) for _ in range(2))
+        z_dim, device = self._config.generator.z_dim, self._world.device
+        moments = [moment for moment in self.moments if moment < iteration]
+        states = {moment: state for moment in moments if (state := self._snapshot(moment)) is not None}
+        past = [generated(then, moment, z_dim, device, state) for moment, state in states.items()]
+        return [*past, generated(now, iteration, z_dim, device), normal_noise(self._image_shape, device)]
+
+    def _snapshot(self, moment: int) -> State | None:
+        """From memory, or after a restart from rank 0's file; None where that is gone."""
+        if moment not in self._snapshots:
+            content = None
+            if self._world.is_main and self._folder is not None:
+                content = read_bytes(snapshot_path(self._folder, moment))
+            content = self._world.broadcast(content)
+            self._snapshots[moment] = None if content is None else parse_weights(content)
+        return self._snapshots[moment]
+
+
+def stored_sources(config: Config, folder: Path, image_shape: ImageShape, world: World) -> list[ImageSource]:
+    """As `HeldOut.sources` at the end of a run, from the snapshots in its folder that rank 0 sees.
+
+    All workers call it together; without snapshots there is noise alone.
+    """
+    names = world.from_main(lambda: sorted(path.name for path in folder.glob("generator_*.safetensors")))
+    sources = []
+    for name in names:
+        generator = new_generator(config, image_shape).to(world.device)
+        generator.load_state_dict(parse_weights(world.from_main((folder / name).read_bytes)))
+        moment = int(Path(name).stem.rsplit("_", 1)[1])
+        sources.append(generated(generator, moment, config.generator.z_dim, world.device))
+    return [*sources, normal_noise(image_shape, world.device)]
+
+
+def snapshot_moments(iterations: int, count: int) -> list[int]:
+    """Iterations after which a snapshot is taken: `count` of them evenly spaced, the last at the end."""
+    return sorted({iterations * number // count for number in range(1, count + 1)} - {0}) if count else []
+
+
+def snapshot_path(folder: Path, iteration: int) -> Path:
+    return folder / f"generator_{iteration:08d}.safetensors"
+
+
+def generator_drift(history: list[Row]) -> float | None:
+    """How much the generator's loss still moves: mean over the last fifth of its rows minus that of the fifth before.
+
+    Near zero, measured by the scatter of the rows, the game has reached its plateau. None for fewer than ten rows.
+    """
+    losses = [row["generator_loss"] for row in history if "generator_loss" in row]
+    fifth = len(losses) // 5
+    if fifth < 2:
+        return None
+    return sum(losses[-fifth:]) / fifth - sum(losses[-2 * fifth : -fifth]) / fifth

@@ -1,0 +1,105 @@
+"""Images that no data set holds: a generator's and noise, the same whenever they are asked for."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
+from zskt_dist.models import ImageShape
+from zskt_dist.streams import Purpose, normal, stream
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where images come from.
+
+    Attributes:
+        draw: (stream, B) -> [B, C, H, W] on the device, in the networks' normalised input space.
+        iteration: After which the generator is as it draws here; None: noise.
+    """
+
+    name: str
+    draw: Callable[[np.random.Generator, int], Tensor]
+    iteration: int | None = None
+
+
+def generated(
+    generator: nn.Module, iteration: int, z_dim: int, device: torch.device, state: Mapping[str, Tensor] | None = None
+) -> ImageSource:
+    """Pseudo-images of `generator`, which is used in the mode it is in.
+
+    Args:
+        state: Loaded before each batch, where sources take turns in one generator.
+    """
+
+    def draw(rng: np.random.Generator, count: int) -> Tensor:
+        if state is not None:
+            generator.load_state_dict(state)
+        images: Tensor = generator(torch.from_numpy(normal(rng, count, z_dim)).to(device))
+        return images
+
+    return ImageSource(f"generator_{iteration:08d}", draw, iteration)
+
+
+def normal_noise(shape: ImageShape, device: torch.device) -> ImageSource:
+    """Standard normal in the input space, every pixel independent."""
+    return ImageSource("noise", lambda rng, count: torch.from_numpy(normal(rng, count, *shape)).to(device))
+
+
+def uniform_noise(shape: ImageShape, standardise: Callable[[Tensor], Tensor], device: torch.device) -> ImageSource:
+    """Pixels from U{0, …, 255}, every one independent.
+
+    Args:
+        standardise: uint8 [B, C, H, W] to the input space.
+    """
+
+    def draw(rng: np.random.Generator, count: int) -> Tensor:
+        pixels = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        return standardise(torch.from_numpy(pixels).to(device))
+
+    return ImageSource("uniform_noise", draw)
+
+
+def batches(source: ImageSource, number: int, config: Config) -> Iterator[Tensor]:
+    """`evaluation.held_out_images` images of a source, as `drawn`.
+
+    Args:
+        number: Of the source: each has a stream of its own.
+    """
+    rng = stream(config.seed, Purpose.HELD_OUT, number)
+    return drawn(source, rng, config.evaluation.held_out_images, normalised_together(config))
+
+
+def drawn(source: ImageSource, rng: np.random.Generator, images: int, together: int) -> Iterator[Tensor]:
+    """So many images in batches [B, C, H, W], B at most `together`.
+
+    The source always draws whole batches, for a generator normalises over them; what is too much is cut off.
+    """
+    for start in range(0, images, together):
+        yield source.draw(rng, together)[: images - start]
+
+
+def normalised_together(config: Config) -> int:
+    """Images over which a generator's batch norm takes its statistics: a batch, or a micro-batch of one, rounded up.
+
+    With one worker training does so too. Of several, each has its part of the batch, unless batch norm is synchronised;
+    here images are the same for any number of workers.
+    """
+    parts = math.ceil(config.batch_size / (config.engine.micro_batch or config.batch_size))
+    return math.ceil(config.batch_size / parts)
+
+
+def answers(world: World, x: Tensor, *networks: nn.Module) -> list[Tensor]:
+    """Logits [b, K] of each network for this worker's share of a batch; b may be 0, and all workers ask equally often.
+
+    Args:
+        x: [B, C, H, W], the same on all workers.
+    """
+    mine = x[world.rank :: world.size]
+    asked = mine if len(mine) else x[:1]  # not every network can answer no images
+    return [network(asked)[: len(mine)] for network in networks]

@@ -1,0 +1,207 @@
+"""Everything that is measured of a trained network once: scores, calibration, noise, transition curves."""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, confusion
+from zskt_dist.data import ImageDataset
+from zskt_dist.distributed.stop_vote import StopVote
+from zskt_dist.distributed.world import World
+from zskt_dist.evaluation.curves import CurveParts, describe_mte
+from zskt_dist.evaluation.estimates import brief, estimate
+from zskt_dist.evaluation.evaluated_run import Answer, Measurement
+from zskt_dist.evaluation.held_out import stored_sources
+from zskt_dist.evaluation.image_sources import uniform_noise
+from zskt_dist.evaluation.scorer import images_at_a_time
+from zskt_dist.files import write_json
+from zskt_dist.networks.building import read_network
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.speed import fold_batch_norm
+from zskt_dist.streams import Purpose, stream
+from zskt_dist.tracking.local import ProgressFile
+from zskt_dist.training.job import Job
+
+log = logging.getLogger(__name__)
+
+
+class RunEvaluation:
+    """Measures the network of a finished run; all workers together.
+
+    Raises:
+        UserError: the run, or the teacher it learnt from, is not there.
+    """
+
+    def __init__(self, job: Job, dataset: ImageDataset, world: World, stop: StopVote) -> None:
+        self.directory, self.config, self.dataset = RunDirectory(job.directory), job.config, dataset
+        self.world, self.stop = world, stop
+        # Rank 0 alone sees the run's files.
+        self.measurement: Measurement | None = None
+        self.role, weights = world.from_main(partial(self._open, job))
+        self.networks = {role: self._load(role, path) for role, path in weights.items()}
+        self.network = self.networks[self.role]
+        self.teacher = self.networks["teacher"] if self.role == "student" and len(self.networks) > 1 else None
+        self.parts: CurveParts | None = None
+        self.progress = ProgressFile(self.directory.progress if world.is_main else None)
+
+    def run(self) -> None:
+        """Writes `evaluation.json` and the curves; the run's `result.json` learns the MTE."""
+        answer, classes = self._scores()
+        answer["noise"] = self._noise()
+        answer["estimates"] = self._estimates()
+        answer["mte"], answer["mean_curves"] = self._transitions(classes)
+        if self.measurement:
+            self.measurement.keep(answer | {"settings": self.measurement.settings})
+            if self.parts:
+                self.parts.remove()
+
+    def _open(self, job: Job) -> tuple[str, dict[str, str]]:
+        """Which network is measured, and where the weights of both are."""
+        self.measurement = Measurement(self.directory, job.config)
+        return self.measurement.role, self.measurement.weights
+
+    def _load(self, role: str, path: Path | str) -> nn.Module:
+        shape, classes = self.dataset.image_shape, self.dataset.num_classes
+        network = read_network(self.config, role, shape, classes, path, f"{role} weights", self.world)
+        return network.to(self.world.device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def _scores(self) -> tuple[Answer, dict[str, np.ndarray]]:
+        """Scores on the test images, and what each network predicts for every one of them."""
+        count, device = self.dataset.num_classes, self.world.device
+        standardise = self.dataset.standardise(device)
+        shard = self.dataset.test.shard(self.world.rank, self.world.size).to(device)
+        networks = self.networks
+        matrices = {name: torch.zeros(count, count, dtype=torch.int64, device=device) for name in self._pairs()}
+        sums = {name: torch.zeros(BINS, 3, dtype=torch.float64, device=device) for name in self._pairs()}
+        predicted: dict[str, list[Tensor]] = {name: [] for name in networks}
+        for batch in shard.batches(images_at_a_time(self.config)):
+            x = standardise(batch.images)
+            logits = {name: network(x) for name, network in networks.items()}
+            classes = {name: values.argmax(dim=1) for name, values in logits.items()}
+            for name, (who, against) in self._pairs().items():
+                truth = batch.labels if against == "label" else classes[against]
+                matrices[name] += confusion(truth, classes[who], count)
+                sums[name] += calibration_sums(logits[who], truth)
+            for name, values in classes.items():
+                predicted[name].append(values)
+        for name in matrices:
+            self.world.sum(matrices[name])
+            self.world.sum(sums[name])
+        return _answer(matrices, sums), {name: self._whole(parts) for name, parts in predicted.items()}
+
+    def _pairs(self) -> dict[str, tuple[str, str]]:
+        """Name of a comparison -> who is compared with what."""
+        if self.teacher is None:
+            return {self.role: (self.role, "label")}
+        return {"student": ("student", "label"), "teacher": ("teacher", "label"), "agreement": ("student", "teacher")}
+
+    def _whole(self, parts: list[Tensor]) -> np.ndarray:
+        """Predictions of all shards, in the order of the test split."""
+        mine = torch.cat(parts).cpu().numpy() if parts else np.zeros(0, dtype=np.int64)
+        whole = np.zeros(len(self.dataset.test.labels), dtype=np.int64)
+        for rank, shard in enumerate(self.world.gather(mine)):
+            whole[rank :: self.world.size] = shard
+        return whole
+
+    @torch.no_grad()
+    def _noise(self) -> Answer | None:
+        """Shares of the predicted classes on pixels from U{0, …, 255}, normalised as the data (Appendix 2)."""
+        images, size = self.config.evaluation.noise_images, self.config.evaluation.batch_size
+        if images == 0:
+            return None
+        classes, device = self.dataset.num_classes, self.world.device
+        counts = {name: torch.zeros(classes, dtype=torch.int64, device=device) for name in self.networks}
+        standardise = self.dataset.standardise(self.world.device)
+        for number in range(self.world.rank, -(-images // size), self.world.size):
+            rng = stream(self.config.seed, Purpose.UNIFORM_NOISE, number)
+            shape = (min(size, images - number * size), *self.dataset.image_shape)
+            pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8)).to(self.world.device)
+            for name, network in self.networks.items():
+                for part in pixels.split(images_at_a_time(self.config)):
+                    predicted = network(standardise(part)).argmax(dim=1)
+                    counts[name] += torch.bincount(predicted, minlength=classes)
+        return {"images": images} | {
+            name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
+        }
+
+    def _estimates(self) -> Answer | None:
+        """Writes `estimates.json`; the main numbers of it. None without a teacher to agree with."""
+        if self.teacher is None:
+            return None
+        shape, device = self.dataset.image_shape, self.world.device
+        sources = stored_sources(self.config, self.directory.snapshots, shape, self.world)
+        sources.append(uniform_noise(shape, self.dataset.standardise(device), device))
+        found = estimate(self.config, self.network, self.teacher, sources, self.world)
+        if found and self.measurement:
+            write_json(self.measurement.folder / self.directory.estimates.name, found)
+        return found and brief(found)
+
+    def _transitions(self, classes: dict[str, np.ndarray]) -> tuple[Answer | None, dict[str, list[float]]]:
+        settings = self.config.transitions
+        if self.teacher is None or settings.images == 0 or self.dataset.num_classes < 2:
+            return None, {}
+        agreed = np.flatnonzero(classes["student"] == classes["teacher"])
+        positions = agreed[: settings.images]
+        if len(positions) == 0:
+            return None, {}  # they agree on nothing
+        from_class = classes["student"] if settings.skip == "agreed" else self.dataset.test.labels.numpy()
+        folder = Path()  # of rank 0 alone, which writes for all
+        if self.measurement:
+            _warn_of_absent_classes(from_class[agreed], len(positions))
+            images = self.dataset.test.images[torch.from_numpy(positions)].numpy()
+            folder = self.measurement.parts(*(each.tobytes() for each in (positions, from_class[positions], images)))
+        self.parts = CurveParts(folder, self.config, positions, from_class[positions], self.dataset.num_classes)
+        pair = (self.network, self.teacher) if settings.stepped == "student" else (self.teacher, self.network)
+        if self.config.speed.folded_teacher:  # auto or true
+            pair = fold_batch_norm(pair[0])[0], fold_batch_norm(pair[1])[0]
+        standardise = self.dataset.standardise(self.world.device)
+        self.parts.compute(pair, self.dataset.test, standardise, self.world, self.stop, self.progress)
+        if not self.measurement:
+            return None, {}
+        summary = self.parts.merge(self.measurement.folder / "transition_curves.parquet")
+        mte = describe_mte(self.config, summary, self.dataset.name, self.measurement.result["images_per_class"])
+        return mte, summary.mean_curves()
+
+
+def _warn_of_absent_classes(from_class: np.ndarray, count: int) -> None:
+    """The first images in the order of the test split stand for all only where that split is shuffled.
+
+    Args:
+        from_class: int64, of all agreed images in the order of the split.
+        count: N, how many of them are measured.
+    """
+    absent = np.setdiff1d(from_class, from_class[:count])
+    if len(absent):
+        log.warning(
+            "transitions.images=%d: the first %d agreed test images lack %d classes that the others have (first: %d); "
+            "a test split sorted by class needs a larger number",
+            count,
+            count,
+            len(absent),
+            absent[0],
+        )
+
+
+def _answer(matrices: dict[str, Tensor], sums: dict[str, Tensor]) -> Answer:
+    """Fractions from counts."""
+    matrices = {name: matrix.double() for name, matrix in matrices.items()}
+    shares = {name: (matrix.diag().sum() / matrix.sum()).item() for name, matrix in matrices.items()}
+    against_labels = {name: matrix for name, matrix in matrices.items() if name != "agreement"}
+    per_class = {
+        name: (matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist() for name, matrix in against_labels.items()
+    }
+    trained = "student" if "student" in matrices else "teacher"
+    return {
+        "accuracy": shares[trained],
+        "teacher_accuracy": shares.get("teacher"),
+        "agreement": shares.get("agreement"),
+        "images": int(matrices[trained].sum()),
+        "per_class_accuracy": per_class,
+        "confusion": {name: matrix.long().tolist() for name, matrix in matrices.items()},
+        "calibration": {name: calibration(values)._asdict() for name, values in sums.items()},
+    }

@@ -1,0 +1,1 @@
+"""Several runs: one for each seed, a graph of experiments, the toy."""

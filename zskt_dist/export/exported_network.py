@@ -1,0 +1,171 @@
+"""What is exported: the trained network of a finished run, with all that is known about it."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from zskt_dist.config import Config
+from zskt_dist.data import class_names
+from zskt_dist.errors import UserError
+from zskt_dist.evaluation.evaluated_run import teacher_weights
+from zskt_dist.files import sha256_of
+from zskt_dist.models import ImageShape
+from zskt_dist.networks.building import load_trained, read_network
+from zskt_dist.networks.weights import read_about
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.mirror import local_file
+from zskt_dist.runs.storage import is_file
+
+log = logging.getLogger(__name__)
+
+NORMALISED = "normalised images"
+PIXELS = "pixels in [0, 1]"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network of a finished run, on the CPU, in eval mode and frozen, as is `teacher`.
+
+    Attributes:
+        role: `student` or `teacher`.
+        network: Normalised images [B, C, H, W] to logits [B, K].
+        teacher: The network that the student learnt from; None where there was none, or it is gone or unreadable.
+        mean: Of each channel, of pixels in [0, 1]; None where the run does not say.
+        class_names: K names, or None where they are not known.
+        sha256: Of the file of weights it was read from.
+    """
+
+    directory: RunDirectory
+    config: Config
+    result: dict[str, Any]
+    role: str
+    network: nn.Module
+    teacher: nn.Module | None
+    image_shape: ImageShape
+    num_classes: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    class_names: list[str] | None
+    sha256: str
+
+    @property
+    def arch(self) -> str:
+        return str(getattr(self.config, self.role).arch)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is written into weights, as a run writes it."""
+        return {
+            "arch": self.arch,
+            "options": getattr(self.config, self.role).options,
+            "image_shape": list(self.image_shape),
+            "num_classes": self.num_classes,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+
+class Deployed(nn.Module):
+    """What is handed out; its inputs are normalised images, or pixels in [0, 1] where it normalises them itself.
+
+    The network is called, not traced itself, so that its forward hooks take part.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, subject: Subject, *, normalises: bool) -> None:
+        super().__init__()
+        self.network = subject.network
+        self.normalises = normalises
+        if normalises:
+            if subject.mean is None or subject.std is None:
+                raise UserError(f"--with-normalisation: {subject.directory.location} does not say its mean and std")
+            self.register_buffer("mean", torch.tensor(subject.mean).view(1, -1, 1, 1))
+            self.register_buffer("std", torch.tensor(subject.std).view(1, -1, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 [B, C, H, W] to logits [B, K]."""
+        logits: Tensor = self.network((images - self.mean) / self.std if self.normalises else images)
+        return logits
+
+    def from_normalised(self, images: Tensor) -> Tensor:
+        """Normalised images as what this takes."""
+        return images * self.std + self.mean if self.normalises else images
+
+
+def own_role(result: dict[str, Any]) -> str:
+    """Of the network that a run has trained."""
+    return "student" if result["student"] else "teacher"
+
+
+def open_subject(directory: RunDirectory, result: dict[str, Any], role: str | None = None) -> Subject:
+    """The network of a finished run.
+
+    Args:
+        role: None: the network that the run has trained.
+
+    Raises:
+        UserError: the run has no such network; ConfigError: its weights are not there, or damaged.
+    """
+    config = directory.read_config()
+    if config is None:
+        raise UserError(f"{directory.location} holds a result but no config.yaml")
+    own = own_role(result)
+    role = role or own
+    if role == "student" and own == "teacher":
+        raise UserError(f"--role student: {directory.location} has trained a teacher, and no student")
+    weights = directory.weights(own)
+    about = _about(weights)
+    network, shape = load_trained(config, own, weights)
+    classes = about["num_classes"]
+    teacher = None
+    if role != own:
+        network, weights = _teacher(directory, config, shape, classes)
+    elif own == "student" and result["teacher"]:
+        try:
+            teacher, _ = _teacher(directory, config, shape, classes)
+        except UserError as error:
+            log.warning("the student stands alone: %s", error)
+    return Subject(
+        directory=directory,
+        config=config,
+        result=result,
+        role=role,
+        network=network,
+        teacher=teacher,
+        image_shape=shape,
+        num_classes=classes,
+        mean=_numbers(about.get("mean")),
+        std=_numbers(about.get("std")),
+        class_names=class_names(config.data, classes),
+        sha256=sha256_of(weights),
+    )
+
+
+def _teacher(directory: RunDirectory, config: Config, shape: ImageShape, num_classes: int) -> tuple[nn.Module, Path]:
+    """The teacher of a student's run, and its file; raises UserError where it is gone, unreadable or another one."""
+    location = teacher_weights(directory)
+    if location is None or not is_file(location, "RUN_DIR"):
+        raise UserError(f"the teacher of {directory.location} is not there any more ({location})")
+    teacher = read_network(config, "teacher", shape, num_classes, location, "teacher weights")
+    return teacher.eval().requires_grad_(False), local_file(location, "teacher weights")
+
+
+def _about(weights: Path) -> dict[str, Any]:
+    try:
+        return read_about(weights)
+    except FileNotFoundError:
+        raise UserError(f"{weights.parent} holds a result but no {weights.name}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{weights} is damaged or no safetensors file: {error}") from None
+
+
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    return tuple(values) if values else None

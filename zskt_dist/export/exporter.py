@@ -1,0 +1,140 @@
+"""Files of a network, each checked against it before it gets its name."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from zskt_dist.errors import UserError
+from zskt_dist.export import onnx, pt2
+from zskt_dist.export.check import AT_A_TIME, Asked, agreement, compare
+from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, Subject
+from zskt_dist.export.latency import latency_ms
+from zskt_dist.export.load import load_network, write_weights
+from zskt_dist.export.pseudo_images import pseudo_images
+from zskt_dist.files import write_atomic, write_json
+
+Entry = dict[str, Any]
+_NOISE_BATCHES = 32
+
+
+class Exporter:
+    """Writes the formats of one network into a folder; a file that fails its check is not there afterwards.
+
+    Args:
+        folder: Files of these names in it are replaced or removed, so they have to be those of an earlier export.
+        tolerance: Largest difference from PyTorch, as `Difference` counts, of formats that are the same network.
+        normalises: The programs take pixels in [0, 1] instead of normalised images.
+    """
+
+    def __init__(self, subject: Subject, folder: Path, *, tolerance: float, normalises: bool) -> None:
+        self.subject, self.folder, self.tolerance = subject, folder, tolerance
+        self.deployed = Deployed(subject, normalises=normalises)
+        self.files: dict[str, Callable[[], Entry]] = {
+            "safetensors": self._safetensors,
+            "pt2": self._pt2,
+            "onnx": self._onnx,
+            "int8": self._int8,
+        }
+
+    def export(self, name: str) -> Entry:
+        """Makes the file of a format.
+
+        Returns:
+            `file`, `bytes`, `sha256`, `input`, `difference` and `difference_large` (from PyTorch), of programs also
+            `latency_ms` by batch size, and what else there is to say of the format.
+
+        Raises:
+            UserError: the network cannot be written in this format, or is another one there.
+        """
+        path = self.folder / self.file_name(name)
+        try:
+            return self.files[name]()
+        except Exception as error:  # torch, ONNX and its runtime have no one class for what they cannot do
+            path.unlink(missing_ok=True)  # an older one would look as if it had passed
+            raise UserError(f"{path.name} is not written: {_told(error)}") from error
+
+    def file_name(self, name: str) -> str:
+        """Of the file of a format."""
+        return f"{self.subject.role}.{'int8.onnx' if name == 'int8' else name}"
+
+    def _safetensors(self) -> Entry:
+        with TemporaryDirectory() as draft:
+            content = write_weights(self.subject, Path(draft)).read_bytes()
+            network, config = load_network(draft, arch=self.subject.arch)
+        entry = self._keep("safetensors", content, network, Deployed(self.subject, normalises=False))
+        write_json(self.folder / "config.json", config)
+        return entry
+
+    def _pt2(self) -> Entry:
+        content = pt2.as_bytes(self._program)
+        return self._keep_program("pt2", content, pt2.from_bytes(content))
+
+    def _onnx(self) -> Entry:
+        network = onnx.OnnxNetwork(self._onnx_content)
+        return self._keep_program("onnx", self._onnx_content, network) | {"opset": onnx.OPSET}
+
+    def _int8(self) -> Entry:
+        content = onnx.quantized(self._onnx_content)
+        network = onnx.OnnxNetwork(content)
+        shape, rng = self.subject.image_shape, torch.Generator().manual_seed(0)
+        noise = (torch.randn(AT_A_TIME, *shape, generator=rng) for _ in range(_NOISE_BATCHES))
+        images = {"noise": noise, "pseudo_images": pseudo_images(self.subject)}
+        shares = {name: agreement(self.deployed, network, batches) for name, batches in images.items()}
+        entry = self._keep_program("int8", content, network, check=False)  # no longer the same network
+        known = {name: share for name, share in shares.items() if share is not None}
+        return entry | {"opset": onnx.OPSET, "agreement": known}
+
+    def _keep_program(self, name: str, content: bytes, network: Asked, *, check: bool = True) -> Entry:
+        entry = self._keep(name, content, network, self.deployed, check=check)
+        return entry | {"latency_ms": latency_ms(network, self.subject.image_shape)}
+
+    def _keep(self, name: str, content: bytes, network: Asked, original: Deployed, *, check: bool = True) -> Entry:
+        """Writes `content`, which is `network`, if that is as good as the original."""
+        difference = compare(original, network, self.subject.image_shape)
+        if check and not difference.within(self.tolerance):
+            raise UserError(
+                f"its logits differ from PyTorch's by {difference.ordinary:.3g}, and on large inputs by "
+                f"{difference.large:.3g} of the largest logit; --tolerance is {self.tolerance:g}"
+            )
+        write_atomic(self.folder / self.file_name(name), content)
+        return {
+            "file": self.file_name(name),
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "input": PIXELS if original.normalises else NORMALISED,
+            "difference": difference.ordinary,
+            "difference_large": difference.large,
+        }
+
+    @cached_property
+    def _program(self) -> ExportedProgram:
+        return pt2.export_program(self.deployed, self.subject.image_shape)
+
+    @cached_property
+    def _onnx_content(self) -> bytes:
+        subject = self.subject
+        metadata = {
+            "made_by": "zskt_dist",
+            "arch": subject.arch,
+            "role": subject.role,
+            "run": f"{subject.result['experiment']}/{subject.result['name']}",
+            "weights_sha256": subject.sha256,
+            "input": PIXELS if self.deployed.normalises else NORMALISED,
+            "mean": " ".join(map(str, subject.mean or ())),
+            "std": " ".join(map(str, subject.std or ())),
+            "class_names": "\n".join(subject.class_names or ()),
+        }
+        return onnx.as_bytes(self._program, metadata)
+
+
+def _told(error: Exception) -> str:
+    """One line; what is not meant for people also says what it is."""
+    if isinstance(error, UserError):
+        return str(error)
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]

@@ -1,0 +1,31 @@
+"""How long a network takes on this machine's CPU."""
+
+import statistics
+import time
+
+import torch
+
+from zskt_dist.export.check import Asked
+from zskt_dist.models import ImageShape
+
+BATCH_SIZES = (1, 32)
+WARM_UP = 2
+"""Calls before the first that counts."""
+_FEWEST, _MOST, _SECONDS = 5, 50, 0.5
+
+
+def latency_ms(asked: Asked, image_shape: ImageShape) -> dict[str, float]:
+    """Median milliseconds of a forward pass by batch size, of 5 to 50 calls in about half a second."""
+    return {str(size): round(_median_ms(asked, torch.zeros(size, *image_shape)), 3) for size in BATCH_SIZES}
+
+
+@torch.no_grad()
+def _median_ms(asked: Asked, images: torch.Tensor) -> float:
+    for _ in range(WARM_UP):
+        asked(images)
+    taken: list[float] = []
+    while len(taken) < _FEWEST or (len(taken) < _MOST and sum(taken) < _SECONDS):
+        started = time.perf_counter()
+        asked(images)
+        taken.append(time.perf_counter() - started)
+    return 1000 * statistics.median(taken)

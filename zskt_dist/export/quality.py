@@ -1,0 +1,95 @@
+"""How good a network is, measured on test images and estimated without labels, as rows of texts for the model card."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zskt_dist.export.exported_network import Subject
+from zskt_dist.export.tables import Table, percent
+from zskt_dist.files import read_json
+
+Record = dict[str, Any]
+Metric = tuple[str, dict[str, float | None], Callable[[float], str]]
+"""Name, values by role, and how one is written."""
+
+_SOURCES = {
+    "held_out": "pseudo-images of the generator at several moments of the run",
+    "noise": "standard normal noise",
+    "uniform_noise": "noise of uniform pixels",
+}
+
+
+def measured(subject: Subject) -> list[tuple[str, Record]]:
+    """Data sets, and what was measured on their test images, by the names of `evaluation.json`.
+
+    The run's own, or where it had none those that `evaluate` was given.
+    """
+    result, folder = subject.result, subject.directory.evaluation
+    teacher, student = result["teacher"] or {}, result["student"] or {}
+    own = {
+        "accuracy": student.get("accuracy_last"),
+        "teacher_accuracy": teacher.get("accuracy"),
+        "agreement": student.get("agreement"),
+        "mte": result.get("mte"),
+    }
+    if own["accuracy"] is not None or own["teacher_accuracy"] is not None:
+        return [(result["dataset"], (read_json(folder / "evaluation.json") or {}) | own)]
+    answers = [read_json(path) or {} for path in sorted(folder.glob("other-*/evaluation.json"))]
+    return [
+        (_data_set(answer["settings"]["data"]), answer)
+        for answer in answers
+        if answer.get("settings", {}).get("weights", {}).get(subject.role) == subject.sha256
+    ]
+
+
+def accuracies(subject: Subject) -> dict[str, float]:
+    """On test images, by data set."""
+    name = "accuracy" if subject.role == "student" else "teacher_accuracy"
+    return {dataset: answer[name] for dataset, answer in measured(subject) if answer.get(name) is not None}
+
+
+def measured_table(subject: Subject) -> Table:
+    """Metrics of this network, and of its teacher where there are any; on real test images."""
+    rows = []
+    for dataset, answer in measured(subject):
+        for metric, values, shown in _metrics(answer):
+            own, teacher = values.get(subject.role), values.get("teacher")
+            if own is not None:
+                rows.append((f"{dataset}: {metric}", shown(own), "" if teacher is None else shown(teacher)))
+    header = ("on test images", subject.role, "teacher")
+    width = 3 if subject.role == "student" and any(row[2] for row in rows) else 2
+    return header[:width], list(dict.fromkeys(row[:width] for row in rows))  # evaluations may differ in their MTE only
+
+
+def estimates_table(estimates: Record) -> Table:
+    """For each source of images that are not real, how alike student and teacher are there."""
+    rows: list[tuple[str, ...]] = []
+    for name, entry in estimates.get("sources", {}).items():
+        share, low, high, chance = (
+            percent(entry[each]) for each in ("agreement", "agreement_low", "agreement_high", "chance_agreement")
+        )
+        shown = _SOURCES.get(name, name)
+        rows.append((shown, f"{entry['images']:,}", f"{share} ({low} to {high})", chance, f"{entry['kl_50']:.4f}"))
+    return ("estimated on", "images", "agreement (95 % interval)", "agreement by chance", "median KL, nats"), rows
+
+
+def _metrics(answer: Record) -> list[Metric]:
+    errors = {who: values["ece"] for who, values in answer.get("calibration", {}).items()}
+    found: list[Metric] = [
+        ("accuracy", {"student": answer.get("accuracy"), "teacher": answer.get("teacher_accuracy")}, percent),
+        ("agreement, same class as the teacher", {"student": answer.get("agreement")}, percent),
+        ("expected calibration error (ECE)", errors, _number),
+    ]
+    if mte := answer.get("mte"):
+        how = f"K = {mte['steps']}, step {mte['step_size']:g}, {mte['images']:g} images"
+        found.append((f"mean transition error (MTE; {how})", {"student": mte["value"]}, _number))
+    return found
+
+
+def _data_set(data: Record) -> str:
+    """As `result.json` calls it."""
+    return data["name"] if data["name"] != "parquet" else Path(data["root"]).name
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}"

@@ -1,0 +1,123 @@
+"""`evaluate`: which run is measured how, and its answer as a table."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from zskt_dist.config import Config, with_overrides
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.evaluation.evaluated_run import Measurement, teacher_weights
+from zskt_dist.experiments.seeds import seed_directories, summarise_estimates, summarise_mte
+from zskt_dist.files import read_json
+from zskt_dist.launch.driver import complete_evaluation, evaluate
+from zskt_dist.launch.environment import is_follower
+from zskt_dist.launch.mlflow_run import repair_record
+from zskt_dist.launch.summary import print_estimates
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import absolute, check
+
+Result = dict[str, Any]
+
+# How a run is measured, on which images, and where; all else belongs to the run.
+_OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", "teacher.checkpoint=")
+
+
+def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: Console) -> Result:
+    """Measures a run, or those of its seeds, and returns its result with the evaluation in it.
+
+    Raises:
+        UserError: no finished run, a key that belongs to the run, or something is missing.
+    """
+    for override in overrides:
+        if not override.startswith(_OWN_KEYS):
+            key, _, value = override.partition("=")
+            allowed = ", ".join(prefix.rstrip(".=") for prefix in _OWN_KEYS)
+            raise ConfigError(key, value, f"belongs to the run that is evaluated; evaluate takes {allowed}")
+    check(location, "RUN_DIR")
+    directory = RunDirectory(absolute(location))
+    directory.mirror.pull(checkpoints=False)
+    result = directory.finished()
+    if result is None:
+        raise UserError(
+            f"{location}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME"
+        )
+    runs = seed_directories(directory, result)
+    for run in runs[1:] if runs[0] is directory else runs:
+        run.mirror.pull(checkpoints=False)
+    measurements = [Measurement(run, measured_config(run, overrides)) for run in runs]
+    answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
+    if is_follower():
+        return {}
+    own = all(measurement.is_own for measurement in measurements)
+    if "seeds" in result and own:
+        estimates = summarise_estimates([(run.finished() or {}).get("estimates") for run in runs])
+        mte = summarise_mte([answer["mte"] for answer in answers])
+        directory.finish(result | {"estimates": estimates, "mte": mte})
+        if known := read_json(directory.tracking):
+            repair_record(directory, known["tracking_uri"])
+        directory.mirror.push()
+    result = directory.finished() or result
+    mte = summarise_mte([answer["mte"] for answer in answers]) if "seeds" in result else answers[0]["mte"]
+    rows = [
+        (measurement.directory.path.name, answer) for measurement, answer in zip(measurements, answers, strict=True)
+    ]
+    print_evaluation(rows, result | {"mte": mte}, console)
+    if not own:
+        folders = ", ".join(str(measurement.folder) for measurement in measurements)
+        console.print(f"Other data or another teacher than the run's: result.json keeps its MTE, this is in {folders}")
+    return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}
+
+
+def _evaluate(measurement: Measurement, fresh: bool, console: Console) -> Result:
+    answer = None if fresh else measurement.finished()
+    if answer is None:
+        evaluate(measurement, fresh=fresh, console=console)
+        answer = read_json(measurement.folder / "evaluation.json")
+    elif not is_follower():
+        complete_evaluation(measurement, answer)
+    return answer or {}
+
+
+def measured_config(directory: RunDirectory, overrides: list[str]) -> Config:
+    """The run's configuration with the overrides, at the place where the run lies now."""
+    config = directory.read_config()
+    if config is None:
+        raise UserError(f"{directory.location} holds a result but no config.yaml")
+    teacher = config.teacher.model_copy(update={"checkpoint": teacher_weights(directory)})
+    config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
+    return with_overrides(config, overrides)
+
+
+def print_evaluation(answers: list[tuple[str, Result]], result: Result, console: Console) -> None:
+    """One row per run, and the mean transition error with what it depends on."""
+    table = Table(title=f"{result['experiment']} / {result['name']}", title_justify="left")
+    for column in ("run", "accuracy", "agreement", "ECE", "ECE teacher", "MTE"):
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True, overflow="fold")
+    for name, answer in answers:
+        errors = {who: values["ece"] for who, values in answer["calibration"].items()}
+        own = errors.get("student", errors.get("teacher"))
+        other = errors.get("teacher") if "student" in errors else None
+        mte = answer["mte"]["value"] if answer["mte"] else None
+        shares = (_percent(answer["accuracy"]), _percent(answer["agreement"]))
+        table.add_row(name, *shares, _number(own), _number(other), _number(mte))
+    console.print(table)
+    for name, answer in answers:
+        if len(answers) > 1 and answer["estimates"]:
+            console.print(name, highlight=False)
+        print_estimates(answer["estimates"], console)
+    if mte := result["mte"]:
+        spread = f" ± {mte['value_std']:.3f}" if "value_std" in mte else ""
+        console.print(
+            f"MTE {mte['value']:.3f}{spread}: K = {mte['steps']}, xi = {mte['step_size']:g}, N = {mte['images']:g}, "
+            f"{mte['stepped']} stepped, {mte['skip']} class skipped",
+            highlight=False,
+        )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""A named network with its weights and the shape of its images."""

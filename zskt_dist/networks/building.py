@@ -1,0 +1,163 @@
+"""Networks as a configuration asks for them: built, seeded, read back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.config import Config
+from zskt_dist.config.inputs import Student, Teacher
+from zskt_dist.distributed.world import World
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import (
+    Generator,
+    ImageShape,
+    NetworkError,
+    OptionsError,
+    ask,
+    build_network,
+    checkpoint_activations,
+    uses_all_parameters,
+)
+from zskt_dist.networks.weights import fit, read_about, read_weights
+from zskt_dist.runs.mirror import local_file
+from zskt_dist.streams import Purpose, stream
+
+
+def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """The network of `config.teacher` or `config.student`, initialised from its seed.
+
+    Raises:
+        ConfigError: the architecture is unknown, takes no such options, or cannot take these images.
+    """
+    section: Teacher | Student = getattr(config, role)
+    seed_initialisation(config.teacher_seed if role == "teacher" else config.seed, role)
+    try:
+        return build_network(section.arch, image_shape, num_classes, section.options)
+    except OptionsError as error:
+        raise ConfigError(f"{role}.options", section.options, f"{section.arch}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{role}.arch", section.arch, str(error)) from None
+
+
+def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_classes: int) -> dict[str, nn.Module]:
+    """Networks to be looked at before anything is computed, which have been asked once.
+
+    They are on the meta device, in milliseconds and without memory; but on the CPU where somebody's code needs numbers.
+
+    Raises:
+        ConfigError: a network cannot be built, cannot take these images, or returns no logits.
+    """
+
+    def asked(role: str) -> nn.Module:
+        network = new_network(config, role, image_shape, num_classes)
+        arch: str = getattr(config, role).arch
+        try:
+            ask(network, image_shape)
+        except NetworkError as error:
+            raise ConfigError(f"{role}.arch", arch, str(error)) from None
+        return network
+
+    try:
+        with torch.device("meta"):
+            return {role: asked(role) for role in roles}
+    except ConfigError:
+        return {role: asked(role) for role in roles}
+
+
+def new_generator(config: Config, image_shape: ImageShape) -> Generator:
+    """The generator of a configuration for images of this shape, initialised from the run's seed."""
+    seed_initialisation(config.seed, "generator")
+    return Generator(config.generator.z_dim, image_shape, config.generator.channels)
+
+
+def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, ImageShape]:
+    """A trained network from its weights, frozen and in eval mode, and the shape of its images."""
+    about: dict[str, Any] = read_about(path)
+    shape = ImageShape(*about["image_shape"])
+    network = read_network(config, role, shape, about["num_classes"], path, f"{role} weights")
+    return network.eval().requires_grad_(False), shape
+
+
+def read_network(
+    config: Config,
+    role: str,
+    image_shape: ImageShape,
+    num_classes: int,
+    path: Path | str,
+    key: str,
+    world: World | None = None,
+) -> nn.Module:
+    """The network of `config.teacher` or `config.student` with the weights of `path`.
+
+    Args:
+        path: May be a URI.
+        key: Configuration key that names the file, for messages.
+        world: All its workers call together, and rank 0 alone reads the file.
+
+    Raises:
+        ConfigError: no such file, damaged, unsafe, or it does not fit the architecture.
+    """
+    network = new_network(config, role, image_shape, num_classes)
+
+    def read() -> dict[str, Tensor]:
+        return read_fitting(config, role, network, num_classes, path, key)
+
+    network.load_state_dict(world.from_main(read) if world else read())
+    return network
+
+
+def read_fitting(
+    config: Config,
+    role: str,
+    network: nn.Module,
+    num_classes: int,
+    path: Path | str,
+    key: str,
+    *,
+    quiet: bool = False,
+) -> dict[str, Tensor]:
+    """The weights of `path`, by the names of `network`; the rest as in `read_network` and `read_weights`."""
+    file = local_file(str(path), key)
+    weights = read_weights(file, key, role, quiet=quiet)
+    section: Teacher | Student = getattr(config, role)
+    about = read_about(file)
+    for name, here in (("arch", section.arch), ("options", section.options)):
+        if about.get(name, here) != here:
+            problem = f"was saved with {name} {about[name]!r}, and {role}.{name} is {here!r}; they must be the same"
+            raise ConfigError(key, str(path), problem)
+    return fit(network, weights, key, path, num_classes)
+
+
+def seed_initialisation(seed: int, role: str) -> None:
+    """Initialisations of different networks are independent, and equal on all workers."""
+    number = ("teacher", "student", "generator").index(role)
+    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
+
+
+def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:
+    """Whether DDP has to look for parameters without a part in the network's answer."""
+    return world.size > 1 and not uses_all_parameters(network, image_shape)
+
+
+def seed_layers(seed: int, world: World, iteration: int) -> None:
+    """What layers draw in an iteration, as dropout does, follows from these; so a resumed run needs no random state."""
+    torch.manual_seed(int(stream(seed, Purpose.LAYERS, iteration, world.rank).integers(2**63)))
+
+
+def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
+    """`network`; with `batch_norm: sync`, statistics of the global batch; it works on CUDA only."""
+    if config.engine.batch_norm == "local" or world.size == 1:
+        return network
+    if world.device.type != "cuda":
+        raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+def with_checkpointing(config: Config, *networks: nn.Module) -> None:
+    """With `engine.activation_checkpointing`, backward passes recompute what is inside the networks' blocks."""
+    if config.engine.activation_checkpointing:
+        for network in networks:
+            checkpoint_activations(network)

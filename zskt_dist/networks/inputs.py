@@ -1,0 +1,292 @@
+"""What networks read and answer: settled once, from the configuration, the data set and the teacher, for everything."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from zskt_dist.config.explain import explain
+from zskt_dist.config.inputs import Data
+from zskt_dist.data import ImageDataset, Standardise, open_dataset
+from zskt_dist.data.pseudo import PseudoData
+from zskt_dist.data.sources import wrong_channels
+from zskt_dist.distributed.world import World
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
+from zskt_dist.networks.weights import read_about
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.mirror import local_file
+from zskt_dist.training.job import Job
+
+Said = tuple[str, object, Any]
+"""Who says something: the key that names it and the key's value, and what is said; None: nothing."""
+
+_KEYS = ("data.image_shape", "data.num_classes", "data.mean")
+"""Of the facts of `Declared`, in its order."""
+_METADATA = ("image_shape", "num_classes", "mean", "std")
+"""What our files of weights say, by the names of `data`."""
+_ROUNDING = 1e-3
+"""Numbers of a normalisation that are nearer are the same, written with fewer digits."""
+
+
+class Inputs(NamedTuple):
+    """What teacher, student and generator have in common."""
+
+    image_shape: ImageShape
+    num_classes: int
+    statistics: Statistics | None
+    """How images are normalised; None: as measured on the train images, once that is needed."""
+    normalised_by: str
+    """Who says so: a configuration key, or the weights of a run."""
+    dataset: ImageDataset | None
+    """The real images, normalised so; None with `data.name=none`."""
+    guessed: tuple[str, ...] = ()
+    """Keys of which nobody says anything but the name of the teacher's architecture."""
+
+    @property
+    def mean_std(self) -> Statistics:
+        if self.dataset is not None:
+            return self.dataset.mean_std
+        assert self.statistics, "without images nothing can be measured, so somebody has said it"
+        return self.statistics
+
+    @property
+    def warning(self) -> str | None:
+        """Of what is guessed: the teacher's weights may have been trained on something else."""
+        if not self.guessed:
+            return None
+        said = {
+            "data.image_shape": f"data.image_shape={_shown(self.image_shape)}",
+            "data.num_classes": f"data.num_classes={self.num_classes}",
+            "data.mean": self.statistics and _words(self.statistics),
+        }
+        taken = " ".join(str(said[key]) for key in self.guessed)
+        return (
+            f"only the name of teacher.arch says {taken}: what such networks usually have; "
+            "say what you know of this teacher's weights (docs/inputs.md)"
+        )
+
+    def standardise(self, device: torch.device) -> Standardise:
+        return Standardise(*self.mean_std, device)
+
+
+def open_inputs(job: Job, world: World | None = None) -> Inputs:
+    """Images, classes and normalisation of a job, and its data set where it has one.
+
+    The data set's files say what they hold, `data.image_shape` and its like what the user says, a safetensors file of
+    ours what the network in it was trained for; they have to agree. For the normalisation `data.mean` goes before the
+    usual one of a data set. What nobody says is as the teacher's architecture declares it.
+
+    Args:
+        world: All its workers call together, and rank 0 alone reads the files of weights.
+
+    Raises:
+        ConfigError: they contradict each other, nobody says something that is needed, or the data set is not there.
+    """
+    config = job.config
+    _check_use(job)
+    read = partial(_declared_by_weights, job)
+    weights = world.from_main(read) if world else read()
+    dataset = None if config.data.name == "none" else open_dataset(config, needs_train=job.needs_training_images)
+    who, said = _said(config.data, dataset, weights)
+    measurable = dataset is not None and dataset.has_train
+    taken = _filled_by_arch(said, config.teacher.arch, measurable)
+    shape, classes, statistics = taken
+    if shape is None:
+        raise _unknown("data.image_shape", "how large the teacher's images are; give [channels, height, width]")
+    if classes is None:
+        raise _unknown("data.num_classes", "how many classes the teacher tells apart")
+    if statistics is None and not measurable:
+        raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
+    guessed = tuple(key for key, one, two in zip(_KEYS, said, taken, strict=True) if one is None and two is not None)
+    if "data.mean" in guessed:
+        who = "teacher.arch"
+    if statistics and len(statistics[0]) != shape.channels:
+        raise wrong_channels(statistics, shape.channels, who)
+    dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
+    return Inputs(shape, classes, statistics, who, dataset, guessed)
+
+
+def _said(
+    data: Data, dataset: ImageDataset | None, weights: Sequence[tuple[str, str, Declared]]
+) -> tuple[str, Declared]:
+    """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
+
+    def by_weights(fact: str) -> Iterator[Said]:
+        return ((key, location, getattr(declared, fact)) for key, location, declared in weights)
+
+    given = data.image_shape and ImageShape(*data.image_shape)
+    shape: ImageShape | None = _settled(
+        "images of {}",
+        ("data.image_shape", given and list(given), given),
+        ("data.name", data.name, dataset and dataset.image_shape),
+        *by_weights("image_shape"),
+    )
+    classes: int | None = _settled(
+        "{} classes",
+        ("data.num_classes", data.num_classes, data.num_classes),
+        ("data.name", data.name, None if dataset is None or dataset.counts_classes else dataset.num_classes),
+        *by_weights("num_classes"),
+    )
+    if dataset and dataset.counts_classes:  # there may be classes that no image is of
+        classes = classes or dataset.num_classes
+        if classes < dataset.num_classes:
+            problem = f"has labels up to {dataset.num_classes - 1}, and the networks tell {classes} classes apart"
+            raise ConfigError("data.root", data.root, problem)
+    who, statistics = _normalisation(
+        ("data.mean", data.mean, (data.mean, data.std) if data.mean and data.std else None),
+        ("data.name", data.name, dataset and dataset.statistics),
+        *by_weights("statistics"),
+    )
+    return who, Declared(shape, classes, statistics)
+
+
+def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
+    """`said`, with what it lacks as an architecture declares it.
+
+    Args:
+        measurable: Whether there are train images, whose normalisation is measured instead.
+    """
+    shape, classes, statistics = said
+    if shape is not None and classes is not None and (statistics is not None or measurable):
+        return said
+    declared = declared_by_arch(arch)
+    shape, classes = shape or declared.image_shape, classes or declared.num_classes
+    if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
+        statistics = declared.statistics
+    return Declared(shape, classes, statistics)
+
+
+def _check_use(job: Job) -> None:
+    """Without images, all that can be done is to learn from a teacher that is there.
+
+    Raises:
+        ConfigError: the command needs some.
+    """
+    if job.config.data.name != "none":
+        return
+    if job.command == "evaluate":
+        raise ConfigError(
+            "data.name", "none", "evaluate measures on labelled test images; say which: data.name=… data.root=…"
+        )
+    if job.command != "train":
+        raise ConfigError("data.name", "none", f"{job.command} learns from labelled images; only train needs none")
+    if job.config.teacher.checkpoint is None and not job.learns_from_pseudo_data:
+        raise ConfigError(
+            "teacher.checkpoint", None, "with data.name=none there is nothing to train a teacher on; give a trained one"
+        )
+
+
+def _declared_by_weights(job: Job) -> list[tuple[str, str, Declared]]:
+    """What files of weights, and of pseudo-data, say that are there before the job begins: (name, location, what)."""
+    said = [(key, location, declared_by_file(key, location)) for key, location in _weights(job)]
+    if job.learns_from_pseudo_data:
+        about = PseudoData.open(folder := str(job.config.pseudo_data)).about
+        statistics = tuple(about["mean"]), tuple(about["std"])
+        said.append(
+            ("pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics))
+        )
+    return said
+
+
+def _weights(job: Job) -> Iterator[tuple[str, str]]:
+    if job.command == "evaluate":
+        run = RunDirectory(job.directory)
+        for role in ("student", "teacher"):
+            if run.weights(role).exists():
+                yield f"{role} weights", str(run.weights(role))
+    if job.command != "pretrain" and job.config.teacher.checkpoint is not None:
+        yield "teacher.checkpoint", job.config.teacher.checkpoint
+    if job.command == "finetune" and job.config.finetune.student is not None:
+        yield "finetune.student", job.config.finetune.student
+
+
+def declared_by_file(key: str, location: str) -> Declared:
+    """From the metadata of a safetensors file of ours; nothing for files of other origin, and for one that is missing.
+
+    Raises:
+        ConfigError: the file is damaged, or its metadata is none of ours.
+    """
+    path = local_file(location, key)
+    if not path.is_file():  # whoever reads the weights tells that
+        return Declared()
+    try:
+        about = read_about(path)
+        said = Data.model_validate_json(json.dumps({name: about.get(name) for name in _METADATA}))
+        if len(said.mean or ()) != len(said.std or ()):
+            raise ValueError("its mean and std are not of equally many channels")
+    except ValidationError as error:
+        raise ConfigError(key, location, f"damaged or not safetensors: its metadata says {explain(error)}") from None
+    except OSError as error:
+        raise ConfigError(key, location, f"cannot be read: {error.strerror}") from None
+    except (SafetensorError, ValueError) as error:
+        raise ConfigError(key, location, f"damaged or not safetensors: {error}") from None
+    return Declared(
+        image_shape=said.image_shape and ImageShape(*said.image_shape),
+        num_classes=said.num_classes,
+        statistics=(said.mean, said.std) if said.mean and said.std else None,
+    )
+
+
+def _settled(what: str, *said: Said) -> Any:
+    """What all say who say something; None where nobody does.
+
+    Args:
+        what: With a place for the value, for messages.
+        said: The configuration, the data set, the weights: what can be changed more easily comes first.
+
+    Raises:
+        ConfigError: two contradict each other.
+    """
+    known = [each for each in said if each[2] is not None]
+    for key, said_by, value in known[1:]:
+        first_key, first_value, first = known[0]
+        if value != first:
+            free = first_key in ("data.image_shape", "data.num_classes")
+            remedy = f"{first_key}=null" if free else "data (data.name, data.root) and networks that fit"
+            problem = f"means {what.format(_shown(first))}, but {key}={said_by} means {_shown(value)}; use {remedy}"
+            raise ConfigError(first_key, first_value, problem)
+    return known[0][2] if known else None
+
+
+def _normalisation(*said: Said) -> tuple[str, Statistics | None]:
+    """Who says how images are normalised, and what; None where nobody does. Arguments and errors as `_settled`.
+
+    Who normalises a data set in another way than is usual may have reasons, but a network was trained with one.
+    """
+    known = [each for each in said if each[2] is not None]
+    if not known:
+        return "data.name", None
+    first_key, first_value, first = known[0]
+    for key, said_by, value in known[1:]:
+        if key != "data.name" and not _close(first, value):
+            problem = f"means {_words(first)}, but {key}={said_by} was trained with {_words(value)}; use the latter"
+            raise ConfigError(first_key, first_value, problem)
+    return first_key, first
+
+
+def _close(one: Statistics, other: Statistics) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(
+        len(a) == len(b) and all(math.isclose(x, y, abs_tol=_ROUNDING, rel_tol=0) for x, y in zip(a, b, strict=True))
+        for a, b in pairs
+    )
+
+
+def _words(statistics: Statistics) -> str:
+    return f"data.mean={_shown(statistics[0])} data.std={_shown(statistics[1])}"
+
+
+def _shown(value: Sequence[float] | int) -> str:
+    """As it is written on the command line."""
+    return str(value) if isinstance(value, int) else f"[{','.join(f'{number:g}' for number in value)}]"
+
+
+def _unknown(key: str, what: str) -> ConfigError:
+    return ConfigError(key, None, f"neither data nor teacher.checkpoint nor teacher.arch says {what}")

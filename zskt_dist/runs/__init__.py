@@ -1,0 +1,1 @@
+"""One run: its directory, where that is stored, its checkpoints and its result."""

@@ -1,1 +1,0 @@
-"""One rank's run: the training loop with evaluation, checkpoints, resume and results."""

@@ -1,0 +1,219 @@
+"""Running a sweep: Ray Tune starts the trials, each a Ray Train run; every trial's state outlives the driver.
+
+A trial is a run like any other, found again by its settings. So a repeated command needs nothing
+of Tune's own records: finished trials are left alone, others continue from their checkpoints.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from rich.console import Console
+
+from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.launch.preflight import problems
+from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
+from zskt_dist.launch.signals import InThread, stop_file_on_signal
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import absolute, is_uri, join, remove_folder
+from zskt_dist.sweep.record import open_parent
+from zskt_dist.sweep.space import Sweep, Trial
+from zskt_dist.sweep.states import ENDED, States
+from zskt_dist.sweep.summary import conclude
+from zskt_dist.sweep.trial import AGAIN, TrialRun
+from zskt_dist.sweep.watch import Watch
+from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
+from zskt_dist.training.job import Job
+
+log = logging.getLogger(__name__)
+
+_MAX_FAILURES = 3
+"""How often a trial whose process has died is started again; it goes on from the last checkpoint of its run."""
+_STOP_SECONDS = 120.0
+"""How long trials that are asked to stop may take to save."""
+
+
+def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> dict[str, Any]:
+    """Runs, continues or looks up every trial, and returns the sweep's result.
+
+    Raises:
+        UserError: something a trial needs is missing, the cluster is too small, or every trial failed.
+        Interrupted: asked to stop; the same command continues.
+    """
+    directory = sweep_directory(sweep, trials)
+    for trial in trials:
+        for problem in problems(Job.plan("train", trial.config)):
+            raise problem
+    with directory.driven():
+        directory.mirror.pull()
+        if fresh and (aside := directory.move_aside()):
+            console.print(f"The earlier sweep is kept as {aside}; runs of trials are used again")
+        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.clear_requests()
+        # In a store, what became of the trials must be there should this machine be lost.
+        with directory.mirror.following():
+            parent = open_parent(directory, sweep, trials[0].config)
+            states = States(directory.path / "trials.json", list(trials), written=directory.mirror.push_soon)
+            directory.mirror.push_soon()
+            if todo := states.left():
+                # Rungs compare a trial with those before it, which report once more what they did, and no more.
+                started = trials if sweep.scheduler == "asha" else todo
+                _run(sweep, _in_order(started, states), states, directory, parent, console)
+        result = conclude(sweep, trials, states, directory, parent)
+        directory.mirror.push()
+        if directory.stop.exists():
+            raise Interrupted(states.count(*ENDED), len(trials), "trial")
+    if result["finished"] == 0:
+        first = next((state.message for state in states if state.message), "see the lines above")
+        raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")
+    return result
+
+
+def _in_order(trials: Sequence[Trial], states: States) -> list[Trial]:
+    """Those that have ended, those that had begun, and the others: the first have reported again before one goes on."""
+    return sorted(trials, key=lambda trial: (not states.ended(trial), states[trial].starts == 0))
+
+
+def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:
+    """Beside the runs of its trials."""
+    config = trials[0].config
+    return RunDirectory(absolute(join(config.runs_dir, config.experiment, f"sweep-{sweep.name}")))
+
+
+def _run(
+    sweep: Sweep,
+    trials: Sequence[Trial],
+    states: States,
+    directory: RunDirectory,
+    parent: RunAddress | None,
+    console: Console,
+) -> None:
+    os.environ |= {
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the sweep was started
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs keep their own history
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # how a trial ended is a result without scores
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    storage = join(directory.location, ".tune")
+    with connected():
+        concurrent = _concurrent_trials(sweep, trials)
+        console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
+        _warn_of_one_file(parent, len(ray.nodes()))
+        _check_sight(sweep, directory, len(ray.nodes()))
+        by_number = {trial.number: trial for trial in trials}
+        with Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
+            tuner = tune.Tuner(
+                tune.with_resources(TrialRun, {"memory": 1}),  # a driver takes no CPU from its workers
+                param_space={"trial": tune.grid_search([_order(t, states, directory, parent) for t in trials])},
+                tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, trials), max_concurrent_trials=concurrent),
+                run_config=tune.RunConfig(
+                    name="trials",
+                    storage_path=storage,
+                    verbose=0,
+                    callbacks=[watch],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    # Of a trial's own process, with its node: a run that fails is no failure to Tune.
+                    failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+                ),
+            )
+            try:
+                _fit(tuner, directory.stop)
+            finally:
+                remove_folder(storage)
+
+
+def _fit(tuner: tune.Tuner, stop: Path) -> None:
+    """`tuner.fit()` in a thread, so that this one hears signals; trials see the file `stop` that they leave.
+
+    Trials on machines that share no disk with this one do not; they go on from their last checkpoints.
+    """
+    fit = InThread(tuner.fit, "ray-tune")
+    asked: float | None = None
+    while not fit.ended(within=0.2) and (asked is None or time.monotonic() - asked < _STOP_SECONDS):
+        if asked is None and stop.exists():
+            asked = time.monotonic()
+    if fit.failure:
+        raise UserError(f"Ray Tune gave up: {fit.failure}; the same command goes on") from fit.failure
+
+
+def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
+    """What `TrialRun` is told; the store by name, for workers of a cluster have another environment."""
+    config = trial.config
+    uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
+    tracking = config.tracking.model_copy(update={"uri": uri})
+    return {
+        "number": trial.number,
+        "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
+        "evaluate": trial.evaluate,
+        "ended": states[trial].state if states.ended(trial) else None,
+        "sweep": directory.path.name,
+        "folder": str(Path.cwd()),
+        "stop": str(directory.stop),
+        "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),
+        "cores": config.launch.fewest_workers * cpus_per_worker(config),
+    }
+
+
+def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
+    """Trials that fit into the cluster at a time.
+
+    Raises:
+        ConfigError: not even one does; Ray would wait for ever.
+    """
+    # An elastic trial counts with its most workers, for it takes them; one alone may have fewer.
+    fits = max(1, min(room(check_resources(t.config)) // t.config.launch.most_workers for t in trials))
+    if sweep.concurrent is not None and sweep.concurrent > fits:
+        raise ConfigError("sweep.concurrent", sweep.concurrent, f"the cluster has room for {fits} trials at a time")
+    return sweep.concurrent or min(fits, len(trials))
+
+
+class Rungs(AsyncHyperBandScheduler):
+    """ASHA that takes note of what trials report again and stops none for it: that was decided when it was new."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return self.CONTINUE if result.get(AGAIN) else decision
+
+
+def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
+    if sweep.scheduler == "all":
+        return FIFOScheduler()
+    return Rungs(
+        time_attr="iteration",
+        metric=sweep.select_by,
+        mode="max",
+        max_t=max(trial.config.iterations for trial in trials) + 1,  # at the last iteration runs end by themselves
+        grace_period=sweep.grace,
+        reduction_factor=sweep.reduction,
+    )
+
+
+def _check_sight(sweep: Sweep, directory: RunDirectory, nodes: int) -> None:
+    """Whether asha sees the evaluations of runs, in their `progress.json`, which goes to no store.
+
+    Raises:
+        ConfigError: the workers of a trial may be on another machine than the process that drives it.
+    """
+    if sweep.scheduler == "asha" and is_uri(directory.location) and nodes > 1:
+        raise ConfigError(
+            "sweep.scheduler",
+            "asha",
+            f"cannot follow trials on {nodes} machines whose runs_dir is a URI; use a folder that all machines share, "
+            "or sweep.scheduler=all",
+        )
+
+
+def _warn_of_one_file(parent: RunAddress | None, nodes: int) -> None:
+    if parent and parent.tracking_uri.startswith("sqlite") and nodes > 1:
+        log.warning(
+            "%s is a file on this machine and the cluster has %d: trials elsewhere cannot write to it. Start "
+            "`mlflow server` where all reach it and set tracking.uri",
+            parent.tracking_uri,
+            nodes,
+        )

@@ -1,0 +1,151 @@
+"""One trial: a Tune trainable that runs the whole command, and reports each evaluation of it."""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from zskt_dist.config import parse_config
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.files import read_json
+from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.storage import absolute
+from zskt_dist.tracking.base import Row, is_evaluation
+from zskt_dist.tracking.local import read_history
+
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 300.0
+"""How long a trial that is stopped may take to save; Tune itself waits longer."""
+_LOCK_SECONDS = 120.0
+"""How long the lock of a process that died with its machine may outlive it, on shared storage."""
+
+AGAIN = "again"
+"""Marks a reported evaluation that was made before this start of the trial."""
+
+log = logging.getLogger(__name__)
+
+
+class TrialRun(tune.Trainable):
+    """Drives one Ray Train run from a thread, so that a trial that is stopped early still saves and leaves in order.
+
+    Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `sweep` (name of
+    its directory), `ended` (how, for one that only reports again; else None), `folder` (where the sweep was started),
+    `stop` (a file: the sweep ends),
+    `one_machine` (a single node without GPU is the whole cluster) and `cores` (CPUs of the run's workers together).
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.order = order = config["trial"]
+        if Path(order["folder"]).is_dir():  # else: another machine, where Ray has unpacked the job's own folder
+            os.chdir(order["folder"])
+        self.run_config = parse_config(order["config"])
+        self.directory = RunDirectory(absolute(run_directory(self.run_config, "train").location))
+        self.reported = 0
+        self.earlier: deque[Row] | None = None
+        """Evaluations of the run before this start, not yet reported again; None until they have been read."""
+        self.leaving = threading.Event()
+        self.driving = False
+        """Whether the run is this trial's to stop: another command may be working on it."""
+        self.outcome: dict[str, Any] = {"state": "failed", "message": "ended without an answer"}
+        self.thread = threading.Thread(target=self._run, name="trial", daemon=True)
+        self.thread.start()
+
+    def step(self) -> dict[str, Any]:
+        """The next evaluation of the run, those of earlier starts first and marked `again`, or how the trial ended."""
+        while self.thread.is_alive() or self.earlier:
+            if Path(self.order["stop"]).exists():
+                self._ask_to_stop()
+            if row := self._earlier_evaluation() or self._evaluation():
+                return row
+            self.thread.join(timeout=_POLL_SECONDS)
+        return self.outcome | {"done": True}
+
+    def cleanup(self) -> None:
+        """Also called in mid-run, when Tune stops the trial early."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.thread.is_alive() and time.monotonic() < deadline:
+            self._ask_to_stop()  # again and again: the run forgets requests from before its own start
+            self.thread.join(timeout=_POLL_SECONDS)
+
+    def _ask_to_stop(self) -> None:
+        self.leaving.set()
+        if self.driving and self.directory.path.is_dir():
+            self.directory.stop.touch()
+
+    def _earlier_evaluation(self) -> dict[str, Any] | None:
+        if not self.earlier:
+            return None
+        row = self.earlier.popleft()
+        self.reported = int(row["iteration"])
+        return {**row, "iteration": self.reported, AGAIN: True}
+
+    def _evaluation(self) -> dict[str, Any] | None:
+        """The newest evaluation that has not been reported, from what the run shows its user."""
+        shown = None if self.earlier is None else read_json(self.directory.progress)
+        if not shown or shown["phase"] != "student" or shown["evaluated"] <= self.reported:
+            return None
+        self.reported = shown["evaluated"]
+        return {**shown["metrics"], "iteration": self.reported}
+
+    def _run(self) -> None:
+        try:
+            self.directory.mirror.pull(checkpoints=False)
+            self.earlier = deque(row for row in read_history(self.directory.history) if is_evaluation(row))
+            if ended := self.order["ended"]:
+                self.outcome = {"state": ended}
+            else:
+                self.outcome = {"state": "finished", **self._train()}
+        except Interrupted as error:
+            self.outcome = {"state": "interrupted", "message": str(error)}
+        except UserError as error:
+            self.outcome = {"state": "failed", "message": str(error)}
+        except Exception as error:
+            log.exception("trial failed")
+            self.outcome = {"state": "failed", "message": f"{type(error).__name__}: {error}"}
+
+    def _wait_for_the_run(self) -> None:
+        """Until the process that drove it before, and died, holds it no longer.
+
+        Raises:
+            UserError: another command is at it; Interrupted: asked to stop meanwhile.
+        """
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not self.driving:
+            if self.leaving.is_set():
+                raise Interrupted(0, 0)
+            try:
+                with self.directory.driven():
+                    self.driving = True
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+                self.leaving.wait(timeout=_POLL_SECONDS)
+
+    def _train(self) -> dict[str, Any]:
+        if Path(self.order["stop"]).exists():
+            raise Interrupted(0, 0)
+        from rich.console import Console
+
+        from zskt_dist.launch.driver import execute
+        from zskt_dist.launch.evaluate import evaluate_run
+        from zskt_dist.launch.mlflow_run import adopt
+
+        self._wait_for_the_run()
+        console, group = Console(quiet=True), self.order["sweep"]
+        result = self.directory.finished()
+        if result is None:
+            result = execute("train", self.run_config, fresh=False, console=console, group=group)
+        else:
+            adopt(self.directory, self.directory.sibling(group), self.run_config.tracking.uri)
+        if self.order["evaluate"] is not None:
+            # The workers have left, and their room is still this trial's: on one machine it is measured right here.
+            here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]
+            overrides = [*self.order["evaluate"], *(here if self.order["one_machine"] else [])]
+            evaluate_run(self.directory.location, overrides, fresh=False, console=console)
+        scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
+        return {"iteration": result["iterations"], **scores}

@@ -1,0 +1,207 @@
+"""How much memory zero-shot transfer takes, from its configuration alone.
+
+The task itself runs an iteration over fake tensors, which have a shape and no content, while the bytes that would be
+allocated are added up. So micro-batches, recomputed activations and the precision count as they do in training, and
+what is held for a moment only counts too.
+"""
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, UntypedStorage, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    unset_fake_temporarily,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
+from zskt_dist.engine import Engine
+from zskt_dist.engine.building import in_bfloat16
+from zskt_dist.errors import UserError
+from zskt_dist.models import ImageShape, is_own
+from zskt_dist.networks.building import new_network
+from zskt_dist.tasks.transfer import ZeroShotTask
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one worker's tensors take, without the process, CUDA's context and what libraries set aside.
+
+    Attributes:
+        teacher: Parameters and running statistics.
+        student: Parameters, statistics, gradients and the state of the optimizer.
+        generator: Likewise.
+        generator_step: The most that a generator step holds besides, most of it activations.
+        student_step: Likewise, with the pseudo-batch and the teacher's answer to it.
+    """
+
+    teacher: int
+    student: int
+    generator: int
+    generator_step: int
+    student_step: int
+
+    @property
+    def networks(self) -> int:
+        """What is held all the time."""
+        return self.teacher + self.student + self.generator
+
+    @property
+    def activations(self) -> int:
+        """The most that is held besides."""
+        return max(self.generator_step, self.student_step)
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.networks + self.activations
+
+
+def estimate_memory(config: Config, image_shape: ImageShape, num_classes: int) -> Memory:
+    """Of the worker with the largest share of the batch.
+
+    Takes a second or a few. Compiled networks and recorded CUDA graphs are counted as plain ones.
+
+    Raises:
+        ConfigError: the networks cannot be built, or do not pair.
+        UserError: the code of a network that is not our own needs numbers.
+    """
+    try:
+        return _estimate(config, image_shape, num_classes)
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
+        raise UserError(f"cannot be estimated: the code of a network needs numbers ({error})") from None
+
+
+def _estimate(config: Config, image_shape: ImageShape, num_classes: int) -> Memory:
+    share = math.ceil(config.batch_size / config.launch.fewest_workers)
+    simulated = _images_to_simulate(share, config.engine.micro_batch)
+    # Of the images that are not simulated only the pseudo-batch itself is held, and the logits of both networks.
+    waiting = (share - simulated) * 4 * (math.prod(image_shape) + 2 * num_classes)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, _everything_in_place(), _Watch() as watch:
+        networks = (_fake_network(mode, config, role, image_shape, num_classes) for role in ("teacher", "student"))
+        teacher, student = networks
+        teacher = teacher.eval().requires_grad_(False)
+        if config.engine.teacher == "bfloat16":
+            teacher = in_bfloat16(teacher)
+        cpu = World(torch.device("cpu"))
+        task = ZeroShotTask(_one_iteration(config, simulated), teacher, student, image_shape, cpu)
+        for name, engine in task.engines.items():
+            _take_a_step(engine)
+            engine.optimizer.register_step_post_hook(partial(watch.close, name))
+        fixed, watch.peak = watch.live, watch.live
+        task.transfer.step(task.noise(0))
+    return Memory(
+        teacher=_size(chain(teacher.parameters(), teacher.buffers())),
+        **{name: _trained_size(engine) for name, engine in task.engines.items()},
+        generator_step=watch.peaks["generator"] - fixed,
+        student_step=watch.peaks["student"] - fixed + waiting,
+    )
+
+
+def _images_to_simulate(share: int, micro_batch: int | None) -> int:
+    """Two micro-batches: more of them would hold no more activations."""
+    count = math.ceil(share / (micro_batch or share))
+    return min(share, 2 * math.ceil(share / count))
+
+
+def _one_iteration(config: Config, batch_size: int) -> Config:
+    """One step of each network, on one worker of the plain engine, computed by nothing that has to be warmed up."""
+    changes: dict[str, dict[str, Any]] = {
+        "transfer": {"generator_steps": 1, "student_steps": 1},
+        "engine": {"kind": "ddp", "batch_norm": "local"},
+        "speed": {"compile": False, "cuda_graphs": False, "folded_teacher": False},
+    }
+    sections = {name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
+    return config.model_copy(update={"batch_size": batch_size, "device": "cpu", **sections})
+
+
+def _take_a_step(engine: Engine) -> None:
+    """Gradients and the state of the optimizer are there from the second iteration on."""
+    for parameter in engine.raw.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    engine.update()
+
+
+def _trained_size(engine: Engine) -> int:
+    network = engine.raw
+    gradients = (parameter.grad for parameter in network.parameters() if parameter.grad is not None)
+    return _size(chain(network.parameters(), network.buffers(), gradients, _tensors(engine.optimizer.state)))
+
+
+def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> Iterator[Tensor]:
+    return (value for values in state.values() for value in values.values() if isinstance(value, Tensor))
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+class _Watch(TorchDispatchMode):
+    """Adds up the storages that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.peaks: dict[str, int] = {}
+        self._seen: set[int] = set()
+
+    def close(self, phase: str, *_: object) -> None:
+        """The peak since the last call was that of `phase`."""
+        self.peaks[phase] = self.peak
+        self.peak = self.live
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: object, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        answer = function(*args, **kwargs or {})
+        for leaf in tree_leaves(answer):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage())
+        return answer
+
+    def _see(self, storage: UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.remove(key)
+        self.live -= size
+
+
+def _fake_network(
+    mode: FakeTensorMode, config: Config, role: str, image_shape: ImageShape, num_classes: int
+) -> nn.Module:
+    """Networks that are not our own are built of numbers, which their code may read, and then made fake."""
+    if is_own(getattr(config, role).arch):
+        return new_network(config, role, image_shape, num_classes)
+    with unset_fake_temporarily():
+        network = new_network(config, role, image_shape, num_classes)
+    for module in network.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({name: mode.from_tensor(each) for name, each in tensors.items() if each is not None})  # type: ignore[misc]
+    return network
+
+
+@contextmanager
+def _everything_in_place() -> Iterator[None]:
+    """Fake tensors are where they should be, and `Module.to` would not find that out: it cannot move them."""
+    with mock.patch.object(nn.Module, "to", lambda module, *_: module):
+        yield

@@ -1,0 +1,223 @@
+"""Zero-shot transfer, put together from configuration, networks, engines and the algorithm."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
+from zskt_dist.algorithms.generator_terms import GeneratorTerms
+from zskt_dist.algorithms.losses import belief_gap
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.config import Config
+from zskt_dist.data import on_device
+from zskt_dist.distributed.world import World
+from zskt_dist.engine import Engine
+from zskt_dist.engine.building import new_engine
+from zskt_dist.evaluation.estimates import Answer, estimate
+from zskt_dist.evaluation.held_out import HeldOut
+from zskt_dist.evaluation.image_sources import ImageSource
+from zskt_dist.models import ImageShape, TappedNetwork, keep_activations
+from zskt_dist.networks.attention import pair_layers, tap_pair
+from zskt_dist.networks.building import (
+    may_not_use_all,
+    new_generator,
+    seed_layers,
+    with_checkpointing,
+)
+from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
+from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tracking.base import Row
+from zskt_dist.tracking.pictures import save_grid
+
+
+class ZeroShotTask:
+    """Algorithm 1: needs a teacher, a student and the shape of their images, and never a real image.
+
+    Args:
+        teacher: Frozen, in eval mode, on the worker's device.
+        student: In training mode; it is moved to the worker's device and trained in place.
+        snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
+        picks: How iterations are computed; None: as configured.
+
+    Raises:
+        ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
+    """
+
+    phase = "student"
+
+    def __init__(
+        self,
+        config: Config,
+        teacher: nn.Module,
+        student: nn.Module,
+        image_shape: ImageShape,
+        world: World,
+        snapshots: Path | None = None,
+        picks: Picks | None = None,
+    ) -> None:
+        self._config, self._world = config, world
+        self.iterations = config.iterations
+        self.weight = world.weight(config.batch_size)
+        student.to(world.device)
+        generator = new_generator(config, image_shape).to(world.device)
+        work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
+        self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        self.attention = pair_layers(config, teacher, student, image_shape)
+        if self.picks.folded_teacher:
+            frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)
+        else:
+            frozen = teacher
+        with_checkpointing(config, frozen, student, generator)
+        unused = may_not_use_all(student, image_shape, world)
+        tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
+        self.picks.apply(generator, tapped_teacher, tapped_student)
+        self.engines = self._engines(generator, tapped_student, unused)
+        self.transfer = self._transfer(tapped_teacher)
+        self._recorded: RecordedTransfer | None = None
+        if self.picks.cuda_graphs:
+            self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.transfer.step
+        self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
+
+    def _engines(self, generator: nn.Module, student: nn.Module, unused: bool) -> dict[str, Engine]:
+        """Of both trained networks; `unused`: the student may have parameters without a part in its answer."""
+        config = self._config
+        networks = {
+            "generator": (generator, config.optimizer.generator_lr),
+            "student": (student, config.optimizer.student_lr),
+        }
+        return {
+            name: new_engine(
+                config,
+                self._world,
+                network,
+                partial(self._adam, learning_rate),
+                partial(cosine_decay, iterations=self.iterations),
+                batch_size=config.batch_size,
+                clip_norm=config.optimizer.clip_norm,
+                bfloat16=self.picks.autocast is not None,
+                find_unused_parameters=name == "student" and unused,
+            )
+            for name, (network, learning_rate) in networks.items()
+        }
+
+    def _transfer(self, teacher: TappedNetwork) -> ZeroShotTransfer:
+        config, loss = self._config, self._config.loss
+        return ZeroShotTransfer(
+            self.engines["generator"],
+            self.engines["student"],
+            teacher,
+            gap=belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction),
+            beta=loss.beta if self.attention.pairs else 0.0,
+            attention=loss.attention,
+            generator_steps=config.transfer.generator_steps,
+            student_steps=config.transfer.student_steps,
+            pseudo_batch=config.transfer.pseudo_batch,
+            generator_step_statistics=config.transfer.generator_step_statistics == "update",
+            terms=_generator_terms(config, teacher),
+            micro_batch=config.engine.micro_batch,
+        )
+
+    @property
+    def speed(self) -> str:
+        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
+
+    def step(self, iteration: int) -> Metrics:
+        seed_layers(self._config.seed, self._world, iteration)
+        metrics = self._step(self.noise(iteration))
+        self.held_out.after(iteration + 1)
+        return metrics
+
+    def _adam(self, learning_rate: float, parameters: Iterator[nn.Parameter]) -> torch.optim.Adam:
+        """Fused; where steps are recorded it reads its learning rate from the device."""
+        device, recorded = self._world.device, self.picks.cuda_graphs
+        rate = rate_on(device, learning_rate) if recorded else learning_rate
+        return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=recorded)
+
+    @contextmanager
+    def trained(self) -> Iterator[nn.Module]:
+        with self.engines["student"].whole() as tapped:
+            yield tapped.get_submodule("network")
+
+    def release(self) -> nn.Module:
+        """The student, without what training has hung on it; the task is over."""
+        tapped = self.engines["student"].raw
+        assert isinstance(tapped, TappedNetwork)
+        tapped.release()
+        keep_activations(tapped.network)
+        return tapped.network
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        return self.held_out.judge(network, iteration)
+
+    def estimate(self, student: nn.Module, iteration: int, pixels: ImageSource | None = None) -> Answer | None:
+        """What `estimates.json` tells after `iteration` iterations; `pixels` are a further source of images."""
+        sources = [*self.held_out.sources(iteration), *([pixels] if pixels else [])]
+        return estimate(self._config, student, self.held_out.teacher, sources, self._world)
+
+    def noise(self, iteration: int) -> "IterationNoise":
+        return IterationNoise(self._config, self._world, iteration)
+
+    def picture(self, path: Path | None) -> bool:
+        """Figure 3: the same noise through the generator as it is now."""
+        count = self._config.tracking.images
+        if count == 0:
+            return False
+        rng = stream(self._config.seed, Purpose.FIGURES)
+        z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
+        # A copy in training mode, on what is normalised together in training too; nothing of the run is touched.
+        with torch.no_grad(), self.engines["generator"].whole() as generator:
+            images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
+        if path is not None:
+            save_grid(images, path)
+        return True
+
+
+class IterationNoise:
+    """This worker's slice of the global noise of `(seed, iteration, draw)`."""
+
+    def __init__(self, config: Config, world: World, iteration: int) -> None:
+        self._config, self._world, self._iteration = config, world, iteration
+        self._images: tuple[int, Tensor] | None = None
+
+    def __call__(self, draw: int) -> Tensor:
+        """z, [B, z_dim]."""
+        return self._slice(Purpose.NOISE, draw, self._config.generator.z_dim)
+
+    def like(self, x: Tensor, draw: int) -> Tensor:
+        """Standard normal of the type of x, [B, C, H, W]; B is this worker's, also where x is a micro-batch."""
+        if self._images is None or self._images[0] != draw:  # every micro-batch asks for the same
+            self._images = draw, self._slice(Purpose.IMAGE_NOISE, draw, *x.shape[1:]).to(x.dtype)
+        return self._images[1]
+
+    def _slice(self, purpose: Purpose, draw: int, *shape: int) -> Tensor:
+        size = self._config.batch_size
+        rng = stream(self._config.seed, purpose, self._iteration, draw)
+        return on_device(normal(rng, size, *shape)[self._world.part(size)], self._world.device)
+
+
+def cosine_decay(iteration: int, iterations: int) -> float:
+    """Learning-rate factor from 1 to 0 over the run (section 4.1)."""
+    return (1 + math.cos(math.pi * iteration / iterations)) / 2
+
+
+def _generator_terms(config: Config, teacher: TappedNetwork) -> GeneratorTerms | None:
+    settings = config.generator_terms
+    if not settings.active:
+        return None
+    return GeneratorTerms(
+        teacher,
+        teacher_entropy=settings.teacher_entropy,
+        student_entropy=settings.student_entropy,
+        consistency=settings.consistency,
+        diversity=settings.diversity,
+        augmentation=settings.augmentation,
+        strength=settings.augmentation_strength,
+    )

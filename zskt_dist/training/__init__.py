@@ -1,0 +1,1 @@
+"""The loop and the worker, which know no task by name."""

@@ -1,0 +1,300 @@
+"""The training loop of one rank: step, report, evaluate, save; resume and stop.
+
+It knows neither the algorithm nor the launcher: a task says what one iteration is.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.config import Config
+from zskt_dist.distributed.batch_norm import load_statistics, running_statistics
+from zskt_dist.distributed.stop_vote import StopVote
+from zskt_dist.distributed.world import World
+from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
+from zskt_dist.evaluation.scorer import Scores
+from zskt_dist.networks.attention import Attention
+from zskt_dist.runs.checkpoints import CheckpointStore, State
+from zskt_dist.tracking.base import Row, Tracker
+from zskt_dist.tracking.local import History
+
+
+class Engine(Protocol):
+    """A trained network as the loop sees it: state to save and restore."""
+
+    @property
+    def raw(self) -> nn.Module: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def state_dict(self) -> State:
+        """Of the whole network, whoever holds its parts; all workers call it together."""
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Task(Protocol):
+    """What one iteration is, and which networks it trains."""
+
+    phase: str
+    """For people: what is going on."""
+    iterations: int
+    weight: float
+    """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
+
+    @property
+    def speed(self) -> str:
+        """For people: the fast paths that iterations take."""
+
+    def trained(self) -> AbstractContextManager[nn.Module]:
+        """The trained network, [B, C, H, W] to logits: what is evaluated and taken home; all workers enter together."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]: ...
+
+    @property
+    def attention(self) -> Attention | None:
+        """Layers compared with the teacher's; None: the algorithm compares none."""
+
+    def step(self, iteration: int) -> Metrics: ...
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        """Scores of the trained network that need no labels, on all ranks together; {} where there are none."""
+
+    def picture(self, path: Path | None) -> bool:
+        """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
+
+        False where there is nothing to show.
+        """
+
+
+class Progress(Protocol):
+    """Whoever shows how far the run is."""
+
+    def tick(self, phase: str, iteration: int, iterations: int) -> None:
+        """After every iteration."""
+
+    def show(self, row: Row) -> None:
+        """What has been measured, as soon as it is."""
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Iterations between reports, evaluations and checkpoints; 0: only at the end."""
+
+    log: int
+    evaluation: int
+    checkpoint: int
+
+    @classmethod
+    def of(cls, config: Config) -> "Cadence":
+        return cls(config.tracking.log_every, config.evaluation.every, config.checkpoint.every)
+
+    @staticmethod
+    def due(every: int, done: int, total: int) -> bool:
+        return done == total or (every > 0 and done % every == 0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the loop has to say after the last iteration."""
+
+    scores: Scores | None
+    """None without test images, as the accuracy."""
+    accuracy_best: float | None
+    resumed_from: int | None
+    seconds: float
+    """Training, evaluation and saving, summed over resumed runs."""
+    iterations_per_second: float
+    estimates: dict[str, Any]
+    """How good the network is, as far as that can be told without labels; {} where it is not estimated."""
+
+
+class Loop:
+    """Runs `task` to its last iteration.
+
+    Args:
+        store: None: nothing is saved, and a run that is stopped starts anew.
+        evaluate: Scores a network; all ranks call it together. None: there are no test images.
+        history: Rows so far; part of every checkpoint.
+        tracker: Further records, told of new rows only; on rank 0 alone.
+        on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
+        figures: Folder for the task's pictures; None: it draws none.
+        preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
+            Then everything is saved at once, and training goes on until it is.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        world: World,
+        store: CheckpointStore | None,
+        cadence: Cadence,
+        *,
+        evaluate: Callable[[nn.Module], Scores] | None,
+        history: History,
+        tracker: Tracker,
+        stop: StopVote,
+        progress: Progress,
+        figures: Path | None,
+        on_report: Callable[[Row], None] | None = None,
+        preempted: Callable[[], bool] | None = None,
+    ) -> None:
+        self.task, self.world, self.store, self.cadence = task, world, store, cadence
+        self.evaluate, self.history, self.tracker = evaluate, history, tracker
+        self.stop, self.progress, self.figures, self.on_report = stop, progress, figures, on_report
+        self.preempted = preempted
+        self.seconds = 0.0
+        self._clock = time.perf_counter()
+        self._window = (0, self._clock)
+
+    def run(self) -> Outcome:
+        """All iterations from the newest checkpoint, or from the start.
+
+        Raises:
+            Interrupted: asked to stop; a checkpoint holds everything up to there.
+            UserError: the loss is no longer finite.
+        """
+        resumed_from = self._resume()
+        start, total = resumed_from or 0, self.task.iterations
+        self._clock = time.perf_counter()
+        self._window = (start, self._clock)
+        for iteration in range(start, total):
+            metrics = self.task.step(iteration)
+            done = iteration + 1
+            leaving = False
+            if Cadence.due(self.cadence.log, done, total):
+                self._report(done, self._numbers(metrics, done))
+                leaving = self._told_to_leave()
+            if Cadence.due(self.cadence.evaluation, done, total):
+                self._evaluate(done)
+            stopping = self.stop.agreed() and done < total
+            if Cadence.due(self.cadence.checkpoint, done, total) or stopping or leaving:
+                self._numbers(metrics, done)  # refuses to save a diverged state
+                self._save(done)
+            if stopping:
+                self.stop.close()
+                raise Interrupted(done, total)
+            self.progress.tick(self.task.phase, done, total)
+        self.stop.close()
+        return self._outcome(resumed_from)
+
+    def _told_to_leave(self) -> bool:
+        """True once, when a machine of the run is about to be taken away."""
+        if self.preempted is None or not self.preempted():
+            return False
+        self.preempted = None
+        return True
+
+    def _report(self, done: int, values: Mapping[str, float]) -> None:
+        row: Row = {"iteration": done, "time": round(time.time() * 1000), **values}
+        self.history.log(row)
+        self.tracker.log(row)
+        self.progress.show(row)
+
+    def _numbers(self, metrics: Metrics, done: int) -> Row:
+        """The metrics of the global batch, rates and speed; the one place that waits for the device."""
+        means = self.world.mean(metrics, self.task.weight)
+        row = dict(_scalars(means))
+        broken = [name for name, value in row.items() if not math.isfinite(value)]
+        if broken:
+            raise UserError(
+                f"{self.task.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}. Lower the learning "
+                "rate or the loss weights; the last checkpoint is from before"
+            )
+        row |= {f"{name}_learning_rate": engine.learning_rate for name, engine in self.task.engines.items()}
+        now = time.perf_counter()
+        if done > self._window[0]:
+            row["iterations_per_second"] = (done - self._window[0]) / (now - self._window[1])
+        self._window = (done, now)
+        return row
+
+    def _evaluate(self, done: int) -> None:
+        with self.task.trained() as network:
+            scores = asdict(self.evaluate(network)) if self.evaluate else {}
+            values = {name: value for name, value in scores.items() if value is not None}
+            values |= self.task.judge(network, done)
+        self._report(done, values)
+        if self.figures is not None:
+            path = self.figures / f"pseudo_images_{done:08d}.png"
+            if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
+                self.tracker.image(self.history.rows[-1], path)
+        if self.on_report:
+            self.on_report({"iteration": done, **values})
+
+    def _save(self, done: int) -> None:
+        if self.store is None:
+            return
+        engines = self.task.engines
+        statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
+        states = {name: engine.state_dict() for name, engine in engines.items()}
+        if self.world.is_main:
+            self.history.write()
+            state: State = {
+                "engines": states,
+                "statistics": statistics,
+                "history": self.history.rows,
+                "seconds": self.elapsed(),
+            }
+            self.store.save(done, state)
+
+    def _resume(self) -> int | None:
+        """The iteration of the newest good checkpoint, restored into the task; None at the start."""
+        if self.store is None:
+            return None
+        saved = self.world.from_main(self.store.latest)  # other workers may be on machines without the file
+        if saved is None:
+            return None
+        iteration, state = saved
+        for name, engine in self.task.engines.items():
+            engine.load_state_dict(state["engines"][name])
+            load_statistics(engine.raw, [statistics[name] for statistics in state["statistics"]], self.world)
+        self.history.rows = list(state["history"])
+        self.seconds = state["seconds"]
+        return iteration
+
+    def elapsed(self) -> float:
+        """Seconds, with those of the runs this one continues."""
+        return self.seconds + time.perf_counter() - self._clock
+
+    def _outcome(self, resumed_from: int | None) -> Outcome:
+        last, seconds = self.history.rows[-1], self.elapsed()
+        return Outcome(
+            scores=Scores(last["accuracy"], last.get("agreement")) if "accuracy" in last else None,
+            accuracy_best=max((row["accuracy"] for row in self.history.rows if "accuracy" in row), default=None),
+            resumed_from=resumed_from,
+            seconds=seconds,
+            iterations_per_second=self.task.iterations / seconds,
+            estimates=_estimates(self.history.rows, last),
+        )
+
+
+def _estimates(history: list[Row], last: Row) -> dict[str, Any]:
+    estimates: dict[str, Any] = {name: last[name] for name in LABEL_FREE if name in last}
+    if estimates and (drift := generator_drift(history)) is not None:
+        estimates["generator_loss_drift"] = drift
+    return estimates
+
+
+def _scalars(means: Mapping[str, list[float]]) -> Mapping[str, float]:
+    """Vectors of class frequencies become their entropy in nats (section 4.3: close to log C)."""
+    scalars: dict[str, Any] = {}
+    for name, values in means.items():
+        if name.endswith("_classes"):
+            scalars[name.removesuffix("es") + "_entropy"] = -sum(p * math.log(p) for p in values if p > 0)
+        else:
+            (scalars[name],) = values
+    return scalars
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
