@@ -32,7 +32,7 @@ from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.networks.building import new_generator
 from zskt_dist.speed import Picks, pick
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 TABLE_1 = (
     ("wrn-16-2", "wrn-16-1"),
@@ -64,7 +64,7 @@ class Ours:
     def __init__(self, config: Config, picks: Picks, device: torch.device, tf32: bool | None = None) -> None:
         self._tf32 = tf32
         networks = teacher(config).to(device), student(config)
-        self._task = ZeroShotTask(config, *networks, SHAPE, World(device), picks=picks)
+        self._task = TransferTraining(config, *networks, SHAPE, World(device), picks=picks)
         self._done = 0
 
     def step(self) -> None:

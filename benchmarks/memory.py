@@ -29,7 +29,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.building import new_network
 from zskt_dist.tasks.memory import estimate_memory
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 MIB = 2**20
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**17), "MALLOC_TRIM_THRESHOLD_": str(2**17)}
@@ -120,7 +120,7 @@ def _iterations(point: Point, count: int) -> float:
     with _torchvision():
         teacher = new_network(point.config, "teacher", point.shape, point.classes).eval().requires_grad_(False)
         student = new_network(point.config, "student", point.shape, point.classes)
-        task = ZeroShotTask(point.config, teacher, student, point.shape, World(torch.device("cpu")))
+        task = TransferTraining(point.config, teacher, student, point.shape, World(torch.device("cpu")))
     for iteration in range(count):
         started = time.process_time()
         task.transfer.step(task.noise(iteration))

@@ -26,7 +26,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.scorer import Evaluator
 from zskt_dist.models import ImageShape
 from zskt_dist.runs.checkpoints import CheckpointStore
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker
 from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.tracking.mlflow import MlflowStream, open_run
@@ -62,7 +62,7 @@ class Run:
         config, world = subject.config, World(torch.device("cpu"))
         self.subject, self.config = subject, config
         taught = teacher(config, subject.shape)
-        self.task = ZeroShotTask(
+        self.task = TransferTraining(
             config, taught, student(config, subject.shape), subject.shape, world, folder / "snapshots"
         )
         self.evaluator = Evaluator(_synthetic(subject), world, batch_size=config.evaluation.batch_size, teacher=taught)

@@ -10,7 +10,7 @@ from zskt_dist.config import Config, load_config
 from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network
-from zskt_dist.tasks.transfer import IterationNoise, ZeroShotTask
+from zskt_dist.tasks.transfer import IterationNoise, TransferTraining
 
 PAPER = "cifar10_wrn-40-2_wrn-16-1"
 PAIR = ("wrn-40-2", "wrn-16-1")
@@ -27,9 +27,9 @@ def configured(*overrides: str, name: str = PAPER, pair: Sequence[str] = PAIR) -
     return load_config(str(_CONFIGS / f"{name}.yaml"), [*networks, *here, *overrides])
 
 
-def zero_shot_task(config: Config, world: World, shape: ImageShape = SHAPE) -> ZeroShotTask:
+def zero_shot_task(config: Config, world: World, shape: ImageShape = SHAPE) -> TransferTraining:
     """As a worker makes it, but for the teacher, which has learnt nothing; equal on all ranks."""
-    return ZeroShotTask(config, teacher(config, shape), student(config, shape), shape, world)
+    return TransferTraining(config, teacher(config, shape), student(config, shape), shape, world)
 
 
 def teacher(config: Config, shape: ImageShape = SHAPE, device: torch.device | None = None) -> nn.Module:

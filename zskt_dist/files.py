@@ -99,6 +99,11 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
+def describe_size(size: int) -> str:
+    """In MiB, or GiB where it is more than one."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename durable; some network filesystems cannot and need not."""
     try:

@@ -23,9 +23,12 @@ from zskt_dist.data import ImageDataset, Split
 from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network, seed_layers
+from zskt_dist.networks.inputs import Inputs
 from zskt_dist.speed import PLAIN, Picks
-from zskt_dist.tasks.supervised import from_scratch
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks import pretrain
+from zskt_dist.tasks.base import Context, Training
+from zskt_dist.tasks.stages import stages
+from zskt_dist.tasks.transfer import TransferTraining
 
 State = dict[str, Tensor]
 
@@ -99,16 +102,16 @@ def _arithmetic(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def _task(device: torch.device, picks: Picks, *overrides: str) -> ZeroShotTask:
+def _task(device: torch.device, picks: Picks, *overrides: str) -> TransferTraining:
     """In the default type, with a teacher whose statistics are those of its activations."""
     config = load_config(None, [*_TINY, *overrides])
     torch.manual_seed(0)
     teacher = settled(new_network(config, "teacher", SHAPE, CLASSES), SHAPE).requires_grad_(False).to(device)
     student = new_network(config, "student", SHAPE, CLASSES)
-    return ZeroShotTask(config, teacher, student, SHAPE, World(device), picks=picks)
+    return TransferTraining(config, teacher, student, SHAPE, World(device), picks=picks)
 
 
-def _iterate(task: ZeroShotTask, start: int, end: int) -> State:
+def _iterate(task: TransferTraining, start: int, end: int) -> State:
     """Metrics of the last iteration."""
     metrics: Metrics = {}
     for iteration in range(start, end):
@@ -117,7 +120,7 @@ def _iterate(task: ZeroShotTask, start: int, end: int) -> State:
     return {f"last {name}": value.clone() for name, value in metrics.items()}
 
 
-def _state(task: ZeroShotTask) -> State:
+def _state(task: TransferTraining) -> State:
     return {
         f"{name}.{key}": value.detach().clone()
         for name, engine in task.engines.items()
@@ -216,7 +219,7 @@ def _supervised_recorded(session: Session) -> Entry:
     with _arithmetic(torch.float32):
         for graphs in ("true", "false"):
             config, dataset = _supervised(f"speed.cuda_graphs={graphs}", "supervised.learning_rate=0.01")
-            task = from_scratch(config, "teacher", dataset, World(session.device))
+            task = _pretraining(config, dataset, World(session.device))
             for iteration in range(RECORDED_ITERATIONS):
                 metrics = task.step(iteration)
             states.append({name: value.clone() for name, value in metrics.items()})
@@ -232,7 +235,12 @@ def _zero_shot_waits(session: Session, graphs: bool) -> Entry:
 def _supervised_waits(session: Session, graphs: bool) -> Entry:
     _need_cuda(session)
     config, dataset = _supervised(f"speed.cuda_graphs={str(graphs).lower()}")
-    return _unwaited(from_scratch(config, "teacher", dataset, World(session.device)).step)
+    return _unwaited(_pretraining(config, dataset, World(session.device)).step)
+
+
+def _pretraining(config: Config, dataset: ImageDataset, world: World) -> Training:
+    inputs = Inputs(dataset.image_shape, dataset.num_classes, dataset.statistics, "data.name", dataset)
+    return pretrain.start(Context(stages("pretrain", config)[-1], world, lambda: inputs))
 
 
 def _unwaited(step: object) -> Entry:

@@ -79,7 +79,7 @@ def run_pairs(session: Session) -> None:
             continue
         config = _pair_config(session, pair)
         _train(session, "pairs", name, config)
-        directory = RunDirectory(Job.plan("train", config).directory)
+        directory = Job.plan("train", config).directory
         if directory.finished():
             session.answer("pairs", name, partial(_student, directory), needs=-inf)
 
@@ -91,12 +91,12 @@ def _student(directory: RunDirectory) -> Entry:
 def _train(session: Session, stage: str, name: str, config: Config) -> None:
     """Runs or continues a job, unless it is finished; raises OutOfTime when the deadline stops it."""
     job = Job.plan("pretrain" if stage == "teachers" else "train", config)
-    directory = RunDirectory(job.directory)
+    directory = job.directory
     if directory.finished():
         return
     if session.left() < (0.2 if session.toy else _SHORTEST):
         raise OutOfTime
-    directory.begin(job.command, config, job.teacher_weights)
+    directory.begin(job.goal.task.command, config, job.goal.inputs.get("teacher"))
     directory.clear_requests()
     try:
         with _asked_to_stop(directory, session.left()):

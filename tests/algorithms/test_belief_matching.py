@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tests.support import algorithm_1
 from tests.support.algorithm_1 import BATCH, BETA, N_G, N_S, TEMPERATURE, N, PlainLoop, cosine
-from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
+from zskt_dist.algorithms.belief_matching import BeliefMatching
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import Generator, TappedNetwork, WideResNet
@@ -39,10 +39,10 @@ def _engines(student: nn.Module, generator: nn.Module) -> tuple[DDPEngine, DDPEn
     )
 
 
-def _transfer(teacher: nn.Module, student: nn.Module, generator: nn.Module, **settings: Any) -> ZeroShotTransfer:
+def _transfer(teacher: nn.Module, student: nn.Module, generator: nn.Module, **settings: Any) -> BeliefMatching:
     generator_engine, student_engine = _engines(student, generator)
     chosen = {"gap": belief_gap(), "beta": BETA, "generator_steps": N_G, "student_steps": N_S} | settings
-    return ZeroShotTransfer(generator_engine, student_engine, TappedNetwork(teacher, LAYERS), **chosen)
+    return BeliefMatching(generator_engine, student_engine, TappedNetwork(teacher, LAYERS), **chosen)
 
 
 def _forward(network: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import startup_programs
 from benchmarks.startup import Program, measure, programs
 from zskt_dist.algorithms.protocols import Metrics
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 ITERATIONS = ("first iteration", "second iteration")
 
@@ -39,15 +39,15 @@ def test_ray_is_started_on_request_only() -> None:
 def test_parts_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """They follow one another and leave nothing out."""
     iterations: list[float] = []
-    step = ZeroShotTask.step
+    step = TransferTraining.step
 
-    def timed(task: ZeroShotTask, number: int) -> Metrics:
+    def timed(task: TransferTraining, number: int) -> Metrics:
         started = time.perf_counter()
         metrics = step(task, number)
         iterations.append(time.perf_counter() - started)
         return metrics
 
-    monkeypatch.setattr(ZeroShotTask, "step", timed)
+    monkeypatch.setattr(TransferTraining, "step", timed)
     started = time.perf_counter()
     parts = startup_programs.iteration()
     whole = time.perf_counter() - started

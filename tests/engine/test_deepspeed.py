@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.support.distributed import Ranks
 from tests.support.nets import TinyClassifier, TinyGenerator
-from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
+from zskt_dist.algorithms.belief_matching import BeliefMatching
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import DDPEngine, Engine
@@ -97,7 +97,7 @@ class _Run:
         ]
         tapped = TappedNetwork(shard(teacher, whole_below=0) if sharded else teacher, ["act1", "act2"])
         settings = {"generator_steps": 2, "student_steps": 3, "beta": 10.0} | transfer
-        self.transfer = ZeroShotTransfer(*self.engines, tapped, gap=belief_gap(reduction="batchmean"), **settings)
+        self.transfer = BeliefMatching(*self.engines, tapped, gap=belief_gap(reduction="batchmean"), **settings)
 
     def go(self, first: int = 0, last: int = ITERATIONS) -> "_Run":
         self.told = [

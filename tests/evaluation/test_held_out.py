@@ -21,7 +21,7 @@ from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.local import read_history
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
@@ -87,7 +87,7 @@ def test_as_many_are_normalised_together_as_in_training(
     config = _config(f"batch_size={batch_size}", f"engine.micro_batch={micro_batch}")
     assert normalised_together(config) == largest
     teacher, student = (new_network(config, role, SHAPE8, 3) for role in ("teacher", "student"))
-    task = ZeroShotTask(config, teacher.eval().requires_grad_(False), student, SHAPE8, ALONE)
+    task = TransferTraining(config, teacher.eval().requires_grad_(False), student, SHAPE8, ALONE)
     assert max(map(len, task.transfer.micro_batches(torch.zeros(batch_size, 5)))) == largest
 
 

@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from tests.support import commands
 from tests.support.configs import TINY
 from zskt_dist.commands import shared as cli
-from zskt_dist.experiments.seeds import summarise_estimates, summarise_mte
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
+from zskt_dist.runs.several import summarise_estimates, summarise_mte
 from zskt_dist.tracking.mlflow import RunAddress
 
 ARGUMENTS = [*TINY, "iterations=2", "supervised.iterations=2", "finetune.iterations=2", "finetune.batch_size=8"]

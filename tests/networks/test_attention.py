@@ -24,7 +24,7 @@ from zskt_dist.models import ImageShape, LeNet, WideResNet, build_network
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.tasks.memory import estimate_memory
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -188,9 +188,9 @@ def test_positions_are_for_networks_that_declare_layers() -> None:
         _pair(plain(), build_network("lenet", SHAPE, 10), "loss.attention_layers=[0]")
 
 
-def _task(folder: Path, teacher: nn.Module, student: nn.Module, *overrides: str) -> ZeroShotTask:
+def _task(folder: Path, teacher: nn.Module, student: nn.Module, *overrides: str) -> TransferTraining:
     config = tiny_config(folder, "transfer.student_steps=1", *overrides)
-    return ZeroShotTask(config, teacher.eval().requires_grad_(False), student, SHAPE, ALONE)
+    return TransferTraining(config, teacher.eval().requires_grad_(False), student, SHAPE, ALONE)
 
 
 def _map(network: nn.Sequential, until: str, x: Tensor, size: int) -> Tensor:

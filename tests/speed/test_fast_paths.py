@@ -14,7 +14,7 @@ from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, Picks
 from zskt_dist.speed.picks import compiler
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 ITERATIONS, SHAPE = 3, ImageShape(3, 12, 9)
 PATHS = {
@@ -39,7 +39,7 @@ def _trained(folder: Path, picks: Picks, *overrides: str) -> State:
             teacher(torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0)))
         teacher.eval().requires_grad_(False)
         student = new_network(config, "student", SHAPE, 5)
-        task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
+        task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
         metrics = [task.transfer.step(Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)
@@ -97,7 +97,7 @@ def test_bfloat16_is_near(tmp_path: Path) -> None:
     metrics = []
     for picks in (PLAIN, replace(PLAIN, autocast=torch.bfloat16)):
         student = new_network(config, "student", SHAPE, 5)
-        task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
+        task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
         metrics.append(task.step(0))
         assert all(p.dtype == torch.float32 for e in task.engines.values() for p in e.raw.parameters())
     for name in ("generator_loss", "kl", "teacher_confidence"):

@@ -28,7 +28,7 @@ from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, Picks, cuda_graphs
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tasks.supervised import SupervisedTask, from_scratch
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 CPU, RECORDED = torch.device("cpu"), replace(PLAIN, cuda_graphs=True)
 SHAPE, ITERATIONS = ImageShape(1, 8, 8), 6
@@ -91,10 +91,10 @@ def _metrics(step: Callable[[int], Metrics]) -> list[dict[str, list[float]]]:
     return [{name: value.tolist() for name, value in step(i).items()} for i in range(ITERATIONS)]
 
 
-def _transfer(folder: Path, picks: Picks, *overrides: str) -> ZeroShotTask:
+def _transfer(folder: Path, picks: Picks, *overrides: str) -> TransferTraining:
     config = tiny_config(folder, "teacher.arch=wrn-10-1", "student.arch=wrn-10-1", *overrides)
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    return ZeroShotTask(config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), picks=picks)
+    return TransferTraining(config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), picks=picks)
 
 
 def _training(folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> SupervisedTask:

@@ -11,7 +11,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.models import Generator, ImageShape, LeNet
 from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, iteration_gflop, training_gflop
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 SHAPE = ImageShape(3, 16, 16)
 
@@ -22,7 +22,7 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     config = tiny_config(tmp_path, *networks, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
     student = new_network(config, "student", SHAPE, 5)
-    task = ZeroShotTask(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=PLAIN)
+    task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=PLAIN)
     with FlopCounterMode(display=False) as counter:
         task.transfer.learn(task.noise(0))
     with task.trained() as student:

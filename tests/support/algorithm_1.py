@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.nets import TinyClassifier, TinyGenerator
-from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
+from zskt_dist.algorithms.belief_matching import BeliefMatching
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.engine import DDPEngine
 from zskt_dist.models import TappedNetwork
@@ -40,14 +40,14 @@ def noise(iteration: int, draw: int, count: int = BATCH) -> Tensor:
 
 def transfer(
     teacher: nn.Module, student: nn.Module, generator: nn.Module, *, clip_norm: float = 0.05, **settings: Any
-) -> ZeroShotTransfer:
+) -> BeliefMatching:
     """What is tested, over these networks."""
     engines = [
         DDPEngine(network, torch.optim.Adam(network.parameters(), lr=rate), cosine, clip_norm=clip_norm)
         for network, rate in ((generator, 1e-3), (TappedNetwork(student, TinyClassifier.attention_layers), 2e-3))
     ]
     chosen = {"gap": belief_gap(), "beta": BETA, "generator_steps": N_G, "student_steps": N_S} | settings
-    return ZeroShotTransfer(*engines, TappedNetwork(teacher, TinyClassifier.attention_layers), **chosen)
+    return BeliefMatching(*engines, TappedNetwork(teacher, TinyClassifier.attention_layers), **chosen)
 
 
 def _asked(network: TinyClassifier, x: Tensor) -> tuple[Tensor, list[Tensor]]:

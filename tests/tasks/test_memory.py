@@ -14,7 +14,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator, new_network, with_checkpointing
 from zskt_dist.tasks.memory import Memory, estimate_memory
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 SHAPE, CLASSES = ImageShape(3, 32, 32), 10
 ALONE = World(torch.device("cpu"))
@@ -129,7 +129,7 @@ def test_checkpointing_changes_no_bit_of_a_run(tmp_path: Path, mode: str, micro_
         )
         shape = ImageShape(1, 8, 8)
         teacher = new_network(config, "teacher", shape, 10).eval().requires_grad_(False)
-        task = ZeroShotTask(config, teacher, new_network(config, "student", shape, 10), shape, ALONE)
+        task = TransferTraining(config, teacher, new_network(config, "student", shape, 10), shape, ALONE)
         metrics = [task.transfer.step(task.noise(iteration)) for iteration in range(3)]
         states.append({**metrics[-1], **task.engines["student"].raw.state_dict(), **teacher.state_dict(prefix="t.")})
         states[-1] |= task.engines["generator"].raw.state_dict(prefix="g.")

@@ -16,7 +16,7 @@ from zskt_dist.models import Generator, ImageShape, LeNet
 from zskt_dist.networks.building import new_network
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -60,7 +60,7 @@ def test_pictures_show_what_is_normalised_together_in_training(tmp_path: Path, m
     config = tiny_config(tmp_path, "engine.micro_batch=3", "tracking.images=8")
     shape = ImageShape(1, 8, 8)
     teacher = new_network(config, "teacher", shape, 5).eval().requires_grad_(False)
-    task = ZeroShotTask(config, teacher, new_network(config, "student", shape, 5), shape, ALONE)
+    task = TransferTraining(config, teacher, new_network(config, "student", shape, 5), shape, ALONE)
     assert task.picture(tmp_path / "grid.png")
     generator = copy.deepcopy(task.engines["generator"].raw)
     z = torch.from_numpy(normal(stream(config.seed, Purpose.FIGURES), 8, 8))

@@ -13,7 +13,7 @@ from zskt_dist.data import open_dataset
 from zskt_dist.distributed.world import World
 from zskt_dist.networks.building import new_network
 from zskt_dist.tasks.supervised import SupervisedTask, distillation, finetuning, from_scratch
-from zskt_dist.tasks.transfer import IterationNoise, ZeroShotTask
+from zskt_dist.tasks.transfer import IterationNoise, TransferTraining
 
 ITERATIONS = 4
 ALONE = World(torch.device("cpu"))
@@ -54,7 +54,7 @@ def _transfer(world: World, folder: Path, mode: str, *overrides: str) -> State:
             patch.setattr("zskt_dist.models.generator.nn.BatchNorm2d", _Identity)
             shape, classes = dataset.image_shape, dataset.num_classes
             teacher = new_network(config, "teacher", shape, classes).eval().requires_grad_(False)
-            task = ZeroShotTask(config, teacher, new_network(config, "student", shape, classes), shape, world)
+            task = TransferTraining(config, teacher, new_network(config, "student", shape, classes), shape, world)
             metrics = [task.transfer.step(_Doubles(task.noise(i))) for i in range(ITERATIONS)]
     finally:
         torch.set_default_dtype(torch.float32)

@@ -58,7 +58,7 @@ class Matched(NamedTuple):
     logits: Tensor
 
 
-class ZeroShotTransfer:
+class BeliefMatching:
     """One `step` is one iteration: n_G generator steps against, n_S student steps towards the teacher.
 
     Args:

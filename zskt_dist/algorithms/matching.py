@@ -19,7 +19,7 @@ class Matching:
     Args:
         student: Learns to agree.
         gap: Divergence of beliefs; Eq. 1 without its attention term.
-        micro_batch: Most images in a forward pass, as in `ZeroShotTransfer`; None: all at once.
+        micro_batch: Most images in a forward pass, as in `BeliefMatching`; None: all at once.
     """
 
     def __init__(self, student: TrainedClassifier, *, gap: BeliefGap, micro_batch: int | None = None) -> None:

@@ -15,8 +15,8 @@ from torch import nn
 
 from zskt_dist.api.networks import check_pair, count_classes, frozen_view, images_of, unchanged_on_failure
 from zskt_dist.api.results import Progress, TransferResult
-from zskt_dist.config import Config, config_hash, config_of, flatten
-from zskt_dist.config.load import is_under
+from zskt_dist.config import Config, config_of, flatten
+from zskt_dist.config.keys import is_under
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
@@ -27,7 +27,8 @@ from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape, ReadLogits
 from zskt_dist.runs.checkpoints import CheckpointStore
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.stages import identity
+from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker, Row
 from zskt_dist.tracking.local import History
 from zskt_dist.training.loop import Cadence, Loop
@@ -158,7 +159,7 @@ def transfer(
         view = placed_teacher(settings, view)
         world = World.current(where)
         with unchanged_on_failure(student):
-            task = ZeroShotTask(settings, view, student.train(), shape, world, snapshots)
+            task = TransferTraining(settings, view, student.train(), shape, world, snapshots)
         try:
             if task.attention.warning:
                 warnings.warn(task.attention.warning, stacklevel=2)
@@ -203,7 +204,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _identity(settings: Config, shape: ImageShape, teacher: nn.Module, student: nn.Module) -> str:
     """Of what can be continued: eight hex digits over settings, the teacher's weights and the shapes of the rest."""
-    digest = hashlib.sha256(config_hash(settings).encode())
+    digest = hashlib.sha256(identity("train", settings).encode())
     for name, tensor in teacher.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -223,7 +224,7 @@ class _Run(NamedTuple):
 
 
 def _run(
-    task: ZeroShotTask,
+    task: TransferTraining,
     world: World,
     settings: Config,
     folder: Path | None,
@@ -261,7 +262,7 @@ def _run(
     return _Run(history.rows, scores, estimates, loop.elapsed(), done)
 
 
-def _scores(task: ZeroShotTask, rows: list[Row], done: int) -> Row:
+def _scores(task: TransferTraining, rows: list[Row], done: int) -> Row:
     """Of the loop's last evaluation, which one that was ended early has not come to."""
     last = rows[-1] if rows and rows[-1]["iteration"] == done else {}
     scores = {name: last[name] for name in LABEL_FREE if name in last}
@@ -273,14 +274,14 @@ def _scores(task: ZeroShotTask, rows: list[Row], done: int) -> Row:
     return scores
 
 
-def _estimates(task: ZeroShotTask, done: int) -> Answer | None:
+def _estimates(task: TransferTraining, done: int) -> Answer | None:
     if not done:
         return None
     with task.trained() as network:
         return task.estimate(network, done)
 
 
-def _keep_average_statistics(task: ZeroShotTask, world: World) -> None:
+def _keep_average_statistics(task: TransferTraining, world: World) -> None:
     """Each rank goes home with the same student."""
     with task.trained() as network:
         with averaged_statistics(network, world):
@@ -319,7 +320,7 @@ class _Watcher:
 
 
 @contextmanager
-def _bar(task: ZeroShotTask, *, shown: bool) -> Iterator[Show]:
+def _bar(task: TransferTraining, *, shown: bool) -> Iterator[Show]:
     """What shows the iteration and the metrics so far."""
     if not shown or find_spec("rich") is None:
         yield lambda iteration, metrics: None

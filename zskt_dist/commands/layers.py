@@ -38,7 +38,7 @@ def _image_shape(text: str) -> tuple[int, ...]:
 def _list(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from zskt_dist.commands.layer_tables import list_layers
+    from zskt_dist.launch.layers import list_layers
 
     list_layers(
         options.words,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from zskt_dist.config import Config
-    from zskt_dist.runs.directory import RunDirectory
+    from zskt_dist.training.job import Job
 
 
 def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
@@ -54,33 +54,32 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     from rich.console import Console
 
     from zskt_dist.files import check_json, write_json
-    from zskt_dist.runs.directory import run_directory
-    from zskt_dist.runs.storage import check
+    from zskt_dist.runs.directory import find_run
     from zskt_dist.training.job import Job
 
     console = Console()
-    directory = run_directory(config, command)
+    job = Job.plan(command, config)
     if options.dry_run:
         from zskt_dist.launch.preflight import print_plan
 
         if not is_follower():
-            _check_run(directory, command, config, options.fresh)
+            _check_run(job, config, options.fresh)
             print_plan(command, config, [a for a in arguments if a != "--dry-run"], console)
         return
 
-    check(config.runs_dir)
     if options.json and not is_follower():
         check_json(options.json)
-    directory.mirror.pull(checkpoints=False)
-    _check_run(directory, command, config, options.fresh)
+    directory = find_run(job.goal.run, "runs_dir")
+    _check_run(job, config, options.fresh)
     result = None if options.fresh else directory.finished()
     if result and not is_follower():
+        _check_files(job)
         console.print("Finished earlier; --fresh starts over")
         if directory.record_is_partial():
             from zskt_dist.launch.mlflow_run import repair_record
 
             repair_record(directory, config.tracking.uri)
-        Job.plan(command, config).push()  # what an earlier command could not
+        job.push()  # what an earlier command could not
     if result is None:
         result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
@@ -93,13 +92,21 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
             console.print(f"store    {directory.location}", soft_wrap=True, highlight=False)
 
 
-def _check_run(directory: "RunDirectory", command: str, config: "Config", fresh: bool) -> None:
-    """Whether what is there already is this run; raises UserError."""
-    if fresh:
-        return
-    if config.name is not None:  # other names are made of the settings
-        directory.check(command, config)
-    directory.check_files(config)
+def _check_run(job: "Job", config: "Config", fresh: bool) -> None:
+    """Raises UserError where what is there already is another run; names that are made of the settings fit always."""
+    if not fresh and config.name is not None:
+        job.directory.check(job.goal.task.command, config, job.reads)
+
+
+def _check_files(job: "Job") -> None:
+    """Raises ConfigError where the user's files are no longer those that the finished run began with."""
+    from zskt_dist.files import sha256_of
+    from zskt_dist.runs.directory import Digest
+
+    for need in job.goal.task.needs:
+        path = Path(job.goal.inputs.get(need.role, ""))
+        if path.is_file():
+            job.directory.check_files({need.key: Digest(str(path), sha256_of(path))})
 
 
 def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:

@@ -4,21 +4,12 @@ This package imports pydantic and PyYAML and nothing heavier: no torch, ray, mlf
 """
 
 from zskt_dist.config.graph import load_graph
-from zskt_dist.config.load import (
-    config_hash,
-    config_of,
-    differing_keys,
-    dump_yaml,
-    load_config,
-    parse_config,
-    teacher_hash,
-    with_overrides,
-)
+from zskt_dist.config.keys import differing_keys
+from zskt_dist.config.load import config_of, dump_yaml, load_config, parse_config, with_overrides
 from zskt_dist.config.schema import Config, flatten
 
 __all__ = [
     "Config",
-    "config_hash",
     "config_of",
     "differing_keys",
     "dump_yaml",
@@ -26,6 +17,5 @@ __all__ = [
     "load_config",
     "load_graph",
     "parse_config",
-    "teacher_hash",
     "with_overrides",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Section, clash
+from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpose, Section, clash
 
 
 def _number_or_range(value: object) -> object:
@@ -25,7 +25,7 @@ class Launch(Section):
     """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
     cpus_per_worker: Positive | None = None
     """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
-    max_failures: NonNegative | None = None
+    max_failures: Annotated[NonNegative | None, Purpose.PLACEMENT] = None
     """Ray: how often a failed group of workers is started again from the last checkpoint; null: 3, or 100 with
     [fewest, most] workers, where losing nodes is ordinary."""
     resize_seconds: PositiveFloat = 60.0
@@ -49,7 +49,7 @@ class Launch(Section):
 
 
 class Engine(Section):
-    kind: Literal["ddp", "deepspeed"] = "ddp"
+    kind: Annotated[Literal["ddp", "deepspeed"], Purpose.WORKERS] = "ddp"
     """What trains a network. ddp: DistributedDataParallel (the plain module with one worker), every worker holds all;
     deepspeed: ZeRO, each holds a part (docs/deepspeed.md)."""
     batch_norm: Literal["local", "sync"] = "local"
@@ -57,14 +57,14 @@ class Engine(Section):
     micro_batch: Positive | None = None
     """Most pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
     null: its whole share of the batch."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, Purpose.SPEED] = False
     """Recompute the activations inside a network's blocks in the backward pass instead of keeping them: less memory,
     about a third more time, the same result (docs/memory.md)."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Annotated[Literal[0, 1, 2, 3], Purpose.WORKERS] = 1
     """deepspeed shares out over the workers: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
-    offload_optimizer: bool = False
+    offload_optimizer: Annotated[bool, Purpose.WORKERS] = False
     """deepspeed, stages 1 to 3: the optimizer's state lies in the machine's memory, and the update is done there."""
-    offload_parameters: bool = False
+    offload_parameters: Annotated[bool, Purpose.WORKERS] = False
     """deepspeed, stage 3: parameters lie in the machine's memory while they are not used."""
     teacher: Literal["replicated", "bfloat16", "sharded"] = "replicated"
     """Where the frozen teacher lies. replicated: on every worker; bfloat16: there too, in half the memory (changes the
@@ -93,7 +93,7 @@ class Engine(Section):
         return (self.kind == "deepspeed" and self.zero_stage >= 2) or self.teacher == "sharded"
 
 
-Switch = Literal["auto", True, False]
+Switch = Annotated[Literal["auto", True, False], Purpose.SPEED]
 
 
 class Speed(Section):

@@ -1,5 +1,6 @@
-"""What sections are made of: kinds of values, the base of all sections, and clashes of values."""
+"""What sections are made of: kinds of values, what keys are for, the base of all sections, and clashes of values."""
 
+from enum import Enum
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
@@ -26,6 +27,21 @@ def _is_text(value: object) -> object:
 
 # A list is what a validator before the section makes of JSON's array.
 LayerNames = Annotated[tuple[Annotated[str, BeforeValidator(_is_text)], ...], Strict(False)] | None
+
+
+class Purpose(Enum):
+    """What a key is for; stands in its type, `Annotated[bool, Purpose.SPEED]`, or in that of its section."""
+
+    RECIPE = "recipe"
+    """Decides what is computed; so does every key that says nothing else."""
+    WORKERS = "workers"
+    """Where a run is computed and by how many. Makes another run, but a named run may be continued elsewhere."""
+    SPEED = "speed"
+    """Changes no more than the rounding."""
+    PLACEMENT = "placement"
+    """Where files and records of a run go."""
+    MEASUREMENT = "measurement"
+    """Measures a trained network and changes nothing in it."""
 
 
 def clash(key: str, value: object, problem: str) -> PydanticCustomError:

@@ -1,10 +1,10 @@
 """What a run is made from: the sections `teacher`, `student`, `generator` and `data`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zskt_dist.config.fields import Finite, Options, Positive, PositiveFloat, Section, Seed
+from zskt_dist.config.fields import Finite, Options, Positive, PositiveFloat, Purpose, Section, Seed
 
 
 class Teacher(Section):
@@ -38,7 +38,7 @@ class Data(Section):
     """Real images, for training the teacher and for evaluation; the transfer never reads them. none: there are none."""
     root: str = "data"
     """Folder with the data set (unused by digits)."""
-    download: bool = False
+    download: Annotated[bool, Purpose.PLACEMENT] = False
     """Let torchvision download what is missing."""
     image_shape: tuple[Positive, Positive, Positive] | None = None
     """[channels, height, width] of the networks' images; null: those of the data set, else what the teacher says."""

@@ -1,8 +1,8 @@
 """What is measured and kept: the sections `transitions`, `evaluation`, `checkpoint` and `tracking`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Section
+from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpose, Section
 
 
 class Transitions(Section):
@@ -27,11 +27,11 @@ class Evaluation(Section):
     """Iterations between evaluations on the test images; 0: only at the end."""
     batch_size: Positive = 512
     """Test images per forward pass and worker."""
-    noise_images: NonNegative = 1000
+    noise_images: Annotated[NonNegative, Purpose.MEASUREMENT] = 1000
     """Images of uniform noise in `evaluate` (Appendix 2, Figure 5); 0: none."""
-    held_out_images: NonNegative = 256
+    held_out_images: Annotated[NonNegative, Purpose.MEASUREMENT] = 256
     """Pseudo-images of each snapshot, and noise images, for label-free scores and estimates of a student; 0: none."""
-    snapshots: NonNegative = 5
+    snapshots: Annotated[NonNegative, Purpose.MEASUREMENT] = 5
     """Moments of the run, evenly spaced, at which the generator is kept for them."""
 
 

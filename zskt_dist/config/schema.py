@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from zskt_dist.config.execution import Engine, Launch, Speed, speed_preset
-from zskt_dist.config.fields import Identifier, Positive, Section, Seed, clash
+from zskt_dist.config.fields import Identifier, Positive, Purpose, Section, Seed, clash
 from zskt_dist.config.inputs import Data, Generator, Student, Teacher
 from zskt_dist.config.measuring import Checkpoint, Evaluation, Tracking, Transitions
 from zskt_dist.config.training import Distill, Finetune, GeneratorTerms, Loss, Optimizer, Supervised, Transfer
@@ -24,7 +24,7 @@ def _number_as_name(value: object) -> object:
 class Config(Section):
     experiment: Annotated[Identifier, BeforeValidator(_number_as_name)] = "digits"
     """Groups runs: a folder under `runs_dir` and an MLflow experiment."""
-    name: Annotated[Identifier, BeforeValidator(_number_as_name)] | None = None
+    name: Annotated[Annotated[Identifier, BeforeValidator(_number_as_name)] | None, Purpose.PLACEMENT] = None
     """Run name; null: experiment and a short hash of the configuration."""
     seed: Seed = 0
     """Of initialisation, noise, order and augmentation."""
@@ -39,7 +39,7 @@ class Config(Section):
     null: from a generator and the teacher."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where every worker finds a GPU of its own."""
-    runs_dir: str = "runs"
+    runs_dir: Annotated[str, Purpose.PLACEMENT] = "runs"
     """Folder of all run directories, with several machines on storage they share; or a URI: `s3://bucket/runs`."""
     teacher: Teacher = Teacher()
     student: Student = Student()
@@ -52,11 +52,11 @@ class Config(Section):
     supervised: Supervised = Supervised()
     distill: Distill = Distill()
     finetune: Finetune = Finetune()
-    transitions: Transitions = Transitions()
+    transitions: Annotated[Transitions, Purpose.MEASUREMENT] = Transitions()
     evaluation: Evaluation = Evaluation()
-    checkpoint: Checkpoint = Checkpoint()
-    tracking: Tracking = Tracking()
-    launch: Launch = Launch()
+    checkpoint: Annotated[Checkpoint, Purpose.PLACEMENT] = Checkpoint()
+    tracking: Annotated[Tracking, Purpose.PLACEMENT] = Tracking()
+    launch: Annotated[Launch, Purpose.WORKERS] = Launch()
     engine: Engine = Engine()
     speed: Annotated[Speed, BeforeValidator(speed_preset)] = Speed()
 

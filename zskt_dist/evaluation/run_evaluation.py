@@ -1,7 +1,6 @@
 """Everything that is measured of a trained network once: scores, calibration, noise, transition curves."""
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, confusion
+from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
@@ -24,7 +24,6 @@ from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.speed import fold_batch_norm
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.local import ProgressFile
-from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +35,14 @@ class RunEvaluation:
         UserError: the run, or the teacher it learnt from, is not there.
     """
 
-    def __init__(self, job: Job, dataset: ImageDataset, world: World, stop: StopVote) -> None:
-        self.directory, self.config, self.dataset = RunDirectory(job.directory), job.config, dataset
+    def __init__(
+        self, directory: RunDirectory, config: Config, dataset: ImageDataset, world: World, stop: StopVote
+    ) -> None:
+        self.directory, self.config, self.dataset = directory, config, dataset
         self.world, self.stop = world, stop
         # Rank 0 alone sees the run's files.
         self.measurement: Measurement | None = None
-        self.role, weights = world.from_main(partial(self._open, job))
+        self.role, weights = world.from_main(self._open)
         self.networks = {role: self._load(role, path) for role, path in weights.items()}
         self.network = self.networks[self.role]
         self.teacher = self.networks["teacher"] if self.role == "student" and len(self.networks) > 1 else None
@@ -59,9 +60,9 @@ class RunEvaluation:
             if self.parts:
                 self.parts.remove()
 
-    def _open(self, job: Job) -> tuple[str, dict[str, str]]:
+    def _open(self) -> tuple[str, dict[str, str]]:
         """Which network is measured, and where the weights of both are."""
-        self.measurement = Measurement(self.directory, job.config)
+        self.measurement = Measurement(self.directory, self.config)
         return self.measurement.role, self.measurement.weights
 
     def _load(self, role: str, path: Path | str) -> nn.Module:

@@ -15,8 +15,10 @@ from zskt_dist.config import differing_keys
 from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.experiments.seeds import runs_of_seeds
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.storage import local_folder, split
+from zskt_dist.tasks.stages import run_directory
+from zskt_dist.training.job import Job
 
 # How a command ends that was asked to stop: gently, by a second Ctrl-C, or by the signal itself while it imported.
 _STOPPED = (EXIT_INTERRUPTED, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT)
@@ -59,11 +61,12 @@ def _check(graph: Graph, tasks: Sequence[Task]) -> None:
             continue
         directory = run_directory(task.config, task.command)
         other = first.setdefault(directory.location, task)
-        if other.command != task.command or differing_keys(other.config, task.config):
+        reads = Job.plan(task.command, task.config).reads
+        if other.command != task.command or differing_keys(other.config, task.config, reads):
             problem = f"different steps would be one run, {directory.location}; name none, or each in its `set`"
             raise ConfigError("name", task.config.name, problem)
         directory.mirror.pull(checkpoints=False)
-        directory.check(task.command, task.config)
+        directory.check(task.command, task.config, reads)
 
 
 def _made_by(task: Task) -> Iterator[str]:

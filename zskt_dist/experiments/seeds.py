@@ -1,17 +1,19 @@
 """One command for several seeds: a run for each, and their mean and standard deviation."""
 
 from collections.abc import Iterator
-from statistics import fmean, pstdev
 from typing import Any
 
 from rich.console import Console
 
-from zskt_dist.config import Config, config_hash
+from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted
 from zskt_dist.launch.driver import execute
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import adopt, close_group, open_group
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory, open_run
+from zskt_dist.runs.several import summarise
+from zskt_dist.tasks.stages import identity, run_directory
+from zskt_dist.training.job import Job
 
 Result = dict[str, Any]
 
@@ -29,7 +31,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
     singles = dict(runs_of_seeds(config))
     if config.name is not None and not fresh:  # other names are made of the settings
         for single in singles.values():
-            run_directory(single, command).check(command, single)
+            run_directory(single, command).check(command, single, Job.plan(command, single).reads)
     # Every rank of torchrun looks for itself, before it takes part in anything: as no run is finished
     # without all ranks, they find the same.
     missing = [seed for seed, single in singles.items() if fresh or not _finished(run_directory(single, command))]
@@ -37,12 +39,8 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
         for seed in missing:
             execute(command, singles[seed], fresh=fresh, console=console)
         return {}
-    directory = run_directory(config, command)
-    with directory.driven():
-        directory.mirror.pull(checkpoints=False)
-        if fresh and (aside := directory.move_aside()):
-            console.print(f"The earlier result is kept as {aside}")
-        directory.begin(command, config, None)
+    with open_run(run_directory(config, command).location, fresh=fresh, announce=console.print) as directory:
+        directory.begin(command, config)
         open_group(directory, config)
         status = "FAILED"
         try:
@@ -55,7 +53,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
                 else:
                     adopt(run, directory, config.tracking.uri)
                 results.append(run.finished() or {})
-            directory.finish(summarise(command, config, directory, results))
+            directory.finish(summarise(command, config, identity(command, config), directory, results))
             status = "FINISHED"
         except (Interrupted, KeyboardInterrupt):
             status = "KILLED"
@@ -76,74 +74,3 @@ def runs_of_seeds(config: Config) -> Iterator[tuple[int, Config]]:
     for seed in config.seeds or ():
         name = config.name and f"{config.name}-seed{seed}"
         yield seed, config.model_copy(update={"seed": seed, "seeds": None, "name": name})
-
-
-def summarise(command: str, config: Config, directory: RunDirectory, results: list[Result]) -> Result:
-    """`result.json` of several seeds: as of one, with means, population standard deviations and the runs' names."""
-    first = results[0]
-    kept = ("status", "git_commit", "launcher", "engine", "world_size", "device", "dataset", "images_per_class")
-    return {
-        **{key: first[key] for key in kept},
-        "command": command,
-        "experiment": config.experiment,
-        "name": directory.path.name,
-        "config_hash": config_hash(config, command),
-        "seeds": list(config.seeds or ()),
-        "runs": [result["name"] for result in results],
-        "iterations": first["iterations"],
-        "seconds": round(sum(result["seconds"] for result in results), 2),
-        "iterations_per_second": round(fmean(result["iterations_per_second"] for result in results), 3),
-        "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
-        "teacher": spread([result["teacher"] for result in results], ("accuracy",)),
-        "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
-        "attention": first.get("attention"),
-        "estimates": summarise_estimates([result.get("estimates") for result in results]),
-        "mte": summarise_mte([result["mte"] for result in results]),
-        "mlflow": None,
-    }
-
-
-def summarise_mte(values: list[Result | None]) -> Result | None:
-    """The mean transition error over seeds; None unless all have been evaluated, and in the same way."""
-    ways = [{key: entry[key] for key in entry if key not in ("value", "images")} for entry in values if entry]
-    return spread(values, ("value", "images")) if all(way == ways[0] for way in ways) else None
-
-
-def summarise_estimates(values: list[Result | None]) -> Result | None:
-    """Mean and standard deviation of each number that was estimated for all seeds; None where there is none.
-
-    Likewise in the entries of each kind of images.
-    """
-    present = [entry for entry in values if entry]
-    if not present or len(present) < len(values):
-        return None
-    summary: Result = {}
-    for name in present[0]:
-        numbers = [entry[name] for entry in present if name in entry]
-        if len(numbers) < len(values):
-            continue
-        if isinstance(numbers[0], dict):
-            summary[name] = summarise_estimates(numbers)
-        else:
-            summary |= {name: fmean(numbers), f"{name}_std": pstdev(numbers)}
-    return summary
-
-
-def spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:
-    """The first entry with the named numbers replaced by their mean, and their standard deviation beside it."""
-    present = [entry for entry in entries if entry is not None]
-    if len(present) < len(entries):
-        return None
-    summary = {key: value for key, value in present[0].items() if key != "sha256"}
-    for name in names:
-        numbers = [entry[name] for entry in present]
-        known = all(number is not None for number in numbers)
-        summary[name] = fmean(numbers) if known else None
-        summary[f"{name}_std"] = pstdev(numbers) if known else None
-    return summary
-
-
-def seed_directories(directory: RunDirectory, result: Result) -> list[RunDirectory]:
-    """The single runs behind a result: those of its seeds, or the run itself."""
-    names = result.get("runs")
-    return [directory.sibling(name) for name in names] if names else [directory]

@@ -13,11 +13,11 @@ from rich.progress import track
 from torch import Tensor
 
 from zskt_dist.algorithms.toy import Snapshot, ToySettings, ToyTransfer, decision_map, toy_data, train_teacher
-from zskt_dist.experiments.seeds import spread
 from zskt_dist.figures.toy import draw_toy
 from zskt_dist.files import read_json, write_json
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.several import spread
 from zskt_dist.streams import Purpose, stream
 
 Result = dict[str, Any]

@@ -3,12 +3,13 @@
 from typing import Any
 
 from zskt_dist.config import flatten
-from zskt_dist.config.load import is_under, unused_keys
+from zskt_dist.config.keys import is_under
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, Subject, own_role
 from zskt_dist.export.tables import percent
 from zskt_dist.models import is_user_code
+from zskt_dist.tasks.stages import stages
 
 Record = dict[str, Any]
 Rows = list[tuple[str, ...]]
@@ -44,17 +45,16 @@ _TAGS = {
     "distill": ["knowledge-distillation"],
     "finetune": ["knowledge-distillation"],
 }
-# By command and the stage of training that reads them.
-_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {
-        "train": ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms")
-    },
-    "distill": {"distill": ("seed", "distill", "supervised", "data.images_per_class", "data.augment")},
-    "finetune": {
-        "train": ("iterations", "batch_size", "seed", "transfer", "loss", "optimizer"),
-        "finetune": ("finetune", "data.images_per_class"),
-    },
-    "pretrain": {"pretrain": ("seed", "supervised", "data.images_per_class", "data.augment")},
+_BELIEF_MATCHING = ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms")
+_SUPERVISED = ("seed", "supervised", "data.images_per_class", "data.augment")
+# By task: keys that shape the network, of those that the task reads.
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "transfer": _BELIEF_MATCHING,
+    "pseudo_data": _BELIEF_MATCHING,
+    "distill": (*_SUPERVISED, "distill"),
+    "finetune": ("finetune", "data.images_per_class"),
+    "pretrain": _SUPERVISED,
+    "scratch": _SUPERVISED,
 }
 _ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
 _LIMITS = (
@@ -114,13 +114,14 @@ def settings(subject: Subject) -> Rows:
     """Keys of the configuration that shaped the training, with their values."""
     if subject.role != own_role(subject.result):
         return []
-    config, stages = subject.config, _SETTINGS.get(subject.result["command"], {})
+    config, own = subject.config, subject.role
+    tasks = [stage.task for stage in stages(subject.result["command"], config) if stage.task.role == own]
     idle: tuple[str, ...] = () if config.generator_terms.active else ("generator_terms",)
     if not config.loss.beta:
         idle += _ATTENTION
 
     def shaped(key: str) -> bool:
-        read = (is_under(key, keys) and not is_under(key, unused_keys(config, name)) for name, keys in stages.items())
+        read = (is_under(key, _SETTINGS[task.name]) and is_under(key, task.reads) for task in tasks)
         return any(read) and not is_under(key, idle)
 
     leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}

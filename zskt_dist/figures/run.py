@@ -45,12 +45,6 @@ def draw_evaluation(directory: RunDirectory) -> None:
     _save(_calibration(answer["calibration"]), directory.figures / "calibration.png")
 
 
-def evaluation_is_drawn(directory: RunDirectory) -> bool:
-    """Whether the figures, of which `calibration.png` is the last, are newer than what was measured."""
-    last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
-    return last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
-
-
 def _transitions(curves: dict[str, list[float]], mte: dict[str, Any]) -> Figure:
     """Mean p_j of both networks with ± 2 standard errors."""
     figure, axes = plt.subplots(figsize=(5.5, 4), constrained_layout=True)

@@ -11,13 +11,15 @@ from rich.console import Console
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.evaluation.evaluated_run import Measurement
-from zskt_dist.figures.run import draw_evaluation, draw_run, evaluation_is_drawn
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
-from zskt_dist.launch.preflight import problems
+from zskt_dist.launch.preflight import preflight
 from zskt_dist.launch.progress import watching
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.directory import RunDirectory, open_run
+from zskt_dist.runs.storage import absolute
+from zskt_dist.tasks.base import Files
+from zskt_dist.tasks.stages import Stage, absolute_paths
 from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
@@ -34,20 +36,15 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
         Interrupted: asked to stop; the same command continues.
     """
     job = Job.plan(command, config)
-    directory = RunDirectory(job.directory)
     if is_follower():
         local.launch(job)
         return {}
-    for problem in problems(job):
-        raise problem
-    with directory.driven():
-        directory.mirror.pull(checkpoints=False)
-        if fresh and (aside := directory.move_aside()):
-            console.print(f"The earlier run is kept as {aside}")
-        directory.begin(command, config, job.teacher_weights, group)
+    checked = preflight(job)
+    with open_run(job.goal.run, fresh=fresh, announce=console.print) as directory:
+        directory.begin(command, config, job.goal.inputs.get("teacher"), group=group, files=checked.digests)
         job = open_record(replace(job, git_commit=git_commit()))
         directory.mirror.push()
-        _run(job, directory, console)
+        _run(job, checked.files, directory, console)
         job.push()
     result = directory.finished()
     assert result, "a launcher that returns has finished the run"
@@ -60,24 +57,20 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
     Raises:
         UserError: something is missing; Interrupted: asked to stop, the same command continues.
     """
-    directory = measurement.directory
-    job = Job.evaluation(directory.location, measurement.config)
+    config = absolute_paths(measurement.config)
+    weights = {role: absolute(location) for role, location in measurement.weights.items()}
+    stage = Stage("evaluate", config, absolute(measurement.directory.location), "", inputs=weights)
+    job = Job((stage,), config.launch.kind)
     if is_follower():
         local.launch(job)
         return
-    for problem in problems(job):
-        raise problem
-    with directory.driven():
-        directory.clear_requests()
+    checked = preflight(job)
+    with open_run(stage.run) as directory:
         if fresh:
             measurement.discard_parts()
         if measurement.is_own:
             mark_partial(directory)
-        try:
-            with watching(directory.progress, console):
-                _launch(job, console)
-        finally:
-            directory.clear_requests()
+        _work(job, checked.files, directory, console)
         directory.mirror.pull(checkpoints=False)  # the workers may have been on other machines
         if measurement.is_own:
             _draw(directory)
@@ -86,21 +79,15 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
         job.push()
 
 
-def synthesize(job: Job, console: Console) -> None:
+def synthesize(stage: Stage, console: Console) -> None:
     """Makes the shards of pseudo-data that are missing; raises as `evaluate`."""
-    directory = RunDirectory(job.directory)
+    job = Job((stage,), stage.config.launch.kind)
     if is_follower():
         local.launch(job)
         return
-    for problem in problems(job):
-        raise problem
-    with directory.driven():
-        directory.clear_requests()
-        try:
-            with watching(directory.progress, console):
-                _launch(job, console)
-        finally:
-            directory.clear_requests()
+    checked = preflight(job)
+    with open_run(stage.run) as directory:
+        _work(job, checked.files, directory, console)
 
 
 def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> None:
@@ -108,8 +95,8 @@ def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> Non
     directory = measurement.directory
     if not measurement.is_own:
         return
-    told, drawn = (directory.finished() or {}).get("mte") == answer["mte"], evaluation_is_drawn(directory)
-    if told and drawn and not directory.record_is_partial():
+    told = (directory.finished() or {}).get("mte") == answer["mte"]
+    if told and _is_drawn(directory) and not directory.record_is_partial():
         return
     with suppress(UserError), directory.driven():  # else: the command that is working on the run will do it
         measurement.publish(answer)
@@ -119,18 +106,15 @@ def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> Non
     directory.mirror.push()
 
 
-def _run(job: Job, directory: RunDirectory, console: Console) -> None:
-    directory.clear_requests()
+def _run(job: Job, files: Files, directory: RunDirectory, console: Console) -> None:
     status = "FAILED"
     try:
-        with watching(directory.progress, console):
-            _launch(job, console)
+        _work(job, files, directory, console)
         status = "FINISHED"
     except Interrupted:
         status = "KILLED"
         raise
     finally:
-        directory.clear_requests()
         directory.mirror.attempt(partial(directory.mirror.pull, checkpoints=False))
         if status != "KILLED":  # who is asked to stop may have seconds; the command that continues draws
             _draw(directory)
@@ -138,19 +122,36 @@ def _run(job: Job, directory: RunDirectory, console: Console) -> None:
         directory.mirror.attempt(directory.mirror.push)
 
 
-def _launch(job: Job, console: Console) -> None:
+def _work(job: Job, files: Files, directory: RunDirectory, console: Console) -> None:
+    """The workers, from their start to their end."""
+    try:
+        with watching(directory.progress, console):
+            _launch(job, files, console)
+    finally:
+        directory.clear_requests()
+
+
+def _launch(job: Job, files: Files, console: Console) -> None:
     if job.config.launch.kind == "ray":
         console.print(f"Starting Ray and up to {job.config.launch.most_workers} worker(s); this takes half a minute")
         from zskt_dist.launch import ray
 
         ray.launch(job)
     else:
-        local.launch(job)
+        local.launch(job, files)
+
+
+def _is_drawn(directory: RunDirectory) -> bool:
+    """The figures of an evaluation, of which `calibration.png` is the last, are newer than what was measured."""
+    last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
+    return last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
 
 
 def _draw(directory: RunDirectory) -> None:
     """Figures are a by-product: what keeps them from being drawn must not hide how the run ended."""
     try:
+        from zskt_dist.figures.run import draw_evaluation, draw_run  # late: matplotlib takes a second
+
         draw_run(directory)
         draw_evaluation(directory)
     except Exception as error:

@@ -8,14 +8,13 @@ from rich.table import Table
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.evaluation.evaluated_run import Measurement, teacher_weights
-from zskt_dist.experiments.seeds import seed_directories, summarise_estimates, summarise_mte
 from zskt_dist.files import read_json
 from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
 from zskt_dist.launch.summary import print_estimates
-from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, check
+from zskt_dist.runs.directory import RunDirectory, find_run
+from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte
 
 Result = dict[str, Any]
 
@@ -34,9 +33,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
             key, _, value = override.partition("=")
             allowed = ", ".join(prefix.rstrip(".=") for prefix in _OWN_KEYS)
             raise ConfigError(key, value, f"belongs to the run that is evaluated; evaluate takes {allowed}")
-    check(location, "RUN_DIR")
-    directory = RunDirectory(absolute(location))
-    directory.mirror.pull(checkpoints=False)
+    directory = find_run(location)
     result = directory.finished()
     if result is None:
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zskt_dist.config import Config
+from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.models import ImageShape
@@ -83,11 +84,6 @@ def free_memory(config: Config) -> int | None:
 def free_host_memory() -> int | None:
     """Bytes that are free on this machine, and in the container where there is one; None where it is not known."""
     return min((size for size in (_free_in_machine(), _free_in_container()) if size is not None), default=None)
-
-
-def describe_size(size: int) -> str:
-    """In MiB, or GiB where it is more than one."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _free_in_machine() -> int | None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from zskt_dist.launch.devices import threads_per_worker, worker_device
 from zskt_dist.launch.environment import torchrun_rank
 from zskt_dist.launch.mlflow_run import live_tracker
 from zskt_dist.launch.signals import stop_file_on_signal
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.tasks.base import Files
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -29,13 +30,17 @@ _RENDEZVOUS_PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others; rank 0 may be uploading the run before."""
 
 
-def launch(job: Job) -> None:
-    """Runs the job to its end; raises what a worker raises for the user. Under torchrun every rank calls this."""
+def launch(job: Job, files: Files = MappingProxyType({})) -> None:
+    """Runs the job to its end; raises what a worker raises for the user. Under torchrun every rank calls this.
+
+    Args:
+        files: Weights that have been read already, for a worker in this process.
+    """
     if torchrun_rank():
-        with _group(job, "env://", int(os.environ.get("LOCAL_RANK", "0"))) as worker:
+        with _group(job, "env://", int(os.environ.get("LOCAL_RANK", "0")), files) as worker:
             worker.run()
     elif job.config.launch.most_workers == 1:
-        with _leaving_groups(), _single(job, worker_device(job.config, local_rank=0)) as worker:
+        with _leaving_groups(), _single(job, worker_device(job.config, local_rank=0), files) as worker:
             worker.run()
     else:
         _spawn(job)
@@ -43,7 +48,7 @@ def launch(job: Job) -> None:
 
 def _spawn(job: Job) -> None:
     """One process per worker; when one fails the others are ended."""
-    directory = RunDirectory(job.directory)
+    directory = job.directory
     with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
         workers = start_processes(
             _child,
@@ -74,7 +79,7 @@ def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any]) -> Non
 
 
 @contextmanager
-def _group(job: Job, rendezvous: str, local_rank: int) -> Iterator[Worker]:
+def _group(job: Job, rendezvous: str, local_rank: int, files: Files = MappingProxyType({})) -> Iterator[Worker]:
     """A worker of a process group; rank and size are in the environment."""
     device = worker_device(job.config, local_rank)
     if device.type == "cuda":
@@ -86,7 +91,7 @@ def _group(job: Job, rendezvous: str, local_rank: int) -> Iterator[Worker]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        with _single(job, device) as worker:
+        with _single(job, device, files) as worker:
             yield worker
     finally:
         if dist.is_initialized():
@@ -105,8 +110,8 @@ def _leaving_groups() -> Iterator[None]:
 
 
 @contextmanager
-def _single(job: Job, device: torch.device) -> Iterator[Worker]:
+def _single(job: Job, device: torch.device, files: Files) -> Iterator[Worker]:
     torch.set_num_threads(threads_per_worker(job.config))
     world = World.current(device)
     with live_tracker(job, world) as tracker:
-        yield Worker(job, world, tracker=tracker)
+        yield Worker(job, world, tracker=tracker, files=files)

@@ -37,7 +37,7 @@ def open_record(job: Job) -> Job:
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return job
-    directory = RunDirectory(job.directory)
+    directory = job.directory
     try:
         address = _open(directory, uri, job.config, _tags(job) | _nested(directory, uri))
     except Exception as error:
@@ -146,9 +146,8 @@ def close_record(job: Job, status: str) -> None:
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None:
         return
-    directories = [RunDirectory(job.directory)]
-    for location in {job.teacher_directory, job.student_directory} - {job.directory}:
-        other = RunDirectory(location)
+    directories = [job.directory]
+    for other in (stage.directory for stage in job.stages[:-1]):
         other.mirror.attempt(partial(other.mirror.pull, checkpoints=False))
         if other.finished() and not other.tracking.exists():
             directories.append(other)
@@ -307,13 +306,13 @@ def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
 
 def _tags(job: Job) -> dict[str, str]:
     """Tags that are known before training."""
-    config = job.config
+    config, goal = job.config, job.goal
     return {
-        "command": job.command,
-        "config_hash": job.config_hash,
+        "command": goal.task.command,
+        "config_hash": goal.hash,
         "launcher": job.launcher,
-        "run_directory": job.directory,
-        **_what(config, job.role if job.command == "pretrain" else "pair"),
+        "run_directory": goal.run,
+        **_what(config, "pair" if goal.task.needs else goal.task.role),
         **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
     }
 

@@ -1,11 +1,11 @@
-"""What a command is going to do: checked, and shown, before anything is trained."""
+"""What a command is going to do: checked, and shown, before anything is trained; what was read for that is kept."""
 
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -15,28 +15,37 @@ from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.engine.building import check_installed
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
-from zskt_dist.launch.free_memory import describe_memory, describe_size, free_memory, lack_of_memory
-from zskt_dist.models import ImageShape, count_parameters
+from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_memory
+from zskt_dist.models import count_parameters
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
-from zskt_dist.networks.building import new_generator, outlines, read_fitting
+from zskt_dist.networks.building import fitting_weights, outlines
 from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.networks.weights import WeightsFile
+from zskt_dist.runs.directory import Digest
 from zskt_dist.runs.storage import check, is_file
 from zskt_dist.speed import pick
+from zskt_dist.tasks.base import Lines, check_images, declarations, user_files
 from zskt_dist.tasks.memory import estimate_memory
 from zskt_dist.training.job import Job
 
-Lines = list[tuple[str, str]]
+_WITHOUT = {
+    "pretrain": "null trains a teacher first",
+    "train": "null trains the zero-shot student first",
+    None: "null does without",
+}
+"""What happens without a file of weights, by the command that makes it."""
 
 
 @dataclass
-class Plan:
-    """A job, and what `problems` finds out about it on the way.
+class Preflight:
+    """A job, and what looking for problems has found out about it.
 
     Attributes:
-        quiet: Not to warn which part of a file of weights is taken.
+        quiet: Not to warn which part of a file of weights is taken: the workers will.
+        files: Files of weights that were read, by location.
         inputs: None where they contradict each other, or are not there.
         networks: Outlines by role; empty where one cannot be built.
         attention: Layers that are compared; None: none, or they do not pair.
@@ -44,18 +53,23 @@ class Plan:
 
     job: Job
     quiet: bool = False
+    files: dict[str, WeightsFile] = field(default_factory=dict)
     inputs: Inputs | None = None
     networks: dict[str, nn.Module] = field(default_factory=dict)
     attention: Attention | None = None
 
+    @property
+    def digests(self) -> dict[str, Digest]:
+        """Of the user's files, by key."""
+        given = user_files(self.job.goal).items()
+        return {key: Digest(at, self.files[at].sha256) for key, at in given if at in self.files}
+
     def problems(self) -> Iterator[UserError]:
         """Everything that would stop the job, cheapest check first: nothing is trained."""
-        job, config = self.job, self.job.config
+        goal, config = self.job.goal, self.job.config
         try:
             check(config.runs_dir)
-            _check_weights("teacher.checkpoint", config.teacher.checkpoint, "null trains a teacher first")
-            if job.command == "finetune":
-                _check_weights("finetune.student", config.finetune.student, "null trains the zero-shot student first")
+            self._read_files()
         except UserError as error:
             yield error
         try:
@@ -65,55 +79,88 @@ class Plan:
                 pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
         except UserError as error:
             yield error
-        if job.command == "synthesize":
+        if goal.name == "synthesize":
             return  # of images, only their shape: the student's file says it
         try:
-            self.inputs = inputs = open_inputs(job)
-            if job.learns_from_pseudo_data:
-                _check_pseudo_data(config, inputs)
-            self._check_networks(inputs)
-            if inputs.dataset is not None:
-                _check_images(job, inputs.dataset)
+            check_images(self.job.stages)
+            declared = declarations(goal, self.files)
+            self.inputs = open_inputs(config, declared, needs_train=self.job.needs_training_images)
+            if "pseudo_data" in goal.reads:
+                _check_pseudo_data(config, self.inputs)
+            self._check_networks(self.inputs)
+            if self.inputs.dataset is not None:
+                _check_dataset(self.job, self.inputs.dataset)
         except UserError as error:
             yield error
 
+    def _read_files(self) -> None:
+        """Every file of weights that the user gives is there."""
+        makers = {need.key: need.made_by for need in self.job.goal.task.needs}
+        for key, location in user_files(self.job.goal).items():
+            if not is_file(location, key) and not Path(location).is_dir():
+                raise ConfigError(key, location, f"no such file; {_WITHOUT[makers.get(key)]}")
+            self.files[location] = WeightsFile.open(location, key)
+
     def _check_networks(self, inputs: Inputs) -> None:
         """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
-        job, config = self.job, self.job.config
-        self.networks = outlines(config, _roles(job), inputs.image_shape, inputs.num_classes)
-        _check_cached_teacher(job, inputs)
-        _check_fit(job, self.networks, inputs.num_classes, self.quiet)
-        # Finetuning compares no attention maps, but the zero-shot run that it makes first does; pretraining never.
-        compares = job.command in ("train", "distill") or (job.command == "finetune" and not config.finetune.student)
-        if compares and not job.learns_from_pseudo_data:
-            weight = "distill" if job.command == "distill" else "loss"
+        goal, config = self.job.goal, self.job.config
+        roles = {*goal.inputs, *([goal.task.role] if goal.task.trains else [])}
+        self.networks = outlines(config, sorted(roles, reverse=True), inputs.image_shape, inputs.num_classes)
+        self._check_cached_teacher(inputs)
+        for role, location in goal.inputs.items():
+            if file := self.files.get(location):
+                fitting_weights(config, role, self.networks[role], inputs.num_classes, file, quiet=self.quiet)
+        # Finetuning compares no attention maps, but the zero-shot run that it makes first does.
+        weights = [stage.task.compares for stage in self.job.stages if stage.task.compares]
+        if weights:
             pair = self.networks["teacher"], self.networks["student"]
-            attention = pair_layers(config, *pair, inputs.image_shape, weight=weight)
-            tap_pair(config, *pair, attention, weight=weight)
-            self.attention = attention
+            self.attention = pair_layers(config, *pair, inputs.image_shape, weight=weights[-1])
+            tap_pair(config, *pair, self.attention, weight=weights[-1])
+
+    def _check_cached_teacher(self, inputs: Inputs) -> None:
+        """A teacher that was trained earlier knows these images and classes; those of a folder may have changed."""
+        for stage in self.job.stages[:-1]:
+            cached = stage.directory
+            if stage.task.role != "teacher" or not cached.finished():
+                continue
+            location = str(cached.weights("teacher"))
+            self.files[location] = file = WeightsFile.open(location, "teacher weights")
+            _, _, there = declared_by_file(file)
+            now = inputs.image_shape, inputs.num_classes
+            before = there.image_shape or now[0], there.num_classes or now[1]
+            if before != now:
+                kinds = [f"{'x'.join(map(str, shape))} in {classes} classes" for shape, classes in (now, before)]
+                problem = f"holds images of {kinds[0]}; the teacher in {cached.location} was trained on those of"
+                root = stage.config.data.root
+                raise ConfigError(
+                    "data.root", root, f"{problem} {kinds[1]}; remove that folder, and it is trained anew"
+                )
 
 
-def problems(job: Job) -> Iterator[UserError]:
-    """As `Plan.problems`, for who runs the job then: its workers warn."""
-    return Plan(job, quiet=True).problems()
+def preflight(job: Job) -> Preflight:
+    """What the run of a job begins with, read once; raises UserError for the first thing that would stop it."""
+    checked = Preflight(job, quiet=True)
+    for problem in checked.problems():
+        raise problem
+    return checked
 
 
-def describe(plan: Plan) -> Lines:
+def describe(plan: Preflight) -> Lines:
     """The plan in words, one line per topic."""
-    job, inputs = plan.job, plan.inputs
-    config, launch = job.config, job.config.launch
-    lines = [("run directory", job.directory)]
+    goal, inputs = plan.job.goal, plan.inputs
+    config, launch = goal.config, goal.config.launch
+    lines = [("run directory", goal.run)]
     if inputs is None:
         none = config.data.name == "none"
-        lines.append(("data", _use_of_images(job) if none else f"{config.data.name} at {config.data.root}"))
+        lines.append(("data", _use_of_images(plan.job) if none else f"{config.data.name} at {config.data.root}"))
     else:
         shape = "x".join(str(size) for size in inputs.image_shape)
         name = inputs.dataset.name if inputs.dataset else "none"
-        lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(job)}"))
+        lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(plan.job)}"))
         lines.append(("normalised", _normalisation(inputs)))
-        if plan.networks:
-            lines += _networks(job, inputs.image_shape, plan.networks)
-    lines += _training(job)
+        lines += _networks(plan.job, plan.networks)
+    shown = inputs.image_shape if inputs and plan.networks else None
+    lines += import_module(goal.task.module).describe(goal, shown)
     most = launch.most_workers
     workers = f"{most} worker{'s' * (most > 1)}"
     if launch.fewest_workers < most:
@@ -123,12 +170,13 @@ def describe(plan: Plan) -> Lines:
 
 
 def _use_of_images(job: Job) -> str:
-    if job.config.data.name == "none":
+    task, config = job.goal.task, job.config
+    if config.data.name == "none":
         return "no data: accuracy cannot be measured; label-free scores only"
-    if job.command == "train":
+    if not task.real_images:
         return "for evaluation, and to train the teacher where it has to be" if job.needs_training_images else "to test"
-    count = job.config.data.images_per_class
-    return "all training images" if count is None or job.role == "teacher" else f"{count} training images per class"
+    count = task.images_per_class(config)
+    return "all training images" if count is None else f"{count} training images per class"
 
 
 def _normalisation(inputs: Inputs) -> str:
@@ -138,69 +186,21 @@ def _normalisation(inputs: Inputs) -> str:
     return f"(pixel / 255 - mean) / std with mean {mean} and std {std}, from {inputs.normalised_by}"
 
 
-def _networks(job: Job, image_shape: ImageShape, networks: dict[str, nn.Module]) -> Lines:
-    config, lines = job.config, []
-    sizes = {role: count_parameters(network) for role, network in networks.items()}
-    if job.teacher_weights or job.role == "teacher":
-        lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']:,} parameters, {_teacher_source(job)}"))
-    if job.role == "student":
-        lines.append(("student", f"{config.student.arch}, {sizes['student']:,} parameters"))
-    if job.learns_from_pseudo_data:
-        lines.append(("pseudo-data", _pseudo_data(config)))
-    elif job.command == "train":
-        with torch.device("meta"):
-            size = count_parameters(new_generator(config, image_shape))
-        lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
+def _networks(job: Job, networks: dict[str, nn.Module]) -> Lines:
+    config, sizes = job.config, {role: f"{count_parameters(network):,}" for role, network in networks.items()}
+    lines = []
+    if "teacher" in sizes:
+        lines.append(("teacher", f"{config.teacher.arch}, {sizes['teacher']} parameters, {_teacher_source(job)}"))
+    if "student" in sizes:
+        lines.append(("student", f"{config.student.arch}, {sizes['student']} parameters"))
     return lines
 
 
-def _training(job: Job) -> Lines:
-    config = job.config
-    transfer, loss, adam, recipe, few = (
-        config.transfer,
-        config.loss,
-        config.optimizer,
-        config.supervised,
-        config.finetune,
-    )
-    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
-    if job.learns_from_pseudo_data:
-        steps = f"{config.iterations:,} student steps of {config.batch_size}"
-        rate = f"Adam {adam.student_lr:g}, cosine to 0, clipped at {adam.clip_norm:g}"
-        return [("loss", f"{gap}, no attention term"), ("optimizer", f"{rate}, {steps}")]
-    if job.command == "train":
-        return [
-            (
-                "transfer",
-                f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
-                f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
-            ),
-            ("loss", f"{gap}, beta = {loss.beta:g} ({loss.attention})"),
-            (
-                "optimizer",
-                f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
-                f"student {adam.student_lr:g}, clipped at {adam.clip_norm:g}",
-            ),
-        ]
-    if job.command == "finetune":
-        source = few.student or f"the zero-shot run {job.student_directory}"
-        steps = f"Adam {few.learning_rate:g}, {few.iterations:,} steps of {few.batch_size}"
-        return [("start", f"the student of {source}"), ("optimizer", f"{steps}, batch norm in {few.batch_norm} mode")]
-    steps = f"{config.supervised_iterations:,} steps of {recipe.batch_size}"
-    lines = [("optimizer", f"SGD {recipe.learning_rate:g}, momentum {recipe.momentum:g}, {steps}")]
-    if job.command == "distill":
-        kd = config.distill
-        text = f"KD + AT: T = {kd.temperature:g}, alpha = {kd.alpha:g}, beta = {kd.beta:g} ({loss.attention})"
-        lines.append(("loss", text))
-    return lines
-
-
-def _pseudo_data(config: Config) -> str:
-    try:
-        data = PseudoData.open(str(config.pseudo_data))
-    except UserError:
-        return str(config.pseudo_data)
-    return f"{data.images:,} images, {describe_size(data.nbytes)} in every worker, of {data.folder}"
+def _teacher_source(job: Job) -> str:
+    made = [stage for stage in job.stages if stage.task.role == "teacher"]
+    if not made:
+        return f"from {job.config.teacher.checkpoint}"
+    return f"trained for {made[0].config.supervised_iterations:,} iterations, cached in {made[0].run}"
 
 
 def job_submit_line(command: str, arguments: list[str]) -> str:
@@ -215,15 +215,14 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     Raises:
         UserError: the command would be refused.
     """
-    plan = Plan(Job.plan(command, config))
-    job = plan.job
+    plan = Preflight(Job.plan(command, config))
+    goal = plan.job.goal
     table = Table(title=f"Plan of {command}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     found = list(plan.problems())
-    attention = plan.attention if command in ("train", "distill") and not found else None
-    estimated = command == "train" and not job.learns_from_pseudo_data and not found
-    needs, lack = _memory(plan) if estimated else ("", None)
+    attention = plan.attention if goal.task.compares and not found else None
+    needs, lack = _memory(plan) if goal.task.estimates_memory and not found else ("", None)
     compares = [("attention", f"compares {attention}")] if attention else []
     for topic, text in [*describe(plan), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)
@@ -254,7 +253,7 @@ def _print_warning(line: str, console: Console) -> None:
     console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
-def _memory(plan: Plan) -> tuple[str, str | None]:
+def _memory(plan: Preflight) -> tuple[str, str | None]:
     """What the zero-shot transfer takes, and what to do where it is more than there is; of a plan without problems."""
     assert plan.inputs is not None
     config, shape, classes = plan.job.config, plan.inputs.image_shape, plan.inputs.num_classes
@@ -263,11 +262,6 @@ def _memory(plan: Plan) -> tuple[str, str | None]:
     except UserError as error:
         return str(error), None
     return describe_memory(memory, config), lack_of_memory(config, shape, classes, memory)
-
-
-def _check_weights(key: str, location: str | None, otherwise: str) -> None:
-    if location is not None and not Path(location).is_dir() and not is_file(location, key):
-        raise ConfigError(key, location, f"no such file; {otherwise}")
 
 
 def _check_devices(config: Config) -> None:
@@ -286,49 +280,15 @@ def _check_devices(config: Config) -> None:
             )
 
 
-def _check_images(job: Job, dataset: ImageDataset) -> None:
+def _check_dataset(job: Job, dataset: ImageDataset) -> None:
     """The images that the job reads are there, those of each class too."""
-    config = job.config
+    config, count = job.config, job.goal.task.images_per_class(job.config)
     if config.data.name != "digits":
         dataset.read("test")  # downloads, where that is allowed, before several workers would
-    if job.sees_images_per_class:
-        balanced_subset(dataset.train_labels, dataset.num_classes, job.sees_images_per_class, config.seed)
+    if count:
+        balanced_subset(dataset.train_labels, dataset.num_classes, count, config.seed)
     if config.data.name == "svhn" and config.data.download and job.needs_training_images:
         dataset.read("train")  # SVHN is downloaded split by split
-
-
-def _roles(job: Job) -> list[str]:
-    """Of the networks that the job needs."""
-    if job.learns_from_pseudo_data:
-        return ["student", *(["teacher"] if job.teacher_weights else [])]
-    return ["teacher"] if job.role == "teacher" else ["teacher", "student"]
-
-
-def _check_fit(job: Job, networks: dict[str, nn.Module], num_classes: int, quiet: bool) -> None:
-    """Weights that are there are sound and fit."""
-    config = job.config
-    given = {"teacher.checkpoint": config.teacher.checkpoint} if job.command != "pretrain" else {}
-    if job.command == "finetune":
-        given["finetune.student"] = config.finetune.student
-    for key, location in given.items():
-        if location is not None and (Path(location).is_dir() or is_file(location, key)):
-            role = "student" if key == "finetune.student" else "teacher"
-            read_fitting(config, role, networks[role], num_classes, location, key, quiet=quiet)
-
-
-def _check_cached_teacher(job: Job, inputs: Inputs) -> None:
-    """A teacher that was trained earlier knows these images and classes; those of a folder may have changed since."""
-    cached, config = RunDirectory(job.teacher_directory), job.config
-    used = job.command != "evaluate" and job.teacher_weights and config.teacher.checkpoint is None
-    if not used or not cached.finished():
-        return
-    there = declared_by_file("teacher weights", str(cached.weights("teacher")))
-    now = inputs.image_shape, inputs.num_classes
-    before = there.image_shape or now[0], there.num_classes or now[1]
-    if before != now:
-        kinds = [f"{'x'.join(map(str, shape))} in {classes} classes" for shape, classes in (now, before)]
-        problem = f"holds images of {kinds[0]}; the teacher in {cached.location} was trained on those of {kinds[1]}"
-        raise ConfigError("data.root", config.data.root, f"{problem}; remove that folder, and it is trained anew")
 
 
 def _check_pseudo_data(config: Config, inputs: Inputs) -> None:
@@ -339,11 +299,3 @@ def _check_pseudo_data(config: Config, inputs: Inputs) -> None:
     if free is not None and data.nbytes > free:
         problem = f"takes {describe_size(data.nbytes)} of every worker's memory, and {describe_size(free)} are free"
         raise ConfigError("pseudo_data", config.pseudo_data, f"{problem}; make fewer images, or use fewer workers")
-
-
-def _teacher_source(job: Job) -> str:
-    config = job.config
-    if config.teacher.checkpoint is not None:
-        return f"from {config.teacher.checkpoint}"
-    steps = config.supervised_iterations
-    return f"trained for {steps:,} iterations, cached in {job.teacher_directory}"

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from zskt_dist.files import write_atomic
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import measured_config
-from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, check, local_folder
-from zskt_dist.training.job import Job, SynthesisOrder
+from zskt_dist.runs.directory import RunDirectory, find_run
+from zskt_dist.runs.storage import local_folder
+from zskt_dist.tasks.stages import Stage, absolute_paths
+from zskt_dist.tasks.synthesize import SynthesisOrder
 
 Result = dict[str, Any]
 
@@ -49,8 +51,7 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         if not override.startswith(_OWN_KEYS):
             key, _, value = override.partition("=")
             raise ConfigError(key, value, "belongs to the run; synthesize takes launch, device and teacher.checkpoint")
-    check(location, "RUN_DIR")
-    directory = RunDirectory(absolute(location))
+    directory = find_run(location)
     directory.mirror.pull(checkpoints=False, pseudo_data=wanted.out is None)
     _check_run(directory, location)
     sources = _chosen(wanted.sources, directory)
@@ -61,14 +62,14 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         raise ConfigError("teacher.checkpoint", None, f"{location} does not say where its teacher is")
     out = (local_folder(wanted.out) if wanted.out else directory.path / "pseudo_data").absolute()
     order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
-    job = Job.synthesize(directory.location, config, order)
+    stage = Stage("synthesize", absolute_paths(config), directory.location, "", options=asdict(order))
     began = time.monotonic()
-    synthesize(job, console)
+    synthesize(stage, console)
     if is_follower():
         return {}
     result = describe(out) | {"run": directory.location, "seconds": round(time.monotonic() - began, 2)}
     write_atomic(out / "README.md", dataset_card(result))
-    job.push()
+    directory.mirror.push()
     _print(result, console)
     return result
 

@@ -21,8 +21,7 @@ from zskt_dist.models import (
     checkpoint_activations,
     uses_all_parameters,
 )
-from zskt_dist.networks.weights import fit, read_about, read_weights
-from zskt_dist.runs.mirror import local_file
+from zskt_dist.networks.weights import WeightsFile, fit, read_about
 from zskt_dist.streams import Purpose, stream
 
 
@@ -86,14 +85,14 @@ def read_network(
     role: str,
     image_shape: ImageShape,
     num_classes: int,
-    path: Path | str,
+    source: Path | str | WeightsFile,
     key: str,
     world: World | None = None,
 ) -> nn.Module:
-    """The network of `config.teacher` or `config.student` with the weights of `path`.
+    """The network of `config.teacher` or `config.student` with the weights of a file.
 
     Args:
-        path: May be a URI.
+        source: The file, which may have been read already; a text may be a URI.
         key: Configuration key that names the file, for messages.
         world: All its workers call together, and rank 0 alone reads the file.
 
@@ -103,32 +102,25 @@ def read_network(
     network = new_network(config, role, image_shape, num_classes)
 
     def read() -> dict[str, Tensor]:
-        return read_fitting(config, role, network, num_classes, path, key)
+        file = source if isinstance(source, WeightsFile) else WeightsFile.open(source, key)
+        return fitting_weights(config, role, network, num_classes, file)
 
     network.load_state_dict(world.from_main(read) if world else read())
     return network
 
 
-def read_fitting(
-    config: Config,
-    role: str,
-    network: nn.Module,
-    num_classes: int,
-    path: Path | str,
-    key: str,
-    *,
-    quiet: bool = False,
+def fitting_weights(
+    config: Config, role: str, network: nn.Module, num_classes: int, file: WeightsFile, *, quiet: bool = False
 ) -> dict[str, Tensor]:
-    """The weights of `path`, by the names of `network`; the rest as in `read_network` and `read_weights`."""
-    file = local_file(str(path), key)
-    weights = read_weights(file, key, role, quiet=quiet)
+    """The weights of a file, by the names of `network`; raises as `read_network`, `quiet` as `WeightsFile.tensors`."""
+    weights = file.tensors(role, quiet=quiet)
     section: Teacher | Student = getattr(config, role)
-    about = read_about(file)
+    about = file.about
     for name, here in (("arch", section.arch), ("options", section.options)):
         if about.get(name, here) != here:
             problem = f"was saved with {name} {about[name]!r}, and {role}.{name} is {here!r}; they must be the same"
-            raise ConfigError(key, str(path), problem)
-    return fit(network, weights, key, path, num_classes)
+            raise ConfigError(file.key, file.location, problem)
+    return fit(network, weights, file.key, file.location, num_classes)
 
 
 def seed_initialisation(seed: int, role: str) -> None:

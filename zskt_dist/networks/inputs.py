@@ -4,26 +4,23 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
+from zskt_dist.config import Config
 from zskt_dist.config.explain import explain
 from zskt_dist.config.inputs import Data
 from zskt_dist.data import ImageDataset, Standardise, open_dataset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.data.sources import wrong_channels
-from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
-from zskt_dist.networks.weights import read_about
-from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.mirror import local_file
-from zskt_dist.training.job import Job
+from zskt_dist.networks.weights import WeightsFile
 
+Declaration = tuple[str, str, Declared]
+"""Name and location of a file, and what it declares."""
 Said = tuple[str, object, Any]
 """Who says something: the key that names it and the key's value, and what is said; None: nothing."""
 
@@ -76,24 +73,21 @@ class Inputs(NamedTuple):
         return Standardise(*self.mean_std, device)
 
 
-def open_inputs(job: Job, world: World | None = None) -> Inputs:
-    """Images, classes and normalisation of a job, and its data set where it has one.
+def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_train: bool) -> Inputs:
+    """Images, classes and normalisation of a configuration, and its data set where it has one.
 
     The data set's files say what they hold, `data.image_shape` and its like what the user says, a safetensors file of
     ours what the network in it was trained for; they have to agree. For the normalisation `data.mean` goes before the
     usual one of a data set. What nobody says is as the teacher's architecture declares it.
 
     Args:
-        world: All its workers call together, and rank 0 alone reads the files of weights.
+        weights: What files of weights, and of pseudo-data, declare.
+        needs_train: Real images are trained on, so a missing train split is an error already now.
 
     Raises:
         ConfigError: they contradict each other, nobody says something that is needed, or the data set is not there.
     """
-    config = job.config
-    _check_use(job)
-    read = partial(_declared_by_weights, job)
-    weights = world.from_main(read) if world else read()
-    dataset = None if config.data.name == "none" else open_dataset(config, needs_train=job.needs_training_images)
+    dataset = None if config.data.name == "none" else open_dataset(config, needs_train=needs_train)
     who, said = _said(config.data, dataset, weights)
     measurable = dataset is not None and dataset.has_train
     taken = _filled_by_arch(said, config.teacher.arch, measurable)
@@ -113,9 +107,7 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
     return Inputs(shape, classes, statistics, who, dataset, guessed)
 
 
-def _said(
-    data: Data, dataset: ImageDataset | None, weights: Sequence[tuple[str, str, Declared]]
-) -> tuple[str, Declared]:
+def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, Declared]:
     """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
 
     def by_weights(fact: str) -> Iterator[Said]:
@@ -163,75 +155,33 @@ def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
     return Declared(shape, classes, statistics)
 
 
-def _check_use(job: Job) -> None:
-    """Without images, all that can be done is to learn from a teacher that is there.
-
-    Raises:
-        ConfigError: the command needs some.
-    """
-    if job.config.data.name != "none":
-        return
-    if job.command == "evaluate":
-        raise ConfigError(
-            "data.name", "none", "evaluate measures on labelled test images; say which: data.name=… data.root=…"
-        )
-    if job.command != "train":
-        raise ConfigError("data.name", "none", f"{job.command} learns from labelled images; only train needs none")
-    if job.config.teacher.checkpoint is None and not job.learns_from_pseudo_data:
-        raise ConfigError(
-            "teacher.checkpoint", None, "with data.name=none there is nothing to train a teacher on; give a trained one"
-        )
+def declared_by_pseudo_data(folder: str) -> Declaration:
+    """What a folder of pseudo-data declares; raises ConfigError where it is none."""
+    about = PseudoData.open(folder).about
+    statistics = tuple(about["mean"]), tuple(about["std"])
+    return "pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics)
 
 
-def _declared_by_weights(job: Job) -> list[tuple[str, str, Declared]]:
-    """What files of weights, and of pseudo-data, say that are there before the job begins: (name, location, what)."""
-    said = [(key, location, declared_by_file(key, location)) for key, location in _weights(job)]
-    if job.learns_from_pseudo_data:
-        about = PseudoData.open(folder := str(job.config.pseudo_data)).about
-        statistics = tuple(about["mean"]), tuple(about["std"])
-        said.append(
-            ("pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics))
-        )
-    return said
-
-
-def _weights(job: Job) -> Iterator[tuple[str, str]]:
-    if job.command == "evaluate":
-        run = RunDirectory(job.directory)
-        for role in ("student", "teacher"):
-            if run.weights(role).exists():
-                yield f"{role} weights", str(run.weights(role))
-    if job.command != "pretrain" and job.config.teacher.checkpoint is not None:
-        yield "teacher.checkpoint", job.config.teacher.checkpoint
-    if job.command == "finetune" and job.config.finetune.student is not None:
-        yield "finetune.student", job.config.finetune.student
-
-
-def declared_by_file(key: str, location: str) -> Declared:
-    """From the metadata of a safetensors file of ours; nothing for files of other origin, and for one that is missing.
+def declared_by_file(file: WeightsFile) -> Declaration:
+    """What the metadata of a safetensors file of ours declares; of files of other origin nothing.
 
     Raises:
         ConfigError: the file is damaged, or its metadata is none of ours.
     """
-    path = local_file(location, key)
-    if not path.is_file():  # whoever reads the weights tells that
-        return Declared()
+    key, location, about = file.key, file.location, file.about
     try:
-        about = read_about(path)
-        said = Data.model_validate_json(json.dumps({name: about.get(name) for name in _METADATA}))
-        if len(said.mean or ()) != len(said.std or ()):
-            raise ValueError("its mean and std are not of equally many channels")
+        found = Data.model_validate_json(json.dumps({name: about.get(name) for name in _METADATA}))
     except ValidationError as error:
         raise ConfigError(key, location, f"damaged or not safetensors: its metadata says {explain(error)}") from None
-    except OSError as error:
-        raise ConfigError(key, location, f"cannot be read: {error.strerror}") from None
-    except (SafetensorError, ValueError) as error:
-        raise ConfigError(key, location, f"damaged or not safetensors: {error}") from None
-    return Declared(
-        image_shape=said.image_shape and ImageShape(*said.image_shape),
-        num_classes=said.num_classes,
-        statistics=(said.mean, said.std) if said.mean and said.std else None,
+    if len(found.mean or ()) != len(found.std or ()):
+        problem = "damaged or not safetensors: its mean and std are not of equally many channels"
+        raise ConfigError(key, location, problem)
+    declared = Declared(
+        image_shape=found.image_shape and ImageShape(*found.image_shape),
+        num_classes=found.num_classes,
+        statistics=(found.mean, found.std) if found.mean and found.std else None,
     )
+    return key, location, declared
 
 
 def _settled(what: str, *said: Said) -> Any:

@@ -1,22 +1,25 @@
 """Weights as files: safetensors, read and written without running anybody's code."""
 
 import hashlib
+import io
 import json
 import logging
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.files import write_atomic
 from zskt_dist.networks.state_dicts import AVERAGED, PLAIN, find_state_dicts, fitted, printable
+from zskt_dist.runs.mirror import local_file
 
 log = logging.getLogger(__name__)
 
@@ -45,36 +48,79 @@ def parse_weights(content: bytes) -> dict[str, Tensor]:
 
 
 def read_about(path: Path) -> dict[str, object]:
-    """What `save_weights` was told; empty for files of other origin."""
-    if not _is_safetensors(path):
-        return {}
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get("zskt_dist", "{}")
-    try:
-        about = json.loads(text)
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+    """What `save_weights` was given, from the head of the file; empty for files of other origin."""
+    with path.open("rb") as file:
+        head = file.read(9)
+        return _about(head + file.read(_header_size(head))) if _is_safetensors(path, head) else {}
 
 
-def read_weights(path: Path, key: str, role: str = "", *, quiet: bool = False) -> dict[str, Tensor]:
-    """A state dict from safetensors, or from what `torch.load(weights_only=True)` accepts; no fallback.
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights that was read once; all that is asked of it later is answered from memory.
 
-    Args:
-        key: Configuration key that names the file, for messages.
-        role: `teacher` or `student`, where the file may hold both.
-        quiet: Not to warn that the weights are a part of the file: somebody else tells.
-
-    Raises:
-        ConfigError: no such file, damaged, without weights, or a pickle that could run code.
+    Attributes:
+        key: Of the configuration, which names the file; for messages.
+        location: As the user gives it, a path or a URI.
     """
-    try:
-        if path.is_dir():
-            raise ConfigError(key, str(path), f"is a folder; name the file with the weights{_files_in(path)}")
-        is_safetensors = _is_safetensors(path)
-    except OSError as error:
-        raise ConfigError(key, str(path), f"cannot be read: {error.strerror}") from None
-    return _read_safetensors(path, key) if is_safetensors else _read_torch(path, key, role, quiet)
+
+    key: str
+    location: str
+    path: Path
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def open(cls, location: Path | str, key: str) -> "WeightsFile":
+        """Reads the whole file; raises ConfigError where there is none that can be read."""
+        path = local_file(str(location), key)
+        try:
+            if path.is_dir():
+                raise ConfigError(key, str(location), f"is a folder; name the file with the weights{_files_in(path)}")
+            return cls(key, str(location), path, path.read_bytes())
+        except OSError as error:
+            raise ConfigError(key, str(location), f"cannot be read: {error.strerror}") from None
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What `save_weights` was given; empty for files of other origin.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        if not _is_safetensors(self.path, self.content):
+            return {}
+        try:
+            return _about(self.content)
+        except ValueError as error:
+            raise self._damaged(error) from None
+
+    def tensors(self, role: str = "", *, quiet: bool = False) -> dict[str, Tensor]:
+        """A state dict from safetensors, or from what `torch.load(weights_only=True)` accepts; no fallback.
+
+        Args:
+            role: `teacher` or `student`, where the file may hold both.
+            quiet: Not to warn that the weights are a part of the file: somebody else does.
+
+        Raises:
+            ConfigError: damaged, without weights, or a pickle that could run code.
+        """
+        if not _is_safetensors(self.path, self.content):
+            return _read_torch(self, role, quiet)
+        try:
+            return load(self.content)
+        except Exception as error:  # a damaged file may lead anywhere
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        return ConfigError(self.key, self.location, f"damaged or not safetensors: {_first_line(error)}")
+
+
+def read_weights(path: Path, key: str, role: str = "") -> dict[str, Tensor]:
+    """The weights in a file; raises as `WeightsFile.open` and `WeightsFile.tensors`."""
+    return WeightsFile.open(path, key).tensors(role)
 
 
 def load_into(
@@ -98,29 +144,36 @@ def fit(
         raise ConfigError(key, str(path), str(error)) from None
 
 
-def _is_safetensors(path: Path) -> bool:
+def _is_safetensors(path: Path, head: bytes) -> bool:
     """By name, or by what it begins with: the length of a header in eight bytes, and the header, which is JSON."""
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+    return path.suffix == ".safetensors" or head[8:9] == b"{"
 
 
-def _read_safetensors(path: Path, key: str) -> dict[str, Tensor]:
+def _header_size(head: bytes) -> int:
+    return int.from_bytes(head[:8], "little")
+
+
+def _about(content: bytes) -> dict[str, object]:
+    """From the JSON header of a safetensors file; raises ValueError where there is none."""
+    header = json.loads(content[8 : 8 + _header_size(content)])
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except Exception as error:  # a damaged file may lead anywhere
-        raise ConfigError(key, str(path), f"damaged or not safetensors: {_first_line(error)}") from None
+        about = json.loads((metadata or {}).get("zskt_dist", "{}"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
-def _read_torch(path: Path, key: str, role: str, quiet: bool) -> dict[str, Tensor]:
+def _read_torch(file: WeightsFile, role: str, quiet: bool) -> dict[str, Tensor]:
+    key, location = file.key, file.location
     if torch.__version__ < _SAFE_TORCH:
         problem = f"is not read with torch {torch.__version__}, which a file can make run code (CVE-2025-32434)"
-        raise ConfigError(key, str(path), f"{problem}; use torch {_SAFE_TORCH} or newer, or safetensors")
+        raise ConfigError(key, location, f"{problem}; use torch {_SAFE_TORCH} or newer, or safetensors")
     try:
         with warnings.catch_warnings(action="ignore"):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(io.BytesIO(file.content), map_location="cpu", weights_only=True)
     except Exception as error:  # likewise; nothing in the file has been run
-        raise ConfigError(key, str(path), _why_not(error)) from None
+        raise ConfigError(key, location, _why_not(error)) from None
     found = list(find_state_dicts(loaded, role))
     if not found:
         names = ", ".join(map(printable, list(loaded)[:8])) if isinstance(loaded, Mapping) else type(loaded).__name__
@@ -128,11 +181,11 @@ def _read_torch(path: Path, key: str, role: str, quiet: bool) -> dict[str, Tenso
             f"expected a state dict (names to tensors) and found only: {names or 'nothing'}; weights are looked for"
         )
         where = f"under {', '.join(PLAIN[:3])}, {AVERAGED[0]} and the like: save model.state_dict()"
-        raise ConfigError(key, str(path), f"{problem} {where}")
+        raise ConfigError(key, location, f"{problem} {where}")
     chosen, rest = found[0], ", ".join(each.place for each in found[1:] if each.place)
     if chosen.place and not quiet:
         log.warning(
-            "%s=%s: takes the weights under %s%s", key, path, chosen.place, rest and f", not those under {rest}"
+            "%s=%s: takes the weights under %s%s", key, location, chosen.place, rest and f", not those under {rest}"
         )
     return chosen.weights
 

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zskt_dist.config import Config, differing_keys, flatten, with_overrides
-from zskt_dist.config.load import is_under
+from zskt_dist.config import Config, flatten, with_overrides
+from zskt_dist.config.keys import is_under
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
-from zskt_dist.report.recipes import ABSENT, COMMANDS, Recipe, changes, recipe_of, words
+from zskt_dist.report.recipes import ABSENT, TASKS_OF, Recipe, changes, recipe_of, words
 from zskt_dist.report.runs import Group, Run, reference_recipe
 from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images
 from zskt_dist.runs.storage import is_uri, join
+from zskt_dist.tasks.registry import TASKS
 
 _FEW = ("scratch", "distill", "finetune")
 """Methods that see M images per class."""
@@ -88,7 +89,7 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     wanted: dict[str, Any] = {"teacher.arch": pair[0], "student.arch": pair[1]}
     if method in _FEW:
         wanted["data.images_per_class"] = many
-    if COMMANDS[method] == "pretrain":
+    if method in ("teacher", "scratch"):
         wanted["supervised.network"] = "teacher" if method == "teacher" else "student"
     whose = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
     if same or paper.configuration(dataset, whose):
@@ -99,7 +100,7 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     seeds = sorted({run.seed for group in groups if group.method != "teacher" for run in group.runs}) or [base.seed]
     several = len(seeds) > 1 and not (method == "teacher" and config.teacher.seed is not None)
     said |= {"seeds": seeds} if several else {"seed": seeds[0]}
-    start = ["python", "-m", f"zskt_dist.{COMMANDS[method]}"]
+    start = ["python", "-m", f"zskt_dist.{TASKS[TASKS_OF[method][0]].command}"]
     if base.lent:
         return shlex.join([*start, *_all_words(config, words(said))])
     return shlex.join([*start, "--config", _relative(base.directory.config), "name=null", *words(said)])
@@ -144,9 +145,10 @@ def _pair_of(group: Group) -> tuple[str, Pair]:
 def _all_words(config: Config, overrides: list[str]) -> list[str]:
     """Every key that is not at its default, as words of a command line; no folder that other machines lack."""
     wanted = with_overrides(config, [*overrides, "name=null"])
-    leaves = dict(flatten(wanted))
+    defaults = dict(flatten(Config()))
     elsewhere = ("tracking",) if is_uri(config.runs_dir) else ("tracking", "runs_dir")
-    return words({key: leaves[key] for key in differing_keys(Config(), wanted, exclude=elsewhere)})
+    different = {key: value for key, value in flatten(wanted) if key not in defaults or defaults[key] != value}
+    return words({key: value for key, value in different.items() if not is_under(key, elsewhere)})
 
 
 def _lasting(run: Run) -> str:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from zskt_dist.config.load import TEACHER_KEYS, is_under
+from zskt_dist.config.keys import is_under
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import label
 from zskt_dist.report.runs import Group
 from zskt_dist.report.tables import arrow, setting
+from zskt_dist.tasks.registry import TASKS
 
 
 class Predictions(NamedTuple):
@@ -62,7 +63,7 @@ def _teachers(groups: Sequence[Group]) -> list[Predictions]:
     """Each teacher once, however many students were measured beside it; those of another recipe apart."""
     found: dict[str, dict[str, list[list[float]]]] = {}
     for group in groups:
-        special = {k: v for k, v in group.changes.items() if is_under(k, (*TEACHER_KEYS, "teacher"))}
+        special = {k: v for k, v in group.changes.items() if is_under(k, (*TASKS["pretrain"].reads, "teacher"))}
         name = f"teacher {group.pair[0]}" + (f" [{label(special)}]" if special else "")
         for run in group.runs:
             if "teacher" in (noise := run.evaluation.get("noise") or {}):

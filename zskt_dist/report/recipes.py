@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.config import Config, flatten
-from zskt_dist.config.load import PLACEMENT_KEYS, SPEED_KEYS, TEACHER_KEYS, UNUSED_KEYS, is_under
+from zskt_dist.config import Config
+from zskt_dist.config.keys import is_under, leaves_of
 from zskt_dist.data.sources import KNOWN
+from zskt_dist.tasks.registry import TASKS, all_reads
 
 Recipe = dict[str, Any]
 """Dotted keys to JSON values."""
@@ -15,14 +16,14 @@ Recipe = dict[str, Any]
 ABSENT = object()
 """In place of an option that a recipe lacks, for null is a value."""
 
-COMMANDS = {
-    "teacher": "pretrain",
-    "scratch": "pretrain",
-    "distill": "distill",
-    "train": "train",
-    "finetune": "finetune",
+TASKS_OF = {
+    "teacher": ("pretrain",),
+    "scratch": ("scratch",),
+    "distill": ("distill",),
+    "train": ("transfer", "pseudo_data"),
+    "finetune": ("finetune",),
 }
-"""Of each method."""
+"""By method: the tasks that it stands for."""
 # Where and how often a run is done and measured, and what a group of runs has in common by other means.
 _APART = (
     *("seed", "seeds", "experiment", "device", "launch", "evaluation", "transitions"),
@@ -35,19 +36,19 @@ def recipe_of(config: Config, method: str) -> Recipe:
 
     Values that others stand in for where they are null are written out, so that equal recipes look equal.
     """
-    leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
+    reads = tuple(key for name in TASKS_OF[method] for key in all_reads(TASKS[name]))
+    leaves = leaves_of(config, reads)
     if (facts := KNOWN.get(config.data.name)) and config.data.mean is None:
         leaves |= {"data.mean": list(facts.mean), "data.std": list(facts.std)}
-    if config.data.augment == "auto":
+    if leaves.get("data.augment") == "auto":
         leaves["data.augment"] = facts.augmentation if facts else "crop"
     # Of Parquet files the folder says which data they are; elsewhere the data set's name does.
     apart = _APART if config.data.name == "parquet" else (*_APART, "data.root")
-    if method == "teacher":
-        return {key: value for key, value in leaves.items() if is_under(key, TEACHER_KEYS) and not is_under(key, apart)}
-    unused = (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS[COMMANDS[method]], *apart)
-    kept = {key: value for key, value in leaves.items() if not is_under(key, unused)}
+    kept = {key: value for key, value in leaves.items() if not is_under(key, apart)}
     # Workers change what batch norm sees, unless it is that of the global batch.
-    return kept if config.engine.batch_norm == "sync" else kept | {"launch.workers": leaves["launch.workers"]}
+    if "launch.workers" in leaves and config.engine.batch_norm != "sync":
+        kept["launch.workers"] = leaves["launch.workers"]
+    return kept
 
 
 def changes(recipe: Recipe, reference: Recipe) -> Recipe:

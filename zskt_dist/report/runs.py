@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-
 from zskt_dist.config import Config
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
@@ -17,8 +15,9 @@ from zskt_dist.networks.weights import read_about
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
-from zskt_dist.runs.directory import RunDirectory, teacher_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.storage import is_uri
+from zskt_dist.tasks.stages import stages
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history
 
@@ -93,8 +92,7 @@ class Run:
         """Which teacher it learnt from: where its weights were, or would be; a teacher's run is its own."""
         if self.method == "teacher":
             return str(self.result["name"])  # a download's folder has another
-        told = self.directory.teacher_weights() or self.config.teacher.checkpoint
-        where = Path(told) if told else teacher_directory(self.config).path / "teacher.safetensors"
+        where = Path(self.directory.teacher_weights() or self.config.teacher.checkpoint or _cached_teacher(self.config))
         return where.parent.name if where.parent.parent.name == "teachers" else str(where)
 
     @cached_property
@@ -124,7 +122,7 @@ class Run:
             return len(next(iter(confusion.values())))
         try:
             about = read_about(self.directory.weights("student" if self.result["student"] else "teacher"))
-        except (OSError, SafetensorError):
+        except (OSError, ValueError):
             return None
         known = about.get("num_classes")
         return known if isinstance(known, int) else None
@@ -301,3 +299,9 @@ def _split(dataset: str, method: str, pair: Pair, family: list[Run]) -> Iterator
         kept = tuple(newest[seed] for seed in sorted(newest))
         dropped = tuple(run for run in equal if all(run is not one for one in kept))
         yield Group(kept, changes(kept[0].recipe, reference), of_paper, dropped)
+
+
+def _cached_teacher(config: Config) -> str:
+    """Where the teacher would be that a configuration trains."""
+    (stage,) = (each for each in stages("distill", config) if each.task.role == "teacher")
+    return str(stage.directory.weights("teacher"))

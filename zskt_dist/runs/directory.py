@@ -1,21 +1,28 @@
 """The run directory: `runs/<experiment>/<name>/`, where everything about a run is found again."""
 
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import IO, Any, NamedTuple
 
 import yaml
 
-from zskt_dist.config import Config, config_hash, differing_keys, dump_yaml, parse_config, teacher_hash
+from zskt_dist.config import Config, differing_keys, dump_yaml, parse_config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
-from zskt_dist.files import read_json, sha256_of, try_lock, write_atomic, write_json
+from zskt_dist.files import read_json, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror, StoreMirror
-from zskt_dist.runs.storage import is_uri, join, split, working_copy
+from zskt_dist.runs.storage import absolute, check, is_uri, join, split, working_copy
 
 Result = dict[str, Any]
+
+
+class Digest(NamedTuple):
+    """A file of the user's."""
+
+    location: str
+    sha256: str
 
 
 class RunDirectory:
@@ -66,11 +73,11 @@ class RunDirectory:
         known = read_json(self.tracking)
         return isinstance(known, dict) and not known.get("complete", False)
 
-    def check(self, command: str, config: Config) -> None:
-        """Whether `command` with `config` may continue what is here.
+    def check(self, command: str, config: Config, reads: Sequence[str] = ("",)) -> None:
+        """Raises UserError where what is here belongs to a run of another command or configuration.
 
-        Raises:
-            UserError: the directory belongs to a run of another command or configuration.
+        Args:
+            reads: Keys that decide the result of `command`.
         """
         begun = read_json(self.begun)
         if isinstance(begun, dict) and begun.get("command") != command:
@@ -78,7 +85,7 @@ class RunDirectory:
                 f"name={config.name}: {self.location} holds a run of {begun.get('command')}. "
                 "Choose another name, or start over with --fresh"
             )
-        if (before := self.read_config()) and (keys := differing_keys(before, config)):
+        if (before := self.read_config()) and (keys := differing_keys(before, config, reads)):
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
                 f"name={config.name}: {self.location} holds a run with other settings ({shown}). "
@@ -89,34 +96,38 @@ class RunDirectory:
         """Another run of the same experiment."""
         return RunDirectory(join(split(self.location)[0], name))
 
-    def begin(self, command: str, config: Config, teacher: str | None, group: str | None = None) -> None:
+    def begin(
+        self,
+        command: str,
+        config: Config,
+        teacher: str | None = None,
+        *,
+        group: str | None = None,
+        files: Mapping[str, Digest] = MappingProxyType({}),
+    ) -> None:
         """Writes down what this run is, where the weights of its teacher are or will be, and what it belongs to.
 
         Args:
             group: Name of the directory, beside this one, of several seeds or a sweep; None: as before.
+            files: The user's files that it begins with, by key.
 
         Raises:
             ConfigError: as `check_files`.
         """
-        told, files = read_json(self.begun) or {}, self.check_files(config)
+        self.check_files(files)
+        before = read_json(self.begun) or {}
+        known = before.get("files", {}) | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))
-        group = group or told.get("group")
-        write_json(self.begun, {"command": command, "teacher": teacher, "group": group, "files": files})
+        group = group or before.get("group")
+        write_json(self.begun, {"command": command, "teacher": teacher, "group": group, "files": known})
 
-    def check_files(self, config: Config) -> dict[str, str]:
-        """The SHA-256 of each file of the user's that a run begins with, by its key; of those on this machine.
-
-        Raises:
-            ConfigError: one has changed since the run began, whose student would not be that of the new file.
-        """
-        told = (read_json(self.begun) or {}).get("files", {})
-        files = {"teacher.checkpoint": config.teacher.checkpoint, "finetune.student": config.finetune.student}
-        here = {key: sha256_of(Path(file)) for key, file in files.items() if file and Path(file).is_file()}
-        for key, sha256 in here.items():
-            if told.get(key, sha256) != sha256:
+    def check_files(self, files: Mapping[str, Digest]) -> None:
+        """Raises ConfigError where a file has changed since the run began: its student would be another one."""
+        before = (read_json(self.begun) or {}).get("files", {})
+        for key, (location, sha256) in files.items():
+            if before.get(key, sha256) != sha256:
                 problem = f"has changed since {self.location} began; choose another name, or start over with --fresh"
-                raise ConfigError(key, str(files[key]), problem)
-        return told | here
+                raise ConfigError(key, location, problem)
 
     def group(self) -> "RunDirectory | None":
         """The directory of the several seeds, or of the sweep, that this run belongs to."""
@@ -203,21 +214,38 @@ class RunDirectory:
             yield
 
 
-def run_directory(config: Config, command: str) -> RunDirectory:
-    """Where a command's run lives: the user's `name`, or one made of the configuration's hash."""
-    if command == "pretrain" and config.supervised.network == "teacher":
-        return teacher_directory(config) if config.name is None else _in(config, "teachers", config.name)
-    if config.name is not None:
-        return _in(config, config.experiment, config.name)
-    label = {"train": "", "pretrain": "scratch-"}.get(command, f"{command}-")
-    return _in(config, config.experiment, f"{config.experiment}-{label}{config_hash(config, command)}")
+def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
+    """A run that somebody names, with what its store has of it but checkpoints.
+
+    Args:
+        key: What names it, for messages.
+
+    Raises:
+        ConfigError: a URI that cannot be used or reached.
+    """
+    check(str(location), key)
+    directory = RunDirectory(absolute(location))
+    directory.mirror.pull(checkpoints=False)
+    return directory
 
 
-def teacher_directory(config: Config) -> RunDirectory:
-    """Where the teacher of a configuration is cached: by what made it, so that runs that need the same one share it."""
-    arch = re.sub(r"[^A-Za-z0-9._-]+", "-", config.teacher.arch)[:80]  # `timm:…`, and what an import path may be
-    return _in(config, "teachers", f"{arch}-{config.data.name}-{teacher_hash(config)}")
+@contextmanager
+def open_run(
+    location: Path | str, *, fresh: bool = False, announce: Callable[[str], object] = print
+) -> Iterator[RunDirectory]:
+    """A run that this command alone drives from now on, as `find_run`, without earlier requests to stop.
 
+    Args:
+        fresh: What is there is kept under another name.
+        announce: Tells the user that name.
 
-def _in(config: Config, experiment: str, name: str) -> RunDirectory:
-    return RunDirectory(join(config.runs_dir, experiment, name))
+    Raises:
+        UserError: another command is at it, or its store cannot be reached.
+    """
+    directory = RunDirectory(absolute(location))
+    with directory.driven():
+        directory.mirror.pull(checkpoints=False)
+        if fresh and (aside := directory.move_aside()):
+            announce(f"The earlier run is kept as {aside}")
+        directory.clear_requests()
+        yield directory

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zskt_dist.algorithms.belief_matching import Noise, ZeroShotTransfer
+from zskt_dist.algorithms.belief_matching import BeliefMatching, Noise
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.errors import ConfigError
 
@@ -38,7 +38,7 @@ class RecordedTransfer:
         required: Whether it is an error where an iteration cannot be recorded; else all are ordinary ones then.
     """
 
-    def __init__(self, transfer: ZeroShotTransfer, *, required: bool = False, warm_up: int = _WARM_UP) -> None:
+    def __init__(self, transfer: BeliefMatching, *, required: bool = False, warm_up: int = _WARM_UP) -> None:
         self._transfer = transfer
         self._inputs = _Inputs()
         self._recorded = _Recorded(lambda: transfer.learn(self._inputs), required, warm_up)
@@ -49,7 +49,7 @@ class RecordedTransfer:
         return self._recorded.works
 
     def step(self, noise: Noise) -> Metrics:
-        """As `ZeroShotTransfer.step`."""
+        """As `BeliefMatching.step`."""
         self._inputs.take(noise)
         metrics = self._recorded()
         self._transfer.decay()

@@ -55,8 +55,8 @@ def _sweep(options: argparse.Namespace) -> None:
 def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console") -> None:
     from rich.table import Table
 
-    from zskt_dist.launch.preflight import problems, refuse
-    from zskt_dist.runs.directory import run_directory
+    from zskt_dist.launch.preflight import Preflight, refuse
+    from zskt_dist.tasks.stages import run_directory
     from zskt_dist.training.job import Job
 
     table = Table(title=sweep.title, title_justify="left")
@@ -68,7 +68,9 @@ def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console")
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(str(trial.number), trial.label, directory.path.name, state)
     console.print(table)
-    found = {str(problem): problem for trial in trials for problem in problems(Job.plan("train", trial.config))}
+    found = {
+        str(problem): problem for trial in trials for problem in Preflight(Job.plan("train", trial.config)).problems()
+    }
     refuse(list(found.values()), console)
     console.print("ready: configurations, files and resources are in order")
 

@@ -17,7 +17,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from rich.console import Console
 
 from zskt_dist.errors import ConfigError, Interrupted, UserError
-from zskt_dist.launch.preflight import problems
+from zskt_dist.launch.preflight import preflight
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
@@ -48,8 +48,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
     """
     directory = sweep_directory(sweep, trials)
     for trial in trials:
-        for problem in problems(Job.plan("train", trial.config)):
-            raise problem
+        preflight(Job.plan("train", trial.config))
     with directory.driven():
         directory.mirror.pull()
         if fresh and (aside := directory.move_aside()):

@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from zskt_dist.config import Config, config_hash, load_config
-from zskt_dist.config.fields import Identifier, NonNegative, Positive, Section, Seed
-from zskt_dist.config.load import MEASURE_KEYS, PLACEMENT_KEYS, SPEED_KEYS, UNUSED_KEYS, assign, is_under, read_yaml
+from zskt_dist.config import Config, load_config
+from zskt_dist.config.fields import Identifier, NonNegative, Positive, Purpose, Section, Seed
+from zskt_dist.config.keys import IDENTITY, is_under, keys_for
+from zskt_dist.config.load import assign, read_yaml
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.tasks.registry import TASKS, all_reads
+from zskt_dist.tasks.stages import identity
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")
 """Where the trials of a sweep lie and run together."""
@@ -92,7 +95,7 @@ class Trial:
 
     @property
     def hash(self) -> str:
-        return config_hash(self.config)
+        return identity("train", self.config)
 
     @property
     def label(self) -> str:
@@ -153,14 +156,22 @@ def _check_swept(sweep: Sweep, key: str) -> None:
     """Values of a key that is swept must make different runs, which can be compared."""
     if is_under(key, _OF_ALL):
         raise ConfigError(key, "…", "is the same for all trials of a sweep; take it out of the space")
-    if is_under(key, MEASURE_KEYS):
+    if is_under(key, keys_for(Purpose.MEASUREMENT)):
         raise ConfigError(key, "…", "measures a run and does not change it; set it in `set` or `evaluate`")
-    if is_under(key, (*PLACEMENT_KEYS, *SPEED_KEYS, *UNUSED_KEYS["train"])):
+    if not _decides(key):
         raise ConfigError(key, "…", "does not change what a trial computes: all its values are the same run")
     if key == "iterations" and sweep.scheduler == "asha":
         raise ConfigError(
             key, "…", "cannot be swept with sweep.scheduler=asha: the learning rates of longer runs fall later"
         )
+
+
+def _decides(key: str) -> bool:
+    """The key, or one in the section of that name, changes what `train` makes; unknown keys are refused elsewhere."""
+    reads = [read for task in TASKS.values() if task.command == "train" for read in all_reads(task)]
+    known = [each for each in keys_for(*Purpose) if is_under(each, (key,)) or is_under(key, (each,))]
+    used = [each for each in known if is_under(each, reads) and is_under(each, keys_for(*IDENTITY))]
+    return bool(used) or not known
 
 
 def _check_apart(first: Trial, trial: Trial) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.files import read_json, write_json
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.space import Trial
+from zskt_dist.tasks.stages import run_directory
 
 ENDED = ("finished", "stopped")
 """States that a repeated command leaves alone, where `evaluate` is as it was; all others are tried again."""

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from zskt_dist.report.page import Report
 from zskt_dist.report.tables import markdown
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.storage import absolute
 from zskt_dist.sweep.plots import sweep_figures
 from zskt_dist.sweep.record import close_parent
@@ -17,6 +17,7 @@ from zskt_dist.sweep.selection import pooled_agreement
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import States
 from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations, trial_table
+from zskt_dist.tasks.stages import run_directory
 from zskt_dist.tracking.mlflow import RunAddress
 
 Result = dict[str, Any]

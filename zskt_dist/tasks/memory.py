@@ -34,7 +34,7 @@ from zskt_dist.engine.building import in_bfloat16
 from zskt_dist.errors import UserError
 from zskt_dist.models import ImageShape, is_own
 from zskt_dist.networks.building import new_network
-from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.tasks.transfer import TransferTraining
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _estimate(config: Config, image_shape: ImageShape, num_classes: int) -> Memo
         if config.engine.teacher == "bfloat16":
             teacher = in_bfloat16(teacher)
         cpu = World(torch.device("cpu"))
-        task = ZeroShotTask(_one_iteration(config, simulated), teacher, student, image_shape, cpu)
+        task = TransferTraining(_one_iteration(config, simulated), teacher, student, image_shape, cpu)
         for name, engine in task.engines.items():
             _take_a_step(engine)
             engine.optimizer.register_step_post_hook(partial(watch.close, name))

@@ -1,10 +1,7 @@
 """Learning from pseudo-data that `synthesize` has made, put together: no generator, no forward pass of a teacher."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,44 +13,60 @@ from zskt_dist.config import Config
 from zskt_dist.data.pseudo import PseudoBatches, PseudoData
 from zskt_dist.distributed.world import World
 from zskt_dist.engine.building import new_engine
-from zskt_dist.models import TappedNetwork
+from zskt_dist.errors import UserError
+from zskt_dist.evaluation.estimates import Answer, estimate
+from zskt_dist.evaluation.image_sources import normal_noise, uniform_noise
+from zskt_dist.files import describe_size
+from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.networks.inputs import Inputs
 from zskt_dist.speed import RecordedTraining, pick, rate_on, training_gflop
+from zskt_dist.tasks.base import Context, Lines, PlainTraining, Training
+from zskt_dist.tasks.stages import Stage
 from zskt_dist.tasks.transfer import cosine_decay
-from zskt_dist.tracking.base import Row
 
 
-class PseudoDataTask:
+def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
+    config, loss, adam = stage.config, stage.config.loss, stage.config.optimizer
+    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
+    rate = f"Adam {adam.student_lr:g}, cosine to 0, clipped at {adam.clip_norm:g}"
+    return [
+        ("pseudo-data", _in_words(str(config.pseudo_data))),
+        ("loss", f"{gap}, no attention term"),
+        ("optimizer", f"{rate}, {config.iterations:,} student steps of {config.batch_size}"),
+    ]
+
+
+def start(context: Context) -> Training:
+    return PseudoDataTraining(context.config, context.inputs, context.world, context.teacher)
+
+
+class PseudoDataTraining(PlainTraining):
     """Student steps of Algorithm 1, one an iteration, on batches of the folder `config.pseudo_data`.
 
     Args:
         inputs: The pseudo-data has to be of this shape, these classes and this normalisation.
+        teacher: With which the trained student is compared; None: with nobody.
 
     Raises:
         ConfigError: the folder is missing, damaged, or does not fit.
     """
 
-    phase = "student"
-    attention = None
-
-    def __init__(self, config: Config, inputs: Inputs, world: World) -> None:
+    def __init__(self, config: Config, inputs: Inputs, world: World, teacher: nn.Module | None = None) -> None:
         assert config.pseudo_data is not None
         data = PseudoData.open(config.pseudo_data)
         data.check(inputs.image_shape, inputs.num_classes, inputs.mean_std)
-        self._config, self._world = config, world
-        self.iterations = config.iterations
-        self.weight = world.weight(config.batch_size)
+        self._config, self._inputs, self._world, self._teacher = config, inputs, world, teacher
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
         work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
-        picks = pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        picks = pick(config, world.device, lambda: config.iterations * work() / world.size, world.size)
         self.picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
         with_checkpointing(config, student)
         unused = may_not_use_all(student, inputs.image_shape, world)
         tapped = TappedNetwork(student)
         self.picks.apply(tapped)
         rate, recorded = config.optimizer.student_lr, self.picks.cuda_graphs
-        self._engine = new_engine(
+        engine = new_engine(
             config,
             world,
             tapped,
@@ -63,16 +76,16 @@ class PseudoDataTask:
                 fused=True,
                 capturable=recorded,
             ),
-            partial(cosine_decay, iterations=self.iterations),
+            partial(cosine_decay, iterations=config.iterations),
             batch_size=config.batch_size,
             clip_norm=config.optimizer.clip_norm,
             bfloat16=self.picks.autocast is not None,
             find_unused_parameters=unused,
         )
-        self.engines = {"student": self._engine}
+        super().__init__("student", "student", engine, config.iterations)
         loss = config.loss
         gap = belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction)
-        self.matching = Matching(self._engine, gap=gap, micro_batch=config.engine.micro_batch)
+        self.matching = Matching(engine, gap=gap, micro_batch=config.engine.micro_batch)
         self._recorded: RecordedTraining | None = None
         if recorded:
             self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
@@ -94,13 +107,17 @@ class PseudoDataTask:
         seed_layers(self._config.seed, self._world, iteration)
         return self._step(*self.batches(iteration))
 
-    @contextmanager
-    def trained(self) -> Iterator[nn.Module]:
-        with self._engine.whole() as tapped:
-            yield tapped.get_submodule("network")
+    def estimate(self, network: nn.Module) -> Answer | None:
+        if self._teacher is None:
+            return None
+        shape, device = self._inputs.image_shape, self._world.device
+        pixels = uniform_noise(shape, self._inputs.standardise(device), device)
+        return estimate(self._config, network, self._teacher, [normal_noise(shape, device), pixels], self._world)
 
-    def judge(self, network: nn.Module, iteration: int) -> Row:
-        return {}
 
-    def picture(self, path: Path | None) -> bool:
-        return False
+def _in_words(folder: str) -> str:
+    try:
+        data = PseudoData.open(folder)
+    except UserError:
+        return folder
+    return f"{data.images:,} images, {describe_size(data.nbytes)} in every worker, of {data.folder}"

@@ -1,9 +1,7 @@
-"""Training on real images, put together: from scratch, KD + AT, and finetuning a zero-shot student."""
+"""Batches of real images through an algorithm with labels: what pretraining, distillation and finetuning share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,154 +11,54 @@ from torch import Tensor, nn
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.supervised import Distillation, SupervisedTraining, step_decay
 from zskt_dist.config import Config
-from zskt_dist.data import ImageDataset, TrainingBatches, balanced_subset
-from zskt_dist.distributed.world import World
+from zskt_dist.data import TrainingBatches, balanced_subset
 from zskt_dist.engine import Engine
 from zskt_dist.engine.building import new_engine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
-from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
-from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
+from zskt_dist.networks.building import may_not_use_all, seed_layers
 from zskt_dist.speed import RecordedTraining, rate_on, records
-from zskt_dist.tracking.base import Row
+from zskt_dist.tasks.base import Context, Lines, PlainTraining
 
 
-class Training(Protocol):
-    """One step of a supervised algorithm."""
+class Steps(Protocol):
+    """A supervised algorithm."""
 
     def step(self, x: Tensor, label: Tensor, /) -> Metrics: ...
 
 
-class SupervisedTask:
-    """Batches of real images through a supervised algorithm; what differs is built by the functions below.
+class ImageTraining(PlainTraining):
+    """An algorithm on shuffled, augmented batches of the images that the task may see.
 
     Args:
-        seed_layers: Called before each iteration with its number.
-
-    Attributes:
-        subset: Positions in the train split, where only some images per class are seen.
-        attention: Layers that are compared with the teacher's; None: the algorithm compares none.
+        steps: Recorded here, on CUDA.
     """
 
     def __init__(
-        self,
-        phase: str,
-        engine: Engine,
-        training: Training,
-        batches: TrainingBatches,
-        iterations: int,
-        subset: np.ndarray | None = None,
-        attention: Attention | None = None,
-        *,
-        seed_layers: Callable[[int], None],
+        self, context: Context, engine: Engine, steps: SupervisedTraining | Distillation, *, iterations: int, batch: int
     ) -> None:
-        self._seed_layers = seed_layers
-        self.phase, self.iterations, self.subset, self.attention = phase, iterations, subset, attention
-        self.weight = engine.weight
-        self.engines: Mapping[str, Engine] = {"teacher" if phase == "teacher" else "student": engine}
-        self.training, self.batches, self._engine = training, batches, engine
+        task, config, world = context.stage.task, context.config, context.world
+        super().__init__("teacher" if task.role == "teacher" else task.name, task.role, engine, iterations)
+        self._seed_layers = partial(seed_layers, config.seed, world)
+        self._steps: Steps = steps
+        if records(config, world.device, world.size):
+            self._steps = RecordedTraining(steps, required=config.speed.cuda_graphs is True)
+        part = world.part(batch)
+        self.batches = TrainingBatches(context.images, batch, config.seed, world.device, part, _subset(context))
 
     @property
     def speed(self) -> str:
-        return "cuda graphs" if isinstance(self.training, RecordedTraining) and self.training.works else "plain"
+        return "cuda graphs" if isinstance(self._steps, RecordedTraining) and self._steps.works else "plain"
 
     def step(self, iteration: int) -> Metrics:
         self._seed_layers(iteration)
-        return self.training.step(*self.batches(iteration))
-
-    @contextmanager
-    def trained(self) -> Iterator[nn.Module]:
-        with self._engine.whole() as tapped:
-            yield tapped.get_submodule("network")
-
-    def judge(self, network: nn.Module, iteration: int) -> Row:
-        return {}
-
-    def picture(self, path: Path | None) -> bool:
-        return False
-
-    def save_subset(self, path: Path) -> None:
-        """Writes down which training images are seen, where that is a choice."""
-        if self.subset is not None:
-            write_json(path, {"split": "train", "indices": self.subset.tolist()})
+        return self._steps.step(*self.batches(iteration))
 
 
-def from_scratch(config: Config, role: str, dataset: ImageDataset, world: World) -> SupervisedTask:
-    """Cross entropy with the paper's SGD recipe; a teacher always sees all images."""
-    network = new_network(config, role, dataset.image_shape, dataset.num_classes).to(world.device)
-    with_checkpointing(config, network)
-    unused = may_not_use_all(network, dataset.image_shape, world)
-    engine = _sgd(config, TappedNetwork(network), world, unused)
-    seed = config.teacher_seed if role == "teacher" else config.seed
-    subset = None if role == "teacher" else _subset(config, dataset)
-    batches = _batches(config.supervised.batch_size, seed, dataset, world, subset)
-    phase = "teacher" if role == "teacher" else "scratch"
-    training = _steps(SupervisedTraining(engine), config, world)
-    layers = partial(seed_layers, seed, world)
-    return SupervisedTask(phase, engine, training, batches, config.supervised_iterations, subset, seed_layers=layers)
-
-
-def distillation(config: Config, teacher: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
-    """KD + AT with the same SGD recipe.
-
-    Raises:
-        ConfigError: layers do not exist or do not pair, as for `ZeroShotTask`, or a class has too few images.
-    """
-    network = new_network(config, "student", dataset.image_shape, dataset.num_classes).to(world.device)
-    with_checkpointing(config, network)
-    attention = pair_layers(config, teacher, network, dataset.image_shape, weight="distill")
-    tapped_teacher, tapped_student = tap_pair(config, teacher, network, attention, weight="distill")
-    unused = may_not_use_all(network, dataset.image_shape, world)
-    engine = _sgd(config, tapped_student, world, unused)
-    settings = config.distill
-    training = _steps(
-        Distillation(
-            engine,
-            tapped_teacher,
-            temperature=settings.temperature,
-            alpha=settings.alpha,
-            beta=settings.beta,
-            attention=config.loss.attention,
-        ),
-        config,
-        world,
-    )
-    subset = _subset(config, dataset)
-    batches = _batches(config.supervised.batch_size, config.seed, dataset, world, subset)
-    layers = partial(seed_layers, config.seed, world)
-    return SupervisedTask(
-        "distill", engine, training, batches, config.supervised_iterations, subset, attention, seed_layers=layers
-    )
-
-
-def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world: World) -> SupervisedTask:
-    """Cross entropy with Adam from a trained student, its batch norm in eval mode unless asked otherwise."""
-    settings = config.finetune
-    student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
-    with_checkpointing(config, student)
-    recorded = records(config, world.device, world.size)
-    rate = rate_on(world.device, settings.learning_rate) if recorded else settings.learning_rate
-    adam = partial(torch.optim.Adam, lr=rate, fused=True, capturable=recorded)
-    engine = new_engine(
-        config,
-        world,
-        TappedNetwork(student),
-        adam,
-        lambda iteration: 1.0,
-        batch_size=settings.batch_size,
-        find_unused_parameters=may_not_use_all(student, dataset.image_shape, world),
-    )
-    subset = _subset(config, dataset)
-    batches = _batches(settings.batch_size, config.seed, dataset, world, subset)
-    training = _steps(SupervisedTraining(engine), config, world)
-    layers = partial(seed_layers, config.seed, world)
-    return SupervisedTask("finetune", engine, training, batches, settings.iterations, subset, seed_layers=layers)
-
-
-def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engine:
-    recipe = config.supervised
-    recorded = records(config, world.device, world.size)
-    rate = rate_on(world.device, recipe.learning_rate) if recorded else recipe.learning_rate
+def new_sgd_engine(context: Context, network: TappedNetwork) -> Engine:
+    """The paper's recipe (section 4.1): SGD with momentum, the rate falls at milestones."""
+    recipe = context.config.supervised
+    rate = learning_rate(context, recipe.learning_rate)
 
     def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
         optimizer = torch.optim.SGD(
@@ -169,11 +67,42 @@ def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engi
         optimizer.register_step_pre_hook(_begin_momentum)
         return optimizer
 
-    schedule = partial(
-        step_decay, iterations=config.supervised_iterations, milestones=recipe.milestones, decay=recipe.decay
+    iterations = context.config.supervised_iterations
+    schedule = partial(step_decay, iterations=iterations, milestones=recipe.milestones, decay=recipe.decay)
+    return engine_for(context, network, sgd, schedule, recipe.batch_size)
+
+
+def engine_for(
+    context: Context,
+    network: TappedNetwork,
+    make_optimizer: Callable[..., torch.optim.Optimizer],
+    schedule: Callable[[int], float],
+    batch_size: int,
+) -> Engine:
+    """What trains a tapped network on batches of that size."""
+    unused = may_not_use_all(network.network, context.inputs.image_shape, context.world)
+    return new_engine(
+        context.config,
+        context.world,
+        network,
+        make_optimizer,
+        schedule,
+        batch_size=batch_size,
+        find_unused_parameters=unused,
     )
-    size = recipe.batch_size
-    return new_engine(config, world, network, sgd, schedule, batch_size=size, find_unused_parameters=unused)
+
+
+def learning_rate(context: Context, rate: float) -> float | Tensor:
+    """`rate`; where steps are recorded they read it from the device."""
+    config, world = context.config, context.world
+    return rate_on(world.device, rate) if records(config, world.device, world.size) else rate
+
+
+def describe_recipe(config: Config) -> Lines:
+    """The paper's recipe in words."""
+    recipe = config.supervised
+    steps = f"{config.supervised_iterations:,} steps of {recipe.batch_size}"
+    return [("optimizer", f"SGD {recipe.learning_rate:g}, momentum {recipe.momentum:g}, {steps}")]
 
 
 def _begin_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -184,19 +113,13 @@ def _begin_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
-    """`training`, on CUDA recorded."""
-    if not records(config, world.device, world.size):
-        return training
-    return RecordedTraining(training, required=config.speed.cuda_graphs is True)
-
-
-def _subset(config: Config, dataset: ImageDataset) -> np.ndarray | None:
-    count = config.data.images_per_class
+def _subset(context: Context) -> np.ndarray | None:
+    """Positions in the train split, where only some images of each class are seen; written down then."""
+    count = context.stage.task.images_per_class(context.config)
     if count is None:
         return None
-    return balanced_subset(dataset.train.labels, dataset.num_classes, count, config.seed)
-
-
-def _batches(size: int, seed: int, dataset: ImageDataset, world: World, subset: np.ndarray | None) -> TrainingBatches:
-    return TrainingBatches(dataset, size, seed, world.device, world.part(size), subset)
+    dataset = context.images
+    subset = balanced_subset(dataset.train.labels, dataset.num_classes, count, context.config.seed)
+    if context.world.is_main:
+        write_json(context.directory.subset, {"split": "train", "indices": subset.tolist()})
+    return subset

@@ -7,12 +7,14 @@ a smaller one.
 Shapes: B images of a batch, S sources, z noise dimensions, C channels, H and W spatial size, K classes.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from zskt_dist.config import Config
 from zskt_dist.data.pseudo_shards import (
     FORMAT,
     PATTERN,
@@ -38,13 +40,37 @@ from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import local_file
 from zskt_dist.runs.storage import check_ours
 from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tasks.base import Context
 from zskt_dist.tracking.local import ProgressFile
-from zskt_dist.training.job import Job
 from zskt_dist.version import __version__
 
 ABOUT_FILE = "pseudo_data.json"
 """Says what a folder is made from before there is a shard in it, and that its shards may be replaced."""
 _SHARD_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class SynthesisOrder:
+    """What is to be made of a run.
+
+    Attributes:
+        folder: For the shards, absolute.
+        images: N.
+        shard_images: Images in a shard; None: about two thousand.
+        sources: Iterations of the generator's snapshots that are drawn from, in equal shares.
+        fresh: Shards that are there already are made anew.
+    """
+
+    folder: str
+    images: int
+    shard_images: int | None
+    sources: tuple[int, ...]
+    fresh: bool = False
+
+
+def run(context: Context, stop: StopVote) -> None:
+    order = SynthesisOrder(**context.stage.options)
+    Synthesis(context.directory, context.config, order, context.world, stop).run()
 
 
 class Synthesis:
@@ -54,10 +80,11 @@ class Synthesis:
         UserError: weights or snapshots are not there, or the folder holds something else.
     """
 
-    def __init__(self, job: Job, world: World, stop: StopVote) -> None:
-        assert job.synthesis
-        self.order, self.config, self.world, self.stop = job.synthesis, job.config, world, stop
-        self.directory, self.folder = RunDirectory(job.directory), Path(job.synthesis.folder)
+    def __init__(
+        self, directory: RunDirectory, config: Config, order: SynthesisOrder, world: World, stop: StopVote
+    ) -> None:
+        self.order, self.config, self.world, self.stop = order, config, world, stop
+        self.directory, self.folder = directory, Path(order.folder)
         self.batch_size = normalised_together(self.config)
         self.about: About = world.from_main(self._about)  # rank 0 alone sees the run's files
         shape, classes = ImageShape(*self.about["image_shape"]), self.about["num_classes"]

@@ -1,4 +1,4 @@
-"""Zero-shot transfer, put together from configuration, networks, engines and the algorithm."""
+"""Zero-shot transfer by belief matching, put together from configuration, networks, engines and the algorithm."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.belief_matching import ZeroShotTransfer
+from zskt_dist.algorithms.belief_matching import BeliefMatching
 from zskt_dist.algorithms.generator_terms import GeneratorTerms
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
@@ -22,22 +22,58 @@ from zskt_dist.engine import Engine
 from zskt_dist.engine.building import new_engine
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.held_out import HeldOut
-from zskt_dist.evaluation.image_sources import ImageSource
-from zskt_dist.models import ImageShape, TappedNetwork, keep_activations
+from zskt_dist.evaluation.image_sources import ImageSource, uniform_noise
+from zskt_dist.models import ImageShape, TappedNetwork, count_parameters, keep_activations
 from zskt_dist.networks.attention import pair_layers, tap_pair
 from zskt_dist.networks.building import (
     may_not_use_all,
     new_generator,
+    new_network,
     seed_layers,
     with_checkpointing,
 )
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
 from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tasks.base import Context, Lines, Training
+from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.pictures import save_grid
 
 
-class ZeroShotTask:
+def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
+    config, transfer, loss, adam = stage.config, stage.config.transfer, stage.config.loss, stage.config.optimizer
+    lines = []
+    if image_shape:
+        with torch.device("meta"):
+            size = count_parameters(new_generator(config, image_shape))
+        lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
+    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
+    return [
+        *lines,
+        (
+            "transfer",
+            f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
+            f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
+        ),
+        ("loss", f"{gap}, beta = {loss.beta:g} ({loss.attention})"),
+        (
+            "optimizer",
+            f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
+            f"student {adam.student_lr:g}, clipped at {adam.clip_norm:g}",
+        ),
+    ]
+
+
+def start(context: Context) -> Training:
+    config, inputs, teacher = context.config, context.inputs, context.teacher
+    assert teacher is not None
+    student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
+    device, snapshots = context.world.device, context.directory.snapshots
+    pixels = uniform_noise(inputs.image_shape, inputs.standardise(device), device)
+    return TransferTraining(config, teacher, student, inputs.image_shape, context.world, snapshots, pixels=pixels)
+
+
+class TransferTraining:
     """Algorithm 1: needs a teacher, a student and the shape of their images, and never a real image.
 
     Args:
@@ -45,6 +81,7 @@ class ZeroShotTask:
         student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         picks: How iterations are computed; None: as configured.
+        pixels: A further source of images, on which the trained student is judged too.
 
     Raises:
         ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
@@ -61,8 +98,9 @@ class ZeroShotTask:
         world: World,
         snapshots: Path | None = None,
         picks: Picks | None = None,
+        pixels: ImageSource | None = None,
     ) -> None:
-        self._config, self._world = config, world
+        self._config, self._world, self._pixels = config, world, pixels
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
         student.to(world.device)
@@ -108,9 +146,9 @@ class ZeroShotTask:
             for name, (network, learning_rate) in networks.items()
         }
 
-    def _transfer(self, teacher: TappedNetwork) -> ZeroShotTransfer:
+    def _transfer(self, teacher: TappedNetwork) -> BeliefMatching:
         config, loss = self._config, self._config.loss
-        return ZeroShotTransfer(
+        return BeliefMatching(
             self.engines["generator"],
             self.engines["student"],
             teacher,
@@ -157,10 +195,11 @@ class ZeroShotTask:
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)
 
-    def estimate(self, student: nn.Module, iteration: int, pixels: ImageSource | None = None) -> Answer | None:
-        """What `estimates.json` tells after `iteration` iterations; `pixels` are a further source of images."""
-        sources = [*self.held_out.sources(iteration), *([pixels] if pixels else [])]
-        return estimate(self._config, student, self.held_out.teacher, sources, self._world)
+    def estimate(self, network: nn.Module, iteration: int | None = None) -> Answer | None:
+        """As every training's; `iteration`: so many are done, where it was ended early."""
+        done = self.iterations if iteration is None else iteration
+        sources = [*self.held_out.sources(done), *([self._pixels] if self._pixels else [])]
+        return estimate(self._config, network, self.held_out.teacher, sources, self._world)
 
     def noise(self, iteration: int) -> "IterationNoise":
         return IterationNoise(self._config, self._world, iteration)

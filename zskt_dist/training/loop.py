@@ -1,12 +1,11 @@
 """The training loop of one rank: step, report, evaluate, save; resume and stop.
 
-It knows neither the algorithm nor the launcher: a task says what one iteration is.
+It knows neither the algorithm nor the launcher: a training says what one iteration is.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,60 +20,10 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.evaluation.scorer import Scores
-from zskt_dist.networks.attention import Attention
 from zskt_dist.runs.checkpoints import CheckpointStore, State
+from zskt_dist.tasks.base import Training
 from zskt_dist.tracking.base import Row, Tracker
 from zskt_dist.tracking.local import History
-
-
-class Engine(Protocol):
-    """A trained network as the loop sees it: state to save and restore."""
-
-    @property
-    def raw(self) -> nn.Module: ...
-
-    @property
-    def learning_rate(self) -> float: ...
-
-    def state_dict(self) -> State:
-        """Of the whole network, whoever holds its parts; all workers call it together."""
-
-    def load_state_dict(self, state: State) -> None: ...
-
-
-class Task(Protocol):
-    """What one iteration is, and which networks it trains."""
-
-    phase: str
-    """For people: what is going on."""
-    iterations: int
-    weight: float
-    """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
-
-    @property
-    def speed(self) -> str:
-        """For people: the fast paths that iterations take."""
-
-    def trained(self) -> AbstractContextManager[nn.Module]:
-        """The trained network, [B, C, H, W] to logits: what is evaluated and taken home; all workers enter together."""
-
-    @property
-    def engines(self) -> Mapping[str, Engine]: ...
-
-    @property
-    def attention(self) -> Attention | None:
-        """Layers compared with the teacher's; None: the algorithm compares none."""
-
-    def step(self, iteration: int) -> Metrics: ...
-
-    def judge(self, network: nn.Module, iteration: int) -> Row:
-        """Scores of the trained network that need no labels, on all ranks together; {} where there are none."""
-
-    def picture(self, path: Path | None) -> bool:
-        """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
-
-        False where there is nothing to show.
-        """
 
 
 class Progress(Protocol):
@@ -120,22 +69,21 @@ class Outcome:
 
 
 class Loop:
-    """Runs `task` to its last iteration.
+    """Runs `training` to its last iteration.
 
     Args:
         store: None: nothing is saved, and a run that is stopped starts anew.
         evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
         tracker: Further records, told of new rows only; on rank 0 alone.
-        on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
-        figures: Folder for the task's pictures; None: it draws none.
+        figures: Folder for the training's pictures; None: it draws none.
         preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
             Then everything is saved at once, and training goes on until it is.
     """
 
     def __init__(
         self,
-        task: Task,
+        training: Training,
         world: World,
         store: CheckpointStore | None,
         cadence: Cadence,
@@ -146,12 +94,11 @@ class Loop:
         stop: StopVote,
         progress: Progress,
         figures: Path | None,
-        on_report: Callable[[Row], None] | None = None,
         preempted: Callable[[], bool] | None = None,
     ) -> None:
-        self.task, self.world, self.store, self.cadence = task, world, store, cadence
+        self.training, self.world, self.store, self.cadence = training, world, store, cadence
         self.evaluate, self.history, self.tracker = evaluate, history, tracker
-        self.stop, self.progress, self.figures, self.on_report = stop, progress, figures, on_report
+        self.stop, self.progress, self.figures = stop, progress, figures
         self.preempted = preempted
         self.seconds = 0.0
         self._clock = time.perf_counter()
@@ -165,11 +112,11 @@ class Loop:
             UserError: the loss is no longer finite.
         """
         resumed_from = self._resume()
-        start, total = resumed_from or 0, self.task.iterations
+        start, total = resumed_from or 0, self.training.iterations
         self._clock = time.perf_counter()
         self._window = (start, self._clock)
         for iteration in range(start, total):
-            metrics = self.task.step(iteration)
+            metrics = self.training.step(iteration)
             done = iteration + 1
             leaving = False
             if Cadence.due(self.cadence.log, done, total):
@@ -184,7 +131,7 @@ class Loop:
             if stopping:
                 self.stop.close()
                 raise Interrupted(done, total)
-            self.progress.tick(self.task.phase, done, total)
+            self.progress.tick(self.training.phase, done, total)
         self.stop.close()
         return self._outcome(resumed_from)
 
@@ -203,15 +150,15 @@ class Loop:
 
     def _numbers(self, metrics: Metrics, done: int) -> Row:
         """The metrics of the global batch, rates and speed; the one place that waits for the device."""
-        means = self.world.mean(metrics, self.task.weight)
+        means = self.world.mean(metrics, self.training.weight)
         row = dict(_scalars(means))
         broken = [name for name, value in row.items() if not math.isfinite(value)]
         if broken:
             raise UserError(
-                f"{self.task.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}. Lower the learning "
-                "rate or the loss weights; the last checkpoint is from before"
+                f"{self.training.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}. Lower the "
+                "learning rate or the loss weights; the last checkpoint is from before"
             )
-        row |= {f"{name}_learning_rate": engine.learning_rate for name, engine in self.task.engines.items()}
+        row |= {f"{name}_learning_rate": engine.learning_rate for name, engine in self.training.engines.items()}
         now = time.perf_counter()
         if done > self._window[0]:
             row["iterations_per_second"] = (done - self._window[0]) / (now - self._window[1])
@@ -219,22 +166,20 @@ class Loop:
         return row
 
     def _evaluate(self, done: int) -> None:
-        with self.task.trained() as network:
+        with self.training.trained() as network:
             scores = asdict(self.evaluate(network)) if self.evaluate else {}
             values = {name: value for name, value in scores.items() if value is not None}
-            values |= self.task.judge(network, done)
+            values |= self.training.judge(network, done)
         self._report(done, values)
         if self.figures is not None:
             path = self.figures / f"pseudo_images_{done:08d}.png"
-            if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
+            if self.training.picture(path if self.world.is_main else None) and self.world.is_main:
                 self.tracker.image(self.history.rows[-1], path)
-        if self.on_report:
-            self.on_report({"iteration": done, **values})
 
     def _save(self, done: int) -> None:
         if self.store is None:
             return
-        engines = self.task.engines
+        engines = self.training.engines
         statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
         states = {name: engine.state_dict() for name, engine in engines.items()}
         if self.world.is_main:
@@ -248,14 +193,14 @@ class Loop:
             self.store.save(done, state)
 
     def _resume(self) -> int | None:
-        """The iteration of the newest good checkpoint, restored into the task; None at the start."""
+        """The iteration of the newest good checkpoint, restored into the training; None at the start."""
         if self.store is None:
             return None
         saved = self.world.from_main(self.store.latest)  # other workers may be on machines without the file
         if saved is None:
             return None
         iteration, state = saved
-        for name, engine in self.task.engines.items():
+        for name, engine in self.training.engines.items():
             engine.load_state_dict(state["engines"][name])
             load_statistics(engine.raw, [statistics[name] for statistics in state["statistics"]], self.world)
         self.history.rows = list(state["history"])
@@ -273,7 +218,7 @@ class Loop:
             accuracy_best=max((row["accuracy"] for row in self.history.rows if "accuracy" in row), default=None),
             resumed_from=resumed_from,
             seconds=seconds,
-            iterations_per_second=self.task.iterations / seconds,
+            iterations_per_second=self.training.iterations / seconds,
             estimates=_estimates(self.history.rows, last),
         )
 

@@ -23,6 +23,7 @@ from zskt_dist.models import (
 from zskt_dist.networks.attention import pair_automatically
 from zskt_dist.networks.building import outlines
 from zskt_dist.networks.inputs import open_inputs
+from zskt_dist.tasks.base import check_images, declarations
 from zskt_dist.training.job import Job
 
 
@@ -49,7 +50,9 @@ def list_layers(
     if not names:
         config = load_config(config_file, words)
         if shape is None or num_classes is None:
-            inputs = open_inputs(Job.plan("train", config))
+            job = Job.plan("train", config)
+            check_images(job.stages)
+            inputs = open_inputs(config, declarations(job.goal, {}), needs_train=job.needs_training_images)
             shape, num_classes = shape or inputs.image_shape, num_classes or inputs.num_classes
         _print_pair(config, shape, num_classes, everything, console)
     elif len(words) > 1 or config_file:

@@ -1,0 +1,87 @@
+"""What each key is for, read off the types of the schema, and what follows: which keys make a run what it is."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from zskt_dist.config.fields import Purpose
+from zskt_dist.config.schema import Config, flatten
+
+Leaves = dict[str, Any]
+"""Dotted keys to JSON values."""
+
+IDENTITY = (Purpose.RECIPE, Purpose.WORKERS)
+"""Keys with these purposes make different runs."""
+CONTINUATION = (Purpose.RECIPE, Purpose.MEASUREMENT)
+"""Keys with these purposes must stay where a named run is continued."""
+
+_ABSENT = object()
+"""In place of an option that is not given, for null is a value."""
+
+
+@cache
+def purposes() -> Mapping[str, Purpose]:
+    """Of every dotted key; a network's options are one key here."""
+    return dict(_purposes(Config, "", Purpose.RECIPE))
+
+
+def _purposes(section: type[BaseModel], prefix: str, inherited: Purpose) -> Iterator[tuple[str, Purpose]]:
+    for name, field in section.model_fields.items():
+        purpose = next((each for each in field.metadata if isinstance(each, Purpose)), inherited)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _purposes(field.annotation, f"{prefix}{name}.", purpose)
+        else:
+            yield prefix + name, purpose
+
+
+def keys_for(*wanted: Purpose) -> tuple[str, ...]:
+    """All keys with one of these purposes."""
+    return tuple(key for key, purpose in purposes().items() if purpose in wanted)
+
+
+def leaves_of(config: Config, reads: Sequence[str], wanted: Sequence[Purpose] = IDENTITY) -> Leaves:
+    """Values of the keys that lie under `reads` and have one of the purposes, with nulls resolved where others step in.
+
+    Args:
+        reads: Keys and sections.
+    """
+    chosen = keys_for(*wanted)
+    return {key: value for key, value in _resolved(config).items() if is_under(key, reads) and is_under(key, chosen)}
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Eight hex digits that tell values apart.
+
+    Values at their default are left out, so a new key leaves the identity of older runs as it was. Hence no default
+    may ever change its value (tests/config/test_keys.py).
+    """
+    defaults = _defaults()
+    different = {key: value for key, value in values.items() if defaults.get(key, _ABSENT) != value}
+    return hashlib.sha256(json.dumps(different, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) -> list[str]:
+    """Keys under `reads` whose values differ, where a run that was begun with `before` is continued with `after`."""
+    old, new = (leaves_of(config, reads, CONTINUATION) for config in (before, after))
+    return [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+
+
+def is_under(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `prefixes`, or lies in a section that is; "" is the section of all keys."""
+    return any(not prefix or key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+
+@cache
+def _defaults() -> Mapping[str, Any]:
+    return dict(flatten(Config()))
+
+
+def _resolved(config: Config) -> Leaves:
+    """Every dotted key as it is computed with: a teacher in shards answers as a whole one does."""
+    leaves = dict(flatten(config))
+    teacher = leaves["engine.teacher"].replace("sharded", "replicated")
+    return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}

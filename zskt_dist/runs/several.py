@@ -1,0 +1,80 @@
+"""The result of several seeds: means and deviations of those of the single runs."""
+
+from statistics import fmean, pstdev
+from typing import Any
+
+from zskt_dist.config import Config
+from zskt_dist.runs.directory import RunDirectory
+
+Result = dict[str, Any]
+
+
+def summarise(command: str, config: Config, hash: str, directory: RunDirectory, results: list[Result]) -> Result:
+    """`result.json` of several seeds: as of one, with means, population standard deviations and the runs' names."""
+    first = results[0]
+    kept = ("status", "git_commit", "launcher", "engine", "world_size", "device", "dataset", "images_per_class")
+    return {
+        **{key: first[key] for key in kept},
+        "command": command,
+        "experiment": config.experiment,
+        "name": directory.path.name,
+        "config_hash": hash,
+        "seeds": list(config.seeds or ()),
+        "runs": [result["name"] for result in results],
+        "iterations": first["iterations"],
+        "seconds": round(sum(result["seconds"] for result in results), 2),
+        "iterations_per_second": round(fmean(result["iterations_per_second"] for result in results), 3),
+        "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
+        "teacher": spread([result["teacher"] for result in results], ("accuracy",)),
+        "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
+        "attention": first.get("attention"),
+        "estimates": summarise_estimates([result.get("estimates") for result in results]),
+        "mte": summarise_mte([result["mte"] for result in results]),
+        "mlflow": None,
+    }
+
+
+def summarise_mte(values: list[Result | None]) -> Result | None:
+    """The mean transition error over seeds; None unless all have been evaluated, and in the same way."""
+    ways = [{key: entry[key] for key in entry if key not in ("value", "images")} for entry in values if entry]
+    return spread(values, ("value", "images")) if all(way == ways[0] for way in ways) else None
+
+
+def summarise_estimates(values: list[Result | None]) -> Result | None:
+    """Mean and standard deviation of each number that was estimated for all seeds; None where there is none.
+
+    Likewise in the entries of each kind of images.
+    """
+    present = [entry for entry in values if entry]
+    if not present or len(present) < len(values):
+        return None
+    summary: Result = {}
+    for name in present[0]:
+        numbers = [entry[name] for entry in present if name in entry]
+        if len(numbers) < len(values):
+            continue
+        if isinstance(numbers[0], dict):
+            summary[name] = summarise_estimates(numbers)
+        else:
+            summary |= {name: fmean(numbers), f"{name}_std": pstdev(numbers)}
+    return summary
+
+
+def spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:
+    """The first entry with the named numbers replaced by their mean, and their standard deviation beside it."""
+    present = [entry for entry in entries if entry is not None]
+    if len(present) < len(entries):
+        return None
+    summary = {key: value for key, value in present[0].items() if key != "sha256"}
+    for name in names:
+        numbers = [entry[name] for entry in present]
+        known = all(number is not None for number in numbers)
+        summary[name] = fmean(numbers) if known else None
+        summary[f"{name}_std"] = pstdev(numbers) if known else None
+    return summary
+
+
+def seed_directories(directory: RunDirectory, result: Result) -> list[RunDirectory]:
+    """The single runs behind a result: those of its seeds, or the run itself."""
+    names = result.get("runs")
+    return [directory.sibling(name) for name in names] if names else [directory]

@@ -1,0 +1,194 @@
+"""What the loop asks of a training, and what a worker hands to a task.
+
+The module of a task has two functions: `describe(stage, image_shape) -> Lines` puts its training into words for the
+plan, and `start(context) -> Training` makes what the loop runs. One that trains nothing has `run(context, stop)`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.config import Config
+from zskt_dist.data import ImageDataset
+from zskt_dist.distributed.world import World
+from zskt_dist.engine import Engine
+from zskt_dist.engine.building import placed_teacher
+from zskt_dist.errors import ConfigError
+from zskt_dist.evaluation.estimates import Answer
+from zskt_dist.models import count_parameters
+from zskt_dist.networks.attention import Attention
+from zskt_dist.networks.building import read_network
+from zskt_dist.networks.inputs import Declaration, Inputs, declared_by_file, declared_by_pseudo_data
+from zskt_dist.networks.weights import WeightsFile
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import is_file
+from zskt_dist.tasks.stages import Stage
+from zskt_dist.tracking.base import Row
+
+Lines = list[tuple[str, str]]
+"""Topics and what is to be said of them."""
+Files = Mapping[str, WeightsFile]
+"""Files of weights that have been read already, by location."""
+
+
+class Training(Protocol):
+    """What one iteration is, and which networks it trains."""
+
+    phase: str
+    """For people: what is going on."""
+    iterations: int
+    weight: float
+    """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
+
+    @property
+    def speed(self) -> str:
+        """For people: the fast paths that iterations take."""
+
+    def trained(self) -> AbstractContextManager[nn.Module]:
+        """The trained network, [B, C, H, W] to logits: what is evaluated and taken home; all workers enter together."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """Trained networks by name, with all that has to be saved to go on."""
+
+    @property
+    def attention(self) -> Attention | None:
+        """Layers compared with the teacher's; None: the algorithm compares none."""
+
+    def step(self, iteration: int) -> Metrics:
+        """One iteration."""
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        """Scores of the trained network that need no labels, on all ranks together; {} where there are none."""
+
+    def estimate(self, network: nn.Module) -> Answer | None:
+        """What `estimates.json` has of it after the last iteration, on all ranks together; None: nothing."""
+
+    def picture(self, path: Path | None) -> bool:
+        """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
+
+        False where there is nothing to show.
+        """
+
+
+class PlainTraining:
+    """The parts of `Training` that most have in common: one engine, whose network is tapped, and no estimates."""
+
+    attention: Attention | None = None
+
+    def __init__(self, phase: str, role: str, engine: Engine, iterations: int) -> None:
+        self.phase, self.iterations, self.weight = phase, iterations, engine.weight
+        self.engine = engine
+        self.engines = {role: engine}
+
+    @contextmanager
+    def trained(self) -> Iterator[nn.Module]:
+        with self.engine.whole() as tapped:
+            yield tapped.get_submodule("network")
+
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        return {}
+
+    def estimate(self, network: nn.Module) -> Answer | None:
+        return None
+
+    def picture(self, path: Path | None) -> bool:
+        return False
+
+
+@dataclass
+class Context:
+    """A stage on one worker.
+
+    Attributes:
+        open_inputs: What networks read and answer in this job; all workers call it together.
+    """
+
+    stage: Stage
+    world: World
+    open_inputs: Callable[[], Inputs]
+    files: Files = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        return self.stage.config
+
+    @cached_property
+    def directory(self) -> RunDirectory:
+        return self.stage.directory
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return self.open_inputs()
+
+    @property
+    def images(self) -> ImageDataset:
+        dataset = self.inputs.dataset
+        assert dataset is not None, "tasks that need images are refused without"
+        return dataset
+
+    @cached_property
+    def teacher(self) -> nn.Module | None:
+        """Frozen, in eval mode, where `engine.teacher` wants it; None where the stage has none."""
+        if "teacher" not in self.stage.inputs:
+            return None
+        teacher = self.network("teacher").eval().requires_grad_(False)
+        self.teacher_parameters = count_parameters(teacher)
+        return placed_teacher(self.config, teacher)
+
+    def network(self, role: str) -> nn.Module:
+        """A network that the stage begins with, on the worker's device; all workers call it together."""
+        location, key = self.stage.inputs[role], f"{role} weights"
+        for need in self.stage.task.needs:
+            key = need.key if need.role == role else key
+        source = self.files.get(location, location)
+        shape, classes = self.inputs.image_shape, self.inputs.num_classes
+        network = read_network(self.config, role, shape, classes, source, key, self.world)
+        return network.to(self.world.device)
+
+
+def user_files(stage: Stage) -> dict[str, str]:
+    """Locations of the weights that the user gives, by key."""
+    if not stage.task.trains:
+        return {f"{role} weights": location for role, location in stage.inputs.items()}
+    return {need.key: stage.inputs[need.role] for need in stage.task.needs if need.key in _given(stage.config)}
+
+
+def _given(config: Config) -> set[str]:
+    named = {"teacher.checkpoint": config.teacher.checkpoint, "finetune.student": config.finetune.student}
+    return {key for key, location in named.items() if location is not None}
+
+
+def declarations(stage: Stage, files: Files) -> list[Declaration]:
+    """What the user's files declare of the images and classes of their networks.
+
+    Raises:
+        ConfigError: one is damaged.
+    """
+    found = [
+        declared_by_file(files.get(location) or WeightsFile.open(location, key))
+        for key, location in user_files(stage).items()
+        if location in files or is_file(location, key)  # else: who reads the weights says that they are missing
+    ]
+    if stage.config.pseudo_data is not None and "pseudo_data" in stage.reads:
+        found.append(declared_by_pseudo_data(stage.config.pseudo_data))
+    return found
+
+
+def check_images(stages: Sequence[Stage]) -> None:
+    """Raises ConfigError where real images are needed and there are none."""
+    goal = stages[-1]
+    if goal.config.data.name != "none":
+        return
+    if goal.task.real_images:
+        problem = f"{goal.task.command} learns from labelled images; only train needs none"
+        raise ConfigError("data.name", "none", problem)
+    if any(stage.task.real_images for stage in stages):
+        problem = "with data.name=none there is nothing to train a teacher on; give a trained one"
+        raise ConfigError("teacher.checkpoint", None, problem)

@@ -1,0 +1,158 @@
+"""All tasks there are: the one place that lists them, and imports none of what they need to train.
+
+A task is one thing that trains a network. Its entry says which command it serves, which keys it reads (so its identity
+follows) and which weights it begins with; its module has the rest: `describe` and `start` (see `tasks.base`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zskt_dist.config import Config
+
+
+@dataclass(frozen=True)
+class Need:
+    """Weights that a task begins with.
+
+    Attributes:
+        role: Of the network, `teacher` or `student`.
+        key: Of the configuration, which names their file.
+        made_by: Command that makes them first where the key is null; None: then the task does without.
+    """
+
+    role: str
+    key: str
+    made_by: str | None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that say which weights they are."""
+        return self.key, f"{self.role}.arch", f"{self.role}.options"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What has to be known of a task before anything heavy is imported.
+
+    Attributes:
+        command: The verb that it is the goal of.
+        module: Has `describe` and `start`.
+        reads: Keys and sections of the configuration that decide its result.
+        role: Of the network that it trains.
+        needs: Weights that it begins with.
+        label: What its runs' names have between the experiment's and the hash.
+        serves: Whether it is what `command` means with a configuration.
+        real_images: Whether it learns from real images with labels, and from so many of each class as
+            `data.images_per_class` says.
+        compares: Section whose `beta` weighs its attention term; None: it compares no attention maps.
+        estimates_memory: `tasks.memory` can say beforehand what it takes.
+        trains: Else its module has `run` in place of `start`, and it works on the directory of a finished run.
+    """
+
+    name: str
+    command: str
+    module: str
+    reads: tuple[str, ...]
+    role: str = "student"
+    needs: tuple[Need, ...] = ()
+    label: str = ""
+    serves: Callable[[Config], bool] = lambda config: True
+    real_images: bool = False
+    compares: str | None = None
+    trains: bool = True
+    estimates_memory: bool = False
+
+    def images_per_class(self, config: Config) -> int | None:
+        """M, where the network learns from so many labelled images of each class; a teacher sees all there are."""
+        return config.data.images_per_class if self.real_images and self.role == "student" else None
+
+
+_TEACHER = Need("teacher", "teacher.checkpoint", made_by="pretrain")
+_RUN = ("seed", "seeds", "device", "launch", "evaluation", "student")
+_ENGINE = tuple(
+    f"engine.{key}" for key in ("kind", "batch_norm", "zero_stage", "offload_optimizer", "offload_parameters")
+)
+_IMAGES = tuple(f"data.{key}" for key in ("name", "root", "image_shape", "num_classes", "mean", "std"))
+_REAL_IMAGES = (*_IMAGES, "data.augment", "data.images_per_class")
+_ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
+
+_ALL = (
+    Task(
+        name="pretrain",
+        command="pretrain",
+        module="zskt_dist.tasks.pretrain",
+        reads=("seed", "teacher.arch", "teacher.options", *_IMAGES, "data.augment", "supervised", "engine.batch_norm"),
+        role="teacher",
+        serves=lambda config: config.supervised.network == "teacher",
+        real_images=True,
+    ),
+    Task(
+        name="scratch",
+        command="pretrain",
+        module="zskt_dist.tasks.pretrain",
+        reads=(*_RUN, *_ENGINE, *_REAL_IMAGES, "supervised"),
+        label="scratch-",
+        serves=lambda config: config.supervised.network == "student",
+        real_images=True,
+    ),
+    Task(
+        name="transfer",
+        command="train",
+        module="zskt_dist.tasks.transfer",
+        reads=(
+            *(*_RUN, *_IMAGES, "engine", "speed", "iterations", "batch_size"),
+            *("generator", "transfer", "loss", "generator_terms", "optimizer"),
+        ),
+        needs=(_TEACHER,),
+        serves=lambda config: config.pseudo_data is None,
+        compares="loss",
+        estimates_memory=True,
+    ),
+    Task(
+        name="pseudo_data",
+        command="train",
+        module="zskt_dist.tasks.pseudo_data",
+        reads=(
+            *(*_RUN, *_IMAGES, "engine", "speed", "iterations", "batch_size", "pseudo_data"),
+            *("loss.divergence", "loss.temperature", "loss.reduction", "optimizer.student_lr", "optimizer.clip_norm"),
+        ),
+        needs=(Need("teacher", "teacher.checkpoint", made_by=None),),
+        serves=lambda config: config.pseudo_data is not None,
+    ),
+    Task(
+        name="distill",
+        command="distill",
+        module="zskt_dist.tasks.distill",
+        reads=(*_RUN, *_ENGINE, "engine.teacher", *_REAL_IMAGES, "supervised", "distill", *_ATTENTION),
+        needs=(_TEACHER,),
+        label="distill-",
+        real_images=True,
+        compares="distill",
+    ),
+    Task(
+        name="finetune",
+        command="finetune",
+        module="zskt_dist.tasks.finetune",
+        reads=(*_RUN, *_ENGINE, "engine.teacher", *_REAL_IMAGES, "finetune"),
+        needs=(_TEACHER, Need("student", "finetune.student", made_by="train")),
+        label="finetune-",
+        real_images=True,
+    ),
+    Task(name="evaluate", command="evaluate", module="zskt_dist.tasks.evaluate", reads=(), trains=False),
+    Task(name="synthesize", command="synthesize", module="zskt_dist.tasks.synthesize", reads=(), trains=False),
+)
+TASKS = {task.name: task for task in _ALL}
+
+
+def all_reads(task: Task) -> tuple[str, ...]:
+    """Keys that decide a task's result in some configuration: its own, and those of tasks that make its weights."""
+    reads = task.reads
+    for need in task.needs:
+        makers = (each for each in _ALL if each.command == need.made_by and each.role == need.role)
+        reads += (*need.keys, *(key for each in makers for key in all_reads(each)))
+    return reads
+
+
+def task_of(command: str, config: Config) -> Task:
+    """What a command trains in the end."""
+    return next(task for task in _ALL if task.command == command and task.serves(config))

@@ -1,0 +1,139 @@
+"""What a command runs, as data: the stages that make the weights it needs, and then its own.
+
+Plain values, which travel between machines, and nothing heavy is imported.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from zskt_dist.config import Config, flatten, parse_config
+from zskt_dist.config.keys import digest, leaves_of
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.storage import absolute, join
+from zskt_dist.tasks.registry import TASKS, Need, Task, task_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One task in one run directory.
+
+    Attributes:
+        name: Of the task in the registry.
+        config: That the run is written down with, its paths absolute: workers may start in other folders.
+        run: Location of the run directory, absolute: a folder that all workers see, or a URI.
+        hash: Identity: eight hex digits over everything that can change the result.
+        inputs: Locations of the weights that it begins with, by role: the user's, or those that earlier stages make.
+        options: What the command line says besides the configuration.
+    """
+
+    name: str
+    config: Config
+    run: str
+    hash: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.name]
+
+    @property
+    def directory(self) -> RunDirectory:
+        return RunDirectory(self.run)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Keys that decide the result, those that name weights too."""
+        return (*self.task.reads, *(key for need in self.task.needs for key in need.keys))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "config": self.config.model_dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Stage":
+        return cls(**values | {"config": parse_config(values["config"])})
+
+
+def stages(command: str, config: Config) -> list[Stage]:
+    """What a command runs in the current folder, the last stage being its own: `train` is pretrain and transfer."""
+    found: dict[str, Stage] = {}
+    _collect(task_of(command, config), config, found)
+    return list(found.values())
+
+
+def identity(command: str, config: Config) -> str:
+    """Eight hex digits over everything that can change a command's result."""
+    return _identity(task_of(command, config), config)
+
+
+def run_directory(config: Config, command: str) -> RunDirectory:
+    """Where a command's run lives: the user's `name`, or one made of its identity."""
+    return RunDirectory(_location(task_of(command, config), config))
+
+
+def _collect(task: Task, config: Config, found: dict[str, Stage]) -> Stage:
+    config = _prepared(task, config)
+    inputs: dict[str, str] = {}
+    for need in task.needs:
+        given = _named(config, need)
+        if given is not None:
+            inputs[need.role] = absolute(given)
+        elif need.made_by is not None:
+            maker = _collect(*_maker(need.made_by, config), found)
+            inputs[need.role] = join(maker.run, f"{need.role}.safetensors")
+    run = absolute(_location(task, config))
+    return found.setdefault(run, Stage(task.name, absolute_paths(config), run, _identity(task, config), inputs))
+
+
+def _prepared(task: Task, config: Config) -> Config:
+    """A teacher's run is that of its own seed, whatever the seed of who learns from it."""
+    return config.model_copy(update={"seed": config.teacher_seed}) if task.role == "teacher" else config
+
+
+def _maker(command: str, config: Config) -> tuple[Task, Config]:
+    """Who makes weights for a run with this configuration; such runs are shared, so they have no name of their own."""
+    supervised = config.supervised.model_copy(update={"network": "teacher"})
+    config = config.model_copy(update={"name": None, "supervised": supervised})
+    return task_of(command, config), config
+
+
+def _named(config: Config, need: Need) -> str | None:
+    """The location that the user gives."""
+    section, _, key = need.key.partition(".")
+    location: str | None = getattr(getattr(config, section), key)
+    return location
+
+
+def _identity(task: Task, config: Config) -> str:
+    config = _prepared(task, config)
+    values: dict[str, Any] = {"task": task.name, **leaves_of(config, task.reads)}
+    for need in task.needs:
+        location = _named(config, need)
+        if location is not None:
+            values |= leaves_of(config, need.keys)
+        elif need.made_by is not None:
+            values[need.key] = _identity(*_maker(need.made_by, config))
+    return digest(values)
+
+
+def _location(task: Task, config: Config) -> str:
+    if task.role == "teacher":  # shared by all experiments
+        arch = re.sub(r"[^A-Za-z0-9._-]+", "-", config.teacher.arch)[:80]  # `timm:…`, and what an import path may be
+        name = config.name or f"{arch}-{config.data.name}-{_identity(task, config)}"
+        return join(config.runs_dir, "teachers", name)
+    name = config.name or f"{config.experiment}-{task.label}{_identity(task, config)}"
+    return join(config.runs_dir, config.experiment, name)
+
+
+def absolute_paths(config: Config) -> Config:
+    """The configuration with every path made absolute; URIs stay as they are."""
+    leaves = dict(flatten(config))
+    paths: dict[str, dict[str, str]] = {}
+    for key in ("teacher.checkpoint", "finetune.student", "data.root"):
+        section, _, name = key.partition(".")
+        if leaves[key] is not None:
+            paths.setdefault(section, {})[name] = absolute(leaves[key])
+    sections = {name: getattr(config, name).model_copy(update=update) for name, update in paths.items()}
+    own = {key: absolute(leaves[key]) for key in ("runs_dir", "pseudo_data") if leaves[key] is not None}
+    return config.model_copy(update=sections | own)

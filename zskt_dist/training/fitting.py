@@ -1,0 +1,133 @@
+"""One training from its start to its result, on one worker."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from zskt_dist.distributed.batch_norm import averaged_statistics
+from zskt_dist.distributed.stop_vote import StopVote
+from zskt_dist.errors import UserError
+from zskt_dist.evaluation.estimates import brief
+from zskt_dist.evaluation.scorer import Evaluator, images_at_a_time
+from zskt_dist.files import write_json
+from zskt_dist.models import count_parameters
+from zskt_dist.networks.weights import save_weights
+from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.speed import fastest_convolutions
+from zskt_dist.tasks.base import Context, Training
+from zskt_dist.tracking.base import NullTracker, Tracker
+from zskt_dist.tracking.local import History, ProgressFile
+from zskt_dist.training.job import Job
+from zskt_dist.training.loop import Cadence, Loop, Outcome
+from zskt_dist.training.results import build_result
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Fitting:
+    """Runs the loop on what a task starts, keeps the trained network and says how good it is.
+
+    Attributes:
+        start: Of the task's module.
+        progress: File for whoever watches the job.
+    """
+
+    context: Context
+    start: Callable[[Context], Training]
+    job: Job
+    tracker: Tracker
+    stop: StopVote
+    progress: Path
+    preempted: Callable[[], bool] | None
+
+    def run(self) -> None:
+        """All workers together; rank 0 writes weights, estimates and at last the result."""
+        context, world = self.context, self.context.world
+        fastest_convolutions(world.device)
+        self._check_batches()
+        training = self.start(context)
+        if world.is_main and training.attention and training.attention.warning:
+            log.warning("%s", training.attention.warning)
+        evaluator = self._evaluator()
+        outcome = self._loop(training, evaluator)
+        role = context.stage.task.role
+        with training.trained() as network:
+            sha256 = self._save(role, network)
+            parameters = {role: count_parameters(network)}
+            if found := training.estimate(network):
+                outcome = replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
+                if world.is_main:
+                    write_json(context.directory.estimates, found)
+        accuracy = evaluator.teacher_accuracy() if evaluator else None
+        if role == "teacher":
+            accuracy = outcome.scores.accuracy if outcome.scores else None
+        if context.teacher is not None:
+            parameters["teacher"] = context.teacher_parameters
+        if world.is_main:
+            result = build_result(
+                self.job,
+                context.stage,
+                world,
+                outcome,
+                training,
+                parameters=parameters,
+                teacher_accuracy=accuracy,
+                sha256=sha256,
+                num_classes=context.inputs.num_classes,
+            )
+            context.directory.finish(result)
+
+    def _check_batches(self) -> None:
+        workers = self.context.world.size
+        for key, size in self.context.config.batch_sizes.items():
+            if size < workers:
+                raise UserError(f"{key}={size}: is fewer than one image for each of the {workers} workers")
+
+    def _evaluator(self) -> Evaluator | None:
+        """None where there are no test images."""
+        context = self.context
+        if context.inputs.dataset is None:
+            return None
+        size = images_at_a_time(context.config)
+        return Evaluator(context.images, context.world, batch_size=size, teacher=context.teacher)
+
+    def _loop(self, training: Training, evaluator: Evaluator | None) -> Outcome:
+        context, directory, world = self.context, self.context.directory, self.context.world
+        keep = context.config.checkpoint.keep
+        loop = Loop(
+            training,
+            world,
+            CheckpointStore(directory.checkpoints, keep, directory.mirror.push_soon),
+            Cadence.of(context.config),
+            evaluate=evaluator,
+            history=History(directory.history),
+            tracker=self.tracker if world.is_main else NullTracker(),
+            stop=self.stop,
+            progress=ProgressFile(self.progress if world.is_main else None),
+            figures=directory.figures,
+            preempted=self.preempted,
+        )
+        return loop.run()
+
+    def _save(self, role: str, network: nn.Module) -> str:
+        """Saves the trained network with the workers' average statistics; returns the file's SHA-256 (rank 0)."""
+        inputs, section = self.context.inputs, getattr(self.context.config, role)
+        mean, std = inputs.mean_std
+        about = {
+            "arch": section.arch,
+            "options": section.options,
+            "image_shape": list(inputs.image_shape),
+            "num_classes": inputs.num_classes,
+            "mean": mean,
+            "std": std,
+        }
+        if "data.mean" in inputs.guessed:  # else: a fact, whoever declares it
+            about["normalised_by"] = inputs.normalised_by
+        with averaged_statistics(network, self.context.world):
+            if not self.context.world.is_main:
+                return ""
+            return save_weights(self.context.directory.weights(role), network, about)
