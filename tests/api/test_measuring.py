@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import zskt_dist
 from tests.support.configs import tiny_config
+from tests.support.jobs import evaluate_in
 from tests.support.nets import TinyClassifier
 from zskt_dist.api import measuring, training
 from zskt_dist.config import with_overrides
@@ -19,7 +20,6 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
 from zskt_dist.networks.building import load_trained
-from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -184,13 +184,12 @@ def test_logits_are_found_in_what_networks_return() -> None:
 def test_both_measure_what_the_command_measures(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, "supervised.iterations=40", "transitions.images=20", "transitions.steps=5")
     job = Job.plan("train", config)
-    RunDirectory(job.directory).begin("train", config, job.teacher_weights)
+    job.directory.begin("train", config, job.goal.inputs.get("teacher"))
     Worker(job, World(torch.device("cpu"))).run()
-    weights = RunDirectory(job.teacher_directory).weights("teacher")
-    evaluation = Job.evaluation(job.directory, with_overrides(config, [f"teacher.checkpoint={weights}"]))
-    Worker(evaluation, World(torch.device("cpu"))).run()
-    answer = read_json(RunDirectory(job.directory).evaluation / "evaluation.json")
-    student, _ = load_trained(config, "student", RunDirectory(job.directory).weights("student"))
+    weights = job.stages[0].directory.weights("teacher")
+    evaluate_in(job.directory.path, with_overrides(config, [f"teacher.checkpoint={weights}"]))
+    answer = read_json(job.directory.evaluation / "evaluation.json")
+    student, _ = load_trained(config, "student", job.directory.weights("student"))
     teacher, _ = load_trained(config, "teacher", weights)
     dataset = open_dataset(config)
     images = dataset.standardise(torch.device("cpu"))(dataset.test.images)

@@ -22,7 +22,7 @@ from tests.support.configs import tiny_config
 from tests.support.transfers import SMALL, assert_equal, state_of, tiny_pair, tiny_transfer
 from zskt_dist.api.training import SETTINGS
 from zskt_dist.config import Config, flatten
-from zskt_dist.config.load import is_under
+from zskt_dist.config.keys import is_under
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json
@@ -39,10 +39,10 @@ def test_the_student_is_that_of_the_command(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, "evaluation.every=5")
     job = Job.plan("train", config)
     Worker(job, World(torch.device("cpu"))).run()
-    directory = RunDirectory(job.directory)
+    directory = job.directory
     shape = ImageShape(1, 8, 8)
     teacher, student = (new_network(config, role, shape, 10) for role in ("teacher", "student"))
-    teacher.load_state_dict(read_weights(RunDirectory(job.teacher_directory).weights("teacher"), ""))
+    teacher.load_state_dict(read_weights(job.stages[0].directory.weights("teacher"), ""))
 
     result = zskt_dist.transfer(
         teacher,

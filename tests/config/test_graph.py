@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.config.test_load import GRAPHS
-from zskt_dist.config import config_hash, load_graph
+from zskt_dist.config import load_graph
 from zskt_dist.errors import UserError
+from zskt_dist.tasks.stages import identity
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
 def test_shipped_graph_is_whole_and_runs_nothing_twice(path: Path) -> None:
     _, tasks = load_graph(path, [])
-    runs = [(task.command, config_hash(task.config, task.command)) for task in tasks]
+    runs = [(task.command, identity(task.command, task.config)) for task in tasks]
     assert len(runs) >= 5
     assert len(set(runs)) == len(runs)
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
+from tests.support.jobs import evaluate_in
 from tests.support.nets import TinyClassifier, TinyGenerator
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.data import Standardise
@@ -103,8 +104,8 @@ def test_nothing_is_estimated_where_no_images_are_asked_for() -> None:
 def test_a_run_keeps_its_estimates_and_evaluate_finds_the_same(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, "name=run", "evaluation.held_out_images=32", "evaluation.every=0")
     job = Job.plan("train", config)
-    directory = RunDirectory(job.directory)
-    directory.begin("train", config, job.teacher_weights)
+    directory = job.directory
+    directory.begin("train", config, job.goal.inputs.get("teacher"))
     Worker(job, ALONE).run()
     at_the_end, result = json.loads(directory.estimates.read_text()), directory.finished()
     assert result is not None
@@ -125,7 +126,7 @@ def test_a_run_keeps_its_estimates_and_evaluate_finds_the_same(tmp_path: Path) -
 
 
 def _evaluate(directory: RunDirectory, config: Config) -> Any:
-    Worker(Job.evaluation(directory.path, config), ALONE).run()
+    evaluate_in(directory.path, config, ALONE)
     return json.loads(directory.estimates.read_text())
 
 

@@ -168,7 +168,7 @@ def test_a_run_is_judged_at_every_evaluation_and_trained_as_without(tmp_path: Pa
     results = {}
     for images in (0, 32):
         job = Job.plan("train", tiny_config(tmp_path, f"name=judged-{images}", f"evaluation.held_out_images={images}"))
-        directory = RunDirectory(Path(job.directory))
+        directory = job.directory
         Worker(job, ALONE).run()
         results[images] = json.loads(directory.result.read_text())
     assert results[0]["student"]["sha256"] == results[32]["student"]["sha256"]

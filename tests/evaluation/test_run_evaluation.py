@@ -11,6 +11,7 @@ import torch
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
+from tests.support.jobs import evaluate_in
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.data import open_dataset
 from zskt_dist.distributed.world import World
@@ -32,14 +33,14 @@ def _trained(folder: Path) -> tuple[RunDirectory, Config]:
     overrides += ("name=run", "evaluation.every=0", "checkpoint.every=0")
     config = tiny_config(folder, *overrides)
     job = Job.plan("train", config)
-    directory = RunDirectory(Path(job.directory))
-    directory.begin("train", config, job.teacher_weights)
+    directory = job.directory
+    directory.begin("train", config, job.goal.inputs.get("teacher"))
     Worker(job, ALONE).run()
     return directory, with_overrides(config, [*MEASURE, f"teacher.checkpoint={directory.teacher_weights()}"])
 
 
 def _evaluate(world: World, path: Path, config: Config) -> dict[str, Any]:
-    Worker(Job.evaluation(path, config), world).run()
+    evaluate_in(path, config, world)
     world.barrier()
     return dict(json.loads((path / "evaluation/evaluation.json").read_text()))
 

@@ -17,7 +17,8 @@ from zskt_dist.config.graph import Task
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.experiments import graph
 from zskt_dist.experiments.seeds import runs_of_seeds
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.tasks.stages import run_directory
 
 FILE = """
 title: Tiny

@@ -16,16 +16,15 @@ from zskt_dist.commands import pretrain, train
 from zskt_dist.data import sources
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch import preflight as plan
-from zskt_dist.launch.preflight import problems
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.attention import Attention, tap_pair
 from zskt_dist.networks.weights import read_about, save_weights
-from zskt_dist.runs.directory import run_directory
+from zskt_dist.tasks.stages import run_directory
 from zskt_dist.training.job import Job
 
 
 def _problems(folder: Path, command: str, *overrides: str) -> list[UserError]:
-    return list(problems(Job.plan(command, tiny_config(folder, *overrides))))
+    return list(plan.Preflight(Job.plan(command, tiny_config(folder, *overrides))).problems())
 
 
 UNPAIRED = ("teacher.arch=wrn-10-1", "student.arch=lenet", "loss.beta=1", "loss.attention_layers=[2]")
@@ -91,14 +90,14 @@ def test_a_dry_run_looks_at_everything_once(
 
         return called
 
-    for name in ("open_inputs", "outlines", "read_fitting"):
+    for name in ("open_inputs", "outlines", "fitting_weights"):
         monkeypatch.setattr(plan, name, counting(name, getattr(plan, name)))
     teacher = _nested(tmp_path)
     console = Console(width=200, record=True)
     plan.print_plan("train", tiny_config(tmp_path, teacher), [], console)
     shown = console.export_text()
     assert all(line in shown for line in ("compares conv1 with conv1", "MiB per worker", "lenet, ", "ready:")), shown
-    assert calls == {"open_inputs": 1, "outlines": 1, "read_fitting": 1}
+    assert calls == {"open_inputs": 1, "outlines": 1, "fitting_weights": 1}
     assert caplog.text.count("takes the weights under state_dict") == 1
 
 

@@ -231,7 +231,7 @@ def _on_its_own_machine(world: World, folder: Path, runs: str, stop: bool) -> di
             patch.setattr(CheckpointStore, "save", _save_and_ask_to_stop)
             patch.setattr("zskt_dist.distributed.stop_vote._FILE_POLL_SECONDS", 0.0)
         job = Job.plan("train", tiny_config(folder, "name=run", f"runs_dir={runs}"))
-        directory = RunDirectory(job.directory)
+        directory = job.directory
         try:
             Worker(job, world).run()
         except Interrupted:

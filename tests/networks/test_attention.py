@@ -312,10 +312,10 @@ def test_a_run_records_what_it_compared_and_warns_once(tmp_path: Path, caplog: p
     for number, (teacher, command) in enumerate([("wrn-10-1", "train"), ("wrn-10-1", "distill"), ("lenet", "train")]):
         overrides = ("iterations=2", "supervised.iterations=2", f"teacher.arch={teacher}", f"name=run{number}")
         job = Job.plan(command, tiny_config(tmp_path, *overrides, "evaluation.held_out_images=8"))
-        RunDirectory(job.directory).begin(command, job.config, None)
+        job.directory.begin(command, job.config, None)
         caplog.clear()
         Worker(job, ALONE).run()
-        result = RunDirectory(job.directory).finished()
+        result = job.directory.finished()
         assert result is not None
         first = "conv1" if teacher == "lenet" else "group1"
         assert result["attention"][0] == {"teacher": first, "student": "conv1", "size": [8, 8]}

@@ -9,14 +9,18 @@ import torch
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from tests.support.images import png, write_parquet
+from tests.support.jobs import ALONE
 from tests.support.object_store import ObjectStore
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, build_network
-from zskt_dist.networks.inputs import Inputs, open_inputs
+from zskt_dist.networks.inputs import Inputs
 from zskt_dist.networks.weights import save_weights
 from zskt_dist.runs.storage import connect
+from zskt_dist.tasks.base import check_images
+from zskt_dist.tasks.stages import Stage
 from zskt_dist.training.job import Job
+from zskt_dist.training.worker import Worker
 
 SOME = ("data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -36,9 +40,15 @@ def _foreign(folder: Path) -> Path:
     return folder / "foreign.pt"
 
 
+def _inputs(job: Job) -> Inputs:
+    """As a driver and its workers open them."""
+    check_images(job.stages)
+    return Worker(job, ALONE).inputs
+
+
 def _open(folder: Path, checkpoint: Path | None, *overrides: str, command: str = "train") -> Inputs:
     given = [] if checkpoint is None else [f"teacher.checkpoint={checkpoint}"]
-    return open_inputs(Job.plan(command, tiny_config(folder, "teacher.arch=wrn-10-1", *given, *overrides)))
+    return _inputs(Job.plan(command, tiny_config(folder, "teacher.arch=wrn-10-1", *given, *overrides)))
 
 
 def test_without_data_a_file_of_ours_says_everything(tmp_path: Path) -> None:
@@ -89,7 +99,7 @@ def test_a_file_of_ours_in_a_store(tmp_path: Path, object_store: ObjectStore) ->
     filesystem, path = connect(uri)
     with filesystem.open_output_stream(path) as file:
         file.write(teacher.read_bytes())
-    inputs = open_inputs(Job.plan("train", tiny_config(tmp_path, f"teacher.checkpoint={uri}", "data.name=none")))
+    inputs = _inputs(Job.plan("train", tiny_config(tmp_path, f"teacher.checkpoint={uri}", "data.name=none")))
     assert (inputs.image_shape, inputs.num_classes) == (ImageShape(3, 30, 45), 7)
 
 
@@ -290,9 +300,10 @@ def test_damaged_metadata(what: str, tmp_path: Path) -> None:
 def test_commands_that_need_images(command: str, tmp_path: Path) -> None:
     teacher = _teacher(tmp_path, (1, 8, 8), 10, [0.5], [0.5])
     config = tiny_config(tmp_path, "data.name=none", f"teacher.checkpoint={teacher}")
-    job = Job.evaluation(tmp_path, config) if command == "evaluate" else Job.plan(command, config)
+    evaluation = Stage("evaluate", config, str(tmp_path), "", {"teacher": str(teacher)})
+    job = Job((evaluation,), "local") if command == "evaluate" else Job.plan(command, config)
     with pytest.raises(ConfigError, match=f"{command} (learns from|measures on) labelled") as raised:
-        open_inputs(job)
+        _inputs(job)
     assert raised.value.key == "data.name"
 
 
@@ -306,7 +317,7 @@ def _shape_of(world: World, folder: Path, location: str) -> ImageShape:
     """The teacher lies where rank 0 alone sees it."""
     here = folder / f"rank{world.rank}" / location
     config = tiny_config(folder, "data.name=none", f"teacher.checkpoint={here}")
-    return open_inputs(Job.plan("train", config), world).image_shape
+    return Worker(Job.plan("train", config), world).inputs.image_shape
 
 
 def test_rank_0_alone_reads_the_weights(two_ranks: Ranks, tmp_path: Path) -> None:

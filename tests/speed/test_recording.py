@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests.support.configs import tiny_config
 from tests.support.images import random_dataset
+from tests.support.jobs import context_of
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
@@ -27,7 +28,8 @@ from zskt_dist.models.wide_resnet import WideResNet
 from zskt_dist.networks.building import new_network
 from zskt_dist.speed import PLAIN, Picks, cuda_graphs
 from zskt_dist.streams import Purpose, stream
-from zskt_dist.tasks.supervised import SupervisedTask, from_scratch
+from zskt_dist.tasks import pretrain
+from zskt_dist.tasks.supervised import ImageTraining
 from zskt_dist.tasks.transfer import TransferTraining
 
 CPU, RECORDED = torch.device("cpu"), replace(PLAIN, cuda_graphs=True)
@@ -97,10 +99,12 @@ def _transfer(folder: Path, picks: Picks, *overrides: str) -> TransferTraining:
     return TransferTraining(config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), picks=picks)
 
 
-def _training(folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> SupervisedTask:
+def _training(folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> ImageTraining:
     monkeypatch.setattr("zskt_dist.tasks.supervised.records", lambda *_: recorded)
     config = tiny_config(folder, "supervised.batch_size=4", "teacher.arch=wrn-10-1")
-    return from_scratch(config, "teacher", random_dataset(10, SHAPE, augmentation="crop_flip"), World(CPU))
+    training = pretrain.start(context_of("pretrain", config, random_dataset(10, SHAPE, augmentation="crop_flip")))
+    assert isinstance(training, ImageTraining)
+    return training
 
 
 @pytest.mark.parametrize("mode", ["post_update", "fresh"])

@@ -9,12 +9,13 @@ from rich.console import Console
 
 from tests.sweep.test_space import ASHA, ONE, _write
 from zskt_dist.errors import ConfigError
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep import __main__ as sweep
 from zskt_dist.sweep import driver
 from zskt_dist.sweep.driver import run_sweep, sweep_directory
 from zskt_dist.sweep.space import load_sweep
 from zskt_dist.sweep.states import States
+from zskt_dist.tasks.stages import run_directory
 
 
 class Lost(Exception):

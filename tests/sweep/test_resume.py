@@ -10,9 +10,10 @@ import pytest
 from tests.support.configs import tiny_config
 from zskt_dist.files import try_lock
 from zskt_dist.launch import driver
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.driver import Rungs
 from zskt_dist.sweep.trial import TrialRun
+from zskt_dist.tasks.stages import run_directory
 from zskt_dist.tracking.local import History
 
 

@@ -36,8 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunDirectory]:
     directories = []
     for name, *overrides in (("a",), ("b", "iterations=2", "evaluation.snapshots=1")):
         job = Job.plan("train", tiny_config(folder, f"name={name}", "teacher.seed=0", *overrides))
-        directory = RunDirectory(Path(job.directory))
-        directory.begin("train", job.config, job.teacher_weights)
+        directory = job.directory
+        directory.begin("train", job.config, job.goal.inputs.get("teacher"))
         Worker(job, ALONE).run()
         directories.append(directory)
     return directories

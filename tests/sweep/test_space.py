@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from zskt_dist.config import config_hash, load_config
-from zskt_dist.config.load import SPEED_KEYS
+from zskt_dist.config import load_config
+from zskt_dist.config.fields import Purpose
+from zskt_dist.config.keys import keys_for
 from zskt_dist.errors import UserError
 from zskt_dist.sweep.space import load_sweep
+from zskt_dist.tasks.stages import identity
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.yaml"))
 
@@ -26,7 +28,7 @@ def _write(folder: Path, text: str) -> Path:
 def test_shipped_sweeps_are_whole_and_have_no_trial_twice(path: Path) -> None:
     sweep, trials = load_sweep(path, [])
     assert len(trials) >= 8
-    assert len({config_hash(trial.config) for trial in trials}) == len(trials)
+    assert len({identity("train", trial.config) for trial in trials}) == len(trials)
     assert sweep.select_by == "label_free_score"
     assert [trial.number for trial in trials] == list(range(len(trials)))
 
@@ -86,14 +88,14 @@ UNSEEN = {
 @pytest.mark.parametrize("key", UNSEEN)
 def test_keys_that_make_no_other_run_are_not_swept(tmp_path: Path, key: str) -> None:
     """Their values would silently be one trial: the configurations have one hash."""
-    hashes = {config_hash(load_config(None, [f"{key}={value}"])) for value in UNSEEN[key].strip("[]").split(", ")}
+    hashes = {identity("train", load_config(None, [f"{key}={value}"])) for value in UNSEEN[key].strip("[]").split(", ")}
     assert len(hashes) == 1
     with pytest.raises(UserError, match="does not change"):
         load_sweep(_write(tmp_path, ONE + f"  {key}: {{grid: {UNSEEN[key]}}}\n"), [])
 
 
 def test_every_key_of_speed_is_known_to_make_no_other_run() -> None:
-    assert set(SPEED_KEYS) <= UNSEEN.keys()
+    assert set(keys_for(Purpose.SPEED)) <= UNSEEN.keys()
 
 
 @pytest.mark.parametrize(

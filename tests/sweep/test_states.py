@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.sweep.test_space import ONE, _write
-from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import StoreMirror
 from zskt_dist.sweep.space import Trial, load_sweep
 from zskt_dist.sweep.states import States
+from zskt_dist.tasks.stages import run_directory
 
 
 def _trials(folder: Path, runs_dir: str, seeds: str = "0, 1, 2") -> list[Trial]:

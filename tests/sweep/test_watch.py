@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from tests.sweep.test_space import ONE, _write
-from zskt_dist.runs.directory import run_directory
 from zskt_dist.sweep.space import Trial, load_sweep
 from zskt_dist.sweep.states import States
 from zskt_dist.sweep.watch import Watch
+from zskt_dist.tasks.stages import run_directory
 
 
 @pytest.fixture

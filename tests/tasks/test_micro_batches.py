@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.configs import tiny_config
+from tests.support.jobs import evaluate_in
 from zskt_dist.config import with_overrides
 from zskt_dist.distributed.world import World
 from zskt_dist.models import Generator, ImageShape, LeNet
 from zskt_dist.networks.building import new_network
-from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.training.job import Job
@@ -45,12 +45,12 @@ def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
     settings = ("engine.micro_batch=3", "evaluation.noise_images=10", "transitions.images=0")
     config = tiny_config(tmp_path, *_SHORT, *settings, "name=second")
     job = Job.plan("train", config)
-    directory = RunDirectory(Path(job.directory))
-    directory.begin("train", config, job.teacher_weights)
+    directory = job.directory
+    directory.begin("train", config, job.goal.inputs.get("teacher"))
     with _batch_sizes() as sizes:
         Worker(job, ALONE).run()
         config = with_overrides(config, [f"teacher.checkpoint={directory.teacher_weights()}"])
-        Worker(Job.evaluation(directory.path, config), ALONE).run()
+        evaluate_in(directory.path, config, ALONE)
     assert max(sizes) == 3
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
+from tests.support.jobs import evaluate_in, inputs_of
 from tests.support.pseudo import write_pseudo_data
 from zskt_dist.config import Config
 from zskt_dist.data import open_dataset
@@ -23,7 +24,7 @@ from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.building import load_trained, new_network, read_network
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
-from zskt_dist.tasks.pseudo_data import PseudoDataTask
+from zskt_dist.tasks.pseudo_data import PseudoDataTraining
 from zskt_dist.tracking.local import read_history
 from zskt_dist.training import worker
 from zskt_dist.training.job import Job
@@ -50,7 +51,7 @@ def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
     config = _config(folder, *overrides)
     torch.set_default_dtype(torch.float64)
     try:
-        task = PseudoDataTask(config, open_dataset(config), world)
+        task = PseudoDataTraining(config, inputs_of(open_dataset(config)), world)
         numbers = []
         for iteration in range(4):
             x, logits = task.batches(iteration)
@@ -86,7 +87,7 @@ def test_steps_are_those_of_plain_adam_on_shuffled_epochs(folder: Path) -> None:
     """With the cosine of the whole run, and the epochs' order from the seed; 20 images in batches of 8."""
     images = write_pseudo_data(folder / "pseudo")
     config = _config(folder, "iterations=5", "seed=3")
-    task = PseudoDataTask(config, open_dataset(config), ALONE)
+    task = PseudoDataTraining(config, inputs_of(open_dataset(config)), ALONE)
     plain = new_network(config, "student", open_dataset(config).image_shape, 10)
     optimizer = torch.optim.Adam(plain.parameters(), lr=1.0)
     epochs = [stream(3, Purpose.ORDER, epoch).permutation(20) for epoch in range(2)]
@@ -109,8 +110,8 @@ def test_steps_are_those_of_plain_adam_on_shuffled_epochs(folder: Path) -> None:
 
 def _train(folder: Path, *overrides: str) -> dict[str, Any]:
     job = Job.plan("train", _config(folder, *overrides))
-    directory = RunDirectory(job.directory)
-    directory.begin("train", job.config, job.teacher_weights)
+    directory = job.directory
+    directory.begin("train", job.config, job.goal.inputs.get("teacher"))
     Worker(Job.from_dict(job.to_dict()), ALONE).run()
     return directory.finished() or {}
 
@@ -194,7 +195,7 @@ def test_a_teacher_named_later_measures_the_student_and_is_not_its_own(folder: P
     assert (list(alone.weights), alone.is_own) == (["student"], True)
     config = measured_config(directory, [f"teacher.checkpoint={checkpoint}", "transitions.images=5"])
     measurement = Measurement(directory, config)
-    Worker(Job.evaluation(directory.path, config), ALONE).run()
+    evaluate_in(directory.path, config, ALONE)
     answer = measurement.finished()
     assert answer is not None
     assert 0 <= answer["agreement"] <= 1

@@ -7,10 +7,12 @@ from torch import nn
 
 from tests.support.configs import tiny_config
 from tests.support.images import random_dataset
+from tests.support.jobs import context_of
 from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network, seed_layers
-from zskt_dist.tasks.supervised import from_scratch
+from zskt_dist.tasks import pretrain
+from zskt_dist.tasks.supervised import ImageTraining
 
 SHAPE, CLASSES, ITERATIONS = ImageShape(1, 8, 8), 5, 8
 
@@ -20,7 +22,8 @@ def test_a_layer_that_is_skipped_at_first_joins_later(tmp_path: Path) -> None:
     settings = ("teacher.arch=tests.support.user_networks:Skipping", "supervised.batch_size=6")
     config = tiny_config(tmp_path, *settings, f"supervised.iterations={ITERATIONS}", "supervised.milestones=[]")
     world, dataset = World(torch.device("cpu")), random_dataset(30, SHAPE, augmentation="crop_flip")
-    task = from_scratch(config, "teacher", dataset, world)
+    task = pretrain.start(context_of("pretrain", config, dataset, world))
+    assert isinstance(task, ImageTraining)
     network = new_network(config, "teacher", SHAPE, dataset.num_classes).train()
     recipe = config.supervised
     sgd = torch.optim.SGD(

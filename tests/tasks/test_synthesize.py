@@ -1,7 +1,7 @@
 """Pseudo-data of a run: which images and logits, the same for any number of workers; what is kept and made again."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from zskt_dist.files import read_json, sha256_of
 from zskt_dist.models import Generator, ImageShape, build_network
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, stream
-from zskt_dist.training.job import Job, SynthesisOrder
+from zskt_dist.tasks.stages import Stage
+from zskt_dist.tasks.synthesize import SynthesisOrder
+from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
 ALONE = World(torch.device("cpu"))
@@ -36,10 +38,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Config]
     """A finished tiny run with its configuration, which knows the teacher."""
     config = tiny_config(tmp_path_factory.mktemp("run"), *OVERRIDES, "tracking.images=0")
     job = Job.plan("train", config)
-    directory = RunDirectory(job.directory)
-    directory.begin("train", config, job.teacher_weights)
+    directory = job.directory
+    directory.begin("train", config, job.goal.inputs.get("teacher"))
     Worker(job, ALONE).run()
-    teacher = config.teacher.model_copy(update={"checkpoint": job.teacher_weights})
+    teacher = config.teacher.model_copy(update={"checkpoint": job.goal.inputs.get("teacher")})
     return directory, job.config.model_copy(update={"teacher": teacher})
 
 
@@ -49,8 +51,8 @@ Run = tuple[RunDirectory, Config]
 def _make(world: World, run: Run, folder: Path, **order: Any) -> None:
     directory, config = run
     wanted = SynthesisOrder(str(folder), images=50, shard_images=20, sources=SOURCES)
-    job = Job.synthesize(directory.location, config, replace(wanted, **order))
-    Worker(Job.from_dict(job.to_dict()), world).run()
+    stage = Stage("synthesize", config, directory.location, "", options=asdict(replace(wanted, **order)))
+    Worker(Job.from_dict(Job((stage,), "local").to_dict()), world).run()
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -33,7 +33,7 @@ class Killed(RuntimeError):
 def _run(world: World, folder: Path, command: str = "train", *overrides: str) -> RunDirectory:
     job = Job.plan(command, tiny_config(folder, *CHANGES, *FEW, "name=run", *overrides))
     Worker(job, world).run()
-    return RunDirectory(job.directory)
+    return job.directory
 
 
 def _killed(world: World, folder: Path, command: str, phase: str, *overrides: str) -> None:

@@ -11,7 +11,7 @@ from tests.support.configs import tiny_config
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError
 from zskt_dist.runs.checkpoints import CheckpointStore
-from zskt_dist.tasks.supervised import SupervisedTask
+from zskt_dist.tasks.supervised import ImageTraining
 from zskt_dist.training.job import Job
 from zskt_dist.training.out_of_memory import exhaustion_told
 from zskt_dist.training.worker import Worker
@@ -33,7 +33,7 @@ def test_too_little_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(
         UserError, match=r"^not enough memory .*\(CUDA out of memory\); engine.micro_batch=32, .*--dry-run"
     ):
-        _run(tmp_path, monkeypatch, (SupervisedTask, "step"), error)
+        _run(tmp_path, monkeypatch, (ImageTraining, "step"), error)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _run(tmp_path, monkeypatch, (CheckpointStore, "save"), error)
     job = Job.plan("pretrain", tiny_config(tmp_path))
     Worker(job, World(torch.device("cpu"))).run()
-    assert (Path(job.directory) / "result.json").exists()
+    assert job.directory.result.exists()
 
 
 def test_other_errors_are_left_alone() -> None:

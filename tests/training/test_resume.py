@@ -33,7 +33,7 @@ def _train(
 ) -> dict[str, object] | None:
     job = Job.plan(command, tiny_config(folder, *NETWORKS, f"name={name}", *overrides))
     Worker(job, world).run()
-    return RunDirectory(Path(job.directory)).finished()
+    return job.directory.finished()
 
 
 def _killed_at(
@@ -62,7 +62,7 @@ def _killed_at(
 def _stopped(world: World, folder: Path, name: str) -> int:
     """As `_train`, asked to stop through the file from the start; where it stopped."""
     job = Job.plan("train", tiny_config(folder, *NETWORKS, f"name={name}"))
-    directory = RunDirectory(Path(job.directory))
+    directory = job.directory
     if world.is_main:
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.stop.touch()
@@ -77,7 +77,7 @@ def _stopped(world: World, folder: Path, name: str) -> int:
 
 def test_a_stop_is_heard_while_another_run_trains_the_teacher(tmp_path: Path) -> None:
     job = Job.plan("train", tiny_config(tmp_path, *NETWORKS))
-    directory, teacher = RunDirectory(Path(job.directory)), RunDirectory(Path(job.teacher_directory))
+    directory, teacher = job.directory, job.stages[0].directory
     directory.path.mkdir(parents=True)
     held = teacher.try_lock()
     assert held
@@ -238,7 +238,7 @@ def test_a_machine_about_to_go_saves_first_and_once(two_ranks: Ranks, tmp_path: 
     teacher = tmp_path / "teacher.safetensors"
     job = Job.plan("pretrain", tiny_config(tmp_path, "name=t"))
     Worker(job, ALONE).run()
-    RunDirectory(Path(job.directory)).weights("teacher").rename(teacher)
+    job.directory.weights("teacher").rename(teacher)
     for saved in (_warned_with(ALONE, tmp_path / "one", teacher), *two_ranks.run(_warned_with, tmp_path, teacher)):
         assert saved == [4, 9]
 
@@ -246,7 +246,7 @@ def test_a_machine_about_to_go_saves_first_and_once(two_ranks: Ranks, tmp_path: 
 def _stopped_slowly(world: World, folder: Path) -> list[str]:
     """What is in the run directory at the moment when each rank has told the driver of the stop."""
     job = Job.plan("train", tiny_config(folder, *NETWORKS, "name=slow"))
-    directory = RunDirectory(Path(job.directory))
+    directory = job.directory
     if world.is_main:
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.stop.touch()

@@ -1,5 +1,6 @@
 """One worker and several do the same training: the noise is global, gradients and norms are of the global batch."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
-from zskt_dist.config import Config
+from tests.support.jobs import context_of
+from zskt_dist.config import Config, with_overrides
 from zskt_dist.data import open_dataset
 from zskt_dist.distributed.world import World
 from zskt_dist.networks.building import new_network
-from zskt_dist.tasks.supervised import SupervisedTask, distillation, finetuning, from_scratch
+from zskt_dist.tasks.supervised import ImageTraining
 from zskt_dist.tasks.transfer import IterationNoise, TransferTraining
 
 ITERATIONS = 4
@@ -64,14 +66,16 @@ def _transfer(world: World, folder: Path, mode: str, *overrides: str) -> State:
     return state | {"reported": torch.tensor(reported, dtype=torch.float64)}
 
 
-def _supervised_task(kind: str, config: Config, world: World) -> SupervisedTask:
+def _supervised_task(kind: str, config: Config, world: World) -> ImageTraining:
     dataset = open_dataset(config)
     teacher, student = (new_network(config, role, dataset.image_shape, 10) for role in ("teacher", "student"))
-    if kind == "distill":
-        return distillation(config, teacher.eval().requires_grad_(False), dataset, world)
-    if kind == "finetune":
-        return finetuning(config, student, dataset, world)
-    return from_scratch(config, kind, dataset, world)
+    command = {"teacher": "pretrain", "student": "pretrain"}.get(kind, kind)
+    if command == "pretrain":
+        config = with_overrides(config, [f"supervised.network={kind}"])
+    context = context_of(command, config, dataset, world, teacher=teacher, student=student)
+    training = import_module(context.stage.task.module).start(context)
+    assert isinstance(training, ImageTraining)
+    return training
 
 
 def _supervised(world: World, folder: Path, kind: str, *overrides: str) -> State:

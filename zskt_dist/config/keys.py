@@ -43,14 +43,14 @@ def keys_for(*wanted: Purpose) -> tuple[str, ...]:
     return tuple(key for key, purpose in purposes().items() if purpose in wanted)
 
 
-def leaves_of(config: Config, reads: Sequence[str], wanted: Sequence[Purpose] = IDENTITY) -> Leaves:
-    """Values of the keys that lie under `reads` and have one of the purposes, with nulls resolved where others step in.
+def leaves_of(config: Config, reads: Sequence[str]) -> Leaves:
+    """Keys under `reads` that make different runs, with their values; a null is what stands in for it.
 
     Args:
         reads: Keys and sections.
     """
-    chosen = keys_for(*wanted)
-    return {key: value for key, value in _resolved(config).items() if is_under(key, reads) and is_under(key, chosen)}
+    resolved = {"supervised.iterations": config.supervised_iterations}
+    return _chosen(_leaves(config) | resolved, reads, IDENTITY)
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -66,7 +66,7 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) -> list[str]:
     """Keys under `reads` whose values differ, where a run that was begun with `before` is continued with `after`."""
-    old, new = (leaves_of(config, reads, CONTINUATION) for config in (before, after))
+    old, new = (_chosen(_leaves(config), reads, CONTINUATION) for config in (before, after))
     return [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
 
 
@@ -80,8 +80,12 @@ def _defaults() -> Mapping[str, Any]:
     return dict(flatten(Config()))
 
 
-def _resolved(config: Config) -> Leaves:
-    """Every dotted key as it is computed with: a teacher in shards answers as a whole one does."""
+def _leaves(config: Config) -> Leaves:
+    """Every dotted key; a teacher in shards computes what a whole one does."""
     leaves = dict(flatten(config))
-    teacher = leaves["engine.teacher"].replace("sharded", "replicated")
-    return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
+    return leaves | {"engine.teacher": leaves["engine.teacher"].replace("sharded", "replicated")}
+
+
+def _chosen(leaves: Leaves, reads: Sequence[str], wanted: Sequence[Purpose]) -> Leaves:
+    known = keys_for(*wanted)
+    return {key: value for key, value in leaves.items() if is_under(key, reads) and is_under(key, known)}

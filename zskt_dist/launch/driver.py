@@ -51,21 +51,25 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
     return result
 
 
+def evaluation_job(measurement: Measurement) -> Job:
+    """The measuring as a stage of its own."""
+    config, location = absolute_paths(measurement.config), absolute(measurement.directory.location)
+    weights = {role: absolute(path) for role, path in measurement.weights.items()}
+    return Job((Stage("evaluate", config, location, "", inputs=weights),), config.launch.kind)
+
+
 def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None:
     """Measures a finished run and adds the answer to its directory and its MLflow run.
 
     Raises:
         UserError: something is missing; Interrupted: asked to stop, the same command continues.
     """
-    config = absolute_paths(measurement.config)
-    weights = {role: absolute(location) for role, location in measurement.weights.items()}
-    stage = Stage("evaluate", config, absolute(measurement.directory.location), "", inputs=weights)
-    job = Job((stage,), config.launch.kind)
+    job = evaluation_job(measurement)
     if is_follower():
         local.launch(job)
         return
     checked = preflight(job)
-    with open_run(stage.run) as directory:
+    with open_run(job.goal.run) as directory:
         if fresh:
             measurement.discard_parts()
         if measurement.is_own:

@@ -186,6 +186,9 @@ def check_images(stages: Sequence[Stage]) -> None:
     goal = stages[-1]
     if goal.config.data.name != "none":
         return
+    if goal.task.needs_test_images:
+        problem = f"{goal.task.command} measures on labelled test images; say which: data.name=… data.root=…"
+        raise ConfigError("data.name", "none", problem)
     if goal.task.real_images:
         problem = f"{goal.task.command} learns from labelled images; only train needs none"
         raise ConfigError("data.name", "none", problem)

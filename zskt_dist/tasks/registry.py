@@ -45,6 +45,7 @@ class Task:
         real_images: Whether it learns from real images with labels, and from so many of each class as
             `data.images_per_class` says.
         compares: Section whose `beta` weighs its attention term; None: it compares no attention maps.
+        needs_test_images: It can do nothing without them; all others do without.
         estimates_memory: `tasks.memory` can say beforehand what it takes.
         trains: Else its module has `run` in place of `start`, and it works on the directory of a finished run.
     """
@@ -61,6 +62,7 @@ class Task:
     compares: str | None = None
     trains: bool = True
     estimates_memory: bool = False
+    needs_test_images: bool = False
 
     def images_per_class(self, config: Config) -> int | None:
         """M, where the network learns from so many labelled images of each class; a teacher sees all there are."""
@@ -74,6 +76,8 @@ _ENGINE = tuple(
 )
 _IMAGES = tuple(f"data.{key}" for key in ("name", "root", "image_shape", "num_classes", "mean", "std"))
 _REAL_IMAGES = (*_IMAGES, "data.augment", "data.images_per_class")
+_RECIPE = ("iterations", "batch_size", "learning_rate", "momentum", "weight_decay", "milestones", "decay")
+_SUPERVISED = tuple(f"supervised.{key}" for key in _RECIPE)
 _ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
 
 _ALL = (
@@ -81,7 +85,10 @@ _ALL = (
         name="pretrain",
         command="pretrain",
         module="zskt_dist.tasks.pretrain",
-        reads=("seed", "teacher.arch", "teacher.options", *_IMAGES, "data.augment", "supervised", "engine.batch_norm"),
+        reads=(
+            *("seed", "teacher.arch", "teacher.options", "engine.batch_norm", *_SUPERVISED),
+            *("data.name", "data.root", "data.num_classes", "data.mean", "data.std", "data.augment"),
+        ),
         role="teacher",
         serves=lambda config: config.supervised.network == "teacher",
         real_images=True,
@@ -90,7 +97,7 @@ _ALL = (
         name="scratch",
         command="pretrain",
         module="zskt_dist.tasks.pretrain",
-        reads=(*_RUN, *_ENGINE, *_REAL_IMAGES, "supervised"),
+        reads=(*_RUN, *_ENGINE, *_REAL_IMAGES, *_SUPERVISED),
         label="scratch-",
         serves=lambda config: config.supervised.network == "student",
         real_images=True,
@@ -123,7 +130,7 @@ _ALL = (
         name="distill",
         command="distill",
         module="zskt_dist.tasks.distill",
-        reads=(*_RUN, *_ENGINE, "engine.teacher", *_REAL_IMAGES, "supervised", "distill", *_ATTENTION),
+        reads=(*_RUN, *_ENGINE, "engine.teacher", *_REAL_IMAGES, *_SUPERVISED, "distill", *_ATTENTION),
         needs=(_TEACHER,),
         label="distill-",
         real_images=True,
@@ -138,7 +145,14 @@ _ALL = (
         label="finetune-",
         real_images=True,
     ),
-    Task(name="evaluate", command="evaluate", module="zskt_dist.tasks.evaluate", reads=(), trains=False),
+    Task(
+        name="evaluate",
+        command="evaluate",
+        module="zskt_dist.tasks.evaluate",
+        reads=(),
+        trains=False,
+        needs_test_images=True,
+    ),
     Task(name="synthesize", command="synthesize", module="zskt_dist.tasks.synthesize", reads=(), trains=False),
 )
 TASKS = {task.name: task for task in _ALL}
