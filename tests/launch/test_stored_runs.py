@@ -19,8 +19,8 @@ from zskt_dist.launch import local
 from zskt_dist.report import __main__ as report
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.locations import join
 from zskt_dist.runs.mirror import Mirror
-from zskt_dist.runs.storage import join
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 

@@ -15,7 +15,7 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.networks.weights import save_weights
-from zskt_dist.runs.storage import connect
+from zskt_dist.runs.locations import connect
 from zskt_dist.training.job import Job
 
 SOME = ("data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")

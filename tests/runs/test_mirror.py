@@ -21,7 +21,7 @@ from zskt_dist.runs import mirror as module
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import Mirror
-from zskt_dist.runs.storage import join
+from zskt_dist.runs.locations import join
 
 
 class Killed(Exception):

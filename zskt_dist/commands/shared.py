@@ -55,7 +55,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
     from zskt_dist.files import check_json, write_json
     from zskt_dist.runs.directory import run_directory
-    from zskt_dist.runs.storage import check
+    from zskt_dist.runs.locations import check
     from zskt_dist.training.job import Job
 
     console = Console()

@@ -16,7 +16,7 @@ from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.experiments.seeds import runs_of_seeds
 from zskt_dist.runs.directory import RunDirectory, run_directory
-from zskt_dist.runs.storage import local_folder, split
+from zskt_dist.runs.locations import local_folder, split
 
 # How a command ends that was asked to stop: gently, by a second Ctrl-C, or by the signal itself while it imported.
 _STOPPED = (EXIT_INTERRUPTED, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT)

@@ -15,7 +15,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
 from zskt_dist.launch.summary import print_estimates
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, check
+from zskt_dist.runs.locations import absolute, check
 
 Result = dict[str, Any]
 

@@ -23,7 +23,7 @@ from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
 from zskt_dist.networks.building import new_generator, outlines, read_fitting
 from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import check, is_file
+from zskt_dist.runs.locations import check, is_file
 from zskt_dist.speed import pick
 from zskt_dist.tasks.memory import estimate_memory
 from zskt_dist.training.job import Job

@@ -17,7 +17,7 @@ from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import measured_config
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, check, local_folder
+from zskt_dist.runs.locations import absolute, check, local_folder
 from zskt_dist.training.job import Job, SynthesisOrder
 
 Result = dict[str, Any]

@@ -18,7 +18,7 @@ from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
 from zskt_dist.runs.directory import RunDirectory, teacher_directory
-from zskt_dist.runs.storage import is_uri
+from zskt_dist.runs.locations import is_uri
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history
 

@@ -13,7 +13,7 @@ from zskt_dist.config import Config, config_hash, differing_keys, dump_yaml, par
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.files import read_json, sha256_of, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
-from zskt_dist.runs.storage import is_uri, join, split, working_copy
+from zskt_dist.runs.locations import is_uri, join, split, working_copy
 
 Result = dict[str, Any]
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import lock, read_json, write_atomic, write_json
-from zskt_dist.runs.storage import OBJECT_STORES, check, connect, is_uri, short, split, working_copy
+from zskt_dist.runs.locations import OBJECT_STORES, check, connect, is_uri, short, split, working_copy
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from zskt_dist.config import Config, config_hash, parse_config, teacher_hash
 from zskt_dist.runs.directory import RunDirectory, run_directory, teacher_directory
-from zskt_dist.runs.storage import absolute, join
+from zskt_dist.runs.locations import absolute, join
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.networks.weights import save_weights
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.locations import is_uri
 from zskt_dist.runs.result import build_result
-from zskt_dist.runs.storage import is_uri
 from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tasks.pseudo_data import PseudoDataTask
 from zskt_dist.tasks.supervised import SupervisedTask, distillation, finetuning, from_scratch
