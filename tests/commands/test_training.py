@@ -142,7 +142,7 @@ def test_who_starts_over_continues_without_that(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("verb", "module", "inner", "arguments"),
     [
-        ("train", "cli", "_train", []),
+        ("train", "shared", "_train", []),
         ("evaluate", "evaluate", "_evaluate", ["run"]),
         ("synthesize", "synthesize", "_synthesize", ["run"]),
         ("toy", "toy", "_toy", []),
@@ -161,8 +161,10 @@ def test_every_command_that_starts_over_says_so(
     def stopped(*_: object) -> None:
         raise Interrupted(1, 3)
 
-    monkeypatch.setattr(importlib.import_module(f"zskt_dist.{module}"), inner, stopped)
-    assert importlib.import_module(f"zskt_dist.{verb}").main([*arguments, *(["--fresh"] if fresh else [])]) == 143
+    monkeypatch.setattr(importlib.import_module(f"zskt_dist.commands.{module}"), inner, stopped)
+    assert (
+        importlib.import_module(f"zskt_dist.commands.{verb}").main([*arguments, *(["--fresh"] if fresh else [])]) == 143
+    )
     assert ("the same command without --fresh continues" in capsys.readouterr().err) == fresh
 
 
@@ -189,9 +191,9 @@ def test_verbs_are_listed(
 
 
 def test_every_command_line_is_a_verb() -> None:
-    """What has a `main`, at the package's root or as a package that runs, is what `zskt` reaches."""
+    """What has a `main`, among the commands or as a room that runs, is what `zskt` reaches."""
     package = Path(entry.__file__).parent
-    commands = {path.stem for path in package.glob("[!_]*.py") if "\ndef main(" in path.read_text()}
+    commands = {path.stem for path in package.glob("commands/[!_]*.py") if "\ndef main(" in path.read_text()}
     commands |= {path.parent.name for path in package.glob("*/__main__.py")}
     assert set(entry.VERBS) == commands
 

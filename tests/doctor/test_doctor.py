@@ -20,7 +20,7 @@ from zskt_dist.doctor import checks as looks
 from zskt_dist.doctor.checks import LOOKS, Answer, Look
 from zskt_dist.doctor.findings import Finding, examine, healthy, masked
 from zskt_dist.launch import environment
-from zskt_dist.runs.storage import connect
+from zskt_dist.runs.locations import connect
 
 QUICK = [look for look in LOOKS if look.name in ("python", "cpu", "memory", "disk", "runs_dir")]
 

@@ -19,8 +19,8 @@ from zskt_dist.launch import local
 from zskt_dist.report import __main__ as report
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.mirror import StoreMirror
-from zskt_dist.runs.storage import join
+from zskt_dist.runs.locations import join
+from zskt_dist.runs.mirror import Mirror
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -105,21 +105,21 @@ def test_an_outage_delays_the_upload_and_not_the_training(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The store goes away with the student's first checkpoint and is back for the repeated command only."""
-    save, upload, down = CheckpointStore.save, StoreMirror._upload, []
+    save, upload, down = CheckpointStore.save, Mirror.send, []
 
     def cut(store: CheckpointStore, iteration: int, state: Any) -> Path:
         if store.folder.parent.name == "run":
             down.append(iteration)
         return save(store, iteration, state)
 
-    def refuse(mirror: StoreMirror, name: str) -> None:
+    def refuse(mirror: Mirror, name: str) -> None:
         if down:
             raise OSError("out of order")
         upload(mirror, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "save", cut)
-        patch.setattr(StoreMirror, "_upload", refuse)
+        patch.setattr(Mirror, "send", refuse)
         assert _train(object_store.uri()) == EXIT_USER_ERROR
     assert down == [3, 6, 9, 10], "it trained to the end"
     assert "out of order" in caplog.text

@@ -16,7 +16,7 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.inputs import Inputs
 from zskt_dist.networks.weights import save_weights
-from zskt_dist.runs.storage import connect
+from zskt_dist.runs.locations import connect
 from zskt_dist.tasks.base import check_images
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.training.job import Job

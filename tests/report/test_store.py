@@ -16,7 +16,7 @@ from zskt_dist.report.gaps import evaluation_gaps, table_1_gaps
 from zskt_dist.report.runs import find_runs, group_runs
 from zskt_dist.report.store import stored_runs
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import join, remove_folder, working_copy
+from zskt_dist.runs.locations import join, remove_folder, working_copy
 
 
 def test_a_report_from_an_experiment_whose_directories_are_gone(

@@ -20,8 +20,8 @@ from zskt_dist.files import read_json, write_atomic, write_json
 from zskt_dist.runs import mirror as module
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.mirror import StoreMirror
-from zskt_dist.runs.storage import join
+from zskt_dist.runs.mirror import Mirror
+from zskt_dist.runs.locations import join
 
 
 class Killed(Exception):
@@ -275,16 +275,16 @@ def test_killed_at_any_write_the_store_can_be_read(
         )
     else:  # an object appears whole, so it is killed between objects
         limit = [10**9]
-        for name in ("_upload", "_delete"):
-            method = getattr(StoreMirror, name)
+        for name in ("send", "forget"):
+            method = getattr(Mirror, name)
 
-            def counted(self: StoreMirror, path: str, method: Any = method) -> None:
+            def counted(self: Mirror, path: str, method: Any = method) -> None:
                 changes[0] += 1
                 if changes[0] > limit[0]:
                     raise Killed
                 method(self, path)
 
-            monkeypatch.setattr(StoreMirror, name, counted)
+            monkeypatch.setattr(Mirror, name, counted)
 
     def arm(left: int) -> None:
         if kind == "file":
@@ -320,16 +320,16 @@ def test_an_outage_is_one_warning_and_then_all_is_uploaded(
     uri: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = RunDirectory(uri)
-    upload, attempts = StoreMirror._upload, []
+    upload, attempts = Mirror.send, []
 
-    def down(mirror: StoreMirror, name: str) -> None:
+    def down(mirror: Mirror, name: str) -> None:
         attempts.append(name)
         raise OSError("the cable\nis out")
 
     with caplog.at_level(logging.WARNING), directory.mirror.following():
         for iteration in (1, 2):
             with monkeypatch.context() as patch:
-                patch.setattr(StoreMirror, "_upload", down)
+                patch.setattr(Mirror, "send", down)
                 _save(directory, iteration)
                 seen = len(attempts)
                 directory.mirror.push_soon()
@@ -337,7 +337,7 @@ def test_an_outage_is_one_warning_and_then_all_is_uploaded(
         assert len(caplog.records) == 1
         assert "the cable is out" in caplog.text
         assert str(directory.path) in caplog.text
-        assert StoreMirror._upload is upload
+        assert Mirror.send is upload
         directory.mirror.push_soon()
         _wait(lambda: len(object_store.names()) == 5)
     assert len(caplog.records) == 1
@@ -357,6 +357,8 @@ def test_a_stop_and_a_failure_cross_machines(
         assert not rank0.stop.exists()
         driver.stop.touch()
         driver.mirror.send("stop")
+        _wait(rank0.stop.exists)
+    with rank0.mirror.following(rank0.stop):  # started again, and still asked to stop
         _wait(rank0.stop.exists)
     rank0.tell(Interrupted(3, 10, "shard"))
     with pytest.raises(Interrupted, match="shard 3 of 10"):

@@ -24,9 +24,9 @@ from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.building import load_trained, new_network, read_network
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tasks.base import Context
 from zskt_dist.tasks.pseudo_data import PseudoDataTraining
 from zskt_dist.tracking.local import read_history
-from zskt_dist.training import worker
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Loop
 from zskt_dist.training.worker import Worker
@@ -118,7 +118,7 @@ def _train(folder: Path, *overrides: str) -> dict[str, Any]:
 
 def test_without_a_teacher_nobody_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither trained nor read; the result says that there was none."""
-    monkeypatch.setattr(worker.Worker, "_teacher", lambda self: pytest.fail("asked for a teacher"))
+    monkeypatch.setattr(Context, "network", lambda self, role: pytest.fail("asked for a teacher"))
     result = _train(folder)
     assert (result["status"], result["command"], result["iterations"]) == ("finished", "train", 10)
     assert result["teacher"] is None

@@ -42,7 +42,7 @@ def _killed(world: World, folder: Path, command: str, phase: str, *overrides: st
         report = Loop._report
 
         def dying(loop: Loop, done: int, values: dict[str, float]) -> None:
-            if loop.task.phase == phase and done >= 5:
+            if loop.training.phase == phase and done >= 5:
                 raise Killed
             report(loop, done, values)
 

@@ -50,7 +50,7 @@ def _killed_at(
         numbers = Loop._report
 
         def report(loop: Loop, done: int, values: dict[str, float]) -> None:
-            if loop.task.phase == phase and done >= iteration:
+            if loop.training.phase == phase and done >= iteration:
                 raise Killed
             numbers(loop, done, values)
 
@@ -130,7 +130,7 @@ def test_several_seeds_killed_in_the_second_go_on_there(tmp_path: Path, monkeypa
     report = Loop._report
 
     def killed(loop: Loop, done: int, values: dict[str, float]) -> None:
-        reports.append((loop.task.phase, done))
+        reports.append((loop.training.phase, done))
         if "accuracy" not in values and reports.count(("student", 5)) == 2:
             raise KeyboardInterrupt
         report(loop, done, values)
@@ -225,7 +225,7 @@ def _warned_with(world: World, folder: Path, teacher: Path) -> list[int]:
         save = Loop._save
 
         def note(loop: Loop, done: int) -> None:
-            if loop.task.phase == "student":
+            if loop.training.phase == "student":
                 saved.append(done)
             save(loop, done)
 

@@ -85,7 +85,7 @@ def _supervised(world: World, folder: Path, kind: str, *overrides: str) -> State
         task = _supervised_task(kind, config, world)
         for iteration in range(ITERATIONS):
             x, label = task.batches(iteration)
-            task.training.step(x.double(), label)
+            task.steps.step(x.double(), label)
     finally:
         torch.set_default_dtype(torch.float32)
     with task.trained() as network:

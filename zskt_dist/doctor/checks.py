@@ -190,7 +190,7 @@ def _memory(_: Wanted) -> Answer:
 
 
 def _disk(wanted: Wanted) -> Answer:
-    from zskt_dist.runs.storage import is_uri, working_copy
+    from zskt_dist.runs.locations import is_uri, working_copy
 
     folder = _existing(working_copy(wanted.runs_dir) if is_uri(wanted.runs_dir) else Path(wanted.runs_dir))
     free = shutil.disk_usage(folder).free
@@ -201,7 +201,7 @@ def _disk(wanted: Wanted) -> Answer:
 
 
 def _runs_dir(wanted: Wanted) -> Answer:
-    from zskt_dist.runs.storage import check_writable, is_uri
+    from zskt_dist.runs.locations import check_writable, is_uri
 
     if is_uri(wanted.runs_dir):
         check_writable(wanted.runs_dir)

@@ -11,8 +11,8 @@ from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.locations import absolute, is_file, join, split
 from zskt_dist.runs.mirror import local_file
-from zskt_dist.runs.storage import absolute, is_file, join, split
 
 Answer = dict[str, Any]
 

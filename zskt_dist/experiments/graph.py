@@ -16,7 +16,7 @@ from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.experiments.seeds import runs_of_seeds
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import local_folder, split
+from zskt_dist.runs.locations import local_folder, split
 from zskt_dist.tasks.stages import run_directory
 from zskt_dist.training.job import Job
 

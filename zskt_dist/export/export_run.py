@@ -25,7 +25,7 @@ from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, check, local_folder
+from zskt_dist.runs.locations import absolute, check, local_folder
 
 Record = dict[str, Any]
 _RECORD = "export.json"

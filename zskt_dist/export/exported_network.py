@@ -18,8 +18,8 @@ from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import load_trained, read_network
 from zskt_dist.networks.weights import read_about
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.locations import is_file
 from zskt_dist.runs.mirror import local_file
-from zskt_dist.runs.storage import is_file
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record,
 from zskt_dist.launch.preflight import preflight
 from zskt_dist.launch.progress import watching
 from zskt_dist.runs.directory import RunDirectory, open_run
-from zskt_dist.runs.storage import absolute
+from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.base import Files
 from zskt_dist.tasks.stages import Stage, absolute_paths
 from zskt_dist.training.job import Job

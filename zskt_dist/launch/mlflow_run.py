@@ -14,7 +14,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.files import read_json, write_json
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, check
+from zskt_dist.runs.locations import absolute, check
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow import (

@@ -25,7 +25,7 @@ from zskt_dist.networks.building import fitting_weights, outlines
 from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.runs.directory import Digest
-from zskt_dist.runs.storage import check, is_file
+from zskt_dist.runs.locations import check, is_file
 from zskt_dist.speed import pick
 from zskt_dist.tasks.base import Lines, check_images, declarations, user_files
 from zskt_dist.tasks.memory import estimate_memory

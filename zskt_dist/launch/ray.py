@@ -31,7 +31,7 @@ from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ra
 from zskt_dist.launch.mlflow_run import live_tracker
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import is_uri, join, remove_folder
+from zskt_dist.runs.locations import is_uri, join, remove_folder
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 

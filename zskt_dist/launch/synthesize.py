@@ -18,7 +18,7 @@ from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import measured_config
 from zskt_dist.runs.directory import RunDirectory, find_run
-from zskt_dist.runs.storage import local_folder
+from zskt_dist.runs.locations import local_folder
 from zskt_dist.tasks.stages import Stage, absolute_paths
 from zskt_dist.tasks.synthesize import SynthesisOrder
 

@@ -22,7 +22,7 @@ def _report(options: argparse.Namespace) -> None:
     from zskt_dist.report.page import write_report
     from zskt_dist.report.runs import find_runs, group_runs
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs
-    from zskt_dist.runs.storage import local_folder
+    from zskt_dist.runs.locations import local_folder
 
     out = local_folder(options.out)
     named = [place for location in options.runs for place in stored_runs(location)]

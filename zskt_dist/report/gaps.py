@@ -12,7 +12,7 @@ from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import ABSENT, TASKS_OF, Recipe, changes, recipe_of, words
 from zskt_dist.report.runs import Group, Run, reference_recipe
 from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images
-from zskt_dist.runs.storage import is_uri, join
+from zskt_dist.runs.locations import is_uri, join
 from zskt_dist.tasks.registry import TASKS
 
 _FEW = ("scratch", "distill", "finetune")

@@ -16,7 +16,7 @@ from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import is_uri
+from zskt_dist.runs.locations import is_uri
 from zskt_dist.tasks.stages import stages
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import read_history

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zskt_dist.errors import UserError
 from zskt_dist.report.folder import files_of
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import finished_below, is_uri
+from zskt_dist.runs.locations import finished_below, is_uri
 from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
 
 log = logging.getLogger(__name__)

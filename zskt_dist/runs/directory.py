@@ -12,8 +12,8 @@ import yaml
 from zskt_dist.config import Config, differing_keys, dump_yaml, parse_config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.files import read_json, try_lock, write_atomic, write_json
-from zskt_dist.runs.mirror import Mirror, StoreMirror
-from zskt_dist.runs.storage import absolute, check, is_uri, join, split, working_copy
+from zskt_dist.runs.mirror import Mirror
+from zskt_dist.runs.locations import absolute, check, is_uri, join, split, working_copy
 
 Result = dict[str, Any]
 
@@ -38,7 +38,7 @@ class RunDirectory:
     def __init__(self, location: Path | str) -> None:
         self.location = str(location)
         self.path = path = working_copy(self.location) if is_uri(self.location) else Path(location)
-        self.mirror = StoreMirror(self.location, path) if is_uri(self.location) else Mirror()
+        self.mirror = Mirror(self.location, path)
         """Carries the working copy from and to the store; of a plain folder: does nothing."""
         self.config = path / "config.yaml"
         self.begun = path / "command.json"

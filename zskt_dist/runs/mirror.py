@@ -1,24 +1,31 @@
-"""Carrying a run directory between its working copy on this machine and its place in a store.
+"""A run's place in a store (`s3://`, `gs://`, `file://`, …) and its working copy on this machine.
 
-A transfer compares three states of each file: here, in the store, and as both were at the last
-transfer (`.mirror.json`). So it is known which side has changed, and what is missing on one side
-was deleted there or is new on the other. Where both have changed, the store wins.
+All other code reads and writes the working copy. `pull` brings it up to date before a command reads
+it; `push` uploads what a command has written: after each checkpoint, from a thread, and at the end.
+One machine at a time works on a run. `.mirror.json` keeps the size and time of each file, here and
+in the store, as of the last transfer. What has happened since follows from that:
 
-At every moment the store can be read: files are replaced whole; a checkpoint follows what it needs
-and proves itself by its name; `result.json` comes last; deletions come after it.
+- changed here: the next push uploads it, also if the store was away for a day;
+- changed there: the next pull downloads it, also over a change here;
+- gone from one side: it is deleted on the other. Otherwise a run could go on from a checkpoint that
+  `--fresh` on another machine has given up.
+
+At every moment the store holds a run that can be read: files are replaced whole; a checkpoint follows
+what it needs, and its name proves its content; `result.json` comes last, deletions after it. Messages
+(`stop`, `failure.json`) are no part of this: they are sent, received and forgotten one by one.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import lock, read_json, write_atomic, write_json
-from zskt_dist.runs.storage import OBJECT_STORES, check, connect, is_uri, short, split, working_copy
+from zskt_dist.runs.locations import OBJECT_STORES, check, connect, is_uri, short, split, working_copy
 
 log = logging.getLogger(__name__)
 
@@ -28,178 +35,183 @@ Stamp = list[int | None]
 S3 dates to the second, so versions of one size that two machines write within a second look alike.
 """
 
-_RESULT, _CHECKPOINTS, _RECORD = "result.json", "checkpoints/", ".mirror.json"
-_PSEUDO_DATA = "pseudo_data/"
-_OF_ONE_MOMENT = ("stop", "failure.json", "progress.json")
+_RESULT, _CHECKPOINTS, _PSEUDO_DATA, _RECORD = "result.json", "checkpoints/", "pseudo_data/", ".mirror.json"
+_NOT_CARRIED = ("stop", "failure.json", "progress.json")
 _POLL_SECONDS = 1.5
 
 
 class Mirror:
-    """Of a plain folder: there is nothing to carry."""
+    """Carries a run directory to and from its store; for a plain folder it does nothing.
 
-    def pull(self, *, checkpoints: bool = True, pseudo_data: bool = False) -> None:
-        """Fetches what the store has and the working copy lacks or has differently.
-
-        Args:
-            checkpoints: Whether also those, which are large and needed for training on only.
-            pseudo_data: Whether also that, which is large and needed for making more of it only.
-
-        Raises:
-            UserError: the store cannot be reached.
-        """
-
-    def push(self) -> None:
-        """Uploads what is new or changed here, then deletes there what was deleted here; raises as `pull`."""
-
-    def push_soon(self) -> None:
-        """Asks for a push by the thread of `following`."""
-
-    @contextmanager
-    def following(self, stop: Path | None = None) -> Iterator[None]:
-        """Meanwhile a thread pushes when asked to; failures become a warning, and the next push tries again.
-
-        Args:
-            stop: Created once there is a file `stop` in the store; None: nobody asks for a stop that way.
-        """
-        yield
-
-    def send(self, name: str) -> None:
-        """Uploads one file that `push` leaves out; raises as `pull`."""
-
-    def receive(self, name: str) -> None:
-        """Fetches such a file where there is one; raises as `pull`."""
-
-    def forget(self, *names: str) -> None:
-        """Deletes such files in the store; raises as `pull`."""
-
-    def move(self, name: str) -> None:
-        """Renames the directory in the store to its sibling `name`; raises as `pull`."""
-
-    def attempt(self, action: Callable[[], None]) -> bool:
-        """Whether it worked; where not, a warning, once in an outage."""
-        action()
-        return True
-
-
-class StoreMirror(Mirror):
-    """Of a folder that is the working copy of a URI."""
+    All methods but `attempt`, `push_soon` and `following` raise UserError if the store cannot be reached.
+    """
 
     def __init__(self, location: str, folder: Path) -> None:
-        self.location, self.folder = location, folder
-        self._due, self._warned = threading.Event(), False
+        self.location, self.folder, self.is_stored = location, folder, is_uri(location)
+        self._due: threading.Event | None = None  # made late: a RunDirectory goes to other processes
+        self._warned = False
 
     def pull(self, *, checkpoints: bool = True, pseudo_data: bool = False) -> None:
+        """Downloads what is new in the store and deletes what is gone from it.
+
+        Args:
+            checkpoints: Also these, which are large and needed for training on only.
+            pseudo_data: Also this, which is large and needed for making more of it only.
+        """
+        if not self.is_stored:
+            return
         left = tuple(each for each, wanted in ((_CHECKPOINTS, checkpoints), (_PSEUDO_DATA, pseudo_data)) if not wanted)
         with self._transfer() as known:
-            there, here = self._there(), self._here()
+            there, here = _stamps(*self._store), _stamps(*self._copy)
             if not there:
-                known.clear()  # the store has lost the run, and gets it back
+                known.clear()  # the store has lost the run; the next push uploads it again
             for name in known.keys() - there.keys():
                 if here.get(name) == known.pop(name)[0]:
                     (self.folder / name).unlink(missing_ok=True)
             for name in sorted(there, key=_order):
-                if name.startswith(left):
-                    if name not in here:
-                        known.pop(name, None)  # absent, which does not mean: deleted by us
-                    continue
-                if name in here and name in known and known[name][1] == there[name]:
-                    continue
-                with suppress(FileNotFoundError):  # deleted meanwhile by a run that goes on
-                    self._download(name)
-                    known[name] = [_stamp(self.folder / name), there[name]]
-
-    def fetch(self, name: str) -> None:
-        """Of `pull`, one file."""
-        with self._transfer() as known:
-            there = self._stamp_there(name)
-            if there[0] is not None and (known.get(name, [None, None])[1] != there or name not in self._here()):
-                self._download(name)
-                known[name] = [_stamp(self.folder / name), there]
+                if not name.startswith(left):
+                    self._update(known, name, there[name])
+                elif name not in here:
+                    known.pop(name, None)  # not here, but not deleted by the run either: it stays in the store
 
     def push(self) -> None:
-        finished = (self.folder / _RESULT).exists()  # asked first: so all that belongs to it is in the listing
-        here = self._here()
+        """Uploads what is new here, then deletes in the store what was deleted here."""
+        if not self.is_stored:
+            return
+        finished = (self.folder / _RESULT).exists()  # asked before the listing, which then has all that goes with it
+        here = _stamps(*self._copy)
         if not finished:
             here.pop(_RESULT, None)
-        record = self._known()
-        if all(record.get(name, [None])[0] == stamp for name, stamp in here.items()) and record.keys() <= here.keys():
-            return  # nothing new: no need to reach the store
         with self._transfer() as known:
             for name in sorted(here, key=_order):
                 if name in known and known[name][0] == here[name]:
                     continue
                 try:
-                    self._upload(name)
-                except FileNotFoundError:
+                    self.send(name)
+                except UserError:
                     if (self.folder / name).exists():
                         raise
-                else:  # not a checkpoint that has been replaced meanwhile
-                    known[name] = [here[name], self._stamp_there(name)]
+                else:  # not a checkpoint that was dropped meanwhile
+                    known[name] = [here[name], _stamp(*self._store, name)]
             for name in known.keys() - here.keys():
                 if not (self.folder / name).exists():
-                    self._delete(name)
+                    self.forget(name)
                     del known[name]
 
-    def push_soon(self) -> None:
-        self._due.set()
-
-    @contextmanager
-    def following(self, stop: Path | None = None) -> Iterator[None]:
-        ended = threading.Event()
-        loops: list[Callable[[], None]] = [partial(self._push_when_due, ended)]
-        if stop is not None:
-            self.attempt(partial(self._forget_old, stop))
-            loops.append(partial(self._wait_for_stop, stop, ended))
-        threads = [threading.Thread(target=loop, name="run-storage", daemon=True) for loop in loops]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            self._due.set()
-            for thread in threads:
-                thread.join()
+    def fetch(self, name: str) -> Path:
+        """The path of one file, after a pull of that file alone."""
+        with self._transfer() as known:
+            self._update(known, name, _stamp(*self._store, name))
+        return self.folder / name
 
     def send(self, name: str) -> None:
-        with self._reaching():
-            self._upload(name)
+        """Uploads one file."""
+        if not self.is_stored:
+            return
+        from pyarrow import fs
 
-    def receive(self, name: str) -> None:
-        with self._reaching(), suppress(FileNotFoundError):
-            self._download(name)
+        with self._reaching():
+            (here, folder), (there, base) = self._copy, self._store
+            path = target = f"{base}/{name}"
+            if there.type_name not in OBJECT_STORES:
+                parent, leaf = split(path)
+                there.create_dir(parent, recursive=True)
+                target = f"{parent}/.{leaf}.tmp"
+            # One call: an exception between opening and closing a stream would leave half an object.
+            fs.copy_files(f"{folder}/{name}", target, source_filesystem=here, destination_filesystem=there)
+            if target != path:
+                there.move(target, path)
+
+    def receive(self, name: str) -> bool:
+        """Downloads one file; False if the store has none."""
+        if self.is_stored:
+            with self._reaching(), suppress(FileNotFoundError):
+                filesystem, base = self._store
+                with filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream:
+                    content = stream.read()
+                write_atomic(self.folder / name, content)
+                return True
+        return False
 
     def forget(self, *names: str) -> None:
-        with self._reaching():
-            for name in names:
-                self._delete(name)
+        """Deletes files in the store."""
+        for name in names if self.is_stored else ():
+            with self._reaching(), suppress(FileNotFoundError):
+                filesystem, base = self._store
+                filesystem.delete_file(f"{base}/{name}")
 
     def move(self, name: str) -> None:
+        """Renames the directory in the store to its sibling `name`."""
+        if not self.is_stored:
+            return
         with self._reaching():
-            names = sorted(self._there(), key=_order)
             filesystem, base = self._store
-            aside = f"{split(base)[0]}/{name}"
+            aside, names = f"{split(base)[0]}/{name}", sorted(_stamps(filesystem, base), key=_order)
+            if names and filesystem.type_name not in OBJECT_STORES:
+                filesystem.move(base, aside)
+                return
             for each in names:
-                if filesystem.type_name not in OBJECT_STORES:
-                    filesystem.create_dir(split(f"{aside}/{each}")[0], recursive=True)
                 filesystem.copy_file(f"{base}/{each}", f"{aside}/{each}")
-            for each in reversed(names):  # the result first: half a directory must not look finished
-                self._delete(each)
+            self.forget(*reversed(names))  # the result first: half a directory must not look finished
 
-    def attempt(self, action: Callable[[], None]) -> bool:
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Makes one warning per outage of the errors of `action`."""
         try:
             action()
+            self._warned = False
         except UserError as error:
             if not self._warned:
                 log.warning("%s", error)
             self._warned = True
-            return False
-        self._warned = False
-        return True
+
+    def push_soon(self) -> None:
+        """Asks the thread of `following` for a push."""
+        if self._due:
+            self._due.set()
+
+    @contextmanager
+    def following(self, stop: Path | None = None) -> Iterator[None]:
+        """Runs a thread that pushes when asked to; an outage is a warning, and the next push tries again.
+
+        Args:
+            stop: The thread creates this file when there is one of its name in the store. None: nobody sends one.
+        """
+        if not self.is_stored:
+            yield
+            return
+        if stop:
+            stop.unlink(missing_ok=True)  # received in an earlier run; if it still holds, it is received again
+        due, ended = threading.Event(), threading.Event()
+        thread = threading.Thread(target=self._follow, args=(stop, due, ended), name="run-mirror", daemon=True)
+        thread.start()
+        self._due = due
+        try:
+            yield
+        finally:
+            self._due = None
+            ended.set()
+            due.set()
+            thread.join()
+
+    def _follow(self, stop: Path | None, due: threading.Event, ended: threading.Event) -> None:
+        while not ended.is_set():
+            if stop and not stop.exists():
+                with suppress(UserError):  # the pushes warn of an outage
+                    self.receive(stop.name)
+            if due.wait(_POLL_SECONDS if stop else None):
+                due.clear()
+                if not ended.is_set():
+                    self.attempt(self.push)
 
     @cached_property
     def _store(self) -> tuple[Any, str]:
         return connect(self.location)
+
+    @cached_property
+    def _copy(self) -> tuple[Any, str]:
+        from pyarrow import fs  # late, as in `connect`
+
+        return fs.LocalFileSystem(), str(self.folder)
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -215,9 +227,9 @@ class StoreMirror(Mirror):
 
     @contextmanager
     def _transfer(self) -> Iterator[dict[str, list[Stamp]]]:
-        """Yields name -> [stamp here, stamp there] of the last transfer; what becomes of it is kept in any case."""
+        """Yields name -> [stamp here, stamp there] of the last transfer, and keeps the changes whatever happens."""
         with self._reaching(), lock(self.folder.with_name(f".{self.folder.name}.mirror.lock")):
-            before = self._known()
+            before = read_json(self.folder / _RECORD) or {}
             known = dict(before)
             try:
                 yield known
@@ -225,85 +237,15 @@ class StoreMirror(Mirror):
                 if known != before:
                     write_json(self.folder / _RECORD, known)
 
-    def _known(self) -> dict[str, list[Stamp]]:
-        return read_json(self.folder / _RECORD) or {}
-
-    def _here(self) -> dict[str, Stamp]:
-        stamps = {}
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder).as_posix()
-            if _is_carried(name):
-                with suppress(FileNotFoundError):
-                    if path.is_file():
-                        stamps[name] = _stamp(path)
-        return stamps
-
-    def _there(self) -> dict[str, Stamp]:
-        from pyarrow import fs
-
-        filesystem, base = self._store
-        found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
-        files = {info.path[len(base) + 1 :]: [info.size, info.mtime_ns] for info in found if info.is_file}
-        return {name: stamp for name, stamp in files.items() if _is_carried(name)}
-
-    def _stamp_there(self, name: str) -> Stamp:
-        filesystem, base = self._store
-        info = filesystem.get_file_info(f"{base}/{name}")
-        return [info.size, info.mtime_ns]
-
-    def _upload(self, name: str) -> None:
-        from pyarrow import fs
-
-        filesystem, base = self._store
-        path = target = f"{base}/{name}"
-        if filesystem.type_name not in OBJECT_STORES:
-            folder, leaf = split(path)
-            filesystem.create_dir(folder, recursive=True)
-            target = f"{folder}/.{leaf}.tmp"
-        # One call: an exception between opening and closing a stream would leave half an object.
-        fs.copy_files(
-            str(self.folder / name),
-            target,
-            source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=filesystem,
-        )
-        if target != path:
-            filesystem.move(target, path)
-
-    def _download(self, name: str) -> None:
-        filesystem, base = self._store
-        with filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream:
-            content = stream.read()
-        write_atomic(self.folder / name, content)
-
-    def _delete(self, name: str) -> None:
-        filesystem, base = self._store
-        with suppress(FileNotFoundError):
-            filesystem.delete_file(f"{base}/{name}")
-
-    def _push_when_due(self, ended: threading.Event) -> None:
-        while True:
-            self._due.wait()
-            self._due.clear()
-            if ended.is_set():
-                return
-            self.attempt(self.push)
-
-    def _forget_old(self, stop: Path) -> None:
-        """A stop that this machine was told of in an earlier run."""
-        with self._reaching():
-            if self._stamp_there(stop.name)[0] is None:
-                stop.unlink(missing_ok=True)
-
-    def _wait_for_stop(self, stop: Path, ended: threading.Event) -> None:
-        while not ended.wait(_POLL_SECONDS):
-            if not stop.exists():
-                with suppress(UserError):  # an outage is told of by the pushes
-                    self.receive(stop.name)
+    def _update(self, known: dict[str, list[Stamp]], name: str, there: Stamp) -> None:
+        """Downloads one file, unless the last transfer was of that version."""
+        has_it = name in known and known[name][1] == there and (self.folder / name).exists()
+        if not has_it and self.receive(name):
+            known[name] = [_stamp(*self._copy, name), there]
 
 
 def local_file(location: str, key: str) -> Path:
-    """The file itself, or for a URI the working copy that is fetched of it.
+    """The file itself, or the working copy, up to date, of a URI.
 
     Raises:
         UserError: the store cannot be reached, or has no such file.
@@ -312,23 +254,26 @@ def local_file(location: str, key: str) -> Path:
         return Path(location)
     check(location, key)
     folder, name = split(location)
-    here = working_copy(folder)
-    StoreMirror(folder, here).fetch(name)
-    if not (here / name).exists():
+    path = Mirror(folder, working_copy(folder)).fetch(name)
+    if not path.exists():
         raise ConfigError(key, location, "there is no such file")
-    return here / name
+    return path
 
 
-def _is_carried(name: str) -> bool:
-    """Hidden files are locks, temporary ones and Ray's."""
-    return name not in _OF_ONE_MOMENT and not any(part.startswith(".") for part in PurePosixPath(name).parts)
+def _stamps(filesystem: Any, folder: str) -> dict[str, Stamp]:
+    """What is carried of a folder's files; hidden ones are locks, temporary ones and Ray's."""
+    from pyarrow import fs
+
+    found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    files = {info.path[len(folder) + 1 :]: [info.size, info.mtime_ns] for info in found if info.is_file}
+    return {name: stamp for name, stamp in files.items() if name not in _NOT_CARRIED and "/." not in f"/{name}"}
+
+
+def _stamp(filesystem: Any, folder: str, name: str) -> Stamp:
+    info = filesystem.get_file_info(f"{folder}/{name}")
+    return [info.size, info.mtime_ns]
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
-    """Of transfers: what is resumed from comes after what it needs, what says "finished" last."""
+    """Sorts a checkpoint after what it needs, and what says "finished" last."""
     return name == _RESULT, name.startswith(_CHECKPOINTS), name
-
-
-def _stamp(path: Path) -> Stamp:
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]

@@ -21,7 +21,7 @@ from zskt_dist.launch.preflight import preflight
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, is_uri, join, remove_folder
+from zskt_dist.runs.locations import absolute, is_uri, join, remove_folder
 from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import ENDED, States

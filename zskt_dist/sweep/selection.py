@@ -21,7 +21,7 @@ from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator, read_network
 from zskt_dist.networks.weights import parse_weights, read_about
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import is_file
+from zskt_dist.runs.locations import is_file
 from zskt_dist.streams import Purpose, normal, stream
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from zskt_dist.report.page import Report
 from zskt_dist.report.tables import markdown
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute
+from zskt_dist.runs.locations import absolute
 from zskt_dist.sweep.plots import sweep_figures
 from zskt_dist.sweep.record import close_parent
 from zskt_dist.sweep.selection import pooled_agreement

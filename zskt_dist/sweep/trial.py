@@ -14,7 +14,7 @@ from zskt_dist.config import parse_config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute
+from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.stages import run_directory
 from zskt_dist.tracking.base import Row, is_evaluation
 from zskt_dist.tracking.local import read_history

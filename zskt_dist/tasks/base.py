@@ -27,7 +27,7 @@ from zskt_dist.networks.building import read_network
 from zskt_dist.networks.inputs import Declaration, Inputs, declared_by_file, declared_by_pseudo_data
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import is_file
+from zskt_dist.runs.locations import is_file
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
 

@@ -7,7 +7,7 @@ import torch
 from zskt_dist.algorithms.supervised import SupervisedTraining
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import with_checkpointing
-from zskt_dist.runs.storage import split
+from zskt_dist.runs.locations import split
 from zskt_dist.speed import records
 from zskt_dist.tasks.base import Context, Lines, Training
 from zskt_dist.tasks.stages import Stage

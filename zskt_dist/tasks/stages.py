@@ -10,7 +10,7 @@ from typing import Any
 from zskt_dist.config import Config, flatten, parse_config
 from zskt_dist.config.keys import digest, leaves_of
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import absolute, join
+from zskt_dist.runs.locations import absolute, join
 from zskt_dist.tasks.registry import TASKS, Need, Task, task_of
 
 

@@ -40,19 +40,19 @@ class ImageTraining(PlainTraining):
         task, config, world = context.stage.task, context.config, context.world
         super().__init__("teacher" if task.role == "teacher" else task.name, task.role, engine, iterations)
         self._seed_layers = partial(seed_layers, config.seed, world)
-        self._steps: Steps = steps
+        self.steps: Steps = steps
         if records(config, world.device, world.size):
-            self._steps = RecordedTraining(steps, required=config.speed.cuda_graphs is True)
+            self.steps = RecordedTraining(steps, required=config.speed.cuda_graphs is True)
         part = world.part(batch)
         self.batches = TrainingBatches(context.images, batch, config.seed, world.device, part, _subset(context))
 
     @property
     def speed(self) -> str:
-        return "cuda graphs" if isinstance(self._steps, RecordedTraining) and self._steps.works else "plain"
+        return "cuda graphs" if isinstance(self.steps, RecordedTraining) and self.steps.works else "plain"
 
     def step(self, iteration: int) -> Metrics:
         self._seed_layers(iteration)
-        return self._steps.step(*self.batches(iteration))
+        return self.steps.step(*self.batches(iteration))
 
 
 def new_sgd_engine(context: Context, network: TappedNetwork) -> Engine:

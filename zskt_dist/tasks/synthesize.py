@@ -38,7 +38,6 @@ from zskt_dist.networks.building import new_generator, read_network
 from zskt_dist.networks.weights import load_into, read_about, read_weights
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import local_file
-from zskt_dist.runs.storage import check_ours
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context
 from zskt_dist.tracking.local import ProgressFile
@@ -173,7 +172,9 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
     before = read_json(folder / ABOUT_FILE)
     if before is None and any(folder.glob("*.parquet")):
         raise ConfigError("--out", str(folder), "holds Parquet files of something else; choose another folder")
-    check_ours(folder, ABOUT_FILE)
+    for name in ("README.md", "config.json"):
+        if (folder / name).exists() and not (folder / ABOUT_FILE).exists():
+            raise ConfigError("--out", str(folder), f"holds a {name} of something else; choose another folder")
     if before is not None and not fresh:
         keys = [key for key, value in comparable(about).items() if before.get(key) != value]
         if keys:

@@ -15,7 +15,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.storage import is_uri
+from zskt_dist.runs.locations import is_uri
 from zskt_dist.tasks.base import Context, Files, declarations
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import NullTracker, Tracker

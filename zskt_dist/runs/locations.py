@@ -9,8 +9,8 @@ import os
 import re
 import secrets
 import shutil
-from contextlib import suppress
-from itertools import takewhile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,16 +19,16 @@ from zskt_dist.errors import ConfigError
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """pyarrow's names of filesystems that replace an object at once and know no folders."""
 
-_HINTS = {
+_OPTIONS = {
+    "s3": "allow_delayed_open=true",  # one request for a small file, not three
+    "gs": "retry_limit_seconds=30",  # pyarrow's default is a quarter of an hour
+}
+_ADVICE = {
     "s3": "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws or the machine's role; a server "
     "other than Amazon's is named by ?endpoint_override=HOST:PORT&scheme=http&region=us-east-1",
     "gs": "credentials come from GOOGLE_APPLICATION_CREDENTIALS or the machine's service account",
 }
 _SHORT_MESSAGE = 300
-_DEFAULTS = {
-    "s3": "allow_delayed_open=true",  # one request for a small file, not three
-    "gs": "retry_limit_seconds=30",  # of itself it tries for a quarter of an hour
-}
 
 
 def is_uri(location: str) -> bool:
@@ -77,9 +77,10 @@ def working_copy(location: str) -> Path:
     place, _, query = location.partition("?")
     scheme, _, rest = place.partition("://")
     host, *names = rest.split("/")
-    if ":" in host.partition("@")[0] and "@" in host:
-        shown = location.replace(host.partition("@")[0], "…")
-        raise ConfigError("runs_dir", shown, f"would write its password down with every run; {_hint(location)}")
+    user, at, _ = host.partition("@")
+    if at and ":" in user:
+        shown = location.replace(user, "…")
+        raise ConfigError("runs_dir", shown, f"would write its password down with every run; {_advice(location)}")
     if {".", ".."} & set(names):
         raise ConfigError("runs_dir", location, "has . or .. in it; write the folder out")
     digest = hashlib.sha256(f"{scheme}://{host}?{query}".encode()).hexdigest()[:8]
@@ -97,37 +98,37 @@ def connect(location: str, key: str = "runs_dir") -> tuple[Any, str]:
     Raises:
         ConfigError: an unknown scheme, no such bucket, no access.
     """
-    import pyarrow  # late: a plain folder does without
-    from pyarrow import fs
+    from pyarrow import fs  # late: a plain folder does without
 
     working_copy(location)  # refuses what must not be written down
-    try:
-        filesystem, path = fs.FileSystem.from_uri(_with_default(location))
-        path = path.rstrip("/")
+    option, uri = _OPTIONS.get(location.partition("://")[0]), location
+    if option and option.partition("=")[0] + "=" not in location:
+        uri += ("&" if "?" in location else "?") + option
+    with _reaching(location, key):
+        filesystem, path = fs.FileSystem.from_uri(uri)
         bucket = path.partition("/")[0]
         # Listing answers "nothing there" for a bucket that does not exist.
         missing = filesystem.type_name == "s3" and filesystem.get_file_info(bucket).type == fs.FileType.NotFound
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
     if missing:
         raise ConfigError(key, location, f"there is no bucket {bucket!r}; make it first, or name another")
-    return filesystem, path
+    return filesystem, path.rstrip("/")
 
 
 def check(location: str, key: str = "runs_dir") -> None:
-    """Whether a URI can be reached; of a plain folder nothing is asked. Raises as `connect`."""
+    """Connects to a URI; a plain folder is not looked at. Raises as `connect`."""
     if is_uri(location):
         connect(location, key)
 
 
 def check_writable(location: str, key: str = "runs_dir") -> None:
-    """Writes a small file to a URI and removes it, and the folders it took; raises as `connect`, also if that fails."""
+    """Writes a small file to a URI, and removes it with the folders it took; raises as `connect` if it cannot."""
     from pyarrow import fs
 
     filesystem, path = connect(location, key)
     name = f"{path}/.zskt-doctor-{secrets.token_hex(4)}"
-    try:
-        missing = _missing_folders(filesystem, path)
+    with _reaching(location, key):
+        folders = [path, *map(str, list(PurePosixPath(path).parents)[:-1])]  # the deepest first, without the root
+        missing = [info.path for info in filesystem.get_file_info(folders) if info.type == fs.FileType.NotFound]
         filesystem.create_dir(path, recursive=True)
         with filesystem.open_output_stream(name) as file:
             file.write(b"written")
@@ -135,50 +136,24 @@ def check_writable(location: str, key: str = "runs_dir") -> None:
         for folder in missing:
             if not filesystem.get_file_info(fs.FileSelector(folder)):  # else: a run has begun there meanwhile
                 filesystem.delete_dir(folder)
-    except OSError as error:
-        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
-
-
-def _missing_folders(filesystem: Any, path: str) -> list[str]:
-    """The folder, and those above it, as far as they are not there; the deepest first."""
-    from pyarrow import fs
-
-    folders = map(str, (PurePosixPath(path), *PurePosixPath(path).parents))
-    return list(takewhile(lambda folder: filesystem.get_file_info(folder).type == fs.FileType.NotFound, folders))
-
-
-def check_ours(folder: Path, mark: str) -> None:
-    """Whether `README.md` and `config.json` in the folder of `--out` may be replaced.
-
-    Args:
-        mark: Name of a file that a command puts there before anything else.
-
-    Raises:
-        ConfigError: there is one of them without that file, so it is somebody else's.
-    """
-    for name in ("README.md", "config.json"):
-        if (folder / name).exists() and not (folder / mark).exists():
-            raise ConfigError("--out", str(folder), f"holds a {name} of something else; choose another folder")
 
 
 def is_file(location: str, key: str) -> bool:
-    """Whether there is such a file, here or in its store; raises as `connect`."""
+    """True for a file, here or in its store; raises as `connect`."""
     if not is_uri(location):
         return Path(location).is_file()
     filesystem, path = connect(location, key)
-    return bool(filesystem.get_file_info(path).is_file)
+    with _reaching(location, key):
+        return bool(filesystem.get_file_info(path).is_file)
 
 
 def finished_below(location: str, key: str = "FOLDER") -> list[str]:
     """URIs of the folders in and below a URI that hold a `result.json`; raises as `connect`."""
-    import pyarrow
     from pyarrow import fs
 
     filesystem, base = connect(location, key)
-    try:
+    with _reaching(location, key):
         found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ConfigError(key, location, f"{short(error)}; {_hint(location)}") from None
     names = [info.path[len(base) + 1 :].split("/") for info in found]
     return sorted(join(location, *folders) for *folders, name in names if name == "result.json")
 
@@ -194,18 +169,21 @@ def remove_folder(location: str) -> None:
 
 
 def short(error: Exception) -> str:
-    """Messages of pyarrow are long and of several lines."""
+    """One line of a message; pyarrow's are long and of several."""
     return " ".join(str(error).split())[:_SHORT_MESSAGE] or type(error).__name__
 
 
-def _hint(location: str) -> str:
+@contextmanager
+def _reaching(location: str, key: str) -> Iterator[None]:
+    """Turns pyarrow's errors into ConfigError."""
+    import pyarrow
+
+    try:
+        yield
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ConfigError(key, location, f"{short(error)}; {_advice(location)}") from None
+
+
+def _advice(location: str) -> str:
     scheme = location.partition("://")[0]
-    return _HINTS.get(scheme, "a folder, s3://bucket/folder, gs://bucket/folder or file:///folder would work")
-
-
-def _with_default(location: str) -> str:
-    """What we prefer of a store's options, where the user says nothing else."""
-    option = _DEFAULTS.get(location.partition("://")[0])
-    if option is None or option.partition("=")[0] + "=" in location:
-        return location
-    return f"{location}{'&' if '?' in location else '?'}{option}"
+    return _ADVICE.get(scheme, "a folder, s3://bucket/folder, gs://bucket/folder or file:///folder would work")

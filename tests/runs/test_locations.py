@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.object_store import ObjectStore
 from zskt_dist.errors import ConfigError
-from zskt_dist.runs.storage import absolute, connect, finished_below, is_file, join, split, working_copy
+from zskt_dist.runs.locations import absolute, connect, finished_below, is_file, join, split, working_copy
 
 URI = "s3://bucket/runs?endpoint_override=host:9000&scheme=http"
 
