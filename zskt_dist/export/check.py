@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError
+from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.export.exported_network import Deployed
 from zskt_dist.models import ImageShape
 
@@ -63,12 +65,12 @@ def agreement(deployed: Deployed, other: Asked, batches: Iterable[Tensor]) -> fl
     Args:
         batches: Normalised images [B, C, H, W]; `AT_A_TIME` of them are asked about at once.
     """
-    hits = count = 0
+    scorer = Scorer(World(torch.device("cpu")))
     for images in batches:
         for part in deployed.from_normalised(images).split(AT_A_TIME):
-            hits += int((deployed(part).argmax(1) == other(part).argmax(1)).sum())
-            count += len(part)
-    return hits / count if count else None
+            scorer.add(other(part), deployed(part))
+    score = scorer.score()
+    return score.accuracy if score.images else None
 
 
 def _answer(other: Asked, images: Tensor) -> Tensor:
