@@ -28,7 +28,7 @@ class Moody(nn.Module):
 
 
 def test_a_network_that_cannot_be_traced_is_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = untrained_run(tmp_path, arch="tests.deploy.test_exporter:Moody")
+    run = untrained_run(tmp_path, arch="tests.export.test_exporter:Moody")
     assert export.main([str(run), "--to", "safetensors", "pt2", "onnx"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]  # torch has logged before
     assert re.fullmatch(r"error: student.pt2 is not written: \w+: .*; student.onnx is not written: \w+: .*", error)

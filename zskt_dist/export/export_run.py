@@ -202,9 +202,7 @@ def _ours(exporter: Exporter, formats: Collection[str]) -> list[str]:
     before = read_json(folder / _RECORD)
     ours: set[str] = set()
     if isinstance(before, dict) and "weights_sha256" in before:
-        # Exports of before there was a list are known by their entries.
-        known = before.get("written", [entry["file"] for entry in before["files"].values()] + [*_COMPANIONS.values()])
-        ours = {_RECORD, *known}
+        ours = {_RECORD, *before["written"]}
     new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
     new |= {file for name, file in _COMPANIONS.items() if name in formats}
     if foreign := sorted(name for name in new - ours if (folder / name).exists()):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_KEY = "pseudo_images"
-_IMAGE_NAME = re.compile(rf"{IMAGE_KEY}[+%]step[+%](\d+)[+%]")
-"""MLflow's own naming of stepped images: KEY+step+N+timestamp+…, with % in older releases."""
+_IMAGE_NAME = re.compile(rf"{IMAGE_KEY}\+step\+(\d+)\+")
+"""MLflow's own naming of stepped images: KEY+step+N+timestamp+…."""
 _DOWN_SECONDS = 30.0
 """How long a server that failed is left alone."""
 _CLOSE_SECONDS = 15.0
