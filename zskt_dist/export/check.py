@@ -12,7 +12,7 @@ from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.export.exported_network import Deployed
 from zskt_dist.models import ImageShape
 
-Asked = Callable[[Tensor], Tensor]
+Classifier = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] to logits [B, K]."""
 
 BATCH_SIZES = (1, 2, 7)
@@ -40,7 +40,7 @@ class Difference(NamedTuple):
         return self.ordinary <= tolerance and self.large <= tolerance
 
 
-def compare(deployed: Deployed, other: Asked, image_shape: ImageShape) -> Difference:
+def compare(deployed: Deployed, other: Classifier, image_shape: ImageShape) -> Difference:
     """How far `other` is from `deployed`.
 
     Raises:
@@ -59,7 +59,7 @@ def compare(deployed: Deployed, other: Asked, image_shape: ImageShape) -> Differ
     return Difference(ordinary, large)
 
 
-def agreement(deployed: Deployed, other: Asked, batches: Iterable[Tensor]) -> float | None:
+def agreement(deployed: Deployed, other: Classifier, batches: Iterable[Tensor]) -> float | None:
     """Share of the images that both put into the same class; None without images.
 
     Args:
@@ -73,7 +73,7 @@ def agreement(deployed: Deployed, other: Asked, batches: Iterable[Tensor]) -> fl
     return score.accuracy if score.images else None
 
 
-def _answer(other: Asked, images: Tensor) -> Tensor:
+def _answer(other: Classifier, images: Tensor) -> Tensor:
     try:
         return other(images)
     except Exception as error:  # of whatever runtime it is

@@ -18,7 +18,7 @@ from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.data.sources import wrong_channels
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
+from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
 from zskt_dist.networks.weights import read_about
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import local_file
@@ -28,7 +28,7 @@ Said = tuple[str, object, Any]
 """Who says something: the key that names it and the key's value, and what is said; None: nothing."""
 
 _KEYS = ("data.image_shape", "data.num_classes", "data.mean")
-"""Of the facts of `Declared`, in its order."""
+"""Of the facts of `InputSpec`, in its order."""
 _METADATA = ("image_shape", "num_classes", "mean", "std")
 """What our files of weights say, by the names of `data`."""
 _ROUNDING = 1e-3
@@ -114,8 +114,8 @@ def open_inputs(job: Job, world: World | None = None) -> Inputs:
 
 
 def _said(
-    data: Data, dataset: ImageDataset | None, weights: Sequence[tuple[str, str, Declared]]
-) -> tuple[str, Declared]:
+    data: Data, dataset: ImageDataset | None, weights: Sequence[tuple[str, str, InputSpec]]
+) -> tuple[str, InputSpec]:
     """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
 
     def by_weights(fact: str) -> Iterator[Said]:
@@ -144,10 +144,10 @@ def _said(
         ("data.name", data.name, dataset and dataset.statistics),
         *by_weights("statistics"),
     )
-    return who, Declared(shape, classes, statistics)
+    return who, InputSpec(shape, classes, statistics)
 
 
-def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
+def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
     """`said`, with what it lacks as an architecture declares it.
 
     Args:
@@ -156,11 +156,11 @@ def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
     shape, classes, statistics = said
     if shape is not None and classes is not None and (statistics is not None or measurable):
         return said
-    declared = declared_by_arch(arch)
+    declared = input_spec_of_arch(arch)
     shape, classes = shape or declared.image_shape, classes or declared.num_classes
     if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
         statistics = declared.statistics
-    return Declared(shape, classes, statistics)
+    return InputSpec(shape, classes, statistics)
 
 
 def _check_use(job: Job) -> None:
@@ -183,14 +183,14 @@ def _check_use(job: Job) -> None:
         )
 
 
-def _declared_by_weights(job: Job) -> list[tuple[str, str, Declared]]:
+def _declared_by_weights(job: Job) -> list[tuple[str, str, InputSpec]]:
     """What files of weights, and of pseudo-data, say that are there before the job begins: (name, location, what)."""
     said = [(key, location, declared_by_file(key, location)) for key, location in _weights(job)]
     if job.learns_from_pseudo_data:
         about = PseudoData.open(folder := str(job.config.pseudo_data)).about
         statistics = tuple(about["mean"]), tuple(about["std"])
         said.append(
-            ("pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics))
+            ("pseudo_data", folder, InputSpec(ImageShape(*about["image_shape"]), about["num_classes"], statistics))
         )
     return said
 
@@ -207,7 +207,7 @@ def _weights(job: Job) -> Iterator[tuple[str, str]]:
         yield "finetune.student", job.config.finetune.student
 
 
-def declared_by_file(key: str, location: str) -> Declared:
+def declared_by_file(key: str, location: str) -> InputSpec:
     """From the metadata of a safetensors file of ours; nothing for files of other origin, and for one that is missing.
 
     Raises:
@@ -215,7 +215,7 @@ def declared_by_file(key: str, location: str) -> Declared:
     """
     path = local_file(location, key)
     if not path.is_file():  # whoever reads the weights tells that
-        return Declared()
+        return InputSpec()
     try:
         about = read_about(path)
         said = Data.model_validate_json(json.dumps({name: about.get(name) for name in _METADATA}))
@@ -227,7 +227,7 @@ def declared_by_file(key: str, location: str) -> Declared:
         raise ConfigError(key, location, f"cannot be read: {error.strerror}") from None
     except (SafetensorError, ValueError) as error:
         raise ConfigError(key, location, f"damaged or not safetensors: {error}") from None
-    return Declared(
+    return InputSpec(
         image_shape=said.image_shape and ImageShape(*said.image_shape),
         num_classes=said.num_classes,
         statistics=(said.mean, said.std) if said.mean and said.std else None,

@@ -19,7 +19,7 @@ from zskt_dist.engine.building import new_engine
 from zskt_dist.models import TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.networks.inputs import Inputs
-from zskt_dist.speed import RecordedTraining, pick, rate_on, training_gflop
+from zskt_dist.speed import RecordedTraining, choose_fast_paths, rate_on, training_gflop
 from zskt_dist.tasks.transfer import cosine_decay
 from zskt_dist.tracking.base import Row
 
@@ -46,13 +46,14 @@ class PseudoDataTask:
         self.weight = world.weight(config.batch_size)
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
         work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
-        picks = pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
-        self.picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
+        fast_paths = choose_fast_paths(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        # These two are of networks that are not there.
+        self.fast_paths = replace(fast_paths, folded_teacher=False, low_resolution=False)
         with_checkpointing(config, student)
         unused = may_not_use_all(student, inputs.image_shape, world)
         tapped = TappedNetwork(student)
-        self.picks.apply(tapped)
-        rate, recorded = config.optimizer.student_lr, self.picks.cuda_graphs
+        self.fast_paths.apply(tapped)
+        rate, recorded = config.optimizer.student_lr, self.fast_paths.cuda_graphs
         self._engine = new_engine(
             config,
             world,
@@ -66,7 +67,7 @@ class PseudoDataTask:
             partial(cosine_decay, iterations=self.iterations),
             batch_size=config.batch_size,
             clip_norm=config.optimizer.clip_norm,
-            bfloat16=self.picks.autocast is not None,
+            bfloat16=self.fast_paths.autocast is not None,
             find_unused_parameters=unused,
         )
         self.engines = {"student": self._engine}
@@ -83,12 +84,12 @@ class PseudoDataTask:
             config.seed,
             world.device,
             world.part(config.batch_size),
-            channels_last=self.picks.channels_last,
+            channels_last=self.fast_paths.channels_last,
         )
 
     @property
     def speed(self) -> str:
-        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
+        return str(replace(self.fast_paths, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
         seed_layers(self._config.seed, self._world, iteration)

@@ -21,7 +21,7 @@ from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
-from zskt_dist.speed import RecordedTraining, rate_on, records
+from zskt_dist.speed import RecordedTraining, rate_on, uses_cuda_graphs
 from zskt_dist.tracking.base import Row
 
 
@@ -138,7 +138,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
     settings = config.finetune
     student = student.to(world.device).train(settings.batch_norm == "train").requires_grad_(True)
     with_checkpointing(config, student)
-    recorded = records(config, world.device, world.size)
+    recorded = uses_cuda_graphs(config, world.device, world.size)
     rate = rate_on(world.device, settings.learning_rate) if recorded else settings.learning_rate
     adam = partial(torch.optim.Adam, lr=rate, fused=True, capturable=recorded)
     engine = new_engine(
@@ -159,7 +159,7 @@ def finetuning(config: Config, student: nn.Module, dataset: ImageDataset, world:
 
 def _sgd(config: Config, network: nn.Module, world: World, unused: bool) -> Engine:
     recipe = config.supervised
-    recorded = records(config, world.device, world.size)
+    recorded = uses_cuda_graphs(config, world.device, world.size)
     rate = rate_on(world.device, recipe.learning_rate) if recorded else recipe.learning_rate
 
     def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
@@ -186,7 +186,7 @@ def _begin_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
 
 def _steps(training: SupervisedTraining | Distillation, config: Config, world: World) -> Training:
     """`training`, on CUDA recorded."""
-    if not records(config, world.device, world.size):
+    if not uses_cuda_graphs(config, world.device, world.size):
         return training
     return RecordedTraining(training, required=config.speed.cuda_graphs is True)
 
