@@ -56,13 +56,6 @@ class Check(NamedTuple):
     required_by: Callable[[Requirements], bool] = lambda _: False
 
 
-def brief(error: BaseException) -> str:
-    from zskt_dist.errors import UserError
-
-    line = (str(error).strip().splitlines() or [""])[0][:300]
-    return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
-
-
 def installed_version(distribution: str) -> str | None:
     try:
         return version(distribution)

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zskt_dist.doctor.check import Check, Outcome, Requirements, Status, brief
+from zskt_dist.doctor.check import Check, Outcome, Requirements, Status
 from zskt_dist.doctor.checks import CHECKS
+from zskt_dist.errors import one_line
 from zskt_dist.launch.signals import InThread
 
 # Addresses and commands stay whole.
@@ -80,7 +81,7 @@ def _finding(check: Check, requirements: Requirements) -> Finding:
     if not thread.ended(within=check.seconds):
         outcome = Outcome("problem", f"has not answered within {check.seconds:g} s", check.advice)
     elif thread.failure is not None:
-        outcome = Outcome("problem", brief(thread.failure), check.advice)
+        outcome = Outcome("problem", one_line(thread.failure), check.advice)
     else:
         (outcome,) = outcomes
     advice = outcome.advice and masked(outcome.advice)

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, brief, existing_folder, in_gib, installed_version
+from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, existing_folder, in_gib, installed_version
+from zskt_dist.errors import one_line
 from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, refused
 
 
@@ -86,7 +87,7 @@ def check_mlflow(requirements: Requirements) -> Outcome:
     try:
         check_reachable(uri)
     except Exception as error:  # whatever MLflow raises
-        return Outcome("problem", f"{number}; {uri} cannot be used: {brief(error)}", advice)
+        return Outcome("problem", f"{number}; {uri} cannot be used: {one_line(error)}", advice)
     return Outcome("ok", f"{number}; {uri} answers")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.export.exported_network import Deployed
 from zskt_dist.models import ImageShape
@@ -77,8 +77,7 @@ def _answer(other: Classifier, images: Tensor) -> Tensor:
     try:
         return other(images)
     except Exception as error:  # of whatever runtime it is
-        line = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"fails on a batch of {len(images)} ({type(error).__name__}: {line})") from error
+        raise UserError(f"fails on a batch of {len(images)} ({one_line(error)})") from error
 
 
 def _gap(expected: Tensor, answer: Tensor) -> Tensor:

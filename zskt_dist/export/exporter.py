@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.evaluation.held_out import stored_sources
 from zskt_dist.evaluation.image_sources import batches
 from zskt_dist.export import onnx, pt2
@@ -60,7 +60,7 @@ class Exporter:
             return self.files[name]()
         except Exception as error:  # torch, ONNX and its runtime have no one class for what they cannot do
             path.unlink(missing_ok=True)  # an older one would look as if it had passed
-            raise UserError(f"{path.name} is not written: {_describe_error(error)}") from error
+            raise UserError(f"{path.name} is not written: {one_line(error)}") from error
 
     def file_name(self, name: str) -> str:
         """Of the file of a format."""
@@ -147,10 +147,3 @@ def pseudo_images(exported: ExportedNetwork) -> Iterator[Tensor]:
     for number, source in enumerate(sources):
         if source.iteration is not None:  # not noise
             yield from batches(source, number, config)
-
-
-def _describe_error(error: Exception) -> str:
-    """One line; what is not meant for people also says what it is."""
-    if isinstance(error, UserError):
-        return str(error)
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]

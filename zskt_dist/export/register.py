@@ -38,7 +38,7 @@ def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, u
             replay(directory, target)
         known = read_json(directory.tracking) or {}
         version, model_uri = register_model(
-            RunAddress(*(known[field] for field in RunAddress._fields)),
+            RunAddress.of(known),
             model_name,
             tags={"weights_sha256": exported.sha256, "arch": exported.arch, "input": takes},
             log_model=lambda: log_student(Deployed(exported, normalises=normalises), exported.image_shape, name=label),
