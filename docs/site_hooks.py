@@ -34,12 +34,12 @@ REFERENCE = {
     ),
     "models": (
         "Networks",
-        *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "declared", "libraries", "user_code")),
+        *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "libraries", "user_code")),
         *(f"zskt_dist.models.{name}" for name in ("wide_resnet", "lenet", "resnet", "vgg", "generator")),
         *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "tensors", "checkpointing")),
     ),
     "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "ddp", "deepspeed"))),
-    "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("picks", "folding", "cuda_graphs", "work"))),
+    "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("fast_paths", "folding", "cuda_graphs", "work"))),
     "deploy": ("Deploy", "zskt_dist.export.load.load_network"),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")

@@ -14,6 +14,13 @@ class UserError(Exception):
     """Something the user asked for cannot be done; the message says what would work."""
 
 
+def one_line(error: BaseException) -> str:
+    """A library's error on one line: its kind and the first line of its message; a `UserError` as it is."""
+    if isinstance(error, UserError):
+        return str(error)
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
+
+
 class ConfigError(UserError):
     """A configuration key has a value that cannot work.
 

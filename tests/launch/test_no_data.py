@@ -17,7 +17,7 @@ from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
-from zskt_dist.models import Declared, ImageShape, build_network
+from zskt_dist.models import ImageShape, InputSpec, build_network
 from zskt_dist.networks.weights import read_about, save_weights
 from zskt_dist.report import tables
 from zskt_dist.report.runs import find_runs, group_runs
@@ -81,8 +81,8 @@ def test_what_only_the_name_of_an_architecture_says_is_no_fact(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(build_network("lenet", COLOUR, 5).state_dict(), "teacher.pt")
-    usual = Declared(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
-    monkeypatch.setattr("zskt_dist.networks.inputs.declared_by_arch", lambda _: usual)
+    usual = InputSpec(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
+    monkeypatch.setattr("zskt_dist.networks.inputs.input_spec_of_arch", lambda _: usual)
     words = ["teacher.checkpoint=teacher.pt", "data.image_shape=[3,10,14]", "data.num_classes=5"]
     warning = "only the name of teacher.arch says data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5]: "
     assert _train(*words, "--dry-run") == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from zskt_dist.config import Config, flatten
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.files import read_json, write_json
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory
@@ -68,7 +68,7 @@ def adopt(run: RunDirectory, group: RunDirectory, uri: str | None) -> None:
         repair_record(run, uri)
         return
     try:
-        set_tags(_address(known), _nested(run, target))
+        set_tags(RunAddress.of(known), _nested(run, target))
     except Exception as error:
         log.warning("%s", _unreachable(target, error, run))
 
@@ -96,7 +96,7 @@ def _upload_group(directory: RunDirectory, uri: str, config: Config, status: str
     for run in (directory.sibling(name) for name in (result or {}).get("runs", [])):
         known = read_json(run.tracking)  # opened while the group could not be
         if (own := run.group()) and own.path == directory.path and known and known["tracking_uri"] == uri:
-            set_tags(_address(known), _nested(run, uri))
+            set_tags(RunAddress.of(known), _nested(run, uri))
     missing = upload(
         group,
         rows=[],
@@ -277,14 +277,10 @@ def _open(directory: RunDirectory, uri: str, config: Config, tags: dict[str, str
         directory.path.name,
         params=dict(flatten(config)),
         tags=tags,
-        known=_address(known) if known else None,
+        known=RunAddress.of(known) if known else None,
     )
     write_json(directory.tracking, address._asdict())
     return address
-
-
-def _address(known: dict[str, Any]) -> RunAddress:
-    return RunAddress(*(known[field] for field in RunAddress._fields))
 
 
 def _nested(run: RunDirectory, uri: str) -> dict[str, str]:
@@ -334,8 +330,7 @@ def _what(config: Config, trained: str) -> dict[str, str]:
 def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:
     if isinstance(error, ImportError):
         return "MLflow is not installed: the numbers are in the run directory only (tracking.uri=none silences this)"
-    line = (str(error).strip().splitlines() or [""])[0][:200]
     return (
-        f"MLflow at {uri} cannot be reached ({type(error).__name__}: {line}). Nothing is lost: "
+        f"MLflow at {uri} cannot be reached ({one_line(error)}). Nothing is lost: "
         f"`python -m zskt_dist.replay {directory.location}` uploads the run later"
     )

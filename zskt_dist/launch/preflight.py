@@ -26,7 +26,7 @@ from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.runs.directory import Digest
 from zskt_dist.runs.locations import check, is_file
-from zskt_dist.speed import pick
+from zskt_dist.speed import choose_fast_paths
 from zskt_dist.tasks.base import Lines, check_images, declarations, user_files
 from zskt_dist.tasks.memory import estimate_memory
 from zskt_dist.training.job import Job
@@ -76,7 +76,7 @@ class Preflight:
             check_installed(config)
             _check_devices(config)
             if not (config.launch.kind == "ray" and ray_cluster_given()):  # whose devices are not known here
-                pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
+                choose_fast_paths(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
         except UserError as error:
             yield error
         if goal.name == "synthesize":

@@ -88,7 +88,7 @@ def is_channels_last(layer: Layer, image_shape: ImageShape) -> bool:
     return False
 
 
-def declared(network: nn.Module) -> tuple[str, ...]:
+def declared_layers(network: nn.Module) -> tuple[str, ...]:
     """The names that a network itself tells: its class attribute `attention_layers`."""
     names = getattr(network, "attention_layers", ())
     is_told = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
@@ -108,7 +108,7 @@ def candidates(network: nn.Module, image_shape: ImageShape, layers: Sequence[Lay
         layers: What `observe` tells of the network; None: it is asked.
     """
     layers = observe(network, image_shape) if layers is None else layers
-    if names := declared(network):
+    if names := declared_layers(network):
         return [layer for layer in layers if layer.name in names and is_map(layer, image_shape)]
     modules = dict(network.named_modules())
     transformer = set(blocks(network))

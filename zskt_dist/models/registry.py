@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from zskt_dist.errors import did_you_mean
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, told
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, describe_error
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
@@ -51,7 +51,7 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
         raise
     except Exception as error:  # somebody else's code may raise anything
         shown = f" with options {dict(options)}" if options else ""
-        raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {told(error)}") from None
+        raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {describe_error(error)}") from None
     network.register_forward_hook(ReadLogits(num_classes))
     return network
 
@@ -81,7 +81,7 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
     except NetworkError:
         raise
     except Exception as error:
-        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {told(error)}") from None
+        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {describe_error(error)}") from None
     finally:
         network.train(training)
 
@@ -123,7 +123,7 @@ def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options)
     try:
         return construct(make, given, options)
     except TypeError as error:  # an option of another type
-        raise OptionsError(told(error)) from None
+        raise OptionsError(describe_error(error)) from None
 
 
 def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:

@@ -16,16 +16,16 @@ from zskt_dist.data import ImageDataset, Standardise, open_dataset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.data.sources import wrong_channels
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
+from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
 from zskt_dist.networks.weights import WeightsFile
 
-Declaration = tuple[str, str, Declared]
+Declaration = tuple[str, str, InputSpec]
 """Name and location of a file, and what it declares."""
 Said = tuple[str, object, Any]
 """Who says something: the key that names it and the key's value, and what is said; None: nothing."""
 
 _KEYS = ("data.image_shape", "data.num_classes", "data.mean")
-"""Of the facts of `Declared`, in its order."""
+"""Of the facts of `InputSpec`, in its order."""
 _METADATA = ("image_shape", "num_classes", "mean", "std")
 """What our files of weights say, by the names of `data`."""
 _ROUNDING = 1e-3
@@ -107,7 +107,7 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
     return Inputs(shape, classes, statistics, who, dataset, guessed)
 
 
-def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, Declared]:
+def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, InputSpec]:
     """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
 
     def by_weights(fact: str) -> Iterator[Said]:
@@ -136,10 +136,10 @@ def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaratio
         ("data.name", data.name, dataset and dataset.statistics),
         *by_weights("statistics"),
     )
-    return who, Declared(shape, classes, statistics)
+    return who, InputSpec(shape, classes, statistics)
 
 
-def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
+def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
     """`said`, with what it lacks as an architecture declares it.
 
     Args:
@@ -148,18 +148,18 @@ def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
     shape, classes, statistics = said
     if shape is not None and classes is not None and (statistics is not None or measurable):
         return said
-    declared = declared_by_arch(arch)
+    declared = input_spec_of_arch(arch)
     shape, classes = shape or declared.image_shape, classes or declared.num_classes
     if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
         statistics = declared.statistics
-    return Declared(shape, classes, statistics)
+    return InputSpec(shape, classes, statistics)
 
 
 def declared_by_pseudo_data(folder: str) -> Declaration:
     """What a folder of pseudo-data declares; raises ConfigError where it is none."""
     about = PseudoData.open(folder).about
     statistics = tuple(about["mean"]), tuple(about["std"])
-    return "pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics)
+    return "pseudo_data", folder, InputSpec(ImageShape(*about["image_shape"]), about["num_classes"], statistics)
 
 
 def declared_by_file(file: WeightsFile) -> Declaration:
@@ -176,7 +176,7 @@ def declared_by_file(file: WeightsFile) -> Declaration:
     if len(found.mean or ()) != len(found.std or ()):
         problem = "damaged or not safetensors: its mean and std are not of equally many channels"
         raise ConfigError(key, location, problem)
-    declared = Declared(
+    declared = InputSpec(
         image_shape=found.image_shape and ImageShape(*found.image_shape),
         num_classes=found.num_classes,
         statistics=(found.mean, found.std) if found.mean and found.std else None,

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from zskt_dist.config import Config
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.files import read_json, write_atomic, write_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.space import Sweep
@@ -42,7 +42,7 @@ def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAdd
             directory.path.name,
             params={},
             tags={"command": "sweep", "title": sweep.title, "selected_by": sweep.select_by},
-            known=RunAddress(*(known[field] for field in RunAddress._fields)) if known else None,
+            known=RunAddress.of(known) if known else None,
         )
     except Exception as error:
         log.warning("%s", _lost(uri, error))
@@ -73,7 +73,7 @@ def close_parent(
             known = read_json(runs[row["config_hash"]].tracking)
             if not known:
                 continue
-            child = RunAddress(*(known[field] for field in RunAddress._fields))
+            child = RunAddress.of(known)
             nested = {"mlflow.parentRunId": address.run_id}  # also where the trial could not see the sweep's folder
             chosen = nested | {"best": str(row["trial"] == best).lower(), "selected_by": result["select_by"]}
             set_tags(child, {"sweep": result["name"], "trial": str(row["trial"]), "state": row["state"], **chosen})
@@ -107,8 +107,7 @@ def _close_child(child: RunAddress, run: RunDirectory, state: str) -> None:
 
 
 def _lost(uri: str, error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [""])[0][:200]
     return (
-        f"MLflow at {uri} cannot be reached ({type(error).__name__}: {line}). Nothing is lost: "
+        f"MLflow at {uri} cannot be reached ({one_line(error)}). Nothing is lost: "
         "the same command records the sweep once it can"
     )

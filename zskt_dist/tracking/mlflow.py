@@ -12,11 +12,11 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.tracking.base import Row
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE_KEY = "pseudo_images"
-_IMAGE_NAME = re.compile(rf"{IMAGE_KEY}[+%]step[+%](\d+)[+%]")
-"""MLflow's own naming of stepped images: KEY+step+N+timestamp+…, with % in older releases."""
+_IMAGE_NAME = re.compile(rf"{IMAGE_KEY}\+step\+(\d+)\+")
+"""MLflow's own naming of stepped images: KEY+step+N+timestamp+…."""
 _DOWN_SECONDS = 30.0
 """How long a server that failed is left alone."""
 _CLOSE_SECONDS = 15.0
@@ -41,6 +41,11 @@ class RunAddress(NamedTuple):
     tracking_uri: str
     experiment_id: str
     run_id: str
+
+    @classmethod
+    def of(cls, known: Mapping[str, Any]) -> "RunAddress":
+        """From the content of `mlflow.json`, which may hold more."""
+        return cls(*(known[field] for field in cls._fields))
 
 
 def tracking_uri(configured: str | None) -> str | None:
@@ -142,7 +147,7 @@ class MlflowStream:
             except Exception as error:
                 down_until = time.monotonic() + _DOWN_SECONDS
                 run = None
-                log.warning("MLflow at %s: %s; training goes on", self._address.tracking_uri, _brief(error))
+                log.warning("MLflow at %s: %s; training goes on", self._address.tracking_uri, one_line(error))
 
 
 def upload(
@@ -251,7 +256,8 @@ class _Run:
             ]
             touched += bool(new)
             metrics += new
-        for batch in _batches(metrics, _BATCH):
+        for start in range(0, len(metrics), _BATCH):
+            batch = metrics[start : start + _BATCH]
             self.client.log_batch(self.run_id, metrics=batch)
             for metric in batch:
                 self._known(metric.key).add(metric.step)
@@ -352,7 +358,7 @@ def _log_model(address: RunAddress, log_model: Callable[[], str]) -> str:
             return log_model()
         except Exception as error:  # the network may be anybody's code, and torch has no one class for what it refuses
             failed = error
-    raise UserError(f"the model cannot be logged in MLflow, as torch.export writes it: {_brief(failed)}") from failed
+    raise UserError(f"the model cannot be logged in MLflow, as torch.export writes it: {one_line(failed)}") from failed
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -388,15 +394,6 @@ def _create_experiment(client: "MlflowClient", uri: str, name: str) -> str:
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    for batch in _batches([Param(key, str(value)) for key, value in params.items()], 100):
-        client.log_batch(run_id, params=batch)
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    entries = [Param(key, str(value)) for key, value in params.items()]
+    for start in range(0, len(entries), 100):  # the most that MLflow takes at once
+        client.log_batch(run_id, params=entries[start : start + 100])
