@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from zskt_dist.extras import install
 from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, git_commit, named_ray_cluster, refused
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "problem"]
 
-NEEDED = ("torch", "numpy", "pydantic", "PyYAML", "pyarrow", "safetensors", "rich")
+NEEDED = ("torch", "numpy", "pydantic", "PyYAML", "pyarrow", "safetensors", "rich", "pillow")
 """Distributions without which no command trains."""
 FURTHER = (
     *("torchvision", "timm", "ray", "mlflow", "deepspeed", "onnx", "onnxruntime"),
-    *("pandas", "matplotlib", "scikit-learn", "datasets"),
+    *("pandas", "matplotlib", "scipy", "datasets"),
 )
 GIB = 2**30
 _LITTLE = 2 * GIB
@@ -220,7 +221,7 @@ def _ray(wanted: Wanted) -> Answer:
     number = _version("ray")
     if number is None:
         text, asked = "not installed; launch.kind=local needs none", wanted.launcher == "ray"
-        return Answer("problem" if asked else "ok", text, "uv pip install 'ray[default,train,tune]'" if asked else None)
+        return Answer("problem" if asked else "ok", text, install("ray") if asked else None)
     _import("ray")
     named = named_ray_cluster()
     if named is None:
@@ -244,7 +245,7 @@ def _mlflow(wanted: Wanted) -> Answer:
         return Answer("ok", "switched off (tracking.uri=none)")
     number = _version("mlflow")
     if number is None:
-        advice = "uv pip install mlflow; or tracking.uri=none"
+        advice = f"{install('mlflow')}; or tracking.uri=none"
         return Answer("warning", "not installed: runs are recorded in their directories only", advice)
     if (path := _store_not_to_be_asked(uri)) is not None:
         nearest = _existing(path)
@@ -266,7 +267,7 @@ def _deepspeed(wanted: Wanted) -> Answer:
 
     number, asked = _version("deepspeed"), wanted.engine == "deepspeed"
     if number is None:
-        advice = "uv pip install 'zskt-dist[deepspeed]', or engine.kind=ddp" if asked else None
+        advice = f"{install('deepspeed')}; or engine.kind=ddp" if asked else None
         return Answer("problem" if asked else "ok", "not installed; engine.kind=ddp needs none", advice)
     _import("deepspeed")
     lacking = [
