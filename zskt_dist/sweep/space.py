@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from zskt_dist.config import Config, config_hash, load_config
 from zskt_dist.config.fields import Identifier, NonNegative, Positive, Section, Seed
 from zskt_dist.config.load import MEASURE_KEYS, PLACEMENT_KEYS, SPEED_KEYS, UNUSED_KEYS, assign, is_under, read_yaml
+from zskt_dist.config.shipped import beside, locate
 from zskt_dist.errors import ConfigError, UserError
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")
@@ -48,13 +49,13 @@ class Axis(Section):
 
 
 class Sweep(Section):
-    """A YAML file for `python -m tune.sweep`."""
+    """A YAML file for `zskt sweep`."""
 
     title: str
     name: Identifier
     """Of the sweep: its folder, and its run in MLflow."""
     config: str
-    """YAML configuration of all trials, relative to this file's folder."""
+    """YAML configuration of all trials, relative to this file's folder, or the name of a shipped one."""
     set: Settings = Field(default_factory=dict)
     """Settings on top of it."""
     space: Annotated[dict[str, Axis], Field(min_length=1)]
@@ -111,6 +112,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     """
     own = [text.removeprefix("sweep.") for text in overrides if text.startswith("sweep.")]
     others = [text for text in overrides if not text.startswith("sweep.")]
+    path = locate(path)
     tree = read_yaml(path)
     for text in own:
         assign(tree, text)
@@ -122,7 +124,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     trials: dict[str, Trial] = {}
     for settings in _draw(sweep):
         words = [*_words(sweep.set), *others, *_words(settings)]
-        config = load_config(path.parent / sweep.config, [*words, "launch.kind=ray"])
+        config = load_config(beside(path, sweep.config), [*words, "launch.kind=ray"])
         evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
         _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)
