@@ -25,10 +25,11 @@ REFERENCE = {
         "Configuration",
         "zskt_dist.config.load",
         *(f"zskt_dist.config.{name}" for name in ("schema", "inputs", "training", "measuring", "execution", "graph")),
+        "zskt_dist.config.shipped",
     ),
     "algorithms": (
         "Algorithms",
-        *(f"zskt_dist.algorithms.{name}" for name in ("transfer", "matching", "losses", "generator_terms")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("belief_matching", "matching", "losses", "generator_terms")),
         *(f"zskt_dist.algorithms.{name}" for name in ("transitions", "supervised", "scores", "estimates")),
         *(f"zskt_dist.algorithms.{name}" for name in ("toy", "protocols")),
     ),
@@ -38,7 +39,7 @@ REFERENCE = {
         *(f"zskt_dist.models.{name}" for name in ("wide_resnet", "lenet", "resnet", "vgg", "generator")),
         *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "tensors", "checkpointing")),
     ),
-    "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "ddp", "deepspeed"))),
+    "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "building", "ddp", "deepspeed"))),
     "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("fast_paths", "folding", "cuda_graphs", "work"))),
     "deploy": ("Deploy", "zskt_dist.export.load.load_network"),
 }

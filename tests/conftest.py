@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.core import link_core
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import ray_cluster
@@ -54,6 +55,12 @@ def _ray_cluster() -> Iterator[dict[str, str]]:
     """The environment of commands that shall find the session's Ray cluster."""
     with ray_cluster() as environment:
         yield environment
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the package needs without any extra, for `tests.support.core`."""
+    return link_core(tmp_path_factory.mktemp("core") / "packages")
 
 
 @pytest.fixture

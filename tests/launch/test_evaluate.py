@@ -15,7 +15,7 @@ from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
-from zskt_dist.data.sources import _read_digits
+from zskt_dist.data.digits import read_digits
 from zskt_dist.errors import Interrupted
 from zskt_dist.evaluation.curves import CurveParts
 from zskt_dist.evaluation.run_evaluation import RunEvaluation, _warn_of_absent_classes
@@ -128,7 +128,7 @@ def test_other_data_leave_the_run_its_own_mte(run: RunDirectory, tmp_path: Path)
     assert evaluate.main([str(run.path), *MEASURE]) == 0
     result = _read(run.result)
     assert result["mte"]["dataset"] == "digits"
-    pixels = [png(image[0].numpy()) for image in _read_digits("test").images[:50]]
+    pixels = [png(image[0].numpy()) for image in read_digits("test").images[:50]]
     write_parquet(tmp_path / "other/test-0.parquet", pixels, list(range(10)) * 5)
     other = ["data.name=parquet", f"data.root={tmp_path / 'other'}"]
     assert evaluate.main([str(run.path), *MEASURE, *other]) == 0, "normalised as the networks were trained"

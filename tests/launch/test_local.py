@@ -51,18 +51,6 @@ def test_sigterm_saves_and_the_same_command_continues_on_two_processes(tmp_path:
     assert result["launcher"] == "local"
 
 
-def test_the_core_runs_where_ray_mlflow_and_deepspeed_are_not_installed(tmp_path: Path) -> None:
-    for package in ("ray", "mlflow", "deepspeed"):
-        (tmp_path / "absent" / package).mkdir(parents=True)
-        (tmp_path / "absent" / package / "__init__.py").write_text(f"raise ImportError('no {package} here')\n")
-    environment = {"PYTHONPATH": str(tmp_path / "absent")}
-    arguments = [argument for argument in TINY if not argument.startswith("tracking.uri")]
-    code, output = run("train", *arguments, "iterations=2", folder=tmp_path, environment=environment)
-    assert code == 0, output
-    assert "MLflow is not installed" in output
-    assert read_result(tmp_path)["status"] == "finished"
-
-
 def test_a_finished_run_answers_from_its_result_and_fresh_keeps_the_old_one(tmp_path: Path) -> None:
     arguments = [*TINY, "iterations=2", "name=run"]
     assert run("train", *arguments, folder=tmp_path)[0] == 0

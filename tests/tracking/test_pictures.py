@@ -25,6 +25,19 @@ def test_small_images_are_enlarged_alike_in_both_directions(tmp_path: Path) -> N
     assert _pixels(torch.rand(2, 1, 9, 24), tmp_path / "grid.png").shape == (2 * (2 * 9 + 2) + 2, 2 * 24 + 4, 3)
 
 
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (2, 1), (5, 3), (9, 3), (16, 1)])
+def test_grids_are_those_of_torchvision(count: int, channels: int, tmp_path: Path) -> None:
+    utils = pytest.importorskip("torchvision.utils")
+    images = torch.randn(count, channels, 50, 60)
+    images[-1, :, :, 30:] = 0.5
+    if count > 1:
+        images[0] = 0.5  # of one colour: there is nothing to stretch
+    pixels = _pixels(images, tmp_path / "ours.png")
+    grid = utils.make_grid(images, nrow=round(count**0.5), normalize=True, scale_each=True, padding=2)
+    utils.save_image(grid, tmp_path / "theirs.png")
+    assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / "theirs.png")))
+
+
 @pytest.mark.parametrize(
     ("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 127, 255]), (4, [0, 127, 255])]
 )

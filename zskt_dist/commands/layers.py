@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "words", nargs="*", metavar="ARCH | key=value", help="a network, or settings of a configuration: both of its"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML configuration")
+    parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
     parser.add_argument(
         "--image-shape",
         metavar="C,H,W",

@@ -17,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _replay(location: str, uri: str | None) -> None:
+    from zskt_dist.extras import require
+
+    require("zskt replay", "mlflow")
+
     from zskt_dist.launch.mlflow_run import replay_command
 
     print(replay_command(location, uri))

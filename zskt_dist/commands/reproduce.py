@@ -9,9 +9,7 @@ from zskt_dist.errors import guarded
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zskt_dist.reproduce", description=__doc__)
-    parser.add_argument(
-        "graph", type=Path, metavar="GRAPH", help="a YAML file, for example configs/two_cores/graph.yaml"
-    )
+    parser.add_argument("graph", type=Path, metavar="GRAPH", help="a YAML file, or a shipped graph: two_cores/graph")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dotted keys, on top of every step's settings"
     )
@@ -22,7 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _reproduce(options: argparse.Namespace) -> None:
     from zskt_dist.config.graph import load_graph
+    from zskt_dist.extras import EXTRAS, require
 
+    if not options.dry_run:
+        require("zskt reproduce", *EXTRAS["report"])  # a graph ends in its report, maybe days later
     graph, tasks = load_graph(options.graph, options.overrides)
 
     from rich.console import Console

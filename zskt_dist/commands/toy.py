@@ -34,6 +34,10 @@ def _toy(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from zskt_dist.algorithms.toy import AUTHORS, ToySettings
+    from zskt_dist.extras import require
+
+    require("zskt toy", "matplotlib")
+
     from zskt_dist.experiments.toy import run_toy, run_toy_seeds
     from zskt_dist.files import write_json
 

@@ -12,11 +12,11 @@ from typing import Any
 from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, in_gib, installed_version
 from zskt_dist.launch.environment import git_commit
 
-NEEDED = ("torch", "numpy", "pydantic", "PyYAML", "pyarrow", "safetensors", "rich")
+NEEDED = ("torch", "numpy", "pydantic", "PyYAML", "pyarrow", "safetensors", "rich", "pillow")
 """Distributions without which no command trains."""
 FURTHER = (
     *("torchvision", "timm", "ray", "mlflow", "deepspeed", "onnx", "onnxruntime"),
-    *("pandas", "matplotlib", "scikit-learn", "datasets"),
+    *("pandas", "matplotlib", "scipy", "datasets"),
 )
 
 

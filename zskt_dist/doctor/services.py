@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, existing_folder, in_gib, installed_version
 from zskt_dist.errors import one_line
+from zskt_dist.extras import install
 from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, refused
 
 
@@ -46,9 +47,7 @@ def check_ray(requirements: Requirements) -> Outcome:
     number = installed_version("ray")
     if number is None:
         text, asked = "not installed; launch.kind=local needs none", requirements.launcher == "ray"
-        return Outcome(
-            "problem" if asked else "ok", text, "uv pip install 'ray[default,train,tune]'" if asked else None
-        )
+        return Outcome("problem" if asked else "ok", text, install("ray") if asked else None)
     _import("ray")
     named = named_ray_cluster()
     if named is None:
@@ -72,7 +71,7 @@ def check_mlflow(requirements: Requirements) -> Outcome:
         return Outcome("ok", "switched off (tracking.uri=none)")
     number = installed_version("mlflow")
     if number is None:
-        advice = "uv pip install mlflow; or tracking.uri=none"
+        advice = f"{install('mlflow')}; or tracking.uri=none"
         return Outcome("warning", "not installed: runs are recorded in their directories only", advice)
     if (path := _store_not_to_be_asked(uri)) is not None:
         nearest = existing_folder(path)
@@ -96,7 +95,7 @@ def check_deepspeed(requirements: Requirements) -> Outcome:
 
     number, asked = installed_version("deepspeed"), requirements.engine == "deepspeed"
     if number is None:
-        advice = "uv pip install 'zskt-dist[deepspeed]', or engine.kind=ddp" if asked else None
+        advice = f"{install('deepspeed')}; or engine.kind=ddp" if asked else None
         return Outcome("problem" if asked else "ok", "not installed; engine.kind=ddp needs none", advice)
     _import("deepspeed")
     lacking = [

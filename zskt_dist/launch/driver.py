@@ -11,6 +11,7 @@ from rich.console import Console
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.extras import is_installed
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
@@ -146,9 +147,10 @@ def _launch(job: Job, files: Files, console: Console) -> None:
 
 
 def _is_drawn(directory: RunDirectory) -> bool:
-    """The figures of an evaluation, of which `calibration.png` is the last, are newer than what was measured."""
+    """The figures of an evaluation, of which `calibration.png` is the last, are newer than the answer, or cannot be."""
     last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
-    return last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
+    drawn = last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
+    return drawn or not is_installed("matplotlib")
 
 
 def _draw(directory: RunDirectory) -> None:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from zskt_dist.config import Config, flatten
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError, one_line
+from zskt_dist.extras import install, is_installed
 from zskt_dist.files import read_json, write_json
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def open_record(job: Job) -> Job:
     """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
-    uri = tracking_uri(job.config.tracking.uri)
+    uri = _store(job.config.tracking.uri)
     if uri is None:
         return job
     directory = job.directory
@@ -48,7 +49,7 @@ def open_record(job: Job) -> Job:
 
 def open_group(directory: RunDirectory, config: Config) -> None:
     """Opens the MLflow run under which those of several seeds are nested, where MLflow can be reached."""
-    uri = tracking_uri(config.tracking.uri)
+    uri = _store(config.tracking.uri)
     if uri is None:
         return
     try:
@@ -60,7 +61,7 @@ def open_group(directory: RunDirectory, config: Config) -> None:
 def adopt(run: RunDirectory, group: RunDirectory, uri: str | None) -> None:
     """Nests a run that was finished earlier under `group`, and completes its record where that was cut short."""
     run.belong_to(group.path.name)
-    target = tracking_uri(uri)
+    target = _store(uri)
     known = read_json(run.tracking)
     if target is None or not known or known["tracking_uri"] != target:
         return
@@ -79,7 +80,7 @@ def close_group(directory: RunDirectory, config: Config, status: str) -> None:
     Args:
         status: MLflow's word for how the command ended.
     """
-    uri = tracking_uri(config.tracking.uri)
+    uri = _store(config.tracking.uri)
     if uri is None:
         return
     try:
@@ -143,7 +144,7 @@ def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
 
 def close_record(job: Job, status: str) -> None:
     """Sends what MLflow lacks of the run, and of those made on its way; warns where it cannot be reached."""
-    uri = tracking_uri(job.config.tracking.uri)
+    uri = _store(job.config.tracking.uri)
     if uri is None:
         return
     directories = [job.directory]
@@ -203,7 +204,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
 
 def repair_record(directory: RunDirectory, uri: str | None) -> None:
     """Completes the MLflow run of a finished run whose command was killed while it uploaded."""
-    target = tracking_uri(uri)
+    target = _store(uri)
     if target is None:
         return
     try:
@@ -327,9 +328,23 @@ def _what(config: Config, trained: str) -> dict[str, str]:
     return {"pair": pair, "dataset": config.data.name}
 
 
+def _store(configured: str | None) -> str | None:
+    """The store to write to; None: none is asked for, or, with a warning, MLflow is not installed."""
+    uri = tracking_uri(configured)
+    if uri is None or is_installed("mlflow"):
+        return uri
+    _warn_that_mlflow_is_missing()
+    return None
+
+
+@cache
+def _warn_that_mlflow_is_missing() -> None:
+    """Once for a command, however many runs it makes."""
+    remedy = f"{install('mlflow')}, or silence this by tracking.uri=none"
+    log.warning("MLflow is not installed: the numbers are in the run directory only (%s)", remedy)
+
+
 def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:
-    if isinstance(error, ImportError):
-        return "MLflow is not installed: the numbers are in the run directory only (tracking.uri=none silences this)"
     return (
         f"MLflow at {uri} cannot be reached ({one_line(error)}). Nothing is lost: "
         f"`python -m zskt_dist.replay {directory.location}` uploads the run later"

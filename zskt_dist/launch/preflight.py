@@ -15,6 +15,7 @@ from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.engine.building import check_installed
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.extras import lacking
 from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
@@ -266,6 +267,8 @@ def _memory(plan: Preflight) -> tuple[str, str | None]:
 
 def _check_devices(config: Config) -> None:
     launch = config.launch
+    if launch.kind == "ray" and (problem := lacking("ray")):
+        raise ConfigError("launch.kind", "ray", f"{problem}; or use launch.kind=local")
     if launch.kind == "local":
         for local_rank in range(local_workers(config)):
             worker_device(config, local_rank)

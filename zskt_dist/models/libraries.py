@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 from torch import nn
 
 from zskt_dist.errors import did_you_mean
+from zskt_dist.extras import lacking
 from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -26,10 +27,10 @@ def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Opt
     Raises:
         NetworkError: timm is not installed or has no such network; OptionsError: it takes no such options.
     """
-    try:
-        import timm
-    except ImportError:
-        raise NetworkError("needs timm: uv pip install timm") from None
+    if problem := lacking("timm"):
+        raise NetworkError(problem)
+    import timm
+
     if ":" in name or not timm.is_model(name):  # timm would fetch what "hf-hub:…" names
         raise NetworkError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models(), most=3)}")
     _refuse(options, "pretrained", "checkpoint_path", "num_classes", "in_chans")
@@ -46,10 +47,10 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
         NetworkError: torchvision is not installed or has no such classifier, or its first layer cannot be replaced;
             OptionsError: it takes no such options.
     """
-    try:
-        from torchvision import models
-    except ImportError:
-        raise NetworkError("needs torchvision: uv pip install torchvision") from None
+    if problem := lacking("torchvision"):
+        raise NetworkError(problem)
+    from torchvision import models
+
     known = models.list_models(module=models)
     if name.lower() not in known:
         raise NetworkError(f"torchvision has no classifier {name!r}{did_you_mean(name.lower(), known, most=3)}")

@@ -19,6 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from zskt_dist.extras import EXTRAS, require
+
+    require("zskt report", *EXTRAS["report"])
+    if options.experiment:
+        require("--experiment", "mlflow")
+
     from zskt_dist.report.page import write_report
     from zskt_dist.report.runs import find_runs, group_runs
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs

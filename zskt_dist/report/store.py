@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zskt_dist.errors import UserError
+from zskt_dist.extras import lacking
 from zskt_dist.report.folder import files_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import finished_below, is_uri
@@ -78,6 +79,9 @@ def log_report(uri: str | None, folder: Path, title: str) -> None:
     """
     store = tracking_uri(uri)
     if store is None:
+        return
+    if problem := lacking("mlflow"):
+        log.warning("the report is in %s only: its record %s", folder, problem)
         return
     try:
         with tempfile.TemporaryDirectory() as copy:

@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         epilog="The same command again continues an interrupted sweep: finished trials are left alone, others go on.",
     )
-    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="a sweep, configs/sweeps/….yaml")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, required=True, help="a YAML file, or a shipped sweep: sweeps/beta"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings of all trials, or sweep.samples=4, …"
     )
@@ -31,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> None:
+    from zskt_dist.extras import require
     from zskt_dist.sweep.space import load_sweep
 
+    require("zskt sweep", "ray", "pandas", "matplotlib")  # its report too, hours later
     sweep, trials = load_sweep(options.config, options.overrides)
 
     from rich.console import Console
