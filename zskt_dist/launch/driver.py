@@ -15,8 +15,8 @@ from zskt_dist.figures.run import draw_evaluation, draw_run, evaluation_is_drawn
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
-from zskt_dist.launch.preflight import problems
-from zskt_dist.launch.progress import watching
+from zskt_dist.launch.preflight import Plan, describe, problems
+from zskt_dist.launch.progress import announce, watching
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.training.job import Job
 
@@ -38,9 +38,11 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
     if is_follower():
         local.launch(job)
         return {}
-    for problem in problems(job):
+    plan = Plan(job, quiet=True)
+    for problem in plan.problems():
         raise problem
     with directory.driven():
+        announce(command, describe(plan), console)
         directory.mirror.pull(checkpoints=False)
         if fresh and (aside := directory.move_aside()):
             console.print(f"The earlier run is kept as {aside}")
@@ -68,6 +70,7 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
     for problem in problems(job):
         raise problem
     with directory.driven():
+        announce("evaluate", [("run directory", job.directory)], console)
         directory.clear_requests()
         if fresh:
             measurement.discard_parts()
@@ -95,6 +98,7 @@ def synthesize(job: Job, console: Console) -> None:
     for problem in problems(job):
         raise problem
     with directory.driven():
+        announce("synthesize", [("run directory", job.directory)], console)
         directory.clear_requests()
         try:
             with watching(directory.progress, console):
