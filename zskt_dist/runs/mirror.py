@@ -269,12 +269,14 @@ class StoreMirror(Mirror):
         )
         if target != path:
             filesystem.move(target, path)
+        log.debug("uploaded %s to %s", name, self.location)
 
     def _download(self, name: str) -> None:
         filesystem, base = self._store
         with filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream:
             content = stream.read()
         write_atomic(self.folder / name, content)
+        log.debug("fetched %s from %s", name, self.location)
 
     def _delete(self, name: str) -> None:
         filesystem, base = self._store
