@@ -20,6 +20,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loggers belong to the process; the time of records is 12:03:14 in every time zone."""
     root, ours = logging.getLogger(), logging.getLogger("zskt_dist")
     handlers, levels = root.handlers[:], (root.level, ours.level)
+    monkeypatch.setattr(logs, "set_up", set_up)  # the real one, which tests do without elsewhere
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(Format, "converter", lambda self, seconds: time.struct_time((2026, 1, 1, 12, 3, 14, 3, 1, 0)))
     yield
