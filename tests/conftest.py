@@ -13,6 +13,7 @@ from tests.support.core import link_core
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import ray_cluster
+from zskt_dist import logs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +43,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's tracking or cluster reaches a test."""
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs set up the logging of their process; this one is pytest's, which has records in `caplog`, not on stderr."""
+    monkeypatch.setattr(logs, "set_up", lambda *_, **__: None)
 
 
 @pytest.fixture(autouse=True)

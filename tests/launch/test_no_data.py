@@ -104,7 +104,7 @@ def test_what_is_measured_and_what_is_not(folder: Path, capsys: pytest.CaptureFi
     assert [row["iteration"] for row in rows if "label_free_score" in row] == [4, 5]
     assert not any(name in row for row in rows for name in ("accuracy", "agreement"))
     output = capsys.readouterr().out
-    assert "student 5/5: label_free_score" in output
+    assert "student 5/5 (100.0%): label_free_score" in output
     assert "no test images: accuracy is not measured" in output
     assert _train() == 0, "a finished run answers"
 

@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--classes", metavar="N", type=int, help="default: 10; of a configuration: its data's")
     parser.add_argument("--all", action="store_true", help="list all modules")
-    options = parser.parse_intermixed_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _list(options))
 
 

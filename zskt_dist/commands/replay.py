@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
@@ -12,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--uri", metavar="URI", help="tracking URI; default: the run's own, else MLFLOW_TRACKING_URI, else mlflow.db"
     )
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _replay(options.run_dir, options.uri))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/toy/seed-N; of seeds: runs/toy")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write result.json to FILE")
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     if options.rounds == 0:
         parser.error("--rounds must be greater than 0")
     if options.seeds and len(set(options.seeds)) < len(options.seeds):

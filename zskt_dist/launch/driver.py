@@ -15,8 +15,8 @@ from zskt_dist.extras import is_installed
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
-from zskt_dist.launch.preflight import preflight
-from zskt_dist.launch.progress import watching
+from zskt_dist.launch.preflight import describe, preflight
+from zskt_dist.launch.progress import announce, watching
 from zskt_dist.runs.directory import RunDirectory, open_run
 from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.base import Files
@@ -42,6 +42,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
         return {}
     checked = preflight(job)
     with open_run(job.goal.run, fresh=fresh, announce=console.print) as directory:
+        announce(command, describe(checked), console)
         directory.begin(command, config, job.goal.inputs.get("teacher"), group=group, files=checked.digests)
         job = open_record(replace(job, git_commit=git_commit()))
         directory.mirror.push()
@@ -71,6 +72,7 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
         return
     checked = preflight(job)
     with open_run(job.goal.run) as directory:
+        announce("evaluate", [("run directory", job.goal.run)], console)
         if fresh:
             measurement.discard_parts()
         if measurement.is_own:
@@ -92,6 +94,7 @@ def synthesize(stage: Stage, console: Console) -> None:
         return
     checked = preflight(job)
     with open_run(stage.run) as directory:
+        announce("synthesize", [("run directory", stage.run)], console)
         _work(job, checked.files, directory, console)
 
 

@@ -23,6 +23,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
+from zskt_dist import logs
 from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
@@ -52,18 +53,20 @@ def launch(job: Job) -> None:
     if config.launch.fewest_workers < config.launch.most_workers:
         # For a while after a node is lost, Ray counts it in, and waits for room that is not there.
         os.environ.setdefault(_START_TIMEOUT, "20")
+    # Ray Train would make INFO records of what libraries print, which are not shown; it hands this on to the workers.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     with connected() as ours:
         each = check_resources(config)
         directory = job.directory
         storage = join(directory.location, ".ray")  # Ray checks that every node sees it
         trainer = TorchTrainer(
             _worker,
-            train_loop_config=job.to_dict(),
+            train_loop_config={"job": job.to_dict(), "verbose": logs.verbosity()},
             scaling_config=_scaling(config, each),
             run_config=RunConfig(
                 name=f"{directory.path.name}-{secrets.token_hex(4)}",  # new: Ray must not resume by a state of its own
                 storage_path=storage,
-                # Ray's own notes are in its log files; the progress of the run is said by the driver.
+                # Ray's own notes are in its log files; the driver shows the progress of the run.
                 logging_config=LoggingConfig(log_level="ERROR"),
                 failure_config=FailureConfig(max_failures=config.launch.allowed_failures),
             ),
@@ -222,12 +225,14 @@ def _nobody_works_in(directory: RunDirectory) -> bool:
 
 def _worker(values: dict[str, Any]) -> None:
     """One rank; Ray has set up the process group."""
-    logging.getLogger().setLevel(logging.WARNING)  # Ray notes every report, in a logger that is named by its file
-    job = Job.from_dict(values)
+    logs.set_up(values["verbose"], who=f"rank {ray.train.get_context().get_world_rank()}")
+    logs.adopt("torch")
+    job = Job.from_dict(values["job"])
     torch.set_num_threads(cpus_per_worker(job.config))
     device = ray.train.torch.get_device()
     assert isinstance(device, torch.device)
     world = World.current(device)
+    log.info("worker %d of %d on %s, %d thread(s)", world.rank + 1, world.size, device, torch.get_num_threads())
     with live_tracker(job, world) as tracker:
         # The question is a barrier of all workers: on one machine, which goes as a whole, it is not asked.
         # Rank 0 says for all whether it is one, for nodes may be joining.

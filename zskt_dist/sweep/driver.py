@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
+from zskt_dist import logs
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.preflight import preflight
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
@@ -156,6 +157,7 @@ def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAdd
         "stop": str(directory.stop),
         "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),
         "cores": config.launch.fewest_workers * cpus_per_worker(config),
+        "verbose": logs.verbosity(),
     }
 
 

@@ -100,7 +100,9 @@ class Synthesis:
         for first in range(0, len(missing), self.world.size):
             done = total - len(missing) + first
             for number in missing[first + self.world.rank :][:1]:
-                self.progress.tick("images", shard_range(self.about, done).start, self.about["images"])
+                made = shard_range(self.about, done).start
+                self.progress.show({"iteration": made})
+                self.progress.tick("images", made, self.about["images"])
                 write_shard(self.folder, self.about, number, self.images(shard_range(self.about, number)))
             if self.stop.agreed() and first + self.world.size < len(missing):
                 self.stop.close()

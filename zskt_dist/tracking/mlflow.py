@@ -91,6 +91,7 @@ def open_run(
         experiment_id = found.experiment_id if found else _create_experiment(client, uri, experiment)
         run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
         address, present = RunAddress(uri, experiment_id, run.info.run_id), {}
+    log.info("MLflow run %s at %s", address.run_id, uri)
     _log_params(client, address.run_id, {k: v for k, v in params.items() if k not in present})
     return address
 
@@ -365,9 +366,9 @@ def _client(uri: str) -> "MlflowClient":
     # MLflow's own patience is minutes; a record is not worth that. What the user has set wins.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")  # so its lines look like all others
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # says at length that it creates its tables
     return MlflowClient(tracking_uri=uri)
 
 
