@@ -32,7 +32,6 @@ from zskt_dist.launch.mlflow_run import live_tracker
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.storage import is_uri, join, remove_folder
-from zskt_dist.tracking.base import Row
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -223,7 +222,6 @@ def _nobody_works_in(directory: RunDirectory) -> bool:
 
 def _worker(values: dict[str, Any]) -> None:
     """One rank; Ray has set up the process group."""
-    logging.getLogger().setLevel(logging.WARNING)  # Ray notes every report, in a logger that is named by its file
     job = Job.from_dict(values)
     torch.set_num_threads(cpus_per_worker(job.config))
     device = ray.train.torch.get_device()
@@ -233,12 +231,7 @@ def _worker(values: dict[str, Any]) -> None:
         # The question is a barrier of all workers: on one machine, which goes as a whole, it is not asked.
         # Rank 0 says for all whether it is one, for nodes may be joining.
         preempted = _preempted if world.broadcast(len(_nodes()) > 1) else None
-        Worker(job, world, report=_report, tracker=tracker, preempted=preempted).run_for_driver()
-
-
-def _report(row: Row) -> None:
-    """Tells Ray, and through it Tune; without a checkpoint, which the run directory holds."""
-    ray.train.report(dict(row))
+        Worker(job, world, tracker=tracker, preempted=preempted).run_for_driver()
 
 
 def _preempted() -> bool:

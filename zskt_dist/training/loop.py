@@ -127,7 +127,6 @@ class Loop:
         evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
         tracker: Further records, told of new rows only; on rank 0 alone.
-        on_report: Called on every rank after each evaluation with the row of it (Ray Train's report).
         figures: Folder for the task's pictures; None: it draws none.
         preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
             Then everything is saved at once, and training goes on until it is.
@@ -146,12 +145,11 @@ class Loop:
         stop: StopVote,
         progress: Progress,
         figures: Path | None,
-        on_report: Callable[[Row], None] | None = None,
         preempted: Callable[[], bool] | None = None,
     ) -> None:
         self.task, self.world, self.store, self.cadence = task, world, store, cadence
         self.evaluate, self.history, self.tracker = evaluate, history, tracker
-        self.stop, self.progress, self.figures, self.on_report = stop, progress, figures, on_report
+        self.stop, self.progress, self.figures = stop, progress, figures
         self.preempted = preempted
         self.seconds = 0.0
         self._clock = time.perf_counter()
@@ -228,8 +226,6 @@ class Loop:
             path = self.figures / f"pseudo_images_{done:08d}.png"
             if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
                 self.tracker.image(self.history.rows[-1], path)
-        if self.on_report:
-            self.on_report({"iteration": done, **values})
 
     def _save(self, done: int) -> None:
         if self.store is None:

@@ -36,7 +36,7 @@ from zskt_dist.tasks.pseudo_data import PseudoDataTask
 from zskt_dist.tasks.supervised import SupervisedTask, distillation, finetuning, from_scratch
 from zskt_dist.tasks.synthesize import Synthesis
 from zskt_dist.tasks.transfer import ZeroShotTask
-from zskt_dist.tracking.base import NullTracker, Row, Tracker
+from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Cadence, Loop, Outcome, Task
@@ -46,8 +46,6 @@ from zskt_dist.training.out_of_memory import exhaustion_told
 _RUN_PATIENCE_SECONDS = 90.0
 _TEACHER_PATIENCE_SECONDS = 24 * 3600.0
 
-Report = Callable[[Row], None]
-
 log = logging.getLogger(__name__)
 
 
@@ -56,14 +54,12 @@ class Worker:
     """One rank of a job.
 
     Attributes:
-        report: Told of every evaluation, on every rank (Ray Train's report).
         tracker: Further records of the main run; used on rank 0 only.
         preempted: Whether a machine of the run is about to be taken away; asked on every rank together.
     """
 
     job: Job
     world: World
-    report: Report | None = None
     tracker: Tracker = field(default_factory=NullTracker)
     preempted: Callable[[], bool] | None = None
 
@@ -249,7 +245,6 @@ class Worker:
             stop=self.stop,
             progress=ProgressFile(self.directory.progress if self.world.is_main else None),
             figures=directory.figures,
-            on_report=self.report,
             preempted=self.preempted,
         )
         return loop.run()
