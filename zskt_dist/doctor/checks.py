@@ -237,7 +237,7 @@ def _ray(wanted: Wanted) -> Answer:
 
 
 def _mlflow(wanted: Wanted) -> Answer:
-    from zskt_dist.tracking.mlflow import check_reachable, tracking_uri
+    from zskt_dist.tracking.mlflow.store import check_reachable, tracking_uri
 
     uri = tracking_uri(wanted.tracking_uri)
     if uri is None:

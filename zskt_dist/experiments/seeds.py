@@ -10,7 +10,7 @@ from zskt_dist.config import Config, config_hash
 from zskt_dist.errors import Interrupted
 from zskt_dist.launch.driver import execute
 from zskt_dist.launch.environment import is_follower
-from zskt_dist.launch.mlflow_run import adopt, close_group, open_group
+from zskt_dist.launch.mlflow_run import adopt, complete_record, open_group
 from zskt_dist.runs.directory import RunDirectory, run_directory
 
 Result = dict[str, Any]
@@ -61,7 +61,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
             status = "KILLED"
             raise
         finally:
-            close_group(directory, config, status)
+            complete_record(directory, config.tracking.uri, status)
         directory.mirror.push()
     return directory.finished() or {}
 

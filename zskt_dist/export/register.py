@@ -5,9 +5,9 @@ from typing import Any
 
 from zskt_dist.errors import UserError
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, Subject, own_role
-from zskt_dist.files import read_json
 from zskt_dist.launch.mlflow_run import replay
-from zskt_dist.tracking.mlflow import RunAddress, log_student, register_model, tracking_uri
+from zskt_dist.tracking.mlflow.models import log_student, register_model
+from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
 
 
 def register(subject: Subject, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def register(subject: Subject, *, normalises: bool, name: str | None, uri: str |
         UserError: the store cannot be reached.
     """
     directory = subject.directory
-    known = read_json(directory.tracking)
-    target = tracking_uri(uri or (known and known["tracking_uri"]))
+    known = RunAddress.read(directory.tracking)
+    target = tracking_uri(uri or (known and known.tracking_uri))
     if target is None:
         raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
     takes = PIXELS if normalises else NORMALISED
@@ -36,9 +36,10 @@ def register(subject: Subject, *, normalises: bool, name: str | None, uri: str |
     try:
         with directory.driven():
             replay(directory, target)
-        known = read_json(directory.tracking) or {}
+        address = RunAddress.read(directory.tracking)
+        assert address is not None, "replay has written it"
         version, model_uri = register_model(
-            RunAddress(*(known[field] for field in RunAddress._fields)),
+            address,
             model_name,
             tags={"weights_sha256": subject.sha256, "arch": subject.arch, "input": takes},
             log_model=lambda: log_student(Deployed(subject, normalises=normalises), subject.image_shape, name=label),

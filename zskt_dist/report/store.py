@@ -12,7 +12,8 @@ from zskt_dist.errors import UserError
 from zskt_dist.report.folder import files_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.storage import finished_below, is_uri
-from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
+from zskt_dist.tracking.mlflow.experiments import download_runs, log_folder
+from zskt_dist.tracking.mlflow.store import tracking_uri
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from zskt_dist.sweep.states import ENDED, States
 from zskt_dist.sweep.summary import conclude
 from zskt_dist.sweep.trial import AGAIN, TrialRun
 from zskt_dist.sweep.watch import Watch
-from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
 from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from zskt_dist.sweep.selection import pooled_agreement
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import States
 from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations, trial_table
-from zskt_dist.tracking.mlflow import RunAddress
+from zskt_dist.tracking.mlflow.store import RunAddress
 
 Result = dict[str, Any]
 

@@ -17,8 +17,8 @@ class Tracker(Protocol):
 
     def log(self, row: Row) -> None: ...
 
-    def image(self, row: Row, path: Path) -> None:
-        """A PNG file that belongs to the iteration of `row`."""
+    def image(self, iteration: int, path: Path) -> None:
+        """A PNG file of what the generator draws after so many iterations."""
 
     def close(self) -> None:
         """After the last call; may take a few seconds to hand over what is left."""
@@ -30,7 +30,7 @@ class NullTracker:
     def log(self, row: Row) -> None:
         pass
 
-    def image(self, row: Row, path: Path) -> None:
+    def image(self, iteration: int, path: Path) -> None:
         pass
 
     def close(self) -> None:

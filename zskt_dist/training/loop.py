@@ -225,7 +225,7 @@ class Loop:
         if self.figures is not None:
             path = self.figures / f"pseudo_images_{done:08d}.png"
             if self.task.picture(path if self.world.is_main else None) and self.world.is_main:
-                self.tracker.image(self.history.rows[-1], path)
+                self.tracker.image(done, path)
 
     def _save(self, done: int) -> None:
         if self.store is None:

@@ -1,0 +1,60 @@
+"""The store that runs are recorded in, and the address of a run in it."""
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from zskt_dist.files import read_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class RunAddress(NamedTuple):
+    """Where a run is recorded; plain strings that travel to workers and into `result.json`."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_id: str
+
+    @classmethod
+    def read(cls, path: Path) -> "RunAddress | None":
+        """From the `mlflow.json` of a run directory; None where no run was opened."""
+        known = read_json(path)
+        return cls(*(known[field] for field in cls._fields)) if known else None
+
+
+def tracking_uri(configured: str | None) -> str | None:
+    """The store to write to, with an absolute path: workers start in other folders; None: do not track."""
+    if configured == "none":
+        return None
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return uri
+
+
+def connect(uri: str) -> "MlflowClient":
+    # MLflow's own patience is minutes; a record is not worth that. What the user has set wins.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # says at length that it creates its tables
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # an outage is for us to warn of, and once
+    return MlflowClient(tracking_uri=uri)
+
+
+def check_reachable(uri: str) -> None:
+    """Asks the store something small; raises whatever MLflow raises.
+
+    MLflow makes what is missing of a store: the tables of an empty database, a folder with a default experiment.
+    """
+    connect(uri).search_experiments(max_results=1)
+
+
+def brief(error: Exception) -> str:
+    """One line that says what kind of error it is."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
