@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
-from zskt_dist.errors import UserError
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, Subject, own_role
 from zskt_dist.launch.mlflow_run import replay
 from zskt_dist.tracking.mlflow.models import log_student, register_model
-from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri
 
 
 def register(subject: Subject, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
@@ -25,15 +24,12 @@ def register(subject: Subject, *, normalises: bool, name: str | None, uri: str |
         UserError: the store cannot be reached.
     """
     directory = subject.directory
-    known = RunAddress.read(directory.tracking)
-    target = tracking_uri(uri or (known and known.tracking_uri))
-    if target is None:
-        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    target = required_uri(uri, RunAddress.read(directory.tracking))
     takes = PIXELS if normalises else NORMALISED
     model_name = re.sub(r"[^\w. -]", "-", name or f"{subject.result['experiment']}-{subject.role}")
     is_logged = subject.role == own_role(subject.result) and not normalises
     label = f"{subject.role}_of_pixels" if normalises else subject.role
-    try:
+    with reached(target):
         with directory.driven():
             replay(directory, target)
         address = RunAddress.read(directory.tracking)
@@ -45,8 +41,4 @@ def register(subject: Subject, *, normalises: bool, name: str | None, uri: str |
             log_model=lambda: log_student(Deployed(subject, normalises=normalises), subject.image_shape, name=label),
             is_logged=is_logged,
         )
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
     return {"name": model_name, "version": version, "model_uri": model_uri, "tracking_uri": target, "input": takes}

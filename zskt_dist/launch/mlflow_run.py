@@ -20,7 +20,7 @@ from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow.models import log_student
 from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, open_run, upload
-from zskt_dist.tracking.mlflow.store import RunAddress, brief, tracking_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, brief, reached, required_uri, tracking_uri
 from zskt_dist.tracking.mlflow.stream import MlflowStream
 from zskt_dist.training.job import Job
 
@@ -126,15 +126,11 @@ def repair_record(directory: RunDirectory, configured: str | None) -> None:
 
 
 def adopt(run: RunDirectory, group: RunDirectory, configured: str | None) -> None:
-    """Nests a run that was finished earlier under `group`, and completes its record where that was cut short."""
+    """Makes a run that was finished earlier one of `group`, which nests it, and completes a record cut short."""
     run.belong_to(group.path.name)
-    uri, known = tracking_uri(configured), RunAddress.read(run.tracking)
-    if uri is None or known is None or known.tracking_uri != uri:
-        return
-    if run.record_is_partial():
+    known = RunAddress.read(run.tracking)
+    if known and known.tracking_uri == tracking_uri(configured) and run.record_is_partial():
         repair_record(run, configured)
-    else:
-        attempt(uri, partial(upload, known, tags=parent_tag(run, uri)), _replay_later(run))
 
 
 def mark_partial(directory: RunDirectory) -> None:
@@ -177,13 +173,13 @@ def _upload_run(
     role = "student" if directory.weights("student").exists() else "teacher"
     images = {int(path.stem.rsplit("_", 1)[1]): path for path in directory.figures.glob(f"{IMAGE_KEY}_[0-9]*.png")}
     figures = [path for path in sorted(directory.figures.glob("*.png")) if path not in images.values()]
-    files = [directory.config, directory.result, directory.history, directory.weights(role), *figures]
+    files = present([directory.config, directory.result, directory.history, directory.weights(role), *figures])
     return upload(
         address,
         rows=read_history(directory.history),
         scores=final_scores(directory, result) if result else None,
         images=images,
-        files={"": present(files), "evaluation": sorted(directory.evaluation.glob("*.*"))},
+        files=files | dict.fromkeys(sorted(directory.evaluation.glob("*.*")), "evaluation"),
         log_model=partial(_log_model, directory, config, role) if result else None,
         status=status,
     )
@@ -196,11 +192,12 @@ def _upload_group(address: RunAddress, group: RunDirectory, result: dict[str, An
         if own and own.path == group.path and known and known.tracking_uri == address.tracking_uri:
             upload(known, tags=parent_tag(run, address.tracking_uri))
     scores = mean_scores(result) if result else None
-    return upload(address, scores=scores, files={"": present([group.config, group.result])}, status=status)
+    return upload(address, scores=scores, files=present([group.config, group.result]), status=status)
 
 
-def present(files: Sequence[Path]) -> list[Path]:
-    return [path for path in files if path.exists()]
+def present(files: Sequence[Path]) -> dict[Path, str]:
+    """Those that exist, as `upload` takes them into no folder."""
+    return {path: "" for path in files if path.exists()}
 
 
 def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
@@ -217,18 +214,10 @@ def replay_command(location: str, uri: str | None) -> str:
     check(location, "RUN_DIR")
     directory = RunDirectory(absolute(location))
     directory.mirror.pull(checkpoints=False)
-    known = RunAddress.read(directory.tracking)
-    target = tracking_uri(uri or (known and known.tracking_uri))
-    if target is None:
-        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    target = required_uri(uri, RunAddress.read(directory.tracking))
     if not directory.config.exists():
         raise UserError(f"{location} is no run directory: it has no config.yaml")
-    try:
-        with directory.driven():
-            missing = replay(directory, target)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
+    with reached(target), directory.driven():
+        missing = replay(directory, target)
     directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"

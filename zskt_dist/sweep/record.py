@@ -84,11 +84,11 @@ def _upload(
             upload(child, scores=scores, tags=tags)
             _close_child(child, run, trial["state"])
     numbers = {f"best_{key}": value for key, value in best.items() if isinstance(value, float)}
-    folders = {name: sorted((report / name).glob("*.*")) for name in ("tables", "figures")}
+    shown = {path: name for name in ("tables", "figures") for path in sorted((report / name).glob("*.*"))}
     upload(
         address,
         scores=_row(0, numbers | {"trials": result["trials"], "failed": result["failed"]}),
-        files={"": present([report / name for name in ("report.md", "report.html", _SPACE)]), **folders},
+        files=present([report / name for name in ("report.md", "report.html", _SPACE)]) | shown,
         tags={"state": result["status"]},
         status=status,
     )

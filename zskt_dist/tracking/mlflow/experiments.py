@@ -1,8 +1,7 @@
-"""Whole experiments: their runs read back, and a folder of files recorded beside them."""
+"""Whole experiments: their runs read back."""
 
 from pathlib import Path
 
-from zskt_dist.tracking.mlflow.runs import open_run
 from zskt_dist.tracking.mlflow.store import connect
 
 
@@ -33,11 +32,3 @@ def download_runs(uri: str, experiment: str, folder: Path) -> list[Path] | None:
                 picture.rename(target / "figures" / picture.name)
             folders.append(target)
     return folders
-
-
-def log_folder(uri: str, experiment: str, name: str, folder: Path) -> None:
-    """A new run whose artifacts are the files of `folder`; raises whatever MLflow raises."""
-    address = open_run(uri, experiment, name, params={}, tags={"report": name})
-    client = connect(uri)
-    client.log_artifacts(address.run_id, str(folder))
-    client.set_terminated(address.run_id, "FINISHED")

@@ -1,4 +1,7 @@
-"""Runs on the server: opened, tagged, completed from what a run directory holds, closed."""
+"""Runs on the server: opened, completed from what a run directory holds, closed.
+
+All of it raises whatever MLflow raises when the store cannot be reached.
+"""
 
 import logging
 import re
@@ -28,15 +31,13 @@ def open_run(
     experiment: str,
     name: str,
     *,
-    params: Mapping[str, Any],
     tags: Mapping[str, str],
+    params: Mapping[str, Any] | None = None,
     known: RunAddress | None = None,
 ) -> RunAddress:
-    """Creates a run, or reopens the `known` one where it still exists in this store.
+    """Creates a run, or reopens the `known` one where it still exists in this store."""
+    from mlflow.entities import Param
 
-    Raises:
-        Exception: whatever MLflow raises when the store cannot be reached.
-    """
     client = connect(uri)
     run = _find(client, known.run_id) if known and known.tracking_uri == uri else None
     if run is None:
@@ -46,7 +47,9 @@ def open_run(
     else:
         client.update_run(run.info.run_id, status="RUNNING")
         _set_tags(client, run.info.run_id, tags)
-    _log_params(client, run.info.run_id, {k: v for k, v in params.items() if k not in run.data.params})
+    missing = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.data.params]
+    for start in range(0, len(missing), _PARAMS):
+        client.log_batch(run.info.run_id, params=missing[start : start + _PARAMS])
     return RunAddress(uri, run.info.experiment_id, run.info.run_id)
 
 
@@ -56,7 +59,7 @@ def upload(
     rows: Sequence[Row] = (),
     scores: Row | None = None,
     images: Mapping[int, Path] | None = None,
-    files: Mapping[str, Sequence[Path]] | None = None,
+    files: Mapping[Path, str] | None = None,
     tags: Mapping[str, str] | None = None,
     log_model: Callable[[], str] | None = None,
     status: str | None = None,
@@ -67,20 +70,16 @@ def upload(
         rows: Metrics of training, which stay as they were sent.
         scores: Metrics that may be measured again, one row; sent where the last value differs.
         images: PNG files by iteration.
-        files: Artifacts by the folder they go to, "" for none; they replace older ones of the same name.
+        files: Artifacts, each with the folder it goes to, "" for none; they replace older ones of the same name.
         log_model: Called inside the active run where it has no model yet; returns its URI. What fails is warned of.
         status: FINISHED, FAILED or KILLED (stopped, to be continued); None: as it is.
-
-    Raises:
-        Exception: whatever MLflow raises when the store cannot be reached.
     """
     run = RunSender(address)
     missing = run.send_rows(rows) + (run.send_scores(scores) if scores else 0)
     for iteration, path in (images or {}).items():
         run.send_image(iteration, path)
-    for folder, paths in (files or {}).items():
-        for path in paths:
-            run.client.log_artifact(address.run_id, str(path), folder or None)
+    for path, folder in (files or {}).items():
+        run.client.log_artifact(address.run_id, str(path), folder or None)
     there, tags = run.client.get_run(address.run_id), dict(tags or {})
     if log_model and "model_uri" not in there.data.tags:
         try:
@@ -95,7 +94,7 @@ def upload(
 
 
 class RunSender:
-    """Sends to a run on the server and remembers what that has; every call raises whatever MLflow raises."""
+    """Sends to a run on the server what that lacks, and remembers what it has."""
 
     def __init__(self, address: RunAddress) -> None:
         self.client = connect(address.tracking_uri)
@@ -174,11 +173,3 @@ def _set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> N
     from mlflow.entities import RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
-    from mlflow.entities import Param
-
-    entities = [Param(key, str(value)) for key, value in params.items()]
-    for start in range(0, len(entities), _PARAMS):
-        client.log_batch(run_id, params=entities[start : start + _PARAMS])

@@ -2,9 +2,12 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
 
 if TYPE_CHECKING:
@@ -33,6 +36,29 @@ def tracking_uri(configured: str | None) -> str | None:
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     return uri
+
+
+def required_uri(named: str | None, known: RunAddress | None = None) -> str:
+    """The store that `--uri` names, else that of a known run, else the default.
+
+    Raises:
+        UserError: `--uri none`.
+    """
+    uri = tracking_uri(named or (known and known.tracking_uri))
+    if uri is None:
+        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    return uri
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """For commands that are nothing without MLflow: what it raises within becomes an error for the user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"MLflow at {uri} cannot be reached: {type(error).__name__}: {error}") from None
 
 
 def connect(uri: str) -> "MlflowClient":
