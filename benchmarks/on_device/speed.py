@@ -15,9 +15,9 @@ from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import PAIR, configured, student, teacher
 from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.runs.result import peak_memory_bytes
 from zskt_dist.speed import PLAIN, Picks
 from zskt_dist.tasks.transfer import ZeroShotTask
+from zskt_dist.training.result import peak_memory_bytes
 
 TOY_PAIR = ("wrn-10-1", "wrn-10-1")
 IMAGE_SIZES = (32, 64, 224)

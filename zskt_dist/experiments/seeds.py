@@ -1,8 +1,8 @@
 """One command for several seeds: a run for each, and their mean and standard deviation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -12,6 +12,7 @@ from zskt_dist.launch.driver import execute
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import adopt, complete_record, open_group
 from zskt_dist.runs.directory import RunDirectory, run_directory
+from zskt_dist.runs.result import Command, RunResult
 
 Result = dict[str, Any]
 
@@ -78,13 +79,19 @@ def runs_of_seeds(config: Config) -> Iterator[tuple[int, Config]]:
         yield seed, config.model_copy(update={"seed": seed, "seeds": None, "name": name})
 
 
-def summarise(command: str, config: Config, directory: RunDirectory, results: list[Result]) -> Result:
+def summarise(command: str, config: Config, directory: RunDirectory, results: list[Result]) -> RunResult:
     """`result.json` of several seeds: as of one, with means, population standard deviations and the runs' names."""
     first = results[0]
-    kept = ("status", "git_commit", "launcher", "engine", "world_size", "device", "dataset", "images_per_class")
     return {
-        **{key: first[key] for key in kept},
-        "command": command,
+        "status": first["status"],
+        "git_commit": first["git_commit"],
+        "launcher": first["launcher"],
+        "engine": first["engine"],
+        "world_size": first["world_size"],
+        "device": first["device"],
+        "dataset": first["dataset"],
+        "images_per_class": first["images_per_class"],
+        "command": cast(Command, command),
         "experiment": config.experiment,
         "name": directory.path.name,
         "config_hash": config_hash(config, command),
@@ -103,13 +110,13 @@ def summarise(command: str, config: Config, directory: RunDirectory, results: li
     }
 
 
-def summarise_mte(values: list[Result | None]) -> Result | None:
+def summarise_mte(values: list[Result | None]) -> Any:
     """The mean transition error over seeds; None unless all have been evaluated, and in the same way."""
     ways = [{key: entry[key] for key in entry if key not in ("value", "images")} for entry in values if entry]
     return spread(values, ("value", "images")) if all(way == ways[0] for way in ways) else None
 
 
-def summarise_estimates(values: list[Result | None]) -> Result | None:
+def summarise_estimates(values: list[Result | None]) -> Any:
     """Mean and standard deviation of each number that was estimated for all seeds; None where there is none.
 
     Likewise in the entries of each kind of images.
@@ -129,8 +136,8 @@ def summarise_estimates(values: list[Result | None]) -> Result | None:
     return summary
 
 
-def spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:
-    """The first entry with the named numbers replaced by their mean, and their standard deviation beside it."""
+def spread(entries: Sequence[Mapping[str, Any] | None], names: tuple[str, ...]) -> Any:
+    """The first entry with the named numbers as means, and their deviations beside them; None where one is missing."""
     present = [entry for entry in entries if entry is not None]
     if len(present) < len(entries):
         return None

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -157,7 +157,7 @@ class RunDirectory:
         self.path.rename(aside)
         return aside
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)
 
     def tell(self, error: UserError) -> None:

@@ -21,6 +21,7 @@ from zskt_dist.launch.preflight import problems
 from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.result import SweepResult
 from zskt_dist.runs.storage import absolute, is_uri, join, remove_folder
 from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
@@ -39,7 +40,7 @@ _STOP_SECONDS = 120.0
 """How long trials that are asked to stop may take to save."""
 
 
-def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> dict[str, Any]:
+def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> SweepResult:
     """Runs, continues or looks up every trial, and returns the sweep's result.
 
     Raises:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -15,6 +14,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.files import write_atomic
 from zskt_dist.launch.mlflow_run import attempt, open_directory, present
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.space import Sweep
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.mlflow.runs import upload
@@ -45,7 +45,7 @@ def close_parent(
     address: RunAddress | None,
     table: pd.DataFrame,
     runs: Mapping[str, RunDirectory],
-    result: dict[str, Any],
+    result: SweepResult,
     report: Path,
     *,
     stopped: bool,
@@ -64,11 +64,11 @@ def _upload(
     address: RunAddress,
     table: pd.DataFrame,
     runs: Mapping[str, RunDirectory],
-    result: dict[str, Any],
+    result: SweepResult,
     report: Path,
     status: str,
 ) -> None:
-    best = result["best"] or {}
+    best: Mapping[str, object] = result["best"] or {}
     for trial in table.to_dict("records"):
         run = runs[trial["config_hash"]]
         if child := RunAddress.read(run.tracking):

@@ -29,7 +29,6 @@ from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.networks.weights import save_weights
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.result import build_result
 from zskt_dist.runs.storage import is_uri
 from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tasks.pseudo_data import PseudoDataTask
@@ -41,6 +40,7 @@ from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Cadence, Loop, Outcome, Task
 from zskt_dist.training.out_of_memory import exhaustion_told
+from zskt_dist.training.result import build_result
 
 # A killed job's workers may still write for a moment; a teacher may take another run hours to train.
 _RUN_PATIENCE_SECONDS = 90.0

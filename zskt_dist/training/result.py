@@ -1,0 +1,94 @@
+"""What `result.json` says of a run that has just been trained."""
+
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from zskt_dist.distributed.world import World
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.result import (
+    Command,
+    Estimates,
+    Launcher,
+    LayerPair,
+    MlflowRun,
+    RunResult,
+    StudentResult,
+    TeacherResult,
+)
+from zskt_dist.training.job import Job
+from zskt_dist.training.loop import Outcome, Task
+
+
+def build_result(
+    job: Job,
+    world: World,
+    outcome: Outcome,
+    task: Task,
+    *,
+    params: Mapping[str, int],
+    teacher_accuracy: float | None,
+    sha256: str | None,
+    num_classes: int,
+) -> RunResult:
+    """The result of one seed.
+
+    Args:
+        params: Parameters of the networks that took part, by role; a student may have learnt without a teacher.
+        sha256: Of the student's weights; None where the teacher itself was trained.
+    """
+    config, scores = job.config, outcome.scores
+    directory = RunDirectory(job.directory)
+    teacher: TeacherResult | None = None
+    if "teacher" in params:
+        teacher = {"arch": config.teacher.arch, "params": params["teacher"], "accuracy": teacher_accuracy}
+    student: StudentResult | None = None
+    if sha256 is not None:
+        student = {
+            "arch": config.student.arch,
+            "params": params["student"],
+            "accuracy_last": scores.accuracy if scores else None,
+            "accuracy_best": outcome.accuracy_best,
+            "agreement": scores.agreement if scores else None,
+            "sha256": sha256,
+        }
+    return {
+        "status": "finished",
+        "command": cast(Command, job.command),
+        "experiment": directory.path.parent.name,
+        "name": directory.path.name,
+        "config_hash": job.config_hash,
+        "git_commit": job.git_commit,
+        "launcher": cast(Launcher, job.launcher),
+        "engine": config.engine.kind,
+        "world_size": world.size,
+        "device": str(world.device),
+        "speed": task.speed,
+        "attention": cast(list[LayerPair], task.attention.as_json()) if task.attention else None,
+        "seed": config.teacher_seed if sha256 is None else config.seed,
+        "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
+        "num_classes": num_classes,
+        "images_per_class": None if job.command == "train" or sha256 is None else config.data.images_per_class,
+        "iterations": task.iterations,
+        "resumed_from": outcome.resumed_from,
+        "seconds": round(outcome.seconds, 2),
+        "iterations_per_second": round(outcome.iterations_per_second, 3),
+        "peak_memory_bytes": peak_memory_bytes(world.device),
+        "teacher": teacher,
+        "student": student,
+        "estimates": cast(Estimates, outcome.estimates) or None,
+        "mte": None,
+        "mlflow": cast(MlflowRun | None, job.tracking),
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Largest memory in use so far: of the device's allocator on CUDA, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
