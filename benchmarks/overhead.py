@@ -107,7 +107,7 @@ class Run:
     def send(self) -> None:
         """A row through MLflow's queue into its store, until it is there."""
         arrived = threading.Event()
-        self.mlflow.log(self.history.rows[-1] | {"iteration": next(self._next)})
+        self.mlflow.log_row(self.history.rows[-1] | {"iteration": next(self._next)})
         self.mlflow._put(lambda _: arrived.set())
         arrived.wait()
 
@@ -130,7 +130,7 @@ class Run:
         path = self.figures / "pseudo_images.png"
         self.task.picture(path)
         arrived = threading.Event()
-        self.mlflow.image(next(self._next), path)
+        self.mlflow.log_image(next(self._next), path)
         self.mlflow._put(lambda _: arrived.set())
         arrived.wait()
 

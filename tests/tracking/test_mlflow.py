@@ -46,8 +46,8 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
     stream = MlflowStream(address)
     for row in ROWS[:2]:
-        stream.log(row)
-    stream.image(2, picture)
+        stream.log_row(row)
+    stream.log_image(2, picture)
     stream.close()
     assert _points(address, "kl") == [(1, 1.0), (2, 0.5)]
 
@@ -70,7 +70,7 @@ def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
     second = open_run(store, "digits", "again", params={"loss.beta": 250.0, "new": 1}, tags={}, known=first)
     assert second == first
     stream = MlflowStream(second)
-    stream.log({"iteration": 3, "time": 9999.0, "kl": 1.0 / 3})  # executed again after the kill, later in time
+    stream.log_row({"iteration": 3, "time": 9999.0, "kl": 1.0 / 3})  # executed again after the kill, later in time
     stream.close()
     assert _points(first, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
 
@@ -127,7 +127,7 @@ def test_a_dead_server_neither_blocks_nor_raises(dead_server: str, monkeypatch: 
     stream = MlflowStream(RunAddress(dead_server, "1", "a" * 32))
     started = time.monotonic()
     for row in ROWS * 1000:
-        stream.log(row)
+        stream.log_row(row)
     assert time.monotonic() - started < 0.5
     stream.close()
     assert time.monotonic() - started < 2.5
@@ -148,7 +148,7 @@ def test_an_outage_costs_one_warning_and_what_waited_is_sent_after_it(
     monkeypatch.setattr("zskt_dist.tracking.mlflow.stream._RETRY_SECONDS", 0.01)
     stream = MlflowStream(address)
     for sent, row in enumerate(ROWS[:3], start=1):
-        stream.log(row)
+        stream.log_row(row)
         while len(attempts) < sent:
             time.sleep(0.01)
     stream.close()
@@ -167,7 +167,7 @@ def test_a_run_that_ends_in_an_outage_does_not_wait_for_its_end(store: str, monk
 
     monkeypatch.setattr(runs, "connect", away)
     stream = MlflowStream(address)
-    stream.log(ROWS[0])
+    stream.log_row(ROWS[0])
     assert down.wait(10)
     started = time.monotonic()
     stream.close()

@@ -34,7 +34,7 @@ from zskt_dist.networks.building import (
 from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tracking.base import Row
-from zskt_dist.tracking.pictures import save_grid
+from zskt_dist.tracking.images import save_image_grid
 
 
 class ZeroShotTask:
@@ -176,7 +176,7 @@ class ZeroShotTask:
         with torch.no_grad(), self.engines["generator"].whole() as generator:
             images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:
-            save_grid(images, path)
+            save_image_grid(images, path)
         return True
 
 

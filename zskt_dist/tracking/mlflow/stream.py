@@ -35,10 +35,10 @@ class MlflowStream:
         self._thread = threading.Thread(target=self._send_all, name="mlflow", daemon=True)
         self._thread.start()
 
-    def log(self, row: Row) -> None:
+    def log_row(self, row: Row) -> None:
         self._put(lambda run: run.send_rows([row]))
 
-    def image(self, iteration: int, path: Path) -> None:
+    def log_image(self, iteration: int, path: Path) -> None:
         self._put(lambda run: run.send_image(iteration, path))
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from zskt_dist.files import write_atomic
 
 
-def save_grid(images: Tensor, path: Path) -> None:
+def save_image_grid(images: Tensor, path: Path) -> None:
     """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible.
 
     Three channels are colours; of more the first three are, and two are shown as the first alone.
