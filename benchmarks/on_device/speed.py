@@ -17,7 +17,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.speed import PLAIN, FastPaths
 from zskt_dist.tasks.transfer import TransferTraining
-from zskt_dist.training.results import peak_memory_bytes
+from zskt_dist.training.result import peak_memory_bytes
 
 TOY_PAIR = ("wrn-10-1", "wrn-10-1")
 IMAGE_SIZES = (32, 64, 224)

@@ -204,7 +204,7 @@ def test_mlflow(tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_is_made_where_mlflow_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zskt_dist.tracking.mlflow._client", None)
+    monkeypatch.setattr("zskt_dist.tracking.mlflow.store.connect", None)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     empty = tmp_path / "mlflow.db"
     empty.touch()

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.support.commands import REPOSITORY
 from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
+from tests.support.results import check_result
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
 from zskt_dist.models import ImageShape, InputSpec, build_network
@@ -49,7 +50,9 @@ def _train(*overrides: str, command: str = "train") -> int:
 
 
 def _result(run: Path = RUN) -> dict[str, Any]:
-    return dict(json.loads((run / "result.json").read_text()))
+    result = dict(json.loads((run / "result.json").read_text()))
+    check_result(result)
+    return result
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The toy experiment of the paper (Figure 1): zero-shot transfer in the plane, as PNG and GIF."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from zskt_dist import logs
 from zskt_dist.errors import guarded
@@ -60,7 +61,7 @@ def _toy(options: argparse.Namespace) -> None:
     print("figures " + ", ".join(f"{folder}/figure1.png, {folder}/figure1.gif" for folder in folders))
 
 
-def _mean(entry: dict[str, float], name: str) -> str:
+def _mean(entry: Mapping[str, Any], name: str) -> str:
     deviation = f" ± {entry[f'{name}_std']:.3f}" if f"{name}_std" in entry else ""
     return f"{entry[name]:.3f}{deviation}"
 

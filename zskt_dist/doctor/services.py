@@ -64,7 +64,7 @@ def check_ray(requirements: Requirements) -> Outcome:
 
 
 def check_mlflow(requirements: Requirements) -> Outcome:
-    from zskt_dist.tracking.mlflow import check_reachable, tracking_uri
+    from zskt_dist.tracking.mlflow.store import check_reachable, tracking_uri
 
     uri = tracking_uri(requirements.tracking_uri)
     if uri is None:

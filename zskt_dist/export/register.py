@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
-from zskt_dist.errors import UserError
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, ExportedNetwork, own_role
-from zskt_dist.files import read_json
 from zskt_dist.launch.mlflow_run import replay
-from zskt_dist.tracking.mlflow import RunAddress, log_student, register_model, tracking_uri
+from zskt_dist.tracking.mlflow.models import log_student, register_model
+from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri
 
 
 def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
@@ -25,27 +24,21 @@ def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, u
         UserError: the store cannot be reached.
     """
     directory = exported.directory
-    known = read_json(directory.tracking)
-    target = tracking_uri(uri or (known and known["tracking_uri"]))
-    if target is None:
-        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    target = required_uri(uri, RunAddress.read(directory.tracking))
     takes = PIXELS if normalises else NORMALISED
     model_name = re.sub(r"[^\w. -]", "-", name or f"{exported.result['experiment']}-{exported.role}")
     is_logged = exported.role == own_role(exported.result) and not normalises
     label = f"{exported.role}_of_pixels" if normalises else exported.role
-    try:
+    with reached(target):
         with directory.driven():
             replay(directory, target)
-        known = read_json(directory.tracking) or {}
+        address = RunAddress.read(directory.tracking)
+        assert address is not None, "replay has written it"
         version, model_uri = register_model(
-            RunAddress.of(known),
+            address,
             model_name,
             tags={"weights_sha256": exported.sha256, "arch": exported.arch, "input": takes},
             log_model=lambda: log_student(Deployed(exported, normalises=normalises), exported.image_shape, name=label),
             is_logged=is_logged,
         )
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
     return {"name": model_name, "version": version, "model_uri": model_uri, "tracking_uri": target, "input": takes}

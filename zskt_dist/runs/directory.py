@@ -168,7 +168,7 @@ class RunDirectory:
         self.path.rename(aside)
         return aside
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)
 
     def tell(self, error: UserError) -> None:

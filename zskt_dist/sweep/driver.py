@@ -23,13 +23,14 @@ from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, ro
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute, is_uri, join, remove_folder
+from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import ENDED, States
 from zskt_dist.sweep.summary import conclude
 from zskt_dist.sweep.trial import AGAIN, TrialRun
 from zskt_dist.sweep.watch import Watch
-from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
 from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _STOP_SECONDS = 120.0
 """How long trials that are asked to stop may take to save."""
 
 
-def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> dict[str, Any]:
+def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> SweepResult:
     """Runs, continues or looks up every trial, and returns the sweep's result.
 
     Raises:

@@ -37,7 +37,7 @@ from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
-from zskt_dist.tracking.pictures import save_grid
+from zskt_dist.tracking.images import save_image_grid
 
 
 def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
@@ -217,7 +217,7 @@ class TransferTraining:
         with torch.no_grad(), self.engines["generator"].whole() as generator:
             images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:
-            save_grid(images, path)
+            save_image_grid(images, path)
         return True
 
 

@@ -12,7 +12,7 @@ _BORDER = 2
 """Pixels of black between two images, and around them."""
 
 
-def save_grid(images: Tensor, path: Path) -> None:
+def save_image_grid(images: Tensor, path: Path) -> None:
     """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible.
 
     Three channels are colours; of more the first three are, and two are shown as the first alone.

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from zskt_dist.tracking.pictures import save_grid
+from zskt_dist.tracking.images import save_image_grid
 
 
 def _pixels(images: torch.Tensor, path: Path) -> np.ndarray:
-    save_grid(images, path)
+    save_image_grid(images, path)
     return np.asarray(Image.open(path))
 
 
