@@ -134,7 +134,7 @@ def test_torch_and_mlflow_in_a_real_process(tmp_path: commands.Path) -> None:
         "from zskt_dist import logs\n"
         "logs.set_up(who='rank 0')\n"
         "import torch\n"
-        "from zskt_dist.tracking.mlflow import check_reachable\n"
+        "from zskt_dist.tracking.mlflow.store import check_reachable\n"
         "logs.adopt('torch')\n"
         "check_reachable('sqlite:///mlflow.db')\n"
         "for name in ('torch._dynamo.part', 'mlflow.part'):\n"

@@ -14,7 +14,7 @@ from zskt_dist.commands import shared as cli
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
 from zskt_dist.runs.several import summarise_estimates, summarise_mte
-from zskt_dist.tracking.mlflow import RunAddress
+from zskt_dist.tracking.mlflow.store import RunAddress
 
 ARGUMENTS = [*TINY, "iterations=2", "supervised.iterations=2", "finetune.iterations=2", "finetune.batch_size=8"]
 
