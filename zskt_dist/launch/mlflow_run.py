@@ -1,6 +1,7 @@
 """The MLflow run of a run directory: opened by the driver, fed by rank 0, completed from what the directory holds."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,10 +14,9 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError, one_line
 from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
-from zskt_dist.launch.mlflow_fields import final_scores, group_tags, job_tags, mean_scores, parent_tag, result_tags
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory, find_run
-from zskt_dist.tracking.base import NullTracker, Tracker
+from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow.models import log_student
 from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, open_run, upload
@@ -223,3 +223,87 @@ def replay_command(location: str, uri: str | None) -> str:
         missing = replay(directory, target)
     directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"
+
+
+_MEANS = {
+    "accuracy": ("student", "accuracy_last"),
+    "agreement": ("student", "agreement"),
+    "teacher_accuracy": ("teacher", "accuracy"),
+    "mte": ("mte", "value"),
+}
+"""Metrics of several seeds, named as those of single runs, and where `result.json` has them."""
+
+
+def job_tags(job: Job) -> dict[str, str]:
+    """Tags that are known before training."""
+    goal = job.goal
+    return {
+        "command": goal.task.command,
+        "config_hash": goal.hash,
+        "launcher": job.launcher,
+        "run_directory": goal.run,
+        **_networks_and_data(job.config, "pair" if goal.task.needs else goal.task.role),
+        **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
+    }
+
+
+def result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
+    teacher, student = result["teacher"], result["student"]
+    keys = ("command", "config_hash", "launcher", "world_size", "git_commit")
+    tags = {key: str(result[key]) for key in keys if result[key] is not None}
+    tags |= _networks_and_data(config, "pair" if teacher and student else "student" if student else "teacher")
+    return tags | ({"student_sha256": student["sha256"]} if student else {})
+
+
+def group_tags(directory: RunDirectory, config: Config) -> dict[str, str]:
+    """Tags of the run under which those of several seeds are nested."""
+    command = str((read_json(directory.begun) or {}).get("command"))
+    seeds = ",".join(str(seed) for seed in config.seeds or ())
+    return {"command": command, "seeds": seeds, **_networks_and_data(config, "pair")}
+
+
+def parent_tag(run: RunDirectory, uri: str) -> dict[str, str]:
+    """MLflow's own tag for a run that is shown under another; {} while the other is not in this store."""
+    group = run.group()
+    known = group and read_json(group.tracking)
+    return {"mlflow.parentRunId": known["run_id"]} if known and known["tracking_uri"] == uri else {}
+
+
+def final_scores(directory: RunDirectory, result: dict[str, Any]) -> Row | None:
+    """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
+    scores = _estimates(result)
+    answer = read_json(directory.evaluation / "evaluation.json")
+    return _row(result, scores | (_evaluation(answer) if answer else {}))
+
+
+def mean_scores(result: dict[str, Any]) -> Row | None:
+    """Means over seeds, and their standard deviations as `…_std`."""
+    scores = {
+        name + suffix: value
+        for name, (section, key) in _MEANS.items()
+        for suffix in ("", "_std")
+        if (value := (result[section] or {}).get(key + suffix)) is not None
+    }
+    return _row(result, scores | _estimates(result))
+
+
+def _row(result: dict[str, Any], scores: Row) -> Row | None:
+    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores} if scores else None
+
+
+def _estimates(result: dict[str, Any]) -> Row:
+    """What was estimated on images that are not real."""
+    sources = (result.get("estimates") or {}).get("sources") or {}
+    return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
+
+
+def _evaluation(answer: dict[str, Any]) -> Row:
+    """The main numbers of `evaluation.json`."""
+    scores = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
+    scores |= {"teacher_accuracy": answer["teacher_accuracy"], "mte": (answer["mte"] or {}).get("value")}
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def _networks_and_data(config: Config, trained: str) -> dict[str, str]:
+    pair = f"{config.teacher.arch} -> {config.student.arch}" if trained == "pair" else getattr(config, trained).arch
+    return {"pair": pair, "dataset": config.data.name}
