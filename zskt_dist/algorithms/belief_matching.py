@@ -73,7 +73,7 @@ class BeliefMatching:
         pseudo_batch: Images the student learns from: `post_update`, of the generator after its
             steps (authors' code); `pre_update`, those of its last step (Algorithm 1 to the
             letter); `fresh`, of a new z for every student step.
-        generator_step_statistics: Whether the student's running batch-norm statistics also move
+        generator_step_statistics: True if the student's running batch-norm statistics also move
             while the generator learns (authors' code: yes).
         terms: Extra terms of the generator's loss (Appendix 1).
         micro_batch: Most images in a forward pass; gradients add up to those of the batch. Batch norm normalises each

@@ -61,7 +61,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     """The data set of `config.data`; its images are read on first use.
 
     Args:
-        needs_train: Whether a missing train split is an error already now, where that shows without reading.
+        needs_train: True if a missing train split is an error already now, where that shows without reading.
 
     Raises:
         ConfigError: it is not where `data.root` says, its channels do not fit `data.mean`, there is none, or the

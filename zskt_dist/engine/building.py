@@ -34,7 +34,7 @@ def new_engine(
         batch_size: Of all workers together.
         clip_norm: Largest total gradient norm; 0 does not clip.
         bfloat16: Arithmetic of DeepSpeed; networks of the plain engine bring their own autocast.
-        find_unused_parameters: Whether some may have no part in what the network returns.
+        find_unused_parameters: True if some may have no part in what the network returns.
 
     Raises:
         ConfigError: the engine is not installed, or cannot work on this device.

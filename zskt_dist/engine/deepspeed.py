@@ -268,7 +268,7 @@ def _zero() -> Any:
 
 
 def _is_shared(key: str, value: Any) -> bool:
-    """Whether an entry of an optimizer's state has an element for each of the parameter's."""
+    """True if an entry of an optimizer's state has an element for each of the parameter's."""
     return isinstance(value, Tensor) and key != "step"
 
 

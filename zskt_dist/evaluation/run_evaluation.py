@@ -13,7 +13,7 @@ from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.curves import CurveParts, describe_mte
 from zskt_dist.evaluation.estimates import brief, estimate
-from zskt_dist.evaluation.evaluated_run import Answer, Measurement
+from zskt_dist.evaluation.evaluated_run import Answer, EvaluatedRun
 from zskt_dist.evaluation.held_out import stored_sources
 from zskt_dist.evaluation.image_sources import uniform_noise
 from zskt_dist.evaluation.scorer import Score, Scorer, images_at_a_time
@@ -40,7 +40,7 @@ class RunEvaluation:
         self.directory, self.config, self.dataset = directory, config, dataset
         self.world, self.stop = world, stop
         # Rank 0 alone sees the run's files.
-        self.measurement: Measurement | None = None
+        self.measurement: EvaluatedRun | None = None
         self.role, weights = world.from_main(self._open)
         self.networks = {role: self._load(role, path) for role, path in weights.items()}
         self.network = self.networks[self.role]
@@ -61,7 +61,7 @@ class RunEvaluation:
 
     def _open(self) -> tuple[str, dict[str, str]]:
         """Which network is measured, and where the weights of both are."""
-        self.measurement = Measurement(self.directory, self.config)
+        self.measurement = EvaluatedRun(self.directory, self.config)
         return self.measurement.role, self.measurement.weights
 
     def _load(self, role: str, path: Path | str) -> nn.Module:

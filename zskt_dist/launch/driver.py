@@ -10,7 +10,7 @@ from rich.console import Console
 
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
-from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.evaluation.evaluated_run import EvaluatedRun
 from zskt_dist.extras import is_installed
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
@@ -53,14 +53,14 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
     return result
 
 
-def evaluation_job(measurement: Measurement) -> Job:
+def evaluation_job(measurement: EvaluatedRun) -> Job:
     """The measuring as a stage of its own."""
     config, location = absolute_paths(measurement.config), absolute(measurement.directory.location)
     weights = {role: absolute(path) for role, path in measurement.weights.items()}
     return Job((Stage("evaluate", config, location, "", inputs=weights),), config.launch.kind)
 
 
-def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None:
+def evaluate(measurement: EvaluatedRun, *, fresh: bool, console: Console) -> None:
     """Measures a finished run and adds the answer to its directory and its MLflow run.
 
     Raises:
@@ -98,7 +98,7 @@ def synthesize(stage: Stage, console: Console) -> None:
         _work(job, checked.files, directory, console)
 
 
-def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> None:
+def complete_evaluation(measurement: EvaluatedRun, answer: dict[str, Any]) -> None:
     """What a command that was killed after measuring left undone: result, figures, MLflow."""
     directory = measurement.directory
     if not measurement.is_own:

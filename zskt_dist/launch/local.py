@@ -65,7 +65,7 @@ def _spawn(job: Job) -> None:
             while not workers.join(timeout=1):
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
-            directory.raise_told()
+            directory.raise_failure()
             if directory.stop.exists():
                 raise Interrupted(0, job.config.iterations) from None
             raise UserError(f"a worker ended unexpectedly: {str(error).strip()}") from None
@@ -73,7 +73,7 @@ def _spawn(job: Job) -> None:
             for process in workers.processes:
                 process.kill()
             raise
-    directory.raise_told()
+    directory.raise_failure()
 
 
 def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any]) -> None:

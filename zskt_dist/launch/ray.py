@@ -131,9 +131,9 @@ def check_resources(config: Config) -> dict[str, int]:
     """
     workers, each = config.launch.fewest_workers, {"CPU": cpus_per_worker(config)}
     with_gpu = each | {"GPU": 1}
-    if config.device == "cuda" or (config.device == "auto" and room(with_gpu) >= workers):
+    if config.device == "cuda" or (config.device == "auto" and workers_that_fit(with_gpu) >= workers):
         each = with_gpu
-    possible = room(each)
+    possible = workers_that_fit(each)
     if possible < workers:
         has = ray.cluster_resources()
         needs = " and ".join(f"{workers * amount} {name}s ({amount} each)" for name, amount in each.items())
@@ -147,7 +147,7 @@ def check_resources(config: Config) -> dict[str, int]:
     return each
 
 
-def room(each: dict[str, int]) -> int:
+def workers_that_fit(each: dict[str, int]) -> int:
     """Workers that fit into the nodes there are; a worker lies on one node."""
     return sum(min(int(node.get(name, 0)) // amount for name, amount in each.items()) for node in _nodes())
 
@@ -185,7 +185,7 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
         finally:
             if leave_at_once and not fit.ended(within=0):
                 atexit.register(_end_process, code)
-    directory.raise_told()
+    directory.raise_failure()
     if fit.failure:
         raise UserError(f"Ray Train gave up: {_last_line(fit.failure)}") from fit.failure
 
@@ -201,7 +201,7 @@ def _wait(fit: InThread, directory: RunDirectory, *, leave_at_once: bool) -> Non
             # In a store it reaches rank 0 on another machine.
             directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
         if asked is not None and time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
-            directory.raise_told()
+            directory.raise_failure()
             raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
 
 
@@ -213,7 +213,7 @@ def _end_process(code: int) -> None:
 
 
 def _nobody_works_in(directory: RunDirectory) -> bool:
-    """Whether no worker holds the run's lock; in a store that cannot be told."""
+    """True if no worker holds the run's lock; in a store that cannot be told."""
     if is_uri(directory.location):
         return False
     held = directory.try_lock()
@@ -241,7 +241,7 @@ def _worker(values: dict[str, Any]) -> None:
 
 
 def _preempted() -> bool:
-    """Whether Ray has been told that a node of this run's workers is drained (a spot instance is reclaimed)."""
+    """True if Ray has been told that a node of this run's workers is drained (a spot instance is reclaimed)."""
     return ray.train.get_preemption_info() is not None
 
 

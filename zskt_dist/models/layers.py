@@ -69,7 +69,7 @@ def observe(network: nn.Module, image_shape: ImageShape) -> list[Layer]:
 
 
 def is_map(layer: Layer, image_shape: ImageShape) -> bool:
-    """Whether it gives [1, C, H, W] of more than one pixel, in the proportions of the image.
+    """True if it gives [1, C, H, W] of more than one pixel, in the proportions of the image.
 
     That is: H and W are those of the image divided by one number, both rounded up or both down. So [1, H, W, C], as of
     Swin transformers, is none.
@@ -81,7 +81,7 @@ def is_map(layer: Layer, image_shape: ImageShape) -> bool:
 
 
 def is_channels_last(layer: Layer, image_shape: ImageShape) -> bool:
-    """Whether it gives [1, H, W, C]."""
+    """True if it gives [1, H, W, C]."""
     match layer.output:
         case (_, height, width, _):
             return _in_proportion((height, width), image_shape) and not _in_proportion(layer.size, image_shape)

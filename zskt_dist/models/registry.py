@@ -57,12 +57,12 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
 
 
 def is_own(arch: str) -> bool:
-    """Whether a name is one of our own zoo, whose networks return logits and use all their parameters."""
+    """True if a name is one of our own zoo, whose networks return logits and use all their parameters."""
     return ":" not in arch
 
 
 def is_user_code(arch: str) -> bool:
-    """Whether a name is an import path: `build_network` runs what it names, and such code may do anything."""
+    """True if a name is an import path: `build_network` runs what it names, and such code may do anything."""
     return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
 
 
@@ -87,7 +87,7 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
 
 
 def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int = 4) -> bool:
-    """Whether every parameter has a part in what a network answers in training; the network stays as it is.
+    """True if every parameter has a part in what a network answers in training; the network stays as it is.
 
     Args:
         tries: Answers that are looked at, for some networks skip layers at random.

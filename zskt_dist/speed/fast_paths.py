@@ -119,7 +119,7 @@ def compile_in_place(network: nn.Module) -> None:
 
 
 def uses_cuda_graphs(config: Config, device: torch.device, workers: int) -> bool:
-    """Whether iterations are recorded as CUDA graphs.
+    """True if iterations are recorded as CUDA graphs.
 
     Not with several workers: DDP accumulates gradients on the stream that was current when it was made, which a
     recording on another stream must not wait for.

@@ -19,7 +19,7 @@ from rich.console import Console
 from zskt_dist import logs
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.preflight import preflight
-from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
+from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, workers_that_fit
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute, is_uri, join, remove_folder
@@ -169,7 +169,7 @@ def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
         ConfigError: not even one does; Ray would wait for ever.
     """
     # An elastic trial counts with its most workers, for it takes them; one alone may have fewer.
-    fits = max(1, min(room(check_resources(t.config)) // t.config.launch.most_workers for t in trials))
+    fits = max(1, min(workers_that_fit(check_resources(t.config)) // t.config.launch.most_workers for t in trials))
     if sweep.concurrent is not None and sweep.concurrent > fits:
         raise ConfigError("sweep.concurrent", sweep.concurrent, f"the cluster has room for {fits} trials at a time")
     return sweep.concurrent or min(fits, len(trials))

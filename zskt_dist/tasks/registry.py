@@ -41,8 +41,8 @@ class Task:
         role: Of the network that it trains.
         needs: Weights that it begins with.
         label: What its runs' names have between the experiment's and the hash.
-        serves: Whether it is what `command` means with a configuration.
-        real_images: Whether it learns from real images with labels, and from so many of each class as
+        serves: True if it is what `command` means with a configuration.
+        real_images: True if it learns from real images with labels, and from so many of each class as
             `data.images_per_class` says.
         compares: Section whose `beta` weighs its attention term; None: it compares no attention maps.
         needs_test_images: It can do nothing without them; all others do without.

@@ -166,7 +166,7 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
     """Numbers of the shards that are not there, or damaged; the folder is prepared for them.
 
     Args:
-        fresh: Whether what is there is forgotten.
+        fresh: True if what is there is forgotten.
 
     Raises:
         ConfigError: the folder holds other pseudo-data, or files of somebody else.
