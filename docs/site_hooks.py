@@ -23,7 +23,7 @@ REFERENCE = {
     ),
     "config": (
         "Configuration",
-        "zskt_dist.config.load",
+        *(f"zskt_dist.config.{name}" for name in ("load", "keys")),
         *(f"zskt_dist.config.{name}" for name in ("schema", "inputs", "training", "measuring", "execution", "graph")),
         "zskt_dist.config.shipped",
     ),
@@ -41,6 +41,7 @@ REFERENCE = {
     ),
     "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "building", "ddp", "deepspeed"))),
     "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("fast_paths", "folding", "cuda_graphs", "work"))),
+    "tasks": ("Tasks", *(f"zskt_dist.tasks.{name}" for name in ("registry", "stages", "base"))),
     "deploy": ("Deploy", "zskt_dist.export.load.load_network"),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
