@@ -73,18 +73,22 @@ class RunDirectory:
         known = read_json(self.tracking)
         return isinstance(known, dict) and not known.get("complete", False)
 
-    def check(self, command: str, config: Config, reads: Sequence[str] = ("",)) -> None:
+    def check(self, command: str, config: Config, reads: Sequence[str] = ("",), task: str | None = None) -> None:
         """Raises UserError where what is here belongs to a run of another command or configuration.
 
         Args:
-            reads: Keys that decide the result of `command`.
+            reads: Keys that decide the result.
+            task: Which the command stands for with this configuration.
         """
         begun = read_json(self.begun)
-        if isinstance(begun, dict) and begun.get("command") != command:
-            raise UserError(
-                f"name={config.name}: {self.location} holds a run of {begun.get('command')}. "
-                "Choose another name, or start over with --fresh"
-            )
+        if isinstance(begun, dict):
+            pairs = ((begun.get("command"), command), (begun.get("task"), task))
+            other = next((before for before, now in pairs if before and now and before != now), None)
+            if other is not None:
+                raise UserError(
+                    f"name={config.name}: {self.location} holds a run of {other}. "
+                    "Choose another name, or start over with --fresh"
+                )
         if (before := self.read_config()) and (keys := differing_keys(before, config, reads)):
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
@@ -102,6 +106,7 @@ class RunDirectory:
         config: Config,
         teacher: str | None = None,
         *,
+        task: str | None = None,
         group: str | None = None,
         files: Mapping[str, Digest] = MappingProxyType({}),
     ) -> None:
@@ -119,7 +124,7 @@ class RunDirectory:
         known = before.get("files", {}) | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))
         group = group or before.get("group")
-        write_json(self.begun, {"command": command, "teacher": teacher, "group": group, "files": known})
+        write_json(self.begun, {"command": command, "task": task, "teacher": teacher, "group": group, "files": known})
 
     def check_files(self, files: Mapping[str, Digest]) -> None:
         """Raises ConfigError where a file has changed since the run began: its student would be another one."""
