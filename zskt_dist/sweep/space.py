@@ -3,22 +3,24 @@
 This module imports neither torch nor Ray until trials are drawn.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from zskt_dist.config import Config, load_config
 from zskt_dist.config.fields import Identifier, NonNegative, Positive, Purpose, Section, Seed
 from zskt_dist.config.keys import IDENTITY, is_under, keys_for
-from zskt_dist.config.load import assign, read_yaml
+from zskt_dist.config.load import read_model, words_of
 from zskt_dist.config.shipped import beside, locate
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.registry import TASKS, all_reads
-from zskt_dist.tasks.stages import identity
+from zskt_dist.tasks.stages import identity, run_directory
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")
 """Where the trials of a sweep lie and run together."""
@@ -83,25 +85,44 @@ class Sweep(Section):
     """Most trials at a time; null: as many as the cluster has room for."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trial:
-    """One run of a sweep."""
+    """One run of a sweep, and what has become of it: after `evaluate`, what `trials.json` keeps."""
 
     number: int
-    settings: Settings = field(hash=False)
+    settings: Settings
     """What distinguishes it, by single dotted keys."""
-    config: Config = field(hash=False)
-    evaluate: list[str] | None = field(hash=False)
+    config: Config
+    evaluate: list[str] | None
     """Of the command line of `evaluate`; None: no evaluation."""
+    state: str = "waiting"
+    """waiting, running, finished, stopped (early, by the scheduler), interrupted, failed."""
+    iteration: int = 0
+    score: float | None = None
+    """Its label-free score at the last evaluation."""
+    message: str = ""
+    starts: int = 0
+    """How often it has been started."""
+    evaluated: list[str] | None = None
+    """The settings of `evaluate` with which it was finished."""
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return identity("train", self.config)
+
+    @cached_property
+    def run(self) -> RunDirectory:
+        return RunDirectory(absolute(run_directory(self.config, "train").location))
 
     @property
     def label(self) -> str:
         """For people: `loss.beta=250 transfer.student_steps=5`."""
         return " ".join(f"{key}={_short(value)}" for key, value in self.settings.items())
+
+    @property
+    def ended(self) -> bool:
+        """True if a repeated command leaves it alone; a finished run that is to be evaluated otherwise it does not."""
+        return self.state == "stopped" or (self.state == "finished" and self.evaluate in (None, self.evaluated))
 
 
 def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]]:
@@ -116,19 +137,13 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     own = [text.removeprefix("sweep.") for text in overrides if text.startswith("sweep.")]
     others = [text for text in overrides if not text.startswith("sweep.")]
     path = locate(path)
-    tree = read_yaml(path)
-    for text in own:
-        assign(tree, text)
-    try:
-        sweep = Sweep.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explained(error)}") from None
+    sweep = read_model(path, Sweep, own)
     _check_keys(sweep, others)
     trials: dict[str, Trial] = {}
     for settings in _draw(sweep):
-        words = [*_words(sweep.set), *others, *_words(settings)]
+        words = [*words_of(sweep.set), *others, *words_of(settings)]
         config = load_config(beside(path, sweep.config), [*words, "launch.kind=ray"])
-        evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
+        evaluate = None if sweep.evaluate is None else words_of(sweep.evaluate)
         _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)
         _check_apart(trials.setdefault(trial.hash, trial), trial)
@@ -247,16 +262,3 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _words(settings: Settings) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-
-
-def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"no such key; there are: {', '.join(Sweep.model_fields)}"
-    return f"{where}: {message}"
