@@ -6,7 +6,6 @@ of Tune's own records: finished trials are left alone, others continue from thei
 
 import logging
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,9 +92,8 @@ def _run(
         "RAY_AIR_NEW_OUTPUT": "0",
     }
     storage = join(directory.location, ".tune")
-    todo = sorted(
-        (trial for trial in trials if not trial.ended), key=lambda trial: trial.starts == 0
-    )  # begun ones first
+    begun_first = sorted(trials, key=lambda trial: trial.starts == 0)
+    todo = [trial for trial in begun_first if not trial.ended]
     with connected():
         concurrent = _concurrent_trials(sweep, todo)
         console.print(f"{len(todo)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
@@ -129,16 +127,15 @@ def _fit(tuner: tune.Tuner, stop: Path) -> None:
     Trials on machines that share no disk with this one do not; they go on from their last checkpoints.
     """
     fit = InThread(tuner.fit, "ray-tune")
-    asked: float | None = None
-    while not fit.ended(within=0.2) and (asked is None or time.monotonic() - asked < _STOP_SECONDS):
-        if asked is None and stop.exists():
-            asked = time.monotonic()
+    while not fit.ended(within=0.2) and not stop.exists():
+        pass
+    fit.ended(within=_STOP_SECONDS)
     if fit.failure:
         raise UserError(f"Ray Tune gave up: {fit.failure}; the same command goes on") from fit.failure
 
 
 def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
-    """What `TrialRun` is told; the store by name, for workers of a cluster have another environment."""
+    """What `TrialRun` gets; the store by name, for workers of a cluster have another environment."""
     config = trial.config
     uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
     tracking = config.tracking.model_copy(update={"uri": uri})
@@ -199,7 +196,7 @@ def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
 
 
 def _check_sight(sweep: Sweep, directory: RunDirectory, nodes: int) -> None:
-    """Whether asha sees the evaluations of runs, in their `progress.json`, which goes to no store.
+    """ASHA must see the evaluations of runs, in their `progress.json`, which goes to no store.
 
     Raises:
         ConfigError: the workers of a trial may be on another machine than the process that drives it.

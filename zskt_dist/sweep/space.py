@@ -156,17 +156,16 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
 def _check_keys(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Each setting is given in one place, and those that would give trials one run are given nowhere."""
     swept = [key for keys in sweep.space for key in _split(keys)]
-    for key in (*swept, *sweep.set, *(text.partition("=")[0] for text in overrides)):
+    given = [*sweep.set, *(text.partition("=")[0] for text in overrides)]
+    for key in (*swept, *given):
         if key in ("name", "seeds"):
             raise ConfigError(key, "…", "is no setting of a trial: every trial is a run of its own; sweep over `seed`")
-    for key in (*sweep.set, *(text.partition("=")[0] for text in overrides)):
-        if key in swept:
+        if key in swept and key in given:
             raise ConfigError(key, "…", "is what the sweep varies; change the sweep's space")
     for key in swept:
         _check_swept(sweep, key)
-    twice = [key for key in swept if swept.count(key) > 1]
-    if twice:
-        raise ConfigError(twice[0], "…", "is in the search space twice")
+        if swept.count(key) > 1:
+            raise ConfigError(key, "…", "is in the search space twice")
 
 
 def _check_swept(sweep: Sweep, key: str) -> None:
@@ -199,7 +198,7 @@ def _check_apart(first: Trial, trial: Trial) -> None:
 
 
 def _check_images(sweep: Sweep, config: Config) -> None:
-    """Whether there are test images where trials are to be measured on some."""
+    """There must be test images where trials are to be measured on some."""
     if config.data.name == "none" and sweep.select_by == "accuracy":
         raise ConfigError("sweep.select_by", "accuracy", "needs test images, and data.name=none has none")
     if config.data.name == "none" and sweep.evaluate is not None and "data.name" not in sweep.evaluate:
@@ -207,7 +206,7 @@ def _check_images(sweep: Sweep, config: Config) -> None:
 
 
 def _check_stopping(sweep: Sweep, config: Config) -> None:
-    """Whether asha has something to go by, at the first rung and at each one after it."""
+    """ASHA must have something to go by, at the first rung and at each one after it."""
     if sweep.grace > config.iterations:
         raise ConfigError("sweep.grace", sweep.grace, f"is more than a trial's {config.iterations} iterations")
     every = config.evaluation.every

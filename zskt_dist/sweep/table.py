@@ -99,7 +99,7 @@ def settings_by(table: pd.DataFrame, name: str) -> pd.DataFrame | None:
 
 
 def compares_teachers(table: pd.DataFrame) -> bool:
-    """Whether finished trials learnt from different teachers: the one that is easiest to imitate has an advantage."""
+    """True if finished trials learnt from different teachers: the one that is easiest to imitate has an advantage."""
     return bool(table["teacher_weights"].nunique() > 1)
 
 

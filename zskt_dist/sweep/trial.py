@@ -12,7 +12,7 @@ from ray import tune
 
 from zskt_dist import logs
 from zskt_dist.config import parse_config
-from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.errors import Interrupted, UserError, one_line
 from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute
@@ -49,7 +49,7 @@ class TrialRun(tune.Trainable):
         """Iteration of the newest evaluation that the driver knows: first of the history, once that is read."""
         self.leaving = threading.Event()
         self.driving = False
-        """Whether the run is this trial's to stop: another command may be working on it."""
+        """True once the run is this trial's to stop: another command may be working on it."""
         self.outcome: dict[str, Any] = {"state": "failed", "message": "ended without an answer"}
         self.thread = threading.Thread(target=self._run, name="trial", daemon=True)
         self.thread.start()
@@ -90,13 +90,11 @@ class TrialRun(tune.Trainable):
             rows = read_history(self.directory.history)
             self.reported = max((row["iteration"] for row in rows if is_evaluation(row)), default=0)
             self.outcome = {"state": "finished", **self._train()}
-        except Interrupted as error:
-            self.outcome = {"state": "interrupted", "message": str(error)}
-        except UserError as error:
-            self.outcome = {"state": "failed", "message": str(error)}
         except Exception as error:
-            log.exception("trial failed")
-            self.outcome = {"state": "failed", "message": f"{type(error).__name__}: {error}"}
+            if not isinstance(error, UserError):
+                log.exception("trial failed")
+            state = "interrupted" if isinstance(error, Interrupted) else "failed"
+            self.outcome = {"state": state, "message": one_line(error)}
 
     def _wait_for_the_run(self) -> None:
         """Until the process that drove it before, and died, holds it no longer.
@@ -106,15 +104,14 @@ class TrialRun(tune.Trainable):
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while not self.driving:
-            if self.leaving.is_set():
-                raise Interrupted(0, 0)
             try:
                 with self.directory.driven():
                     self.driving = True
             except UserError:
                 if time.monotonic() > deadline:
                     raise
-                self.leaving.wait(timeout=_POLL_SECONDS)
+                if self.leaving.wait(timeout=_POLL_SECONDS):
+                    raise Interrupted(0, 0) from None
 
     def _train(self) -> dict[str, Any]:
         if Path(self.order["stop"]).exists():
