@@ -62,8 +62,6 @@ def _started(folder: Path, *overrides: str) -> TrialRun:
         "sweep": "sweep-one",
         "folder": str(folder / "nowhere"),
         "stop": str(folder / "stop"),
-        "one_machine": True,
-        "cores": 1,
         "verbose": 0,
     }
     trainable.setup({"trial": order})

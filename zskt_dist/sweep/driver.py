@@ -26,7 +26,7 @@ from zskt_dist.runs.locations import absolute, is_uri, join, remove_folder
 from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
-from zskt_dist.sweep.states import count, read_states
+from zskt_dist.sweep.states import read_states
 from zskt_dist.sweep.summary import conclude
 from zskt_dist.sweep.trial import TrialRun
 from zskt_dist.sweep.watch import Watch
@@ -69,7 +69,7 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         result = conclude(sweep, trials, directory, parent)
         directory.mirror.push()
         if directory.stop.exists():
-            raise Interrupted(count(trials, "finished", "stopped"), len(trials), "trial")
+            raise Interrupted(result["finished"] + result["stopped"], len(trials), "trial")
     if result["finished"] == 0:
         first = next((trial.message for trial in trials if trial.message), "see the lines above")
         raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")
@@ -139,15 +139,18 @@ def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> 
     config = trial.config
     uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
     tracking = config.tracking.model_copy(update={"uri": uri})
+    evaluate = trial.evaluate
+    if evaluate is not None and len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"):
+        # The workers will have left, and their room will still be this trial's: it is measured right there.
+        cores = config.launch.fewest_workers * cpus_per_worker(config)
+        evaluate = [*evaluate, "launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={cores}"]
     return {
         "number": trial.number,
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
-        "evaluate": trial.evaluate,
+        "evaluate": evaluate,
         "sweep": directory.path.name,
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
-        "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),
-        "cores": config.launch.fewest_workers * cpus_per_worker(config),
         "verbose": logs.verbosity(),
     }
 

@@ -1,14 +1,16 @@
 """What a sweep tries: a YAML file with a search space over dotted configuration keys, and its trials.
 
-This module imports neither torch nor Ray until trials are drawn.
+This module imports neither torch nor Ray.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from zskt_dist.config import Config, load_config
@@ -51,6 +53,16 @@ class Axis(Section):
             if not low < high or (rule == "loguniform" and low <= 0):
                 raise ValueError(f"{rule} needs [low, high] with {'0 < ' * (rule == 'loguniform')}low < high")
         return self
+
+    def draw(self, rng: np.random.Generator) -> list[Any]:
+        """All values of a grid, or one of the others: a number to six digits, for people read it."""
+        if self.grid is not None:
+            return self.grid
+        if self.choice is not None:
+            return [self.choice[rng.integers(len(self.choice))]]
+        (low, high), share = self.uniform or self.loguniform or (0, 1), rng.random()
+        number = low + (high - low) * share if self.uniform else low * (high / low) ** share
+        return [float(f"{number:.6g}")]
 
 
 class Sweep(Section):
@@ -218,22 +230,14 @@ def _check_stopping(sweep: Sweep, config: Config) -> None:
 
 
 def _draw(sweep: Sweep) -> Iterator[Settings]:
-    """The settings of every trial, drawn by Ray Tune; the same for the same sweep."""
-    import numpy as np
-    from ray import tune
-    from ray.tune.search.variant_generator import generate_variants
-
-    rules = {"grid": tune.grid_search, "choice": tune.choice}
-    space: dict[str, Any] = {}
-    for keys, axis in sweep.space.items():
-        ((rule, values),) = axis.model_dump(exclude_none=True).items()
-        space[keys] = rules[rule](values) if rule in rules else getattr(tune, rule)(*values)
-    random_rules = any(axis.grid is None for axis in sweep.space.values())
+    """The settings of every trial; the same for the same sweep."""
     rng = np.random.default_rng(sweep.seed)
+    random_rules = any(axis.grid is None for axis in sweep.space.values())
     for _ in range(sweep.samples if random_rules else 1):
         # Drawn before the grids are gone through: the seeds of one setting differ in nothing else.
-        for _, spec in generate_variants(space, constant_grid_search=True, random_state=rng):
-            yield _by_single_keys(spec)
+        drawn = [axis.draw(rng) for axis in sweep.space.values()]
+        for values in itertools.product(*drawn):
+            yield _by_single_keys(dict(zip(sweep.space, values, strict=True)))
 
 
 def _by_single_keys(spec: Mapping[str, Any]) -> Settings:
@@ -244,19 +248,12 @@ def _by_single_keys(spec: Mapping[str, Any]) -> Settings:
         values = list(value) if len(names) > 1 else [value]
         if len(values) != len(names):
             raise ConfigError(keys, value, f"needs a list of {len(names)} values each time")
-        settings |= {name: _plain(value) for name, value in zip(names, values, strict=True)}
+        settings |= zip(names, values, strict=True)
     return settings
 
 
 def _split(keys: str) -> list[str]:
     return [key.strip() for key in keys.split(",")]
-
-
-def _plain(value: Any) -> Any:
-    """A number of Python's own, to six digits: a drawn one is read by people and written into YAML."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _short(value: Any) -> str:

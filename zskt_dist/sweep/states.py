@@ -29,10 +29,6 @@ def write_states(directory: RunDirectory, trials: Sequence[Trial]) -> None:
     directory.mirror.push_soon()
 
 
-def count(trials: Sequence[Trial], *states: str) -> int:
-    return sum(trial.state in states for trial in trials)
-
-
 def _is_finished(run: RunDirectory) -> bool:
     """True if its directory still says so; a store is asked only for what is not on this machine."""
     if run.finished() is None:

@@ -1,5 +1,6 @@
 """What a sweep has found: tables, figures, the chosen trial, `result.json`, and the record in MLflow."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -15,7 +16,6 @@ from zskt_dist.sweep.plots import sweep_figures
 from zskt_dist.sweep.record import close_parent
 from zskt_dist.sweep.selection import pooled_agreement
 from zskt_dist.sweep.space import Sweep, Trial
-from zskt_dist.sweep.states import count
 from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations, trial_row
 from zskt_dist.tracking.mlflow.store import RunAddress
 
@@ -36,7 +36,7 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], directory: RunDirectory, par
     finished = [trial.run for trial in trials if trial.state == "finished" and trial.run.finished()]
     pooled = pooled_agreement(finished, sweep.pool_images, sweep.seed) if sweep.pool_images and finished else {}
     rows = [trial_row(trial, pooled) for trial in trials]
-    table = pd.DataFrame(rows)
+    table, states = pd.DataFrame(rows), Counter(trial.state for trial in trials)
     ranking, chosen = rank_correlations(table), best_trial(table, sweep.select_by)
     best: dict[str, Any] | None = None
     if chosen is not None:
@@ -50,9 +50,9 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], directory: RunDirectory, par
         "name": directory.path.name,
         "sweep": sweep.model_dump(mode="json"),
         "trials": len(trials),
-        "finished": count(trials, "finished"),
-        "stopped": count(trials, "stopped"),
-        "failed": count(trials, "failed"),
+        "finished": states["finished"],
+        "stopped": states["stopped"],
+        "failed": states["failed"],
         "select_by": sweep.select_by,
         "compares_teachers": compares_teachers(table),
         "best": cast(BestTrial | None, best),

@@ -33,9 +33,8 @@ class TrialRun(tune.Trainable):
     """Drives one Ray Train run from a thread, so that a trial that is stopped early still saves and leaves in order.
 
     Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `sweep` (name of
-    its directory), `folder` (where the sweep was started), `stop` (a file: the sweep ends), `one_machine` (a single
-    node without GPU is the whole cluster), `cores` (CPUs of the run's workers together) and `verbose` (as
-    `logs.set_up` takes it).
+    its directory), `folder` (where the sweep was started), `stop` (a file: the sweep ends) and `verbose`
+    (as `logs.set_up` takes it).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -130,9 +129,6 @@ class TrialRun(tune.Trainable):
         else:
             adopt(self.directory, self.directory.sibling(group), self.run_config.tracking.uri)
         if self.order["evaluate"] is not None:
-            # The workers have left, and their room is still this trial's: on one machine it is measured right here.
-            here = ["launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={self.order['cores']}"]
-            overrides = [*self.order["evaluate"], *(here if self.order["one_machine"] else [])]
-            evaluate_run(self.directory.location, overrides, fresh=False, console=console)
+            evaluate_run(self.directory.location, self.order["evaluate"], fresh=False, console=console)
         scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
         return {"iteration": result["iterations"], **scores}
