@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from zskt_dist.config.explain import first_problem
 from zskt_dist.config.fields import Section
 from zskt_dist.config.load import load_config, read_yaml
 from zskt_dist.config.schema import Config
 from zskt_dist.config.shipped import beside, locate
-from zskt_dist.errors import UserError
 
 Settings = dict[str, Any]
 """Dotted keys to values, as on the command line."""
@@ -69,8 +69,7 @@ def load_graph(path: Path, overrides: list[str]) -> tuple[Graph, list[Task]]:
     try:
         graph = Graph.model_validate_json(json.dumps(read_yaml(path)))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise first_problem(path, error) from None
     return graph, [task for step in graph.steps for task in _tasks(graph, step, path, overrides)]
 
 
