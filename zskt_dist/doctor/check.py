@@ -42,9 +42,9 @@ class Check(NamedTuple):
 
     Attributes:
         advice: Where the check itself fails.
-        essential: Whether every run needs it.
+        essential: True if every run needs it.
         seconds: After which it counts as hanging.
-        required_by: Whether a configuration asks for it.
+        required_by: True for a configuration that asks for it.
     """
 
     name: str

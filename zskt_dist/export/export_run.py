@@ -132,8 +132,8 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
     for name, share in record["files"].get("int8", {}).get("agreement", {}).items():
         console.print(f"int8 agrees with PyTorch on {percent(share)} of {name.replace('_', '-')}", highlight=False)
     if model := record.get("mlflow"):
-        told = f"models:/{model['name']}/{model['version']} at {model['tracking_uri']}"
-        console.print(f"registered  {told}", soft_wrap=True, highlight=False)
+        address = f"models:/{model['name']}/{model['version']} at {model['tracking_uri']}"
+        console.print(f"registered  {address}", soft_wrap=True, highlight=False)
     console.print(f"exported    {folder}", soft_wrap=True, highlight=False)
 
 

@@ -82,7 +82,7 @@ def estimates(found: dict[str, Any]) -> Figure:
 
 
 def _divergences(axes: Axes, labels: list[str], quantiles: list[dict[str, float]]) -> None:
-    """Median, middle half and 5 to 95 %, one row per source; below a millionth of a nat nothing is told apart."""
+    """Median, middle half and 5 to 95 %, one row per source; values below a millionth of a nat look alike."""
     for place, values in enumerate(quantiles):
         low, first, median, third, high = (max(value, 1e-6) for value in values.values())
         axes.plot([low, high], [place, place], color="gray", linewidth=1)

@@ -22,7 +22,7 @@ from zskt_dist.networks.weights import WeightsFile
 Declaration = tuple[str, str, InputSpec]
 """Name and location of a file, and what it declares."""
 Said = tuple[str, object, Any]
-"""Who says something: the key that names it and the key's value, and what is said; None: nothing."""
+"""Who says something: the key that names it and the key's value, and the fact; None: it gives none."""
 
 _KEYS = ("data.image_shape", "data.num_classes", "data.mean")
 """Of the facts of `InputSpec`, in its order."""
@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
     def mean_std(self) -> Statistics:
         if self.dataset is not None:
             return self.dataset.mean_std
-        assert self.statistics, "without images nothing can be measured, so somebody has said it"
+        assert self.statistics, "without images nothing can be measured, so a key or a file gives it"
         return self.statistics
 
     @property
@@ -140,10 +140,10 @@ def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaratio
 
 
 def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
-    """`said`, with what it lacks as an architecture declares it.
+    """The facts in `said`, completed by what an architecture declares.
 
     Args:
-        measurable: Whether there are train images, whose normalisation is measured instead.
+        measurable: True if there are train images, whose normalisation is measured instead.
     """
     shape, classes, statistics = said
     if shape is not None and classes is not None and (statistics is not None or measurable):
