@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from zskt_dist.training.job import Job
 
 
-def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
+def training_command(command: str, description: str | None, argv: Sequence[str] | None = None) -> int:
     """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = logs.parse(_parser(command, description), arguments)
     return guarded(lambda: _train(command, options, arguments), fresh=options.fresh)
 
 
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
+def _parser(command: str, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m zskt_dist.{command}",
         description=description,

@@ -139,7 +139,7 @@ def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaratio
 
 
 def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
-    """`said`, with what it lacks as an architecture declares it.
+    """The facts in `said`, completed by what an architecture declares.
 
     Args:
         measurable: True if there are train images, whose normalisation is measured instead.

@@ -57,7 +57,7 @@ class RunDirectory:
         self.stop = path / "stop"
         """Its existence asks the workers to save and stop."""
         self.failure = path / "failure.json"
-        """What a worker has to tell the user, for the driver to say."""
+        """The error of a worker, which the driver shows to the user."""
 
     def weights(self, role: str) -> Path:
         """`student.safetensors` or `teacher.safetensors`."""
@@ -69,7 +69,7 @@ class RunDirectory:
         return result if isinstance(result, dict) and result.get("status") == "finished" else None
 
     def record_is_partial(self) -> bool:
-        """Whether an MLflow run was opened and not everything has been uploaded to it."""
+        """True if an MLflow run was opened and lacks something that is here."""
         known = read_json(self.tracking)
         return isinstance(known, dict) and not known.get("complete", False)
 
@@ -183,12 +183,12 @@ class RunDirectory:
         self.mirror.attempt(lambda: self.mirror.send(self.failure.name))
 
     def failure_left(self) -> Any | None:
-        """What a worker has told, here or on another machine."""
+        """The error that a worker has left, here or on another machine."""
         self.mirror.attempt(lambda: self.mirror.receive(self.failure.name))
         return read_json(self.failure)
 
     def raise_failure(self) -> None:
-        """Raises what a worker has told, if anything."""
+        """Raises the error that a worker has left, if any."""
         told = self.failure_left()
         if told and told["interrupted"]:
             raise Interrupted(*told["interrupted"])
