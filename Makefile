@@ -62,7 +62,7 @@ format: setup  ## let ruff rewrite
 	$(BIN)/ruff format .
 
 lock: setup  ## pin the requirements anew (no index address in the file)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --extra deepspeed --extra docs --extra export \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra all --extra dev --extra docs \
 		--no-emit-index-url --custom-compile-command "make lock" -o requirements.txt pyproject.toml
 
 clean:  ## remove the environment and caches (runs/ stays)

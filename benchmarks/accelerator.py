@@ -1,6 +1,6 @@
 """Everything that needs a CUDA device, in calls of some minutes that go on from each other (docs/accelerator.md).
 
-Needs torch, torchvision, pydantic, PyYAML, safetensors and pyarrow; neither Ray nor MLflow. Without a CUDA device it
+Needs torch, pydantic, PyYAML, safetensors, pyarrow and Pillow; neither Ray nor MLflow. Without a CUDA device it
 runs on the CPU, where only `--toy` ends soon.
 """
 

@@ -1,7 +1,7 @@
 """An iteration against the authors' schedule of it, and against what the machine can do.
 
 Every variant is the product's own task from the same configuration; all are measured in turns, in one process. What is
-said to be ours is the variant that `speed: auto` picks for a run of full length on this device.
+said to be ours is the variant that `speed: auto` fast_paths for a run of full length on this device.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ from benchmarks.subject import PAIR, SHAPE, configured, student, teacher
 from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.networks.building import new_generator
-from zskt_dist.speed import Picks, pick
+from zskt_dist.speed import FastPaths, choose_fast_paths
 from zskt_dist.tasks.transfer import TransferTraining
 
 TABLE_1 = (
@@ -43,13 +43,13 @@ TABLE_1 = (
     ("wrn-40-2", "wrn-40-1"),
 )
 _SIDE, _PRODUCTS = 2048, 10
-PLAIN = Picks(False, False, False, False, False, None)
+PLAIN = FastPaths(False, False, False, False, False, None)
 
 
 class Form(NamedTuple):
     """A way to compute an iteration."""
 
-    picks: Picks
+    fast_paths: FastPaths
     tf32: bool
     """Whether products of float32 numbers may be rounded, in matrix products and convolutions."""
 
@@ -61,10 +61,10 @@ class Ours:
         tf32: As in `Form`; None: torch's default, which is convolutions only.
     """
 
-    def __init__(self, config: Config, picks: Picks, device: torch.device, tf32: bool | None = None) -> None:
+    def __init__(self, config: Config, fast_paths: FastPaths, device: torch.device, tf32: bool | None = None) -> None:
         self._tf32 = tf32
         networks = teacher(config).to(device), student(config)
-        self._task = TransferTraining(config, *networks, SHAPE, World(device), picks=picks)
+        self._task = TransferTraining(config, *networks, SHAPE, World(device), fast_paths=fast_paths)
         self._done = 0
 
     def step(self) -> None:
@@ -109,7 +109,7 @@ def measure(
         forms: Further ones, by name.
     """
     fresh_compiler()
-    fast = pick(config, device, lambda: float("inf"), 1)
+    fast = choose_fast_paths(config, device, lambda: float("inf"), 1)
     modes = {
         mode: config.model_copy(update={"transfer": config.transfer.model_copy(update={"pseudo_batch": mode})})
         for mode in ("post_update", "pre_update")
@@ -121,7 +121,7 @@ def measure(
         "pre_update": Ours(modes["pre_update"], fast, device),
     }
     variants |= {
-        name: Ours(modes["post_update"], form.picks, device, form.tf32) for name, form in (forms or {}).items()
+        name: Ours(modes["post_update"], form.fast_paths, device, form.tf32) for name, form in (forms or {}).items()
     }
     gflop = Ours(modes["post_update"], replace(fast, compile=False, cuda_graphs=False), device).gflop()
     functions: dict[str, Callable[[], object]] = {"reference": authors(config, device)}
@@ -140,7 +140,7 @@ def _products(device: torch.device) -> None:
     synchronise()
 
 
-def _answer(config: Config, fast: Picks, times: Times, gflop: float, device: torch.device) -> dict[str, Any]:
+def _answer(config: Config, fast: FastPaths, times: Times, gflop: float, device: torch.device) -> dict[str, Any]:
     seconds = {name: median(values) for name, values in times.items()}
     product = _PRODUCTS * 2 * _SIDE**3 / 1e9
     iterations = [name for name in times if name not in ("reference", "product")]
@@ -149,7 +149,7 @@ def _answer(config: Config, fast: Picks, times: Times, gflop: float, device: tor
         "batch_size": config.batch_size,
         "student_steps": config.transfer.student_steps,
         "device": str(device),
-        "picks": str(fast),
+        "fast_paths": str(fast),
         "repetitions": len(times["reference"]),
         "reference_seconds": seconds["reference"],
         **{f"{name}_seconds": seconds[name] for name in iterations},
@@ -183,7 +183,7 @@ def main(arguments_: Sequence[str] | None = None) -> None:
     for pair in TABLE_1 if options.table_1 else (options.pair,):
         settings = (f"batch_size={options.batch}", f"transfer.student_steps={options.student_steps}")
         answers.append(measure(configured(*settings, pair=pair), device, repetitions=options.repetitions))
-        print(f"\n{' -> '.join(pair)}, batch {options.batch}, {device}: {answers[-1]['picks']}\n")
+        print(f"\n{' -> '.join(pair)}, batch {options.batch}, {device}: {answers[-1]['fast_paths']}\n")
         print(table(["iteration", "seconds", "times faster"], _rows(answers[-1])))
         _print_share(answers[-1])
     write(answers[0] if len(answers) == 1 else {"pairs": answers}, options.json)

@@ -29,7 +29,8 @@ from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker
 from zskt_dist.tracking.local import History, ProgressFile
-from zskt_dist.tracking.mlflow import MlflowStream, open_run
+from zskt_dist.tracking.mlflow.runs import open_run
+from zskt_dist.tracking.mlflow.stream import MlflowStream
 from zskt_dist.training.loop import Cadence, Loop
 
 CHARGED = ("metric row", "MLflow row", "progress file", "checkpoint")
@@ -106,8 +107,8 @@ class Run:
     def send(self) -> None:
         """A row through MLflow's queue into its store, until it is there."""
         arrived = threading.Event()
-        self.mlflow.log(self.history.rows[-1] | {"iteration": next(self._next)})
-        self.mlflow._events.put(lambda _: arrived.set())
+        self.mlflow.log_row(self.history.rows[-1] | {"iteration": next(self._next)})
+        self.mlflow._put(lambda _: arrived.set())
         arrived.wait()
 
     def show(self) -> None:
@@ -129,8 +130,8 @@ class Run:
         path = self.figures / "pseudo_images.png"
         self.task.picture(path)
         arrived = threading.Event()
-        self.mlflow.image({"iteration": next(self._next)}, path)
-        self.mlflow._events.put(lambda _: arrived.set())
+        self.mlflow.log_image(next(self._next), path)
+        self.mlflow._put(lambda _: arrived.set())
         arrived.wait()
 
 

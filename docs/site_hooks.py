@@ -23,23 +23,25 @@ REFERENCE = {
     ),
     "config": (
         "Configuration",
-        "zskt_dist.config.load",
+        *(f"zskt_dist.config.{name}" for name in ("load", "keys")),
         *(f"zskt_dist.config.{name}" for name in ("schema", "inputs", "training", "measuring", "execution", "graph")),
+        "zskt_dist.config.shipped",
     ),
     "algorithms": (
         "Algorithms",
-        *(f"zskt_dist.algorithms.{name}" for name in ("transfer", "matching", "losses", "generator_terms")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("belief_matching", "matching", "losses", "generator_terms")),
         *(f"zskt_dist.algorithms.{name}" for name in ("transitions", "supervised", "scores", "estimates")),
         *(f"zskt_dist.algorithms.{name}" for name in ("toy", "protocols")),
     ),
     "models": (
         "Networks",
-        *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "declared", "libraries", "user_code")),
+        *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "libraries", "user_code")),
         *(f"zskt_dist.models.{name}" for name in ("wide_resnet", "lenet", "resnet", "vgg", "generator")),
         *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "tensors", "checkpointing")),
     ),
-    "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "ddp", "deepspeed"))),
-    "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("picks", "folding", "cuda_graphs", "work"))),
+    "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "building", "ddp", "deepspeed"))),
+    "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("fast_paths", "folding", "cuda_graphs", "work"))),
+    "tasks": ("Tasks", *(f"zskt_dist.tasks.{name}" for name in ("registry", "stages", "base"))),
     "deploy": ("Deploy", "zskt_dist.export.load.load_network"),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.core import link_core
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import ray_cluster
+from zskt_dist import logs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,6 +46,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs set up the logging of their process; this one is pytest's, which has records in `caplog`, not on stderr."""
+    monkeypatch.setattr(logs, "set_up", lambda *_, **__: None)
+
+
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Networks of tests are so small that threads only wait for each other; runs in this process may leave more."""
     torch.set_num_threads(1)
@@ -54,6 +62,12 @@ def _ray_cluster() -> Iterator[dict[str, str]]:
     """The environment of commands that shall find the session's Ray cluster."""
     with ray_cluster() as environment:
         yield environment
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the package needs without any extra, for `tests.support.core`."""
+    return link_core(tmp_path_factory.mktemp("core") / "packages")
 
 
 @pytest.fixture

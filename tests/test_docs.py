@@ -2,11 +2,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.commands import REPOSITORY
 
 
-def test_the_configuration_page_is_up_to_date() -> None:
-    command = [sys.executable, "docs/make_configuration.py", "--check"]
+@pytest.mark.parametrize("script", ["make_configuration.py", "make_result.py"])
+def test_what_is_made_from_the_types_is_up_to_date(script: str) -> None:
+    command = [sys.executable, f"docs/{script}", "--check"]
     answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from zskt_dist.version import __version__
+
 VERBS = {
     "train": "a student from a teacher, without data",
     "pretrain": "a teacher, or a student, from scratch on real images",
@@ -15,6 +17,7 @@ VERBS = {
     "synthesize": "pseudo-images of a run with the teacher's logits, as Parquet shards",
     "toy": "the paper's toy experiment, as PNG and GIF",
     "report": "tables and figures from finished runs",
+    "configs": "the configurations that come with the package: list them, copy one",
     "reproduce": "a whole graph of experiments and its report",
     "replay": "upload a run to MLflow",
     "doctor": "whether this machine can train, and what to do about what is missing",
@@ -26,11 +29,14 @@ ROOMS = ("doctor", "export", "report", "sweep")
 
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print("usage: zskt VERB …\n")
+        print("usage: zskt VERB …    zskt --version\n")
         print("\n".join(f"  {verb:11} {what}" for verb, what in VERBS.items()))
         print("\nzskt VERB --help tells more.")
         return 0
     verb = sys.argv[1]
+    if verb == "--version":
+        print(f"zskt-dist {__version__}")
+        return 0
     if verb not in VERBS:
         print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
         return 2

@@ -14,6 +14,13 @@ class UserError(Exception):
     """Something the user asked for cannot be done; the message says what would work."""
 
 
+def one_line(error: BaseException) -> str:
+    """A library's error on one line: its kind and the first line of its message; a `UserError` as it is."""
+    if isinstance(error, UserError):
+        return str(error)
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
+
+
 class ConfigError(UserError):
     """A configuration key has a value that cannot work.
 
@@ -55,7 +62,7 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or what this user may take of it, is at its end."""
+    """True if the disk, or what this user may take of it, is at its end."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -72,7 +79,7 @@ def exit_code(error: UserError | KeyboardInterrupt) -> int:
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
 
 
-def say_stopping() -> None:
+def announce_stop() -> None:
     """For signal handlers, which may have interrupted another write to stderr."""
     os.write(2, b"stopping: what is under way is saved first; Ctrl-C again leaves at once\n")
 

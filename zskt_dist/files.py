@@ -57,7 +57,7 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def check_json(path: Path) -> None:
-    """Whether `write_json` could write the file of `--json`: asked before what takes long; its folder is made.
+    """True if `write_json` could write the file of `--json`: asked before what takes long; its folder is made.
 
     Raises:
         ConfigError: no.

@@ -24,7 +24,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network, seed_layers
 from zskt_dist.networks.inputs import Inputs
-from zskt_dist.speed import PLAIN, Picks
+from zskt_dist.speed import PLAIN, FastPaths
 from zskt_dist.tasks import pretrain
 from zskt_dist.tasks.base import Context, Training
 from zskt_dist.tasks.stages import stages
@@ -32,7 +32,7 @@ from zskt_dist.tasks.transfer import TransferTraining
 
 State = dict[str, Tensor]
 
-FAST = Picks(True, True, True, False, False, None)
+FAST = FastPaths(True, True, True, False, False, None)
 EAGER = {
     "channels_last": replace(PLAIN, channels_last=True),
     "folded_teacher": replace(PLAIN, folded_teacher=True),
@@ -64,8 +64,8 @@ def run(session: Session) -> None:
 
     device = session.device
     for mode in MODES:
-        for name, picks in EAGER.items():
-            check(f"{name} {mode} float64", partial(_equal, device, picks, f"transfer.pseudo_batch={mode}"))
+        for name, fast_paths in EAGER.items():
+            check(f"{name} {mode} float64", partial(_equal, device, fast_paths, f"transfer.pseudo_batch={mode}"))
         check(f"compile {mode} float64", partial(_compiled, session, f"transfer.pseudo_batch={mode}"))
         check(f"cuda_graphs {mode} float64", partial(_recorded, session, f"transfer.pseudo_batch={mode}"))
     check("cuda_graphs micro_batch float64", partial(_recorded, session, "engine.micro_batch=3"))
@@ -79,8 +79,8 @@ def run(session: Session) -> None:
     check("cuda_graphs refused float64", partial(_refused, session))
     check("all five_dimensions float64", partial(_equal, device, FAST, f"student.arch={_NETWORKS}:Deep"))
     check("all micro_batch float64", partial(_equal, device, FAST, "engine.micro_batch=3"))
-    for name, picks in EAGER.items():
-        check(f"{name} float32", partial(_near, device, picks, FLOAT32))
+    for name, fast_paths in EAGER.items():
+        check(f"{name} float32", partial(_near, device, fast_paths, FLOAT32))
     check("bfloat16", partial(_near, device, replace(FAST, autocast=torch.bfloat16), BFLOAT16))
     check("supervised cuda_graphs", partial(_supervised_recorded, session))
     for name, graphs in (("eager", False), ("cuda_graphs", True)):
@@ -102,13 +102,13 @@ def _arithmetic(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def _task(device: torch.device, picks: Picks, *overrides: str) -> TransferTraining:
+def _task(device: torch.device, fast_paths: FastPaths, *overrides: str) -> TransferTraining:
     """In the default type, with a teacher whose statistics are those of its activations."""
     config = load_config(None, [*_TINY, *overrides])
     torch.manual_seed(0)
     teacher = settled(new_network(config, "teacher", SHAPE, CLASSES), SHAPE).requires_grad_(False).to(device)
     student = new_network(config, "student", SHAPE, CLASSES)
-    return TransferTraining(config, teacher, student, SHAPE, World(device), picks=picks)
+    return TransferTraining(config, teacher, student, SHAPE, World(device), fast_paths=fast_paths)
 
 
 def _iterate(task: TransferTraining, start: int, end: int) -> State:
@@ -129,15 +129,15 @@ def _state(task: TransferTraining) -> State:
 
 
 @cache
-def _trained(device: torch.device, picks: Picks, iterations: int, *overrides: str) -> State:
+def _trained(device: torch.device, fast_paths: FastPaths, iterations: int, *overrides: str) -> State:
     with _arithmetic(torch.float64):
-        task = _task(device, picks, *overrides)
+        task = _task(device, fast_paths, *overrides)
         return _iterate(task, 0, iterations) | _state(task)
 
 
-def _equal(device: torch.device, picks: Picks, *overrides: str) -> Entry:
+def _equal(device: torch.device, fast_paths: FastPaths, *overrides: str) -> Entry:
     return _compared(
-        _trained(device, picks, ITERATIONS, *overrides), _trained(device, PLAIN, ITERATIONS, *overrides), FLOAT64
+        _trained(device, fast_paths, ITERATIONS, *overrides), _trained(device, PLAIN, ITERATIONS, *overrides), FLOAT64
     )
 
 
@@ -183,9 +183,9 @@ def _refused(session: Session) -> Entry:
 def _resumed(session: Session) -> Entry:
     """A recorded run that another task takes over in the middle, with an evaluation between replays."""
     _need_cuda(session)
-    half, picks = RECORDED_ITERATIONS // 2, replace(FAST, cuda_graphs=True)
+    half, fast_paths = RECORDED_ITERATIONS // 2, replace(FAST, cuda_graphs=True)
     with _arithmetic(torch.float64):
-        first, second = _task(session.device, picks), _task(session.device, picks)
+        first, second = _task(session.device, fast_paths), _task(session.device, fast_paths)
         _iterate(first, 0, half)
         with first.trained() as student:
             student.eval()(torch.randn(4, *SHAPE, device=session.device))
@@ -196,10 +196,10 @@ def _resumed(session: Session) -> Entry:
     return _compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS), RECORDED)
 
 
-def _near(device: torch.device, picks: Picks, tolerance: float) -> Entry:
+def _near(device: torch.device, fast_paths: FastPaths, tolerance: float) -> Entry:
     with _arithmetic(torch.float32):
         once = ("transfer.student_steps=1", "transfer.generator_steps=1")
-        got, expected = (_task(device, each, *once).step(0) for each in (picks, PLAIN))
+        got, expected = (_task(device, each, *once).step(0) for each in (fast_paths, PLAIN))
         names = ("generator_loss", "kl", "teacher_confidence")
         return _compared({n: got[n] for n in names}, {n: expected[n] for n in names}, tolerance)
 

@@ -15,9 +15,9 @@ from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import PAIR, configured, student, teacher
 from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
-from zskt_dist.speed import PLAIN, Picks
+from zskt_dist.speed import PLAIN, FastPaths
 from zskt_dist.tasks.transfer import TransferTraining
-from zskt_dist.training.results import peak_memory_bytes
+from zskt_dist.training.result import peak_memory_bytes
 
 TOY_PAIR = ("wrn-10-1", "wrn-10-1")
 IMAGE_SIZES = (32, 64, 224)
@@ -58,8 +58,8 @@ def run_memory(session: Session) -> None:
     forms["fast, bfloat16"] = (replace(FAST, autocast=torch.bfloat16), None)
     for size in sizes:
         for pair in pairs:
-            for name, (picks, micro) in forms.items():
-                work = partial(_memory, session, pair, size, picks, micro)
+            for name, (fast_paths, micro) in forms.items():
+                work = partial(_memory, session, pair, size, fast_paths, micro)
                 session.answer("memory", f"{' -> '.join(pair)}, {size} px, {name}", work, needs=30)
 
 
@@ -123,7 +123,7 @@ def _peaks(session: Session) -> Entry:
     return answer
 
 
-def _memory(session: Session, pair: Sequence[str], size: int, picks: Picks, micro: int | None) -> Entry:
+def _memory(session: Session, pair: Sequence[str], size: int, fast_paths: FastPaths, micro: int | None) -> Entry:
     """Peak of two iterations of a task; of CPU the peak of this process so far, which only grows."""
     device, shape = session.device, ImageShape(3, size, size)
     overrides = [*(_SMALL if session.toy else ()), *([f"engine.micro_batch={micro}"] if micro else [])]
@@ -134,7 +134,7 @@ def _memory(session: Session, pair: Sequence[str], size: int, picks: Picks, micr
     answer: Entry = {"image_size": size, "batch_size": config.batch_size, "peak_bytes": None}
     try:
         networks = teacher(config, shape, device), student(config, shape)
-        task = TransferTraining(config, *networks, shape, World(device), picks=picks)
+        task = TransferTraining(config, *networks, shape, World(device), fast_paths=fast_paths)
         for number in range(2):
             task.step(number)
         synchronise()

@@ -101,7 +101,7 @@ def test_only_the_student_has_changed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_compiled_networks_come_home_without_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.Module.compile", lambda *a, **k: None)
-    monkeypatch.setattr("zskt_dist.speed.picks.compiler", lambda: "g++")
+    monkeypatch.setattr("zskt_dist.speed.fast_paths.compiler", lambda: "g++")
     teacher, student = tiny_pair()
     tiny_transfer(teacher, student, {"speed.compile": True, "speed.folded_teacher": False})
     assert not any(m._forward_hooks or m._forward_pre_hooks for n in (teacher, student) for m in n.modules())

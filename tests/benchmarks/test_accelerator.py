@@ -15,7 +15,7 @@ from benchmarks.on_device import parcel, training
 from tests.support.commands import REPOSITORY
 from zskt_dist.networks.weights import read_weights
 
-ABSENT = ["ray", "mlflow", "deepspeed", "rich", "pandas", "matplotlib", "sklearn", "scipy"]
+ABSENT = ["ray", "mlflow", "deepspeed", "rich", "pandas", "matplotlib", "torchvision", "sklearn", "scipy"]
 BLOCKER = f"""
 from importlib.machinery import PathFinder
 

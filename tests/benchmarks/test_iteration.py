@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import iteration
-from zskt_dist.speed import picks
+from zskt_dist.speed import fast_paths
 
 
 def test_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picks, "compiler", lambda: None)  # which would take a minute
+    monkeypatch.setattr(fast_paths, "compiler", lambda: None)  # which would take a minute
     monkeypatch.setattr(iteration, "convolution_peak", lambda threads: 1.0)
     monkeypatch.setattr(iteration, "_SIDE", 64)
     path = tmp_path / "iteration.json"

@@ -13,6 +13,7 @@ import yaml
 from tests.support.commands import REPOSITORY
 from zskt_dist.commands.shared import _parser
 from zskt_dist.config import Config, load_config
+from zskt_dist.config.shipped import shipped
 
 CLUSTER = REPOSITORY / "cluster"
 IMAGE_FOLDER = "/app"  # the Dockerfile's WORKDIR, which is a copy of the repository
@@ -48,10 +49,10 @@ def training_config(words: list[str]) -> Config:
     python, module_option, module, *arguments = words
     assert (python, module_option) == ("python", "-m")
     package, verb = module.split(".")
-    assert (REPOSITORY / package / f"{verb}.py").is_file(), f"no module {module}"
+    assert (REPOSITORY / package / "commands" / f"{verb}.py").is_file(), f"no module {module}"
     options = _parser(verb, "").parse_intermixed_args(arguments)
-    file = options.config.replace(IMAGE_FOLDER, str(REPOSITORY), 1)
-    return load_config(REPOSITORY / file, options.overrides)
+    file = REPOSITORY / options.config.replace(IMAGE_FOLDER, str(REPOSITORY), 1)
+    return load_config(shipped().get(options.config, file), options.overrides)
 
 
 def documented_commands(page: Path) -> list[list[str]]:

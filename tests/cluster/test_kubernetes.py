@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from tests.cluster.files import CLUSTER, pinned, read_documents, training_config
 from tests.cluster.kuberay import RayCluster, RayClusterSpec, RayJob
-from tests.support.commands import REPOSITORY
 from zskt_dist import __version__
+from zskt_dist.config.shipped import shipped
 
 OLDEST_KUBERNETES = "1.28"
 DOCUMENTS = [
@@ -28,7 +28,7 @@ def _named(kind: str) -> dict[str, dict[str, Any]]:
 
 CLUSTERS = {name: RayCluster.model_validate(document) for name, document in _named("RayCluster").items()}
 JOBS = {name: RayJob.model_validate(document) for name, document in _named("RayJob").items()}
-TRAININGS = {name: job for name, job in JOBS.items() if "zskt_dist." in job.spec.entrypoint}
+TRAININGS = {name: job for name, job in JOBS.items() if "zskt_dist.train " in job.spec.entrypoint}
 RAY_SPECS = {name: cluster.spec for name, cluster in CLUSTERS.items()} | {
     name: job.spec.rayClusterSpec for name, job in JOBS.items() if job.spec.rayClusterSpec
 }
@@ -166,16 +166,15 @@ def test_the_workers_of_the_command_fit_the_cluster(job: RayJob) -> None:
     assert config.launch.workers == room, "one that does not fit waits or fails, room for more is paid for"
 
 
-@pytest.mark.parametrize("name", [name for name, job in JOBS.items() if "tune." in job.spec.entrypoint])
-def test_sweeps_name_files_that_exist_and_a_cluster_that_does(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in JOBS if name not in TRAININGS])
+def test_sweeps_are_shipped_and_name_a_cluster_that_does(name: str) -> None:
     spec = JOBS[name].spec
     assert spec.clusterSelector
     assert spec.clusterSelector["ray.io/cluster"] in CLUSTERS
     python, option, module, config_option, config, *overrides = shlex.split(spec.entrypoint)
-    assert (python, option, config_option) == ("python", "-m", "--config")
+    assert (python, option, module, config_option) == ("python", "-m", "zskt_dist.sweep", "--config")
+    assert config in shipped()
     assert all("=" in override for override in overrides)
-    assert (REPOSITORY / module.replace(".", "/")).with_suffix(".py").is_file()
-    assert (REPOSITORY / config.removeprefix("/app/")).is_file()
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)

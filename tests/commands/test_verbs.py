@@ -25,6 +25,7 @@ def test_help_is_fast_and_imports_nothing_heavy(verb: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+    assert "-v, --verbose" in done.stdout
     assert time.perf_counter() - started < 2  # 0.5 s on an idle machine
 
 

@@ -11,10 +11,9 @@ from zskt_dist.config import Config, differing_keys, dump_yaml, flatten, load_co
 from zskt_dist.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
-FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+FILES = sorted((REPOSITORY / "configs").rglob("*.yaml"))  # without the sweeps, to which a link leads
 GRAPHS = [path for path in FILES if path.name.startswith("graph")]
-SWEEPS = [path for path in FILES if path.parent.name == "sweeps"]
-CONFIGS = [path for path in FILES if path not in (*GRAPHS, *SWEEPS)]
+CONFIGS = [path for path in FILES if path not in GRAPHS and path.parent.name != "sweeps"]
 HEAVY = ["torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"]
 
 

@@ -8,6 +8,8 @@ import torch
 
 from zskt_dist.config import load_config
 from zskt_dist.data import ImageDataset, open_dataset
+from zskt_dist.data.digits import read_digits
+from zskt_dist.data.images import SplitName
 from zskt_dist.errors import ConfigError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -47,6 +49,21 @@ def test_digits_of_train_and_test_are_all_and_none_is_in_both() -> None:
             found.append(original.tobytes())
     assert set(found) == known.keys()
     assert len(found) == len(known)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_digits_are_those_that_scikit_learn_gives(split: SplitName) -> None:
+    """Pixels, labels, order and split, bit for bit; the split is made anew here."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    from sklearn.model_selection import train_test_split
+
+    bunch = datasets.load_digits()
+    parts = train_test_split(np.arange(1797), test_size=360, random_state=0, stratify=bunch.target)
+    rows = np.sort(parts[("train", "test").index(split)])
+    images, labels = read_digits(split)
+    assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert np.array_equal(images.numpy()[:, 0], np.round(bunch.images[rows] * 255 / 16))
+    assert np.array_equal(labels.numpy(), bunch.target[rows])
 
 
 def test_digits_are_the_same_for_every_seed() -> None:

@@ -17,7 +17,7 @@ from zskt_dist.data import open_dataset
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted
 from zskt_dist.evaluation.curves import CurveParts
-from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.evaluation.evaluated_run import EvaluatedRun
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.training.job import Job
@@ -90,8 +90,8 @@ def test_scores_and_curves_are_those_of_plain_loops(tmp_path: Path) -> None:
     assert len(last) == 20
     assert answer["mean_curves"]["p_a"][3] == pytest.approx(last.mean(), abs=1e-6)
     assert answer["mean_curves"]["p_a_standard_error"][3] == pytest.approx(last.std(ddof=1) / 20**0.5, abs=1e-6)
-    assert Measurement(directory, config).finished() == answer
-    assert Measurement(directory, with_overrides(config, ["transitions.steps=5"])).finished() is None
+    assert EvaluatedRun(directory, config).finished() == answer
+    assert EvaluatedRun(directory, with_overrides(config, ["transitions.steps=5"])).finished() is None
 
 
 def test_two_workers_measure_what_one_does(two_ranks: Ranks, tmp_path: Path) -> None:

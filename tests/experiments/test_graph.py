@@ -14,6 +14,7 @@ from tests.support.configs import TINY
 from zskt_dist.commands import reproduce
 from zskt_dist.config import Config, load_config
 from zskt_dist.config.graph import Task
+from zskt_dist.config.shipped import shipped
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.experiments import graph
 from zskt_dist.experiments.seeds import runs_of_seeds
@@ -89,8 +90,8 @@ def test_the_report_gets_the_teachers_that_the_runs_learnt_from(
 def test_the_help_names_a_graph_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         reproduce.main(["--help"])
-    (named,) = re.findall(r"configs/\S+\.yaml", capsys.readouterr().out)
-    assert (Path(__file__).parents[2] / named).exists()
+    (named,) = re.findall(r"shipped graph:\s+(\S+)", capsys.readouterr().out)
+    assert named in shipped()
 
 
 def test_a_failing_command_stops_the_graph() -> None:

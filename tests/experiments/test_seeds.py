@@ -9,11 +9,12 @@ from mlflow import MlflowClient
 
 from tests.support import commands
 from tests.support.configs import TINY
+from tests.support.results import check_result
 from zskt_dist.commands import shared as cli
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
 from zskt_dist.runs.several import summarise_estimates, summarise_mte
-from zskt_dist.tracking.mlflow import RunAddress
+from zskt_dist.tracking.mlflow.store import RunAddress
 
 ARGUMENTS = [*TINY, "iterations=2", "supervised.iterations=2", "finetune.iterations=2", "finetune.batch_size=8"]
 
@@ -38,6 +39,8 @@ def test_means_over_seeds_and_runs_nested_under_one(
     assert both["student"]["accuracy_last"] == pytest.approx((a + b) / 2, abs=1e-15)
     assert both["student"]["accuracy_last_std"] == pytest.approx(abs(a - b) / 2, abs=1e-15)
     assert runs[0]["student"]["sha256"] != runs[1]["student"]["sha256"]
+    for result in (one, both, *runs):
+        check_result(result)
     assert both["attention"]
     assert both["attention"] == runs[0]["attention"] == runs[1]["attention"]
     a, b = (run["estimates"]["label_free_score"] for run in runs)
@@ -192,6 +195,8 @@ def test_few_shot_runs_share_the_teacher_and_start_from_the_zero_shot_student(
     assert cli.training_command("pretrain", "", [*few, "supervised.network=student", "--json", "scratch.json"]) == 0
     assert len(list((tmp_path / "runs/teachers").iterdir())) <= 2, "one teacher and its lock"
     assert _result(tmp_path / "scratch.json")["teacher"] is None
+    for path in tmp_path.glob("runs/*/*/result.json"):  # of the teacher, too
+        check_result(_result(path))
     subsets = [json.loads(path.read_text())["indices"] for path in tmp_path.glob("runs/digits/*/subset.json")]
     assert len(subsets) == 3
     assert subsets[0] == subsets[1] == subsets[2], "the same seed shows every method the same images"

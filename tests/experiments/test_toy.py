@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.results import check_result
 from zskt_dist.algorithms.toy import ToyTransfer
 from zskt_dist.commands import toy
 
@@ -68,6 +69,8 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
     assert toy.main([*arguments, "--seeds", "0", "3"]) == 0
     both = json.loads((tmp_path / "both.json").read_text())
     runs = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("seed-0", "seed-3")]
+    for result in (both, *runs):
+        check_result(result)
     a, b = (run["student"]["agreement"] for run in runs)
     assert both["seeds"] == [0, 3]
     assert both["student"]["agreement"] == pytest.approx((a + b) / 2)

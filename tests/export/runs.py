@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.finished import finished_run
-from zskt_dist.export.exported_network import Subject, open_subject
+from zskt_dist.export.exported_network import ExportedNetwork, open_network
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.weights import save_weights
 from zskt_dist.runs.directory import RunDirectory
@@ -32,9 +32,9 @@ def untrained_run(
     return path
 
 
-def untrained_subject(folder: Path, *overrides: str, **how: Any) -> Subject:
+def untrained_network(folder: Path, *overrides: str, **how: Any) -> ExportedNetwork:
     """The student of `untrained_run`."""
     directory = RunDirectory(untrained_run(folder, *overrides, **how))
     result = directory.finished()
     assert result
-    return open_subject(directory, result)
+    return open_network(directory, result)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from zskt_dist.errors import UserError
 from zskt_dist.export import onnx, pt2
 from zskt_dist.export.check import Difference, agreement, compare
-from zskt_dist.export.exported_network import Deployed, Subject
+from zskt_dist.export.exported_network import Deployed, ExportedNetwork
 from zskt_dist.models import ImageShape
 
 SHAPE = ImageShape(1, 2, 2)
 
 
 def _deployed(network: nn.Module, *, normalises: bool = False) -> Deployed:
-    subject: Any = SimpleNamespace(network=network, mean=(0.5,), std=(0.25,))
-    return Deployed(cast(Subject, subject), normalises=normalises)
+    exported: Any = SimpleNamespace(network=network, mean=(0.5,), std=(0.25,))
+    return Deployed(cast(ExportedNetwork, exported), normalises=normalises)
 
 
 def _linear() -> nn.Module:

@@ -9,7 +9,7 @@ from tests.support.configs import tiny_overrides
 from zskt_dist.commands import train
 from zskt_dist.export import __main__ as export
 from zskt_dist.export import export_run as module
-from zskt_dist.files import read_json, write_json
+from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
 
 THEIRS = {
@@ -82,16 +82,6 @@ def test_a_uri_is_no_folder(
     assert export.main([str(run), "--to", "safetensors", "--out", "s3://bucket/a"]) == 2
     assert capsys.readouterr().err == "error: --out='s3://bucket/a': expected a folder of this machine\n"
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_an_export_of_before_there_was_a_list_is_known_by_its_entries(tmp_path: Path) -> None:
-    run, out = untrained_run(tmp_path), tmp_path / "out"
-    arguments = [str(run), "--to", "safetensors", "card", "--out", str(out)]
-    assert export.main(arguments) == 0
-    record = read_json(out / "export.json")
-    assert record.pop("written") == ["README.md", "config.json", "export.json", "student.safetensors"]
-    write_json(out / "export.json", record)
-    assert export.main(arguments) == 0
 
 
 def test_what_a_killed_export_has_left_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.export.runs import untrained_run
 from zskt_dist.errors import ConfigError
-from zskt_dist.export.exported_network import open_subject
+from zskt_dist.export.exported_network import open_network
 from zskt_dist.runs.directory import RunDirectory
 
 
@@ -19,8 +19,8 @@ def test_a_student_stands_alone_where_its_teacher_cannot_be_read(
     (directory.path / "command.json").write_text(json.dumps({"command": "train", "teacher": str(damaged)}))
     result = directory.finished()
     assert result
-    subject = open_subject(directory, result)
-    assert (subject.role, subject.teacher) == ("student", None)
+    exported = open_network(directory, result)
+    assert (exported.role, exported.teacher) == ("student", None)
     assert f"the student stands alone: teacher weights='{damaged}': damaged" in caplog.text
     with pytest.raises(ConfigError, match="damaged or not safetensors"):
-        open_subject(directory, result, "teacher")
+        open_network(directory, result, "teacher")

@@ -2,6 +2,8 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,10 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.export.runs import untrained_run
+from tests.support.configs import tiny_config
+from zskt_dist.evaluation.held_out import snapshot_path
 from zskt_dist.export import __main__ as export
+from zskt_dist.export.exporter import pseudo_images
 from zskt_dist.export.load import load_network
 from zskt_dist.files import read_json, write_json
-from zskt_dist.models import is_user_code
+from zskt_dist.models import ImageShape, is_user_code
+from zskt_dist.networks.building import new_generator
+from zskt_dist.networks.weights import save_weights
+from zskt_dist.streams import Purpose, normal, stream
 
 
 class Moody(nn.Module):
@@ -28,7 +36,7 @@ class Moody(nn.Module):
 
 
 def test_a_network_that_cannot_be_traced_is_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = untrained_run(tmp_path, arch="tests.deploy.test_exporter:Moody")
+    run = untrained_run(tmp_path, arch="tests.export.test_exporter:Moody")
     assert export.main([str(run), "--to", "safetensors", "pt2", "onnx"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]  # torch has logged before
     assert re.fullmatch(r"error: student.pt2 is not written: \w+: .*; student.onnx is not written: \w+: .*", error)
@@ -94,3 +102,28 @@ def test_other_families_in_every_format(
     for code in codes:
         exec(code, names := {"images": images})
         assert names["logits"].shape == (3, 10)
+
+
+@pytest.mark.parametrize(("micro_batch", "sizes"), [("null", [8, 2]), ("4", [4, 4, 2])])
+def test_images_are_normalised_together_as_in_training(tmp_path: Path, micro_batch: str, sizes: list[int]) -> None:
+    config = tiny_config(tmp_path, "evaluation.held_out_images=10", f"engine.micro_batch={micro_batch}")
+    generator = new_generator(config, ImageShape(1, 8, 8))
+    for iteration in (5, 10):
+        save_weights(snapshot_path(tmp_path, iteration), generator, {})
+    exported: Any = SimpleNamespace(
+        config=config, image_shape=ImageShape(1, 8, 8), directory=SimpleNamespace(snapshots=tmp_path)
+    )
+    found = list(pseudo_images(exported))
+    assert [len(images) for images in found] == 2 * sizes
+    for number in range(2):
+        whole = sizes[0] * len(sizes)  # also the last batch, of which the first two images are kept
+        z = torch.from_numpy(normal(stream(config.seed, Purpose.HELD_OUT, number), whole, config.generator.z_dim))
+        expected = torch.cat([generator(part) for part in z.split(sizes[0])])[:10]
+        assert torch.allclose(torch.cat(found[number * len(sizes) :][: len(sizes)]), expected, atol=1e-6)
+    assert not any(images.requires_grad for images in found)
+
+
+def test_a_run_without_snapshots_has_none(tmp_path: Path) -> None:
+    directory = SimpleNamespace(snapshots=tmp_path)
+    exported: Any = SimpleNamespace(config=tiny_config(tmp_path), image_shape=ImageShape(1, 8, 8), directory=directory)
+    assert list(pseudo_images(exported)) == []

@@ -199,9 +199,9 @@ def test_what_cannot_be_done_is_one_line(
 def test_a_missing_package_is_named_before_anything_is_made(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zskt_dist.export.packages.find_spec", lambda name: None if name == "onnxruntime" else name)
+    monkeypatch.setattr("zskt_dist.extras.find_spec", lambda name: None if name == "onnxruntime" else name)
     assert export.main([str(run), "--to", "pt2", "int8", "--out", str(tmp_path / "out")]) == 2
-    expected = "error: --to int8: onnxruntime is not installed; use uv pip install 'zskt-dist[export]'\n"
+    expected = "error: --to int8 needs ONNX Runtime: pip install 'zskt-dist[export]'\n"
     assert capsys.readouterr().err == expected
     assert not (tmp_path / "out").exists()
 

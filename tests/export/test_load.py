@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.export.runs import untrained_subject
+from tests.export.runs import untrained_network
 from zskt_dist.errors import UserError
 from zskt_dist.export.load import load_network, write_weights
 
@@ -18,7 +18,7 @@ LITERAL = "tests.support.user_networks:Literal"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """`student.safetensors` of a LeNet and its `config.json`."""
-    return write_weights(untrained_subject(tmp_path), tmp_path / "export").parent
+    return write_weights(untrained_network(tmp_path), tmp_path / "export").parent
 
 
 def _change(folder: Path, **changes: Any) -> None:
@@ -53,13 +53,13 @@ def test_a_malicious_config_runs_nothing(
 
 
 def test_code_that_is_named_runs(tmp_path: Path) -> None:
-    subject = untrained_subject(tmp_path, arch=LITERAL)
-    folder = write_weights(subject, tmp_path / "export").parent
+    exported = untrained_network(tmp_path, arch=LITERAL)
+    folder = write_weights(exported, tmp_path / "export").parent
     with pytest.raises(UserError, match="pass arch="):
         load_network(folder)
     network, config = load_network(folder, arch=LITERAL)
     images = torch.randn(2, 1, 8, 8)
-    assert torch.equal(network(images), subject.network(images))
+    assert torch.equal(network(images), exported.network(images))
     assert config["network"]["arch"] == LITERAL
 
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
+from tests.support.results import check_result
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
-from zskt_dist.data.sources import _read_digits
+from zskt_dist.data.digits import read_digits
 from zskt_dist.errors import Interrupted
 from zskt_dist.evaluation.curves import CurveParts
 from zskt_dist.evaluation.run_evaluation import RunEvaluation, _warn_of_absent_classes
@@ -106,6 +107,7 @@ def test_mlflow_shows_what_was_measured_last_under_one_name(tmp_path: Path, monk
             result = _read(RUN.with_name(name) / "result.json")
             metrics = client.get_run(result["mlflow"]["run_id"]).data.metrics
             assert metrics["mte"] == result["mte"]["value"]
+            check_result(result)
             assert metrics["accuracy"] == result["student"]["accuracy_last"]
             values.append(result["mte"]["value"])
     assert len(set(values)) == 4
@@ -118,6 +120,7 @@ def test_another_teacher_is_measured_and_leaves_the_run_its_own_mte(run: RunDire
     arguments = [str(run.path), *MEASURE, f"teacher.checkpoint={other}", "--json", str(tmp_path / "other.json")]
     for _ in range(2):
         assert evaluate.main(arguments) == 0
+        check_result(_read(tmp_path / "other.json"))
         told = _read(tmp_path / "other.json")["evaluation"]
         assert told["teacher_accuracy"] < 0.5 < answer["teacher_accuracy"]
     assert _read(run.result) == result
@@ -128,7 +131,7 @@ def test_other_data_leave_the_run_its_own_mte(run: RunDirectory, tmp_path: Path)
     assert evaluate.main([str(run.path), *MEASURE]) == 0
     result = _read(run.result)
     assert result["mte"]["dataset"] == "digits"
-    pixels = [png(image[0].numpy()) for image in _read_digits("test").images[:50]]
+    pixels = [png(image[0].numpy()) for image in read_digits("test").images[:50]]
     write_parquet(tmp_path / "other/test-0.parquet", pixels, list(range(10)) * 5)
     other = ["data.name=parquet", f"data.root={tmp_path / 'other'}"]
     assert evaluate.main([str(run.path), *MEASURE, *other]) == 0, "normalised as the networks were trained"

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.support.configs import tiny_config
 from zskt_dist.config import Config, load_config
-from zskt_dist.launch import free_memory as room
+from zskt_dist.launch import free_memory as module
 from zskt_dist.launch.preflight import print_plan
 from zskt_dist.models import ImageShape
 from zskt_dist.tasks.memory import Memory
@@ -24,22 +24,22 @@ def _formula(config: Config, *_: object) -> Memory:
 
 
 def _advice(monkeypatch: pytest.MonkeyPatch, free: int | None, *overrides: str) -> str | None:
-    monkeypatch.setattr(room, "free_memory", lambda _: free and free * MIB)
-    monkeypatch.setattr(room, "estimate_memory", _formula)
+    monkeypatch.setattr(module, "free_memory", lambda _: free and free * MIB)
+    monkeypatch.setattr(module, "estimate_memory", _formula)
     config = load_config(None, ["batch_size=64", *overrides])
-    return room.lack_of_memory(config, ImageShape(3, 32, 32), 10, _formula(config))
+    return module.lack_of_memory(config, ImageShape(3, 32, 32), 10, _formula(config))
 
 
 def test_the_line_of_the_plan() -> None:
     config = load_config(None)
-    line = room.describe_memory(Memory(90 * MIB, 20 * MIB, 30 * MIB, 2 * GIB, GIB), config)
+    line = module.describe_memory(Memory(90 * MIB, 20 * MIB, 30 * MIB, 2 * GIB, GIB), config)
     assert line == (
         "about 2.1 GiB per worker, on top of Python and torch: teacher 90 MiB, student 20 MiB, generator 30 MiB, "
         "activations 2.0 GiB (in the generator step)"
     )
-    assert "in the student step" in room.describe_memory(Memory(0, 0, 0, 1, 2), config)
+    assert "in the student step" in module.describe_memory(Memory(0, 0, 0, 1, 2), config)
     sharded = load_config(None, ["engine.kind=deepspeed"])
-    assert room.describe_memory(Memory(0, 0, 0, 1, 2), sharded).endswith("counted whole, ZeRO shares them out")
+    assert module.describe_memory(Memory(0, 0, 0, 1, 2), sharded).endswith("counted whole, ZeRO shares them out")
 
 
 def test_what_fits_needs_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +68,15 @@ def test_advice(monkeypatch: pytest.MonkeyPatch, free: int, overrides: list[str]
 
 def test_an_estimate_that_is_not_in_proportion_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """50 MiB more, whatever the micro-batch: half of 35 images looks as if it fitted, and does not."""
-    monkeypatch.setattr(room, "free_memory", lambda _: 200 * MIB)
-    monkeypatch.setattr(room, "estimate_memory", lambda config, *_: _and_more(_formula(config)))
+    monkeypatch.setattr(module, "free_memory", lambda _: 200 * MIB)
+    monkeypatch.setattr(module, "estimate_memory", lambda config, *_: _and_more(_formula(config)))
     config = load_config(None, ["batch_size=40"])
-    lack = room.lack_of_memory(config, ImageShape(3, 32, 32), 10, _and_more(_formula(config)))
+    lack = module.lack_of_memory(config, ImageShape(3, 32, 32), 10, _and_more(_formula(config)))
     assert lack is not None
     assert "with engine.activation_checkpointing=true it would be about 133 MiB" in lack
     config = load_config(None, ["batch_size=80", "engine.activation_checkpointing=true"])
-    monkeypatch.setattr(room, "free_memory", lambda _: 110 * MIB)
-    lack = room.lack_of_memory(config, ImageShape(3, 32, 32), 10, _and_more(_formula(config)))
+    monkeypatch.setattr(module, "free_memory", lambda _: 110 * MIB)
+    lack = module.lack_of_memory(config, ImageShape(3, 32, 32), 10, _and_more(_formula(config)))
     assert lack is not None
     assert "with engine.micro_batch=20 it would be about 93 MiB" in lack
 
@@ -86,7 +86,9 @@ def _and_more(memory: Memory) -> Memory:
 
 
 def test_memory_of_this_machine_is_shared_by_its_workers() -> None:
-    alone, shared = (room.free_memory(load_config(None, ["device=cpu", f"launch.workers={count}"])) for count in (1, 2))
+    alone, shared = (
+        module.free_memory(load_config(None, ["device=cpu", f"launch.workers={count}"])) for count in (1, 2)
+    )
     assert alone is not None
     assert shared is not None
     assert shared == pytest.approx(alone / 2, rel=0.5)
@@ -94,7 +96,7 @@ def test_memory_of_this_machine_is_shared_by_its_workers() -> None:
 
 def test_of_a_cluster_elsewhere_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
-    assert room.free_memory(load_config(None, ["launch.kind=ray"])) is None
+    assert module.free_memory(load_config(None, ["launch.kind=ray"])) is None
 
 
 def _plan(folder: Path, command: str, *overrides: str) -> str:
@@ -108,7 +110,7 @@ def test_the_dry_run_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         r"memory +│ about \d+ MiB per worker, on top of Python and torch: teacher", _plan(tmp_path, "train")
     )
     assert "per worker" not in _plan(tmp_path, "pretrain")
-    monkeypatch.setattr(room, "free_memory", lambda _: MIB)
+    monkeypatch.setattr(module, "free_memory", lambda _: MIB)
     shown = _plan(tmp_path, "train", "batch_size=512")
     assert re.search(r"memory: about \d+ MiB per worker, and 1 MiB are free", shown)
     assert "ready: configuration" in shown  # a warning: the estimate is none of the process

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from zskt_dist.launch.mlflow_fields import result_tags
 
 from tests.support.configs import TINY
 from tests.support.finished import finished_run
@@ -68,5 +69,5 @@ def test_a_commit_that_is_not_known_is_no_tag(tmp_path: Path) -> None:
     result = read_json(path / "result.json") | {"launcher": "local", "world_size": 1}
     config = RunDirectory(path).read_config()
     assert config
-    assert "git_commit" not in record._result_tags(config, result | {"git_commit": None})
-    assert record._result_tags(config, result | {"git_commit": "abc"})["git_commit"] == "abc"
+    assert "git_commit" not in result_tags(config, result | {"git_commit": None})
+    assert result_tags(config, result | {"git_commit": "abc"})["git_commit"] == "abc"

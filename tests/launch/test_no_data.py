@@ -15,9 +15,10 @@ from PIL import Image
 from tests.support.commands import REPOSITORY
 from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
+from tests.support.results import check_result
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
-from zskt_dist.models import Declared, ImageShape, build_network
+from zskt_dist.models import ImageShape, InputSpec, build_network
 from zskt_dist.networks.weights import read_about, save_weights
 from zskt_dist.report import tables
 from zskt_dist.report.runs import find_runs, group_runs
@@ -49,7 +50,9 @@ def _train(*overrides: str, command: str = "train") -> int:
 
 
 def _result(run: Path = RUN) -> dict[str, Any]:
-    return dict(json.loads((run / "result.json").read_text()))
+    result = dict(json.loads((run / "result.json").read_text()))
+    check_result(result)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -81,8 +84,8 @@ def test_what_only_the_name_of_an_architecture_says_is_no_fact(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(build_network("lenet", COLOUR, 5).state_dict(), "teacher.pt")
-    usual = Declared(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
-    monkeypatch.setattr("zskt_dist.networks.inputs.declared_by_arch", lambda _: usual)
+    usual = InputSpec(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
+    monkeypatch.setattr("zskt_dist.networks.inputs.input_spec_of_arch", lambda _: usual)
     words = ["teacher.checkpoint=teacher.pt", "data.image_shape=[3,10,14]", "data.num_classes=5"]
     warning = "only the name of teacher.arch says data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5]: "
     assert _train(*words, "--dry-run") == 0
@@ -104,7 +107,7 @@ def test_what_is_measured_and_what_is_not(folder: Path, capsys: pytest.CaptureFi
     assert [row["iteration"] for row in rows if "label_free_score" in row] == [4, 5]
     assert not any(name in row for row in rows for name in ("accuracy", "agreement"))
     output = capsys.readouterr().out
-    assert "student 5/5: label_free_score" in output
+    assert "student 5/5 (100.0%): label_free_score" in output
     assert "no test images: accuracy is not measured" in output
     assert _train() == 0, "a finished run answers"
 

@@ -54,7 +54,7 @@ def test_images_per_class_are_for_those_who_see_them(tmp_path: Path) -> None:
 def test_labels_of_parquet_are_counted_without_decoding_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = [png(sources._read_digits("test").images[i, 0].numpy()) for i in range(4)]
+    pixels = [png(sources.read_digits("test").images[i, 0].numpy()) for i in range(4)]
     for split in ("train", "test"):
         write_parquet(tmp_path / f"{split}-0.parquet", pixels, [0, 0, 1, 0])
     config = tiny_config(tmp_path, "data.name=parquet", f"data.root={tmp_path}")
@@ -161,7 +161,7 @@ def _nested(folder: Path) -> str:
 
 
 def _parquet(folder: Path, labels: list[int]) -> list[str]:
-    images = [png(sources._read_digits("test").images[i, 0].numpy()) for i in range(len(labels))]
+    images = [png(sources.read_digits("test").images[i, 0].numpy()) for i in range(len(labels))]
     for split in ("train", "test"):
         write_parquet(folder / f"{split}-0.parquet", images, labels)
     return ["data.name=parquet", f"data.root={folder}", "iterations=1", "supervised.iterations=1", *LITTLE]

@@ -9,6 +9,7 @@ import yaml
 
 from tests.support import commands
 from tests.support.configs import TINY
+from tests.support.results import check_result
 from zskt_dist.commands import shared as cli
 from zskt_dist.commands import synthesize
 from zskt_dist.config import dump_yaml, load_config
@@ -42,6 +43,7 @@ def test_the_result_says_what_is_in_the_shards(capsys: pytest.CaptureFixture[str
     labels = pq.read_table(shards)["label"].to_pylist()
     assert result["classes"] == [labels.count(label) for label in range(10)]
     assert result["bytes"] == sum(path.stat().st_size for path in shards)
+    check_result(result)
     assert (result["status"], result["command"]) == ("finished", "synthesize")
     assert (result["images"], result["shards"]) == (30, 2)
     assert list(result["generators"]) == ["2", "4"]

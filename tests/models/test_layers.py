@@ -13,7 +13,7 @@ from zskt_dist.models import (
     Layer,
     build_network,
     candidates,
-    declared,
+    declared_layers,
     is_channels_last,
     last_of_each_size,
     observe,
@@ -131,13 +131,13 @@ def test_families_of_torchvision() -> None:
 @pytest.mark.parametrize("arch", ["wrn-10-1", "lenet"])
 def test_what_a_network_declares_goes_first(arch: str) -> None:
     network = build_network(arch, SHAPE, 10)
-    assert [layer.name for layer in candidates(network, SHAPE)] == list(declared(network))
+    assert [layer.name for layer in candidates(network, SHAPE)] == list(declared_layers(network))
 
 
 def test_a_module_of_the_same_name_declares_nothing() -> None:
     network = Backbone()
     network.attention_layers = nn.ModuleList([nn.ReLU()])
-    assert declared(network) == ()
+    assert declared_layers(network) == ()
     assert "body.stem" in _last(network)
 
 

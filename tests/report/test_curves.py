@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from tests.support.finished import PAIR, finished_run, write_curves
-from zskt_dist.evaluation.curves import SCHEMA, CurveSummary
+from tests.support.finished import PAIR, finished_run
 from zskt_dist.report import __main__ as command
 from zskt_dist.report import curves, noise, tables
 from zskt_dist.report.curves import MeanCurve
@@ -52,53 +50,23 @@ def test_figure_4_has_a_panel_for_every_group(tmp_path: Path) -> None:
     ]
 
 
-def test_the_curves_of_an_image_count_as_one() -> None:
-    p = np.array([[[0.0], [0.2]], [[0.4], [0.6]], [[0.8], [1.0]]])  # [N = 3, T = 2, K = 1]
-    mean, error = curves.mean_over_images(p)
-    assert mean == pytest.approx(0.5)
-    assert error == pytest.approx(0.4 / 3**0.5), "image means 0.1, 0.5, 0.9 have a standard deviation of 0.4"
-    repeated = curves.mean_over_images(np.repeat(p, 5, axis=1)).error
-    assert repeated == pytest.approx(error), "more targets of the same images say nothing new"
-
-
-def test_evaluate_writes_the_same_error() -> None:
-    p = np.random.default_rng(0).random((4, 3, 2)).astype(np.float32)
-    columns = [
-        np.repeat(np.arange(4), 6),
-        np.zeros(24),
-        np.tile(np.repeat(np.arange(3), 2), 4),
-        np.tile([0, 1], 12),
-        p.ravel(),
-        p.ravel(),
-    ]
-    table = pa.table([pa.array(c).cast(f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
-    summary = CurveSummary(steps=2)
-    summary.add(table.slice(0, 12))
-    summary.add(table.slice(12))
-    expected = curves.mean_over_images(p.astype(np.float64))
-    assert summary.mean_curves()["p_b"] == pytest.approx(expected.mean)
-    assert summary.mean_curves()["p_b_standard_error"] == pytest.approx(expected.error)
-
-
 def test_seeds_do_not_average_their_common_images_out() -> None:
     one = MeanCurve(np.array([0.5]), np.array([0.1]))
     assert curves.mean_over_seeds([one, one, one]).error == pytest.approx(0.1)
     other = MeanCurve(np.array([0.7]), np.array([0.1]))
     expected = (0.1**2 + 0.02 / 2) ** 0.5  # variance of 0.5 and 0.7: 0.02, ddof = 1
     assert curves.mean_over_seeds([one, other]).error == pytest.approx(expected)
-    assert curves.mean_over_seeds([one, MeanCurve(np.array([0.7]), None)]).error is None
 
 
-def test_errors_come_from_the_single_curves_not_from_an_old_evaluation(tmp_path: Path) -> None:
-    path = finished_run(tmp_path, "train", mte=0.1, steps=2, images=3)
-    p = np.array([[[0.0, 0.1], [0.2, 0.3]], [[0.4, 0.5], [0.6, 0.7]], [[0.8, 0.9], [1.0, 0.8]]])
-    write_curves(path, p)
-    (panel,) = curves.panels_of(group_runs(find_runs([tmp_path])), "cifar10", PAIR)
-    assert panel.p_a.mean == pytest.approx(p.mean(axis=(0, 1)), abs=1e-6)
-    assert panel.p_b.error == pytest.approx(p.mean(axis=1).std(axis=0, ddof=1) / 3**0.5, abs=1e-6)
-    (path / "evaluation/transition_curves.parquet").unlink()
-    (panel,) = curves.panels_of(group_runs(find_runs([tmp_path])), "cifar10", PAIR)
-    assert panel.p_a.error is None
+def test_means_and_errors_are_those_of_the_evaluation(tmp_path: Path) -> None:
+    for images, folder in ((3, tmp_path / "some"), (1, tmp_path / "one")):
+        finished_run(folder, "train", mte=0.1, steps=2, images=images)
+    (some,), (one,) = (
+        curves.panels_of(group_runs(find_runs([tmp_path / name])), "cifar10", PAIR) for name in ("some", "one")
+    )
+    assert some.p_a.mean.tolist() == one.p_b.mean.tolist() == [0, 0.5]
+    assert some.p_b.error == pytest.approx([0.1, 0.6])
+    assert np.isnan(one.p_a.error).all(), "one image does not tell how much images differ"
 
 
 def test_figure_5_keeps_every_pair_and_variant(tmp_path: Path) -> None:

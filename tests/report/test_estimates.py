@@ -14,14 +14,13 @@ from zskt_dist.report import estimates
 from zskt_dist.report.runs import find_runs, group_runs
 
 
-def _run(folder: Path, seed: int, accuracy: float, score: float, *, sources: bool = True, teacher: str = "one") -> None:
+def _run(folder: Path, seed: int, accuracy: float, score: float, *, teacher: str = "one") -> None:
     """Agreement on test images is `accuracy`; on pseudo-images `score`, and KL the other way round."""
     path = finished_run(folder, "train", seed, accuracy, teacher=teacher) / "result.json"
     result = json.loads(path.read_text())
     result["estimates"] = {"label_free_score": score, "held_out_agreement": score, "noise_agreement": 0.5}
-    if sources:
-        entry = {"agreement": score, "kl_50": 1 - score}
-        result["estimates"]["sources"] = {"held_out": entry, "noise": {"agreement": 0.5}, "uniform_noise": entry}
+    entry = {"agreement": score, "kl_50": 1 - score}
+    result["estimates"]["sources"] = {"held_out": entry, "noise": {"agreement": 0.5}, "uniform_noise": entry}
     path.write_text(json.dumps(result))
 
 
@@ -59,11 +58,11 @@ def test_where_all_are_as_good_there_is_no_order(tmp_path: Path) -> None:
     assert set(ranks["rank correlation with test accuracy"]) == {""}
 
 
-def test_runs_of_before_there_were_sources_have_what_they_have(tmp_path: Path) -> None:
-    _run(tmp_path, 0, 0.3, 0.4, sources=False)
+def test_shares_are_shown_in_percent_and_divergences_in_nats(tmp_path: Path) -> None:
+    _run(tmp_path, 0, 0.3, 0.4)
     (row,) = estimates.shown(estimates.estimates(group_runs(find_runs([tmp_path])))).to_dict("records")
-    assert (row["pseudo-images %"], row["normal noise %"], row["uniform noise %"]) == ("40.00", "50.00", "")
-    assert row["median KL on pseudo-images"] == ""
+    assert (row["pseudo-images %"], row["normal noise %"], row["uniform noise %"]) == ("40.00", "50.00", "40.00")
+    assert row["median KL on pseudo-images"] == "0.6"
     assert row["test accuracy %"] == "30.00"
 
 

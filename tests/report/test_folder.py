@@ -50,9 +50,6 @@ def test_files_in_the_way_that_no_report_has_written_are_not_overwritten(tmp_pat
     with pytest.raises(UserError, match=r"report\.md is there already"):
         _write(tmp_path, "report.md")
     assert (tmp_path / "report.md").read_text() == "mine"
-    (tmp_path / "report.html").write_text("a report of before there was a list")
-    _write(tmp_path, "report.md")
-    assert (tmp_path / "report.md").read_text() == "report.md"
 
 
 @pytest.mark.parametrize("content", ['{"accuracy": 1}', '{"files": ["data.csv"]}', "notes"])

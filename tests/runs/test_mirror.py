@@ -362,9 +362,9 @@ def test_a_stop_and_a_failure_cross_machines(
         _wait(rank0.stop.exists)
     rank0.tell(Interrupted(3, 10, "shard"))
     with pytest.raises(Interrupted, match="shard 3 of 10"):
-        driver.raise_told()
+        driver.raise_failure()
     driver.clear_requests()
-    driver.raise_told()
+    driver.raise_failure()
     assert object_store.names() == []
 
 

@@ -1,106 +1,115 @@
-"""Every fast path trains as the plain one does: the same parameters, statistics and metrics after some iterations."""
+"""Which fast path is taken: what is asked for, and what `auto` stands for."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import nn
 
-from benchmarks.subject import Doubles
 from tests.support.configs import tiny_config
-from zskt_dist.distributed.world import World
-from zskt_dist.models import ImageShape
-from zskt_dist.networks.building import new_network
-from zskt_dist.speed import PLAIN, Picks
-from zskt_dist.speed.picks import compiler
-from zskt_dist.tasks.transfer import TransferTraining
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import TappedNetwork
+from zskt_dist.speed import PLAIN, FastPaths, choose_fast_paths, fastest_convolutions
+from zskt_dist.speed.fast_paths import compile_in_place, to_channels_last
 
-ITERATIONS, SHAPE = 3, ImageShape(3, 12, 9)
-PATHS = {
-    "channels last": replace(PLAIN, channels_last=True),
-    "folded teacher": replace(PLAIN, folded_teacher=True),
-    "low resolution": replace(PLAIN, low_resolution=True),
-    "all": Picks(True, True, True, False, False, None),
-}
-COMPILED = Picks(True, True, True, True, False, None)
-
-State = dict[str, Tensor]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def _trained(folder: Path, picks: Picks, *overrides: str) -> State:
-    """Networks with batch norm, in float64: rounding is far below any tolerance that would hide a mistake."""
-    networks = ["teacher.arch=wrn-10-2", "student.arch=wrn-10-1"]
-    config = tiny_config(folder, *networks, "transfer.generator_steps=2", *overrides)
-    torch.set_default_dtype(torch.float64)
-    try:
-        teacher = new_network(config, "teacher", SHAPE, 5)
-        with torch.no_grad():
-            teacher(torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0)))
-        teacher.eval().requires_grad_(False)
-        student = new_network(config, "student", SHAPE, 5)
-        task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
-        metrics = [task.transfer.step(Doubles(task.noise(i))) for i in range(ITERATIONS)]
-    finally:
-        torch.set_default_dtype(torch.float32)
-    state = {f"{name}.{key}": value for name, e in task.engines.items() for key, value in e.raw.state_dict().items()}
-    return state | {f"{i} {name}": value for i, values in enumerate(metrics) for name, value in values.items()}
+def _never() -> float:
+    raise AssertionError("nobody needs to know")
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, State]:
-    folder = tmp_path_factory.mktemp("plain")
-    return {mode: _trained(folder, PLAIN, f"transfer.pseudo_batch={mode}") for mode in ("post_update", "pre_update")}
+@pytest.fixture(autouse=True)
+def a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zskt_dist.speed.fast_paths.shutil.which", lambda name: f"/usr/bin/{name}")
 
 
-@pytest.mark.parametrize("mode", ["post_update", "pre_update"])
-@pytest.mark.parametrize("path", PATHS)
-def test_training_is_the_same(tmp_path: Path, plain: dict[str, State], path: str, mode: str) -> None:
-    _assert_equal(_trained(tmp_path, PATHS[path], f"transfer.pseudo_batch={mode}"), plain[mode])
+def test_plain_is_without_any(tmp_path: Path) -> None:
+    for device in (CPU, CUDA):
+        assert choose_fast_paths(tiny_config(tmp_path, "speed=plain"), device, _never, 1) == PLAIN
+    assert str(PLAIN) == "plain"
 
 
-def _assert_equal(state: State, expected: State) -> None:
-    assert state.keys() == expected.keys()
-    for name, value in state.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+@pytest.mark.parametrize(("gflop", "compiles"), [(100.0, False), (1e7, True)])
+def test_auto_compiles_long_runs_on_cpu(tmp_path: Path, gflop: float, compiles: bool) -> None:
+    fast_paths = choose_fast_paths(tiny_config(tmp_path), CPU, lambda: gflop, 1)
+    assert fast_paths == FastPaths(True, True, True, compiles, False, None)
 
 
-@pytest.mark.parametrize("mode", ["post_update", "pre_update"])
-def test_compiled_training_is_the_same(
-    tmp_path: Path, plain: dict[str, State], mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Graphs as torch.compile takes them from our networks, and their gradients; its code generator is torch's own."""
+def test_every_batch_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than torch's own limit of 8 for networks of one class."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
     compile_ = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda *a, **k: compile_(*a, **k, backend="aot_eager"))
-    _assert_equal(_trained(tmp_path, COMPILED, f"transfer.pseudo_batch={mode}"), plain[mode])
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *a, **k: compile_(*a, **k, backend=backend))
+    torch._dynamo.reset()
+    network = torch.nn.Linear(3, 2)
+    compile_in_place(network)
+    for batch in range(2, 14):
+        network(torch.zeros(batch, 3))
+    assert len(compiled) == 12
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-def test_generated_code_trains_the_same(tmp_path: Path) -> None:
-    """With the code generator, on networks small enough for it to be quick."""
-    small = ("teacher.arch=lenet", "student.arch=lenet", "transfer.generator_steps=1")
-    _assert_equal(_trained(tmp_path, COMPILED, *small), _trained(tmp_path, PLAIN, *small))
+def test_auto_does_not_compile_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zskt_dist.speed.fast_paths.shutil.which", lambda name: None)
+    assert not choose_fast_paths(tiny_config(tmp_path), CPU, lambda: 1e9, 1).compile
+    with pytest.raises(ConfigError, match=r"speed.compile=True: on CPU needs a C\+\+ compiler"):
+        choose_fast_paths(tiny_config(tmp_path, "speed.compile=true"), CPU, _never, 1)
 
 
-def test_something_was_learnt(plain: dict[str, State]) -> None:
-    """Else all paths would be equal whatever they do."""
-    after = plain["post_update"]
-    assert after["0 kl"] != after["2 kl"]
-    assert after["student.network.bn.running_mean"].abs().max() > 1e-3
+@pytest.mark.parametrize(("workers", "recorded"), [(1, True), (2, False)])
+def test_auto_records_on_cuda_with_one_worker(tmp_path: Path, workers: int, recorded: bool) -> None:
+    assert choose_fast_paths(tiny_config(tmp_path), CUDA, _never, workers) == FastPaths(
+        True, True, True, False, recorded, None
+    )
 
 
-def test_bfloat16_is_near(tmp_path: Path) -> None:
-    """Eight bits of mantissa: the first iteration's losses are within some percent, weights and losses float32."""
-    config = tiny_config(tmp_path, "teacher.arch=wrn-10-2", "student.arch=wrn-10-1", "transfer.student_steps=1")
-    teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    metrics = []
-    for picks in (PLAIN, replace(PLAIN, autocast=torch.bfloat16)):
-        student = new_network(config, "student", SHAPE, 5)
-        task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=picks)
-        metrics.append(task.step(0))
-        assert all(p.dtype == torch.float32 for e in task.engines.values() for p in e.raw.parameters())
-    for name in ("generator_loss", "kl", "teacher_confidence"):
-        assert metrics[1][name].dtype == torch.float32
-        assert metrics[1][name].item() == pytest.approx(metrics[0][name].item(), rel=0.1)
-        assert metrics[1][name] != metrics[0][name]
+@pytest.mark.parametrize(
+    ("device", "workers", "here"), [(CPU, 1, "this worker has cpu"), (CUDA, 2, "there are 2")], ids=["cpu", "two"]
+)
+def test_recording_needs_cuda_and_one_worker(tmp_path: Path, device: torch.device, workers: int, here: str) -> None:
+    problem = f"speed.cuda_graphs=True: needs CUDA and a single worker, {here}; use auto"
+    with pytest.raises(ConfigError, match=problem):
+        choose_fast_paths(tiny_config(tmp_path, "speed.cuda_graphs=true"), device, _never, workers)
+
+
+def test_a_choice_is_said(tmp_path: Path) -> None:
+    fast_paths = choose_fast_paths(
+        tiny_config(tmp_path, "speed.low_resolution=false", "speed.precision=bfloat16"), CPU, lambda: 0.0, 1
+    )
+    assert str(fast_paths) == "channels last, folded teacher, bfloat16"
+
+
+def test_networks_without_parameters_are_set_too() -> None:
+    network = TappedNetwork(torch.nn.Flatten())
+    FastPaths(True, False, False, False, False, torch.bfloat16).apply(network)
+    assert network.autocast is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("device", "deterministic", "tried"), [(CUDA, False, True), (CUDA, True, False), (CPU, False, False)]
+)
+def test_convolutions_are_tried_on_cuda_unless_determinism_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device, deterministic: bool, tried: bool
+) -> None:
+    monkeypatch.setattr("torch.backends.cudnn.benchmark", False)
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: deterministic)
+    fastest_convolutions(device)
+    assert torch.backends.cudnn.benchmark is tried
+
+
+def test_weights_of_five_dimensions_stay_as_they_are() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv3d(1, 2, 3))
+    network.register_buffer("map", torch.zeros(1, 3, 4, 5))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    to_channels_last(network)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.map.is_contiguous(memory_format=torch.channels_last)
+    assert network[1].weight.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

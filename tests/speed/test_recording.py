@@ -26,7 +26,7 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 from zskt_dist.models.wide_resnet import WideResNet
 from zskt_dist.networks.building import new_network
-from zskt_dist.speed import PLAIN, Picks, cuda_graphs
+from zskt_dist.speed import PLAIN, FastPaths, cuda_graphs
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tasks import pretrain
 from zskt_dist.tasks.supervised import ImageTraining
@@ -93,14 +93,16 @@ def _metrics(step: Callable[[int], Metrics]) -> list[dict[str, list[float]]]:
     return [{name: value.tolist() for name, value in step(i).items()} for i in range(ITERATIONS)]
 
 
-def _transfer(folder: Path, picks: Picks, *overrides: str) -> TransferTraining:
+def _transfer(folder: Path, fast_paths: FastPaths, *overrides: str) -> TransferTraining:
     config = tiny_config(folder, "teacher.arch=wrn-10-1", "student.arch=wrn-10-1", *overrides)
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
-    return TransferTraining(config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), picks=picks)
+    return TransferTraining(
+        config, teacher, new_network(config, "student", SHAPE, 5), SHAPE, World(CPU), fast_paths=fast_paths
+    )
 
 
 def _training(folder: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> ImageTraining:
-    monkeypatch.setattr("zskt_dist.tasks.supervised.records", lambda *_: recorded)
+    monkeypatch.setattr("zskt_dist.tasks.supervised.uses_cuda_graphs", lambda *_: recorded)
     config = tiny_config(folder, "supervised.batch_size=4", "teacher.arch=wrn-10-1")
     training = pretrain.start(context_of("pretrain", config, random_dataset(10, SHAPE, augmentation="crop_flip")))
     assert isinstance(training, ImageTraining)
@@ -219,7 +221,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_what_cannot_be_recorded_is_computed_plainly(
     tmp_path: Path, waiting: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain, recorded = (_transfer(tmp_path, picks) for picks in (PLAIN, RECORDED))
+    plain, recorded = (_transfer(tmp_path, fast_paths) for fast_paths in (PLAIN, RECORDED))
     assert recorded.speed == "cuda graphs"
     answers = _metrics(recorded.step)
     assert answers[-1]["kl"] == pytest.approx(_metrics(plain.step)[-1]["kl"], rel=1e-3)

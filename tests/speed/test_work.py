@@ -22,7 +22,7 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     config = tiny_config(tmp_path, *networks, f"transfer.pseudo_batch={mode}", "transfer.generator_steps=2")
     teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
     student = new_network(config, "student", SHAPE, 5)
-    task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), picks=PLAIN)
+    task = TransferTraining(config, teacher, student, SHAPE, World(torch.device("cpu")), fast_paths=PLAIN)
     with FlopCounterMode(display=False) as counter:
         task.transfer.learn(task.noise(0))
     with task.trained() as student:

@@ -8,7 +8,7 @@ from torch import nn
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.distributed.world import World
-from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.evaluation.evaluated_run import EvaluatedRun
 from zskt_dist.launch.driver import evaluation_job
 from zskt_dist.networks.inputs import Inputs
 from zskt_dist.runs.directory import RunDirectory
@@ -33,7 +33,7 @@ def train_in(command: str, config: Config, world: World = ALONE) -> RunDirectory
 
 def evaluate_in(directory: Path | str, config: Config, world: World = ALONE) -> None:
     """Evaluates a finished run on this worker."""
-    Worker(evaluation_job(Measurement(RunDirectory(directory), config)), world).run()
+    Worker(evaluation_job(EvaluatedRun(RunDirectory(directory), config)), world).run()
 
 
 def inputs_of(dataset: ImageDataset) -> Inputs:

@@ -12,7 +12,8 @@ from zskt_dist.files import write_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.record import close_parent, open_parent
 from zskt_dist.sweep.space import load_sweep
-from zskt_dist.tracking.mlflow import RunAddress, open_run
+from zskt_dist.tracking.mlflow.runs import open_run
+from zskt_dist.tracking.mlflow.store import RunAddress
 
 STATES = {"a": "failed", "b": "stopped", "c": "finished", "d": "running", "e": "waiting"}
 

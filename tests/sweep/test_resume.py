@@ -57,6 +57,7 @@ def _started(folder: Path, *overrides: str, ended: str | None = None) -> TrialRu
         "stop": str(folder / "stop"),
         "one_machine": True,
         "cores": 1,
+        "verbose": 0,
     }
     trainable.setup({"trial": order})
     return trainable

@@ -12,7 +12,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.sweep.space import load_sweep
 from zskt_dist.tasks.stages import identity
 
-SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "tune").glob("*.yaml"))
 
 ONE = "title: t\nname: one\nconfig: base.yaml\nspace:\n"
 
@@ -22,6 +22,10 @@ def _write(folder: Path, text: str) -> Path:
     path = folder / "sweep.yaml"
     path.write_text(text)
     return path
+
+
+def test_there_are_shipped_sweeps() -> None:
+    assert len(SHIPPED) == 6
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

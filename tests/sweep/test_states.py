@@ -7,7 +7,7 @@ import pytest
 
 from tests.sweep.test_space import ONE, _write
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.mirror import StoreMirror
+from zskt_dist.runs.mirror import Mirror
 from zskt_dist.sweep.space import Trial, load_sweep
 from zskt_dist.sweep.states import States
 from zskt_dist.tasks.stages import run_directory
@@ -53,7 +53,7 @@ def test_a_store_is_asked_for_runs_that_are_not_here(tmp_path: Path, monkeypatch
     trials, path = _trials(tmp_path, f"file://{tmp_path}/shared"), tmp_path / "trials.json"
     directory = _finish(path, trials)
     with monkeypatch.context() as patch:
-        patch.delattr(StoreMirror, "pull")
+        patch.delattr(Mirror, "pull")
         assert States(path, trials).left() == trials[1:], "what is here is asked of nobody"
     monkeypatch.setenv("ZSKT_CACHE", str(tmp_path / "elsewhere"))
     assert States(path, trials).left() == trials[1:]

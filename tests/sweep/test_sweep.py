@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY
+from tests.support.results import check_result
 from zskt_dist.files import sha256_of
 from zskt_dist.sweep import __main__ as sweep
 
@@ -67,6 +68,7 @@ def test_a_killed_sweep_goes_on_and_ends_with_every_trial_once(ray_cluster: dict
     assert {state["hash"]: state["starts"] for state in states if state["hash"] in done} == dict.fromkeys(done, 1)
     assert {key: _student(tmp_path, run) for key, run in done.items()} == before, "what had finished is left alone"
     result = json.loads((tmp_path / "out.json").read_text())
+    check_result(result)
     assert result["status"] == "partial", "the failed trial is tried again by the same command"
     assert (result["trials"], result["finished"], result["failed"]) == (3, 2, 1)
     assert result["best"]["score"] is not None

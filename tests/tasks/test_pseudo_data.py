@@ -17,7 +17,7 @@ from zskt_dist.data import open_dataset
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.evaluation.estimates import brief
-from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.evaluation.evaluated_run import EvaluatedRun
 from zskt_dist.files import read_json
 from zskt_dist.launch.evaluate import measured_config
 from zskt_dist.models import ImageShape, build_network
@@ -191,10 +191,10 @@ def test_killed_and_continued_ends_with_the_same_bits(
 def test_a_teacher_named_later_measures_the_student_and_is_not_its_own(folder: Path) -> None:
     result = _train(folder)
     directory, checkpoint = RunDirectory(folder / "runs/digits/run"), _teacher(folder)
-    alone = Measurement(directory, measured_config(directory, []))
+    alone = EvaluatedRun(directory, measured_config(directory, []))
     assert (list(alone.weights), alone.is_own) == (["student"], True)
     config = measured_config(directory, [f"teacher.checkpoint={checkpoint}", "transitions.images=5"])
-    measurement = Measurement(directory, config)
+    measurement = EvaluatedRun(directory, config)
     evaluate_in(directory.path, config, ALONE)
     answer = measurement.finished()
     assert answer is not None

@@ -1,6 +1,7 @@
 """MLflow gets every row once, and an absent or silent server costs the training nothing."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +15,11 @@ from tests.support.user_networks import Undecided
 from zskt_dist.errors import UserError
 from zskt_dist.models import WideResNet
 from zskt_dist.tracking.base import Row
-from zskt_dist.tracking.mlflow import (
-    MlflowStream,
-    RunAddress,
-    log_student,
-    open_run,
-    register_model,
-    tracking_uri,
-    upload,
-)
+from zskt_dist.tracking.mlflow import runs
+from zskt_dist.tracking.mlflow.models import log_student, register_model
+from zskt_dist.tracking.mlflow.runs import open_run, upload
+from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
+from zskt_dist.tracking.mlflow.stream import MlflowStream
 
 ROWS: list[Row] = [{"iteration": i, "time": 1000.0 + i, "kl": 1.0 / i} for i in range(1, 6)]
 
@@ -49,25 +46,12 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
     stream = MlflowStream(address)
     for row in ROWS[:2]:
-        stream.log(row)
-    stream.image(ROWS[1], picture)
+        stream.log_row(row)
+    stream.log_image(2, picture)
     stream.close()
     assert _points(address, "kl") == [(1, 1.0), (2, 0.5)]
 
-    sent = [
-        upload(
-            address,
-            rows=ROWS,
-            scores={},
-            images={2: picture},
-            files=[],
-            folders={},
-            tags={"a": "b"},
-            log_model=None,
-            status="FINISHED",
-        )
-        for _ in range(2)
-    ]
+    sent = [upload(address, rows=ROWS, images={2: picture}, tags={"a": "b"}, status="FINISHED") for _ in range(2)]
     assert sent == [3, 0]
     assert _points(address, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
     from mlflow import MlflowClient
@@ -82,11 +66,11 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
 
 def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
     first = _open(store, "again")
-    upload(first, rows=ROWS, scores={}, images={}, files=[], folders={}, tags={}, log_model=None, status="KILLED")
+    upload(first, rows=ROWS, status="KILLED")
     second = open_run(store, "digits", "again", params={"loss.beta": 250.0, "new": 1}, tags={}, known=first)
     assert second == first
     stream = MlflowStream(second)
-    stream.log({"iteration": 3, "time": 9999.0, "kl": 1.0 / 3})  # executed again after the kill, later in time
+    stream.log_row({"iteration": 3, "time": 9999.0, "kl": 1.0 / 3})  # executed again after the kill, later in time
     stream.close()
     assert _points(first, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
 
@@ -115,17 +99,7 @@ def test_a_model_that_cannot_be_logged_costs_a_warning(store: str, caplog: pytes
     def log_model() -> str:
         return log_student(Undecided(10).eval(), (1, 8, 8), name="student")
 
-    missing = upload(
-        address,
-        rows=ROWS,
-        scores={},
-        images={},
-        files=[],
-        folders={},
-        tags={"a": "b"},
-        log_model=log_model,
-        status="FINISHED",
-    )
+    missing = upload(address, rows=ROWS, tags={"a": "b"}, log_model=log_model, status="FINISHED")
     assert missing == 5
     run = client.get_run(address.run_id)
     assert run.info.status == "FINISHED"
@@ -149,14 +123,55 @@ def dead_server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_dead_server_neither_blocks_nor_raises(dead_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zskt_dist.tracking.mlflow._CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("zskt_dist.tracking.mlflow.stream._CLOSE_SECONDS", 1.0)
     stream = MlflowStream(RunAddress(dead_server, "1", "a" * 32))
     started = time.monotonic()
     for row in ROWS * 1000:
-        stream.log(row)
+        stream.log_row(row)
     assert time.monotonic() - started < 0.5
     stream.close()
     assert time.monotonic() - started < 2.5
+
+
+def test_an_outage_costs_one_warning_and_what_waited_is_sent_after_it(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, connect, attempts = _open(store, "outage"), runs.connect, []
+
+    def away_twice(uri: str) -> object:
+        attempts.append(uri)
+        if len(attempts) <= 2:
+            raise ConnectionError("away")
+        return connect(uri)
+
+    monkeypatch.setattr(runs, "connect", away_twice)
+    monkeypatch.setattr("zskt_dist.tracking.mlflow.stream._RETRY_SECONDS", 0.01)
+    stream = MlflowStream(address)
+    for sent, row in enumerate(ROWS[:3], start=1):
+        stream.log_row(row)
+        while len(attempts) < sent:
+            time.sleep(0.01)
+    stream.close()
+    assert _points(address, "kl") == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"MLflow at {store}: ConnectionError: away; training goes on"
+    ]
+
+
+def test_a_run_that_ends_in_an_outage_does_not_wait_for_its_end(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, down = _open(store, "ended"), threading.Event()
+
+    def away(uri: str) -> object:
+        down.set()
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(runs, "connect", away)
+    stream = MlflowStream(address)
+    stream.log_row(ROWS[0])
+    assert down.wait(10)
+    started = time.monotonic()
+    stream.close()
+    assert time.monotonic() - started < 5, "30 seconds are for a run that goes on"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from torch import nn
 
 from tests.support import commands
 from tests.support.configs import tiny_config, tiny_overrides
-from zskt_dist.engine import building as engines
 from zskt_dist.engine.building import check_installed, in_bfloat16
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import WideResNet
@@ -54,8 +53,8 @@ def test_a_run_changes_its_engine_and_ends_as_with_ddp(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"engine\.kind='deepspeed': is not installed.*zskt-dist\[deepspeed\]"):
+    monkeypatch.setattr("zskt_dist.extras.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"engine\.kind='deepspeed': needs DeepSpeed: .*zskt-dist\[deepspeed\]"):
         check_installed(tiny_config(tmp_path, "engine.kind=deepspeed"))
     check_installed(tiny_config(tmp_path))
 

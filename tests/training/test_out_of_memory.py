@@ -13,7 +13,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.tasks.supervised import ImageTraining
 from zskt_dist.training.job import Job
-from zskt_dist.training.out_of_memory import exhaustion_told
+from zskt_dist.training.out_of_memory import shortage_as_user_error
 from zskt_dist.training.worker import Worker
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB"
@@ -47,5 +47,5 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_errors_are_left_alone() -> None:
-    with pytest.raises(PermissionError), exhaustion_told():
+    with pytest.raises(PermissionError), shortage_as_user_error():
         raise PermissionError(errno.EACCES, "no")

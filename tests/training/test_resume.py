@@ -202,7 +202,7 @@ def test_the_transfer_never_reads_a_real_image(tmp_path: Path, monkeypatch: pyte
         assert split == "test", "the transfer asked for training images"
         return Split(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 10, (50,)))
 
-    monkeypatch.setattr(sources, "_read_digits", noise)
+    monkeypatch.setattr(sources, "read_digits", noise)
     result = _train(ALONE, tmp_path, "noise", (f"teacher.checkpoint={weights}",))
     assert result is not None
     assert _sha256(result) == _sha256(expected)

@@ -43,7 +43,7 @@ class Target(NamedTuple):
     attention: tuple[Tensor, ...]
 
 
-class Sought(NamedTuple):
+class GeneratorPart(NamedTuple):
     """What is kept of a micro-batch of a generator step."""
 
     metrics: Metrics
@@ -51,7 +51,7 @@ class Sought(NamedTuple):
     """In `pre_update` mode."""
 
 
-class Matched(NamedTuple):
+class StudentPart(NamedTuple):
     """What is kept of a micro-batch of a student step."""
 
     metrics: Metrics
@@ -73,7 +73,7 @@ class BeliefMatching:
         pseudo_batch: Images the student learns from: `post_update`, of the generator after its
             steps (authors' code); `pre_update`, those of its last step (Algorithm 1 to the
             letter); `fresh`, of a new z for every student step.
-        generator_step_statistics: Whether the student's running batch-norm statistics also move
+        generator_step_statistics: True if the student's running batch-norm statistics also move
             while the generator learns (authors' code: yes).
         terms: Extra terms of the generator's loss (Appendix 1).
         micro_batch: Most images in a forward pass; gradients add up to those of the batch. Batch norm normalises each
@@ -118,24 +118,24 @@ class BeliefMatching:
         for draw in range(self.generator_steps):
             with self.student.frozen(statistics=self.generator_step_statistics) as student:
                 micro_batches = self.generator.accumulate(range(len(z)), z, shares)
-                sought = [
+                generator_parts = [
                     self._seek(student, part, share, partial(self._image_noise, noise, draw, number))
                     for number, part, share in micro_batches
                 ]
             generator_norm = self.generator.update()
 
         # Student: match the teacher on images that now stay fixed.
-        for targets in self._targets(z, sought, noise):
-            matched = [self._match(target, share) for target, share in self.student.accumulate(targets, shares)]
+        for targets in self._targets(z, generator_parts, noise):
+            student_parts = [self._match(target, share) for target, share in self.student.accumulate(targets, shares)]
             student_norm = self.student.update()
 
         return {
-            **_mean([each.metrics for each in sought], shares),
-            **_mean([each.metrics for each in matched], shares),
+            **_mean([each.metrics for each in generator_parts], shares),
+            **_mean([each.metrics for each in student_parts], shares),
             "generator_gradient_norm": generator_norm,
             "student_gradient_norm": student_norm,
             **confidence("teacher", torch.cat([target.logits for target in targets])),
-            **confidence("student", torch.cat([each.logits for each in matched])),
+            **confidence("student", torch.cat([each.logits for each in student_parts])),
         }
 
     def decay(self) -> None:
@@ -149,7 +149,7 @@ class BeliefMatching:
 
     # A micro-batch is a call of its own, so that nothing of it is held while the next one is computed.
 
-    def _seek(self, student: Classifier, z: Tensor, share: float, image_noise: ImageNoise) -> Sought:
+    def _seek(self, student: Classifier, z: Tensor, share: float, image_noise: ImageNoise) -> GeneratorPart:
         """Adds the gradient of one micro-batch to the generator's."""
         x = self.generator(z)
         belief, guess = self.teacher(x), student(x)
@@ -160,23 +160,25 @@ class BeliefMatching:
             loss = loss + terms
         self.generator.backward(share * loss)
         target = self._target(x, belief) if self.pseudo_batch == "pre_update" else None
-        return Sought({"generator_loss": loss.detach(), **extra}, target)
+        return GeneratorPart({"generator_loss": loss.detach(), **extra}, target)
 
-    def _match(self, target: Target, share: float) -> Matched:
+    def _match(self, target: Target, share: float) -> StudentPart:
         """Adds the gradient of one micro-batch to the student's."""
         guess = self.student(target.x)
         kl = self.gap(guess.logits, target.logits)
         attention = attention_gap(guess.activations, target.attention, self.attention) if self.beta else kl * 0
         self.student.backward(share * (kl + self.beta * attention))
-        return Matched({"kl": kl.detach(), "attention": attention.detach()}, guess.logits.detach())
+        return StudentPart({"kl": kl.detach(), "attention": attention.detach()}, guess.logits.detach())
 
-    def _targets(self, z: Sequence[Tensor], sought: Sequence[Sought], noise: Noise) -> Iterator[Sequence[Target]]:
+    def _targets(
+        self, z: Sequence[Tensor], generator_parts: Sequence[GeneratorPart], noise: Noise
+    ) -> Iterator[Sequence[Target]]:
         """What each student step learns from, in micro-batches."""
         if self.pseudo_batch == "fresh":
             for step in range(self.student_steps):
                 yield [self._ask(part) for part in self.micro_batches(noise(step + 1))]
         else:
-            before = [each.target for each in sought if each.target is not None]
+            before = [each.target for each in generator_parts if each.target is not None]
             yield from repeat(before or [self._ask(part) for part in z], self.student_steps)
 
     @torch.no_grad()

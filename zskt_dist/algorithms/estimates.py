@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zskt_dist.algorithms.scores import bin_of
+from zskt_dist.algorithms.scores import bin_of, kl_divergence
 
 BINS = 20
 """Of confidence in [0, 1], equally wide."""
@@ -37,12 +37,11 @@ class Comparison(NamedTuple):
 
 def compare(student: Tensor, teacher: Tensor) -> Comparison:
     """From the logits [B, C] of both."""
-    log_p, log_q = (torch.log_softmax(logits.double(), dim=1) for logits in (teacher, student))
-    p, q = log_p.exp(), log_q.exp()
+    p, q = (torch.log_softmax(logits.double(), dim=1).exp() for logits in (teacher, student))
     teacher_class, student_class = teacher.argmax(dim=1), student.argmax(dim=1)
     return Comparison(
         agreed=teacher_class == student_class,
-        kl=(p * (log_p - log_q)).sum(dim=1).clamp(min=0),  # rounding may take it below
+        kl=kl_divergence(student, teacher),
         teacher_confidence=p.amax(dim=1),
         student_confidence=q.amax(dim=1),
         teacher_class=teacher_class,

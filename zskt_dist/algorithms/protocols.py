@@ -26,7 +26,7 @@ class Trained(Protocol):
         """`ask`, of a network whose parameters take no gradient.
 
         Args:
-            statistics: Whether running batch-norm statistics still move.
+            statistics: True if running batch-norm statistics still move.
         """
 
     def accumulate(self, *parts: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

@@ -24,9 +24,10 @@ def calibration_sums(logits: Tensor, truth: Tensor) -> Tensor:
         logits: [B, C].
         truth: The class that is right, int64 [B]: a label, or what a teacher predicts.
     """
-    confidence, predicted = torch.softmax(logits.double(), dim=1).max(dim=1)
+    confidence = torch.softmax(logits.double(), dim=1).amax(dim=1)
+    hits = (logits.argmax(dim=1) == truth).double()
     place = bin_of(confidence, BINS)
-    sums = torch.stack([torch.ones_like(confidence), confidence, (predicted == truth).double()], dim=1)
+    sums = torch.stack([torch.ones_like(confidence), confidence, hits], dim=1)
     return torch.zeros(BINS, 3, dtype=torch.float64, device=logits.device).index_add_(0, place, sums)
 
 
@@ -35,16 +36,10 @@ def bin_of(confidence: Tensor, bins: int) -> Tensor:
     return (torch.ceil(confidence * bins).long() - 1).clamp(0, bins - 1)
 
 
-def agreement_sums(student: Tensor, teacher: Tensor) -> Tensor:
-    """Images on which both predict the same class, and the sum of KL(teacher || student) in nats; float64 [2].
-
-    Args:
-        student: Logits [B, C].
-        teacher: Logits [B, C].
-    """
-    agreed = (student.argmax(dim=1) == teacher.argmax(dim=1)).double().sum()
+def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of every image in nats, from the logits [B, C] of both; float64 [B]."""
     log_p, log_q = (torch.log_softmax(logits.double(), dim=1) for logits in (teacher, student))
-    return torch.stack([agreed, (log_p.exp() * (log_p - log_q)).sum()])
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1).clamp(min=0)  # rounding may take it below
 
 
 class Calibration(NamedTuple):

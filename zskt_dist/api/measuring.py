@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.scores import BINS, agreement_sums, calibration, calibration_sums, confusion
 from zskt_dist.algorithms.transitions import transition_curves, transition_error
 from zskt_dist.api.networks import answer_of, frozen_view
 from zskt_dist.api.results import Evaluation, TransitionError
+from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.evaluation.scorer import Score, Scorer
 from zskt_dist.models import ReadLogits, device_of
 
 
@@ -51,50 +52,40 @@ def evaluate(
     networks = {"network": frozen_view("network", network)}
     if teacher is not None:
         networks["teacher"] = frozen_view("teacher", teacher, device)
-    totals: dict[str, Tensor] = {}
-    images, labelled = 0, None
+    scorers: dict[str, Scorer] = {}
+    labelled = None
     for x, truth in _batches(images_or_loader, labels, batch_size):
         if labelled not in (None, truth is not None):
             raise UserError("some batches have labels and others have none")
-        images, labelled = images + len(x), truth is not None
+        labelled = truth is not None
         logits = {role: answer_of(role, each, x.to(device)) for role, each in networks.items()}
-        for name, counted in _count(logits, None if truth is None else truth.to(device)).items():
-            totals[name] = totals[name] + counted if name in totals else counted
-    if not images:
+        own, classes = logits["network"], logits["network"].shape[1]
+        truth = None if truth is None else _whole(truth.to(device), len(own), classes)
+        scorers = scorers or {name: Scorer(World(device), classes) for name in ("network", "teacher", "agreement")}
+        scorers["network"].add(own, own if truth is None else truth)
+        if "teacher" in logits:
+            if logits["teacher"].shape != own.shape:
+                shapes = f"{classes} and {logits['teacher'].shape[1]}"
+                raise UserError(f"network and teacher have different numbers of classes: {shapes}")
+            scorers["agreement"].add(own, logits["teacher"])
+            scorers["teacher"].add(logits["teacher"], own if truth is None else truth)
+    scores = {name: scorer.score() for name, scorer in scorers.items()}
+    if not scores or not scores["network"].images:
         raise UserError("there are no images to evaluate on")
-    return _evaluation(totals, images)
+    return _evaluation(scores, with_labels=bool(labelled), with_teacher=teacher is not None)
 
 
-def _count(logits: dict[str, Tensor], truth: Tensor | None) -> dict[str, Tensor]:
-    """Sums over the images of a batch."""
-    own = logits["network"]
-    sums = {"confidence": torch.softmax(own.double(), dim=1).amax(dim=1).sum()}
-    if truth is not None:
-        classes = own.shape[1]
-        truth = _whole(truth, len(own), classes)
-        sums |= {"confusion": confusion(truth, own.argmax(dim=1), classes), "bins": calibration_sums(own, truth)}
-    if "teacher" in logits:
-        if logits["teacher"].shape != own.shape:
-            shapes = f"{own.shape[1]} and {logits['teacher'].shape[1]}"
-            raise UserError(f"network and teacher have different numbers of classes: {shapes}")
-        sums["agreement"] = agreement_sums(own, logits["teacher"])
-        if truth is not None:
-            sums["teacher_hits"] = (logits["teacher"].argmax(dim=1) == truth).sum()
-    return sums
-
-
-def _evaluation(totals: dict[str, Tensor], images: int) -> Evaluation:
-    agreed, kl = totals["agreement"].tolist() if "agreement" in totals else (None, None)
-    matrix = totals.get("confusion")
+def _evaluation(scores: dict[str, Score], *, with_labels: bool, with_teacher: bool) -> Evaluation:
+    network, agreement = scores["network"], scores["agreement"]
     return Evaluation(
-        images=images,
-        accuracy=None if matrix is None else matrix.diag().sum().item() / images,
-        agreement=None if agreed is None else agreed / images,
-        teacher_accuracy=totals["teacher_hits"].item() / images if "teacher_hits" in totals else None,
-        kl=None if kl is None else kl / images,
-        confidence=totals["confidence"].item() / images,
-        calibration_error=None if matrix is None else calibration(totals["bins"].view(BINS, 3)).ece,
-        confusion=None if matrix is None else matrix.tolist(),
+        images=network.images,
+        accuracy=network.accuracy if with_labels else None,
+        agreement=agreement.accuracy if with_teacher else None,
+        teacher_accuracy=scores["teacher"].accuracy if with_labels and with_teacher else None,
+        kl=agreement.kl if with_teacher else None,
+        confidence=network.confidence,
+        calibration_error=network.calibration.ece if with_labels else None,
+        confusion=network.confusion.tolist() if with_labels and network.confusion is not None else None,
     )
 
 

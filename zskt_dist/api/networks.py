@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.models import ImageShape, NetworkError, device_of, keep_activations, tensors_of
-from zskt_dist.models.construction import told
+from zskt_dist.models.construction import describe_error
 from zskt_dist.models.logits import logits_of
 
 
@@ -32,7 +32,7 @@ def frozen_view(role: str, network: nn.Module, device: torch.device | None = Non
         shared: dict[int, Any] = {id(tensor): _frozen(tensor) for tensor in tensors_of(network)}
         view = copy.deepcopy(network, shared)
     except Exception as error:  # somebody else's code may raise anything
-        raise UserError(f"{role} cannot be copied: {told(error)}") from error
+        raise UserError(f"{role} cannot be copied: {describe_error(error)}") from error
     return view.eval().to(device or device_of(network))
 
 
@@ -99,7 +99,7 @@ def answer_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
     except NetworkError as error:
         raise UserError(f"{role} {error}") from None
     except Exception as error:  # somebody else's code may raise anything
-        raise UserError(f"{role} cannot take images {list(x.shape)} of {x.dtype}: {told(error)}") from error
+        raise UserError(f"{role} cannot take images {list(x.shape)} of {x.dtype}: {describe_error(error)}") from error
     if len(logits) != len(x):
         raise UserError(f"{role} answers logits {list(logits.shape)} to images {list(x.shape)}")
     return logits

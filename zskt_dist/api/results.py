@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from zskt_dist.errors import ConfigError
+from zskt_dist.extras import require
 from zskt_dist.models import ImageShape, count_parameters
 from zskt_dist.networks.weights import save_weights
 
@@ -67,6 +68,7 @@ class TransferResult:
 
     def to_pandas(self) -> "pd.DataFrame":
         """The history with one row per report, `iteration` as index; needs pandas."""
+        require("to_pandas", "pandas")
         import pandas as pd
 
         # A run that was ended before its first report has the columns that every one has.

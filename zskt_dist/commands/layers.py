@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
@@ -16,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "words", nargs="*", metavar="ARCH | key=value", help="a network, or settings of a configuration: both of its"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML configuration")
+    parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
     parser.add_argument(
         "--image-shape",
         metavar="C,H,W",
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--classes", metavar="N", type=int, help="default: 10; of a configuration: its data's")
     parser.add_argument("--all", action="store_true", help="list all modules")
-    options = parser.parse_intermixed_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _list(options))
 
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
@@ -12,11 +13,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--uri", metavar="URI", help="tracking URI; default: the run's own, else MLFLOW_TRACKING_URI, else mlflow.db"
     )
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _replay(options.run_dir, options.uri))
 
 
 def _replay(location: str, uri: str | None) -> None:
+    from zskt_dist.extras import require
+
+    require("zskt replay", "mlflow")
+
     from zskt_dist.launch.mlflow_run import replay_command
 
     print(replay_command(location, uri))

@@ -4,25 +4,27 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zskt_dist.reproduce", description=__doc__)
-    parser.add_argument(
-        "graph", type=Path, metavar="GRAPH", help="a YAML file, for example configs/two_cores/graph.yaml"
-    )
+    parser.add_argument("graph", type=Path, metavar="GRAPH", help="a YAML file, or a shipped graph: two_cores/graph")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dotted keys, on top of every step's settings"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how far they are, train nothing")
-    options = parser.parse_intermixed_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _reproduce(options))
 
 
 def _reproduce(options: argparse.Namespace) -> None:
     from zskt_dist.config.graph import load_graph
+    from zskt_dist.extras import EXTRAS, require
 
+    if not options.dry_run:
+        require("zskt reproduce", *EXTRAS["report"])  # a graph ends in its report, maybe days later
     graph, tasks = load_graph(options.graph, options.overrides)
 
     from rich.console import Console

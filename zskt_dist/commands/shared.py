@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 from zskt_dist.launch.environment import is_follower, torchrun_rank
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
     """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser(command, description).parse_intermixed_args(arguments)
+    options = logs.parse(_parser(command, description), arguments)
     return guarded(lambda: _train(command, options, arguments), fresh=options.fresh)
 
 
@@ -30,7 +31,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The same command again continues an interrupted run and shows the result of a finished one.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML configuration; without it all keys have their defaults")
+    parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example loss.beta=0")
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run is kept under another name")
     parser.add_argument(

@@ -1,10 +1,12 @@
 """The toy experiment of the paper (Figure 1): zero-shot transfer in the plane, as PNG and GIF."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 
@@ -22,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/toy/seed-N; of seeds: runs/toy")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write result.json to FILE")
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     if options.rounds == 0:
         parser.error("--rounds must be greater than 0")
     if options.seeds and len(set(options.seeds)) < len(options.seeds):
@@ -34,6 +36,10 @@ def _toy(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from zskt_dist.algorithms.toy import AUTHORS, ToySettings
+    from zskt_dist.extras import require
+
+    require("zskt toy", "matplotlib")
+
     from zskt_dist.experiments.toy import run_toy, run_toy_seeds
     from zskt_dist.files import write_json
 
@@ -55,7 +61,7 @@ def _toy(options: argparse.Namespace) -> None:
     print("figures " + ", ".join(f"{folder}/figure1.png, {folder}/figure1.gif" for folder in folders))
 
 
-def _mean(entry: dict[str, float], name: str) -> str:
+def _mean(entry: Mapping[str, Any], name: str) -> str:
     deviation = f" ± {entry[f'{name}_std']:.3f}" if f"{name}_std" in entry else ""
     return f"{entry[name]:.3f}{deviation}"
 

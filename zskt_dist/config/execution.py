@@ -89,7 +89,7 @@ class Engine(Section):
 
     @property
     def counts_passes(self) -> bool:
-        """Whether every worker must go through the networks equally often, as they meet in each layer or gradient."""
+        """True if every worker must go through the networks equally often, as they meet in each layer or gradient."""
         return (self.kind == "deepspeed" and self.zero_stage >= 2) or self.teacher == "sharded"
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from zskt_dist.config.fields import Section
 from zskt_dist.config.load import load_config, read_yaml
 from zskt_dist.config.schema import Config
+from zskt_dist.config.shipped import beside, locate
 from zskt_dist.errors import UserError
 
 Settings = dict[str, Any]
@@ -23,7 +24,7 @@ class Step(Section):
 
     command: Literal["train", "pretrain", "distill", "finetune"]
     config: str
-    """YAML configuration, relative to the graph's folder."""
+    """YAML configuration, relative to the graph's folder, or the name of a shipped one."""
     set: Settings = Field(default_factory=dict)
     """Settings on top of it."""
     each: dict[str, list[Any]] = Field(default_factory=dict)
@@ -64,16 +65,17 @@ def load_graph(path: Path, overrides: list[str]) -> tuple[Graph, list[Task]]:
     Raises:
         UserError: the file is missing or no graph; ConfigError: a step's configuration cannot work.
     """
+    path = locate(path)
     try:
         graph = Graph.model_validate_json(json.dumps(read_yaml(path)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return graph, [task for step in graph.steps for task in _tasks(graph, step, path.parent, overrides)]
+    return graph, [task for step in graph.steps for task in _tasks(graph, step, path, overrides)]
 
 
-def _tasks(graph: Graph, step: Step, folder: Path, overrides: list[str]) -> Iterator[Task]:
-    config = str(folder / step.config)
+def _tasks(graph: Graph, step: Step, path: Path, overrides: list[str]) -> Iterator[Task]:
+    config = str(beside(path, step.config))
     for values in itertools.product(*step.each.values()):
         settings = graph.set | step.set | dict(zip(step.each, values, strict=True))
         words = [*_words(settings), *overrides]

@@ -71,7 +71,7 @@ def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) 
 
 
 def is_under(key: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted key is one of `prefixes`, or lies in a section that is; "" is the section of all keys."""
+    """True if a dotted key is one of `prefixes`, or lies in a section that is; "" is the section of all keys."""
     return any(not prefix or key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import explain
 from zskt_dist.config.schema import Config
-from zskt_dist.errors import ConfigError, UserError, did_you_mean
+from zskt_dist.config.shipped import locate
+from zskt_dist.errors import ConfigError, UserError
 
 Tree = dict[str, Any]
 
@@ -98,12 +99,11 @@ def dump_yaml(config: Config) -> str:
 
 
 def read_yaml(path: Path) -> Tree:
-    """A YAML mapping; raises UserError where the file is missing or holds something else."""
+    """A YAML mapping, of a file or a shipped configuration; raises UserError where it is missing or something else."""
+    path = locate(path)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         json.dumps(tree)
-    except FileNotFoundError:
-        raise UserError(f"--config {path}: no such file{_did_you_mean_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
@@ -113,11 +113,6 @@ def read_yaml(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise UserError(f"--config {path}: expected a mapping of keys, got {type(tree).__name__}")
     return tree
-
-
-def _did_you_mean_file(path: Path) -> str:
-    siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    return did_you_mean(path.name, siblings)
 
 
 def _parse_value(key: str, text: str) -> Any:

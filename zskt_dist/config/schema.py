@@ -92,7 +92,7 @@ class Config(Section):
         return self
 
     def _micro_batches_in_step(self) -> bool:
-        """Whether all workers, as many as there may be, go through equally many micro-batches."""
+        """True if all workers, as many as there may be, go through equally many micro-batches."""
         most = self.engine.micro_batch or self.batch_size
         counts = range(self.launch.fewest_workers, self.launch.most_workers + 1)
         shares = [(self.batch_size // count, ceil(self.batch_size / count)) for count in counts]

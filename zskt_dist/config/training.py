@@ -27,7 +27,7 @@ class Transfer(Section):
     pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update"
     """Images the student learns from: of the updated generator, of the one before, or a new z for every step."""
     generator_step_statistics: Literal["update", "keep"] = "update"
-    """Whether the student's running batch-norm statistics also move in the generator step (authors: update)."""
+    """True if the student's running batch-norm statistics also move in the generator step (authors: update)."""
 
 
 class Taps(Section):
@@ -102,7 +102,7 @@ class GeneratorTerms(Section):
 
     @property
     def active(self) -> bool:
-        """Whether any term is asked for."""
+        """True if any term is asked for."""
         return any((self.teacher_entropy, self.student_entropy, self.consistency, self.diversity))
 
 

@@ -1,22 +1,12 @@
 """The card of a folder of pseudo-data, as Hugging Face shows it: README.md with YAML front matter."""
 
+from bisect import bisect
 from typing import Any
 
 import yaml
 
-# Those that Hugging Face knows.
-_SIZES = (
-    (10**3, "n<1K"),
-    (10**4, "1K<n<10K"),
-    (10**5, "10K<n<100K"),
-    (10**6, "100K<n<1M"),
-    (10**7, "1M<n<10M"),
-    (10**8, "10M<n<100M"),
-    (10**9, "100M<n<1B"),
-    (10**10, "1B<n<10B"),
-    (10**11, "10B<n<100B"),
-    (10**12, "100B<n<1T"),
-)
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+"""What Hugging Face's categories of size lie between: 10^3, 10^4, …"""
 
 _CARD = """\
 ---
@@ -63,7 +53,7 @@ def dataset_card(result: dict[str, Any]) -> str:
         "pretty_name": f"Pseudo-images of {result['teacher']['arch']}",
         "task_categories": ["image-classification"],
         "tags": ["knowledge-distillation", "zero-shot", "synthetic"],
-        "size_categories": [next((name for size, name in _SIZES if images < size), "n>1T")],
+        "size_categories": [_size_category(images)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}],
     }
     image_row = "| `image` | PNG | for people: brought back to pixels from 0 to 255, clipped and rounded |\n"
@@ -84,3 +74,10 @@ def dataset_card(result: dict[str, Any]) -> str:
         seed=result["seed"],
         histogram="\n".join(f"| {label} | {count:,} |" for label, count in enumerate(result["classes"])),
     )
+
+
+def _size_category(images: int) -> str:
+    place = bisect([10**power for power in range(3, 3 + len(_SIZES))], images)
+    if place in (0, len(_SIZES)):
+        return f"n<{_SIZES[0]}" if place == 0 else f"n>{_SIZES[-1]}"
+    return f"{_SIZES[place - 1]}<n<{_SIZES[place]}"

@@ -63,8 +63,8 @@ class ImageDataset:
             on the train split.
         augmentation: `none`, `crop` (random translation by up to max(H, W) / 8 pixels) or `crop_flip`.
         read_labels: Reads a split's labels int64 [N] without its images; None: there is no cheaper way.
-        counts_classes: Whether `num_classes` is only one more than the largest label: there may be further classes.
-        has_train: Whether there is a train split, as far as that shows without reading.
+        counts_classes: True if `num_classes` is only one more than the largest label: there may be further classes.
+        has_train: True if there is a train split, as far as that shows without reading.
     """
 
     name: str

@@ -123,7 +123,7 @@ class PseudoBatches:
         batch_size: G, images per batch over all workers.
         seed: Of the order.
         part: This worker's slice of the global batch.
-        channels_last: Whether images have their channels innermost in memory.
+        channels_last: True if images have their channels innermost in memory.
     """
 
     def __init__(

@@ -175,5 +175,5 @@ def _features(about: About, columns: list[str]) -> dict[str, Any]:
 
 
 def _has_pictures(about: About) -> bool:
-    """Whether images have one channel or three, as a PNG file needs."""
+    """True if images have one channel or three, as a PNG file needs."""
     return about["image_shape"][0] in (1, 3)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.error import URLError
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zskt_dist.config import Config
+from zskt_dist.data.digits import read_digits
 from zskt_dist.data.images import ImageDataset, Split, SplitName
 from zskt_dist.errors import ConfigError
+from zskt_dist.extras import lacking
 from zskt_dist.models import ImageShape, Statistics
 
 Augmentation = Literal["none", "crop", "crop_flip"]
@@ -30,7 +31,7 @@ class Facts(NamedTuple):
 
 # Means and standard deviations: facts, section 1; the gray ones were measured on the train splits.
 KNOWN = {
-    "digits": Facts(ImageShape(1, 8, 8), (0.3054,), (0.3760,), "crop", "nothing, it comes with scikit-learn"),
+    "digits": Facts(ImageShape(1, 8, 8), (0.3054,), (0.3760,), "crop", "nothing, it comes with this package"),
     "cifar10": Facts(
         ImageShape(3, 32, 32), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_flip", "cifar-10-batches-py/"
     ),
@@ -60,10 +61,11 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     """The data set of `config.data`; its images are read on first use.
 
     Args:
-        needs_train: Whether a missing train split is an error already now, where that shows without reading.
+        needs_train: True if a missing train split is an error already now, where that shows without reading.
 
     Raises:
-        ConfigError: it is not where `data.root` says, its channels do not fit `data.mean`, or there is none.
+        ConfigError: it is not where `data.root` says, its channels do not fit `data.mean`, there is none, or the
+            package that reads it is not installed.
     """
     data = config.data
     if data.name == "none":
@@ -86,7 +88,7 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
         facts = KNOWN[data.name]
         shape, num_classes, augmentation = facts.image_shape, 10, facts.augmentation
         statistics = given or (facts.mean, facts.std)
-        read = _read_digits if data.name == "digits" else _torchvision_reader(config)
+        read = read_digits if data.name == "digits" else _torchvision_reader(config)
     if given and len(given[0]) != shape.channels:
         raise wrong_channels(given, shape.channels)
     return ImageDataset(
@@ -102,19 +104,11 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     )
 
 
-def _read_digits(split: SplitName) -> Split:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed stratified fifth are the test images."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    train, test = train_test_split(np.arange(len(bunch.target)), test_size=360, random_state=0, stratify=bunch.target)
-    chosen = np.sort(test if split == "test" else train)
-    images = np.round(bunch.images[chosen] * (255 / 16)).astype(np.uint8)
-    return Split(torch.from_numpy(images)[:, None], torch.from_numpy(bunch.target[chosen].astype(np.int64)))
-
-
 def _torchvision_reader(config: Config) -> Callable[[SplitName], Split]:
+    needed = ("torchvision", "scipy") if config.data.name == "svhn" else ("torchvision",)  # SVHN is a .mat file
+    if problem := lacking(*needed):
+        raise ConfigError("data.name", config.data.name, problem)
+
     def read(split: SplitName) -> Split:
         from torchvision import datasets
 

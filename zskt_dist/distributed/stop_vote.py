@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import say_stopping
+from zskt_dist.errors import announce_stop
 
 _FILE_POLL_SECONDS = 0.2
 
@@ -51,7 +51,7 @@ class StopVote:
 
     @property
     def wanted(self) -> bool:
-        """Whether this worker itself has been asked to stop."""
+        """True if this worker itself has been asked to stop."""
         if self._file_exists() or self._asked():  # a signal may come meanwhile
             self._wanted = True
         return self._wanted
@@ -63,7 +63,7 @@ class StopVote:
             self._vote = None
 
     def agreed(self) -> bool:
-        """Whether all leave now; every worker calls this once an iteration."""
+        """True if all leave now; every worker calls this once an iteration."""
         if self._world.size == 1:
             return self.wanted
         last = self._vote
@@ -80,7 +80,7 @@ class StopVote:
         if self._wanted and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once, from the last checkpoint
         if self._world.is_main and not self._wanted and multiprocessing.parent_process() is None:  # else it says so
-            say_stopping()
+            announce_stop()
         self._wanted = True
 
     def _file_exists(self) -> bool:

@@ -37,7 +37,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this worker writes files and reports."""
+        """True if this worker writes files and reports."""
         return self.rank == 0
 
     def part(self, batch_size: int) -> slice:

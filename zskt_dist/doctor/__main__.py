@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from zskt_dist import logs
 from zskt_dist.errors import UserError, guarded
 
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", metavar="FILE", help="look at what this file asks for")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example runs_dir=s3://…")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings to FILE")
-    options = parser.parse_intermixed_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _doctor(options))
 
 

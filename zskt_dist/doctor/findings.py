@@ -1,6 +1,6 @@
-"""Whether this machine can train, looked at piece by piece; what is missing is said with what to do about it.
+"""Can this machine train? One finding for each check, with advice where something is missing.
 
-Each look is on its own: one that raises or hangs is a finding like any other.
+Each check is on its own: one that raises or hangs is a finding like any other.
 """
 
 import re
@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zskt_dist.doctor.checks import LOOKS, Answer, Look, Status, Wanted, brief
+from zskt_dist.doctor.check import Check, Outcome, Requirements, Status
+from zskt_dist.doctor.checks import CHECKS
+from zskt_dist.errors import one_line
 from zskt_dist.launch.signals import InThread
 
 # Addresses and commands stay whole.
@@ -18,7 +20,7 @@ _WRAPPER = textwrap.TextWrapper(110, subsequent_indent=" " * 24, break_long_word
 
 @dataclass(frozen=True)
 class Finding:
-    """An `Answer` with what was looked at.
+    """An `Outcome` with what was checked.
 
     Attributes:
         essential: Whether every run needs it, or what the configuration asks for.
@@ -37,27 +39,29 @@ class Finding:
         return "\n".join(_WRAPPER.fill(line) for line in lines)
 
 
-def examine(path: str | None, overrides: Sequence[str] = (), looks: Iterable[Look] | None = None) -> Iterator[Finding]:
+def examine(
+    path: str | None, overrides: Sequence[str] = (), checks: Iterable[Check] | None = None
+) -> Iterator[Finding]:
     """One finding after the other, that about the configuration first.
 
     Args:
         path: Configuration whose wants count; None: the defaults.
-        looks: What to look at; None: everything.
+        checks: What to check; None: everything.
     """
-    read: list[Wanted] = []
+    read: list[Requirements] = []
 
-    def configuration(_: Wanted) -> Answer:
+    def configuration(_: Requirements) -> Outcome:
         from zskt_dist.config import load_config
 
-        read.append(Wanted.of(load_config(path, overrides)))
-        return Answer("ok", path or "the defaults")
+        read.append(Requirements.of(load_config(path, overrides)))
+        return Outcome("ok", path or "the defaults")
 
     yield _finding(
-        Look("configuration", configuration, "correct it; until then the defaults are looked at", True), Wanted()
+        Check("configuration", configuration, "correct it; until then the defaults are looked at", True), Requirements()
     )
-    wanted = read[0] if read else Wanted()
-    for look in LOOKS if looks is None else looks:
-        yield _finding(look, wanted)
+    requirements = read[0] if read else Requirements()
+    for check in CHECKS if checks is None else checks:
+        yield _finding(check, requirements)
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
@@ -71,15 +75,15 @@ def masked(text: str) -> str:
     return re.sub(r"(?i)([?&][^=&\s]*(?:key|secret|token|password|signature|credential)[^=&\s]*=)[^&\s]+", r"\1…", text)
 
 
-def _finding(look: Look, wanted: Wanted) -> Finding:
-    answers: list[Answer] = []
-    thread = InThread(lambda: answers.append(look.at(wanted)), look.name)
-    if not thread.ended(within=look.seconds):
-        answer = Answer("problem", f"has not answered within {look.seconds:g} s", look.advice)
+def _finding(check: Check, requirements: Requirements) -> Finding:
+    outcomes: list[Outcome] = []
+    thread = InThread(lambda: outcomes.append(check.run(requirements)), check.name)
+    if not thread.ended(within=check.seconds):
+        outcome = Outcome("problem", f"has not answered within {check.seconds:g} s", check.advice)
     elif thread.failure is not None:
-        answer = Answer("problem", brief(thread.failure), look.advice)
+        outcome = Outcome("problem", one_line(thread.failure), check.advice)
     else:
-        (answer,) = answers
-    advice = answer.advice and masked(answer.advice)
-    essential = look.essential or look.asked(wanted)
-    return Finding(look.name, answer.status, masked(answer.text), advice, essential, answer.details)
+        (outcome,) = outcomes
+    advice = outcome.advice and masked(outcome.advice)
+    essential = check.essential or check.required_by(requirements)
+    return Finding(check.name, outcome.status, masked(outcome.text), advice, essential, outcome.details)

@@ -1,7 +1,6 @@
 """Engines and teachers as a configuration asks for them: held by every worker, or shared out."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import DDPEngine, Engine
 from zskt_dist.errors import ConfigError
+from zskt_dist.extras import lacking
 from zskt_dist.networks.building import synchronised
 
 
@@ -34,7 +34,7 @@ def new_engine(
         batch_size: Of all workers together.
         clip_norm: Largest total gradient norm; 0 does not clip.
         bfloat16: Arithmetic of DeepSpeed; networks of the plain engine bring their own autocast.
-        find_unused_parameters: Whether some may have no part in what the network returns.
+        find_unused_parameters: True if some may have no part in what the network returns.
 
     Raises:
         ConfigError: the engine is not installed, or cannot work on this device.
@@ -66,8 +66,8 @@ def new_engine(
 
 def check_installed(config: Config) -> None:
     """Raises ConfigError where the engine's package is missing."""
-    if config.engine.kind == "deepspeed" and find_spec("deepspeed") is None:
-        raise ConfigError("engine.kind", "deepspeed", "is not installed; use uv pip install 'zskt-dist[deepspeed]'")
+    if config.engine.kind == "deepspeed" and (problem := lacking("deepspeed")):
+        raise ConfigError("engine.kind", "deepspeed", problem)
 
 
 def placed_teacher(config: Config, teacher: nn.Module) -> nn.Module:

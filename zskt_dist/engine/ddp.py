@@ -27,7 +27,7 @@ class DDPEngine(Engine):
     """`Engine` whose workers each hold the whole network and optimizer.
 
     Args:
-        find_unused_parameters: Whether some parameters may have no part in what the network returns, such as those of
+        find_unused_parameters: True if some parameters may have no part in what the network returns, such as those of
             auxiliary heads; they stay as they are. Costs a walk through the graph in every step.
     """
 

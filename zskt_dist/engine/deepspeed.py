@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from zskt_dist import logs
 from zskt_dist.engine.base import Engine, State
 
 _LARGEST_BUCKET = 50_000_000
@@ -235,6 +236,7 @@ def _initialise(network: nn.Module, settings: dict[str, Any], optimizer: Optimiz
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     import deepspeed
 
+    logs.adopt("DeepSpeed")
     # A collective of its own for shared memory, not used here, would be compiled first.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _join(device)
@@ -266,7 +268,7 @@ def _zero() -> Any:
 
 
 def _is_shared(key: str, value: Any) -> bool:
-    """Whether an entry of an optimizer's state has an element for each of the parameter's."""
+    """True if an entry of an optimizer's state has an element for each of the parameter's."""
     return isinstance(value, Tensor) and key != "step"
 
 

@@ -86,7 +86,9 @@ class CurveParts:
             if stop.agreed() and first + world.size < total:
                 stop.close()
                 raise Interrupted(first + world.size, total, "part")
-            progress.tick("curves", min(first + world.size, total), total)
+            complete = min(first + world.size, total)
+            progress.show({"iteration": complete})
+            progress.tick("curves", complete, total)
         stop.close()
         world.barrier()
 

@@ -1,6 +1,6 @@
 """Everything that can be said of a student without labels and real images, written as `estimates.json`.
 
-What `HeldOut.judge` boils down to four numbers for selection is told here in full, on the same images.
+`HeldOut.judge` sums up the same images in four numbers for selection.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from zskt_dist.algorithms.estimates import BINS, compare, describe, together
 from zskt_dist.config import Config
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
-from zskt_dist.evaluation.image_sources import ImageSource, answers, batches
+from zskt_dist.evaluation.image_sources import ImageSource, answers
 
 MEANING = (
     "Agreement of the student with its teacher on images that are not real: it says how alike the two are there, "
@@ -41,12 +41,11 @@ def estimate(
         return None
     found, num_classes = {}, 0
     with averaged_statistics(student, world):
-        for number, source in enumerate(sources):
+        for source, logits in answers(config, sources, world, student, teacher):
             parts = []
-            for x in batches(source, number, config):
-                logits = answers(world, x, student, teacher)
-                num_classes = logits[1].shape[1]
-                parts.append(compare(*logits))
+            for of_student, of_teacher in logits:
+                num_classes = of_teacher.shape[1]
+                parts.append(compare(of_student, of_teacher))
             found[source.name] = together(world.gather(together(parts).cpu()))
     described = {
         source.name: {"iteration": source.iteration, **describe(found[source.name], num_classes)} for source in sources

@@ -17,7 +17,7 @@ from zskt_dist.runs.mirror import local_file
 Answer = dict[str, Any]
 
 
-class Measurement:
+class EvaluatedRun:
     """A finished run and how it is to be measured.
 
     Args:

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.scores import agreement_sums
 from zskt_dist.config import Config
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
-from zskt_dist.evaluation.image_sources import ImageSource, answers, batches, generated, normal_noise
+from zskt_dist.evaluation.image_sources import ImageSource, answers, generated, normal_noise
+from zskt_dist.evaluation.scorer import Score, Scorer
 from zskt_dist.files import read_bytes
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator
@@ -73,22 +73,21 @@ class HeldOut:
             pixels; `held_out_kl`, mean KL(teacher || student) in nats; and `label_free_score`, the mean
             agreement over all these sources of images. Nothing with `evaluation.held_out_images=0`.
         """
-        size = self._config.evaluation.held_out_images
-        if size == 0:
+        if self._config.evaluation.held_out_images == 0:
             return {}
-        sources = self.sources(iteration)
-        sums = torch.zeros(len(sources), 2, dtype=torch.float64, device=self._world.device)
+        scores: list[Score] = []
         with averaged_statistics(student, self._world):
-            for number, source in enumerate(sources):
-                for x in batches(source, number, self._config):
-                    sums[number] += agreement_sums(*answers(self._world, x, student, self.teacher))
-        shares = (self._world.sum(sums) / size).tolist()
-        agreements, kls = zip(*shares, strict=True)
+            for _, logits in answers(self._config, self.sources(iteration), self._world, student, self.teacher):
+                scorer = Scorer(self._world)
+                for of_student, of_teacher in logits:
+                    scorer.add(of_student, of_teacher)
+                scores.append(scorer.score())
+        agreements = [score.accuracy for score in scores]
         return {
             "label_free_score": sum(agreements) / len(agreements),
             "held_out_agreement": sum(agreements[:-1]) / len(agreements[:-1]),
             "noise_agreement": agreements[-1],
-            "held_out_kl": sum(kls) / len(kls),
+            "held_out_kl": sum(score.kl for score in scores) / len(scores),
         }
 
     def sources(self, iteration: int) -> list[ImageSource]:

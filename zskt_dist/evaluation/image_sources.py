@@ -1,7 +1,7 @@
 """Images that no data set holds: a generator's and noise, the same whenever they are asked for."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,12 +94,19 @@ def normalised_together(config: Config) -> int:
     return math.ceil(config.batch_size / parts)
 
 
-def answers(world: World, x: Tensor, *networks: nn.Module) -> list[Tensor]:
-    """Logits [b, K] of each network for this worker's share of a batch; b may be 0, and all workers ask equally often.
+def answers(
+    config: Config, sources: Sequence[ImageSource], world: World, *networks: nn.Module
+) -> Iterator[tuple[ImageSource, Iterator[list[Tensor]]]]:
+    """Each source with the networks' logits [b, K] on its images, batch by batch of this worker's share.
 
-    Args:
-        x: [B, C, H, W], the same on all workers.
+    b may be 0, and all workers ask equally often.
     """
+    for number, source in enumerate(sources):
+        yield source, (_logits(x, world, networks) for x in batches(source, number, config))
+
+
+def _logits(x: Tensor, world: World, networks: Iterable[nn.Module]) -> list[Tensor]:
+    """Of each network, for this worker's share of images [B, C, H, W] that are the same on all workers."""
     mine = x[world.rank :: world.size]
     asked = mine if len(mine) else x[:1]  # not every network can answer no images
     return [network(asked)[: len(mine)] for network in networks]

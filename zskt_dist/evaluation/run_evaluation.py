@@ -7,17 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.scores import BINS, calibration, calibration_sums, confusion
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.curves import CurveParts, describe_mte
 from zskt_dist.evaluation.estimates import brief, estimate
-from zskt_dist.evaluation.evaluated_run import Answer, Measurement
+from zskt_dist.evaluation.evaluated_run import Answer, EvaluatedRun
 from zskt_dist.evaluation.held_out import stored_sources
 from zskt_dist.evaluation.image_sources import uniform_noise
-from zskt_dist.evaluation.scorer import images_at_a_time
+from zskt_dist.evaluation.scorer import Score, Scorer, images_at_a_time
 from zskt_dist.files import write_json
 from zskt_dist.networks.building import read_network
 from zskt_dist.runs.directory import RunDirectory
@@ -41,7 +40,7 @@ class RunEvaluation:
         self.directory, self.config, self.dataset = directory, config, dataset
         self.world, self.stop = world, stop
         # Rank 0 alone sees the run's files.
-        self.measurement: Measurement | None = None
+        self.measurement: EvaluatedRun | None = None
         self.role, weights = world.from_main(self._open)
         self.networks = {role: self._load(role, path) for role, path in weights.items()}
         self.network = self.networks[self.role]
@@ -62,7 +61,7 @@ class RunEvaluation:
 
     def _open(self) -> tuple[str, dict[str, str]]:
         """Which network is measured, and where the weights of both are."""
-        self.measurement = Measurement(self.directory, self.config)
+        self.measurement = EvaluatedRun(self.directory, self.config)
         return self.measurement.role, self.measurement.weights
 
     def _load(self, role: str, path: Path | str) -> nn.Module:
@@ -73,27 +72,20 @@ class RunEvaluation:
     @torch.no_grad()
     def _scores(self) -> tuple[Answer, dict[str, np.ndarray]]:
         """Scores on the test images, and what each network predicts for every one of them."""
-        count, device = self.dataset.num_classes, self.world.device
+        device = self.world.device
         standardise = self.dataset.standardise(device)
         shard = self.dataset.test.shard(self.world.rank, self.world.size).to(device)
-        networks = self.networks
-        matrices = {name: torch.zeros(count, count, dtype=torch.int64, device=device) for name in self._pairs()}
-        sums = {name: torch.zeros(BINS, 3, dtype=torch.float64, device=device) for name in self._pairs()}
-        predicted: dict[str, list[Tensor]] = {name: [] for name in networks}
+        scorers = {name: Scorer(self.world, self.dataset.num_classes) for name in self._pairs()}
+        predicted: dict[str, list[Tensor]] = {name: [] for name in self.networks}
         for batch in shard.batches(images_at_a_time(self.config)):
             x = standardise(batch.images)
-            logits = {name: network(x) for name, network in networks.items()}
-            classes = {name: values.argmax(dim=1) for name, values in logits.items()}
+            answers = {"label": batch.labels} | {name: network(x) for name, network in self.networks.items()}
             for name, (who, against) in self._pairs().items():
-                truth = batch.labels if against == "label" else classes[against]
-                matrices[name] += confusion(truth, classes[who], count)
-                sums[name] += calibration_sums(logits[who], truth)
-            for name, values in classes.items():
-                predicted[name].append(values)
-        for name in matrices:
-            self.world.sum(matrices[name])
-            self.world.sum(sums[name])
-        return _answer(matrices, sums), {name: self._whole(parts) for name, parts in predicted.items()}
+                scorers[name].add(answers[who], answers[against])
+            for name, classes in predicted.items():
+                classes.append(answers[name].argmax(dim=1))
+        scores = {name: scorer.score() for name, scorer in scorers.items()}
+        return _answer(scores), {name: self._whole(parts) for name, parts in predicted.items()}
 
     def _pairs(self) -> dict[str, tuple[str, str]]:
         """Name of a comparison -> who is compared with what."""
@@ -188,21 +180,15 @@ def _warn_of_absent_classes(from_class: np.ndarray, count: int) -> None:
         )
 
 
-def _answer(matrices: dict[str, Tensor], sums: dict[str, Tensor]) -> Answer:
-    """Fractions from counts."""
-    matrices = {name: matrix.double() for name, matrix in matrices.items()}
-    shares = {name: (matrix.diag().sum() / matrix.sum()).item() for name, matrix in matrices.items()}
-    against_labels = {name: matrix for name, matrix in matrices.items() if name != "agreement"}
-    per_class = {
-        name: (matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist() for name, matrix in against_labels.items()
-    }
-    trained = "student" if "student" in matrices else "teacher"
+def _answer(scores: dict[str, Score]) -> Answer:
+    trained = "student" if "student" in scores else "teacher"
+    against_labels = {name: score for name, score in scores.items() if name != "agreement"}
     return {
-        "accuracy": shares[trained],
-        "teacher_accuracy": shares.get("teacher"),
-        "agreement": shares.get("agreement"),
-        "images": int(matrices[trained].sum()),
-        "per_class_accuracy": per_class,
-        "confusion": {name: matrix.long().tolist() for name, matrix in matrices.items()},
-        "calibration": {name: calibration(values)._asdict() for name, values in sums.items()},
+        "accuracy": scores[trained].accuracy,
+        "teacher_accuracy": scores["teacher"].accuracy if "teacher" in scores else None,
+        "agreement": scores["agreement"].accuracy if "agreement" in scores else None,
+        "images": scores[trained].images,
+        "per_class_accuracy": {name: score.class_accuracies for name, score in against_labels.items()},
+        "confusion": {name: score.confusion.tolist() for name, score in scores.items() if score.confusion is not None},
+        "calibration": {name: score.calibration._asdict() for name, score in scores.items()},
     }

@@ -1,4 +1,4 @@
-"""Accuracy and agreement on real test images, shared out over the workers."""
+"""How often networks predict what is right: one count for training, `evaluate`, exports, sweeps and the Python API."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -6,10 +6,99 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from zskt_dist.algorithms.scores import BINS, Calibration, calibration, calibration_sums, confusion, kl_divergence
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
+
+
+class Scorer:
+    """Compares a network's predictions with the right classes, batch by batch; the sums stay on the device.
+
+    Right is a label, or what another network predicts: then accuracy is agreement.
+
+    Args:
+        num_classes: C of the confusion matrix; None: it is not counted.
+    """
+
+    def __init__(self, world: World, num_classes: int | None = None) -> None:
+        self._world = world
+        self._bins = torch.zeros(BINS, 3, dtype=torch.float64, device=world.device)
+        self._kl = torch.zeros((), dtype=torch.float64, device=world.device)
+        self._confusion: Tensor | None = None
+        if num_classes is not None:
+            self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=world.device)
+
+    def add(self, logits: Tensor, right: Tensor) -> "Scorer":
+        """Counts a batch.
+
+        Args:
+            logits: [B, C] of the network; B may be 0.
+            right: Classes, int64 [B], or the logits [B, C] of the other network.
+        """
+        classes = right
+        if right.dim() == 2:
+            classes = right.argmax(dim=1)
+            self._kl += kl_divergence(logits, right).sum()
+        self._bins += calibration_sums(logits, classes)
+        if self._confusion is not None:
+            self._confusion += confusion(classes, logits.argmax(dim=1), len(self._confusion))
+        return self
+
+    def score(self) -> "Score":
+        """Of the batches of all workers, who call it together."""
+
+        def total(sums: Tensor) -> Tensor:
+            return self._world.sum(sums.clone()).cpu()
+
+        matrix = None if self._confusion is None else total(self._confusion)
+        return Score(total(self._bins), total(self._kl).item(), matrix)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a `Scorer` has counted, on the CPU.
+
+    Attributes:
+        bins: As of `calibration_sums`.
+        kl_sum: KL(other network || network) in nats, summed over images.
+        confusion: int64 [C, C], right class by predicted class.
+    """
+
+    bins: Tensor
+    kl_sum: float
+    confusion: Tensor | None
+
+    @property
+    def images(self) -> int:
+        return int(self.bins[:, 0].sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images whose right class is predicted."""
+        return self.bins[:, 2].sum().item() / self.images
+
+    @property
+    def confidence(self) -> float:
+        """Mean of the top probability."""
+        return self.bins[:, 1].sum().item() / self.images
+
+    @property
+    def kl(self) -> float:
+        """Mean KL(other network || network) in nats."""
+        return self.kl_sum / self.images
+
+    @property
+    def calibration(self) -> Calibration:
+        return calibration(self.bins)
+
+    @property
+    def class_accuracies(self) -> list[float]:
+        """Fraction of the images of each class that are predicted as it; 0 for a class without images."""
+        assert self.confusion is not None
+        matrix = self.confusion.double()
+        return (matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist()
 
 
 @dataclass(frozen=True)
@@ -28,7 +117,7 @@ def images_at_a_time(config: Config) -> int:
 
 
 class Evaluator:
-    """Evaluates networks of logits on the test split of `dataset`.
+    """Evaluates networks of logits on the test split of `dataset`, shared out over the workers.
 
     Args:
         teacher: Its predictions are computed once.
@@ -38,33 +127,35 @@ class Evaluator:
         self, dataset: ImageDataset, world: World, *, batch_size: int = 512, teacher: nn.Module | None = None
     ) -> None:
         self._world, self._batch_size = world, batch_size
-        self._total = len(dataset.test.labels)
         shard = dataset.test.shard(world.rank, world.size)
         self._labels = shard.labels.to(world.device)
         # A network that is shared out must be asked equally often by all workers, so all have equally many images.
-        missing = ceil(self._total / world.size) - len(shard.labels)
+        missing = ceil(len(dataset.test.labels) / world.size) - len(shard.labels)
         self._images = torch.cat([shard.images, dataset.test.images[:missing]]).to(world.device)
         self._standardise = dataset.standardise(world.device)
-        self._teacher_classes = None if teacher is None else self._classes(teacher)
+        self._teacher_accuracy: float | None = None
+        self._teacher_classes: Tensor | None = None
+        if teacher is not None:
+            (self._teacher_accuracy,), self._teacher_classes = self._score(teacher, self._labels)
 
     def teacher_accuracy(self) -> float | None:
-        if self._teacher_classes is None:
-            return None
-        return self._share(self._teacher_classes == self._labels)
+        return self._teacher_accuracy
 
     def __call__(self, network: nn.Module) -> Scores:
         """Scores of `network` in eval mode, with the workers' average batch-norm statistics."""
+        rights = [self._labels, *([] if self._teacher_classes is None else [self._teacher_classes])]
         with averaged_statistics(network, self._world):
-            classes = self._classes(network)
-        accuracy = self._share(classes == self._labels)
-        agreement = None if self._teacher_classes is None else self._share(classes == self._teacher_classes)
-        return Scores(accuracy, agreement)
+            shares, _ = self._score(network, *rights)
+        return Scores(shares[0], shares[1] if len(shares) > 1 else None)
 
     @torch.no_grad()
-    def _classes(self, network: nn.Module) -> Tensor:
-        """Predicted class of every image of this worker's shard."""
-        batches = self._images.split(self._batch_size)
-        return torch.cat([network(self._standardise(x)).argmax(dim=1) for x in batches])[: len(self._labels)]
-
-    def _share(self, hits: Tensor) -> float:
-        return self._world.sum(hits.sum().double()).item() / self._total
+    def _score(self, network: nn.Module, *rights: Tensor) -> tuple[list[float], Tensor]:
+        """Accuracy by each of `rights`, classes of this worker's images; and what the network predicts for these."""
+        scorers, predicted = [Scorer(self._world) for _ in rights], []
+        for start in range(0, len(self._images), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            logits = network(self._standardise(self._images[part]))[: len(self._labels[part])]
+            for scorer, right in zip(scorers, rights, strict=True):
+                scorer.add(logits, right[part])
+            predicted.append(logits.argmax(dim=1))
+        return [scorer.score().accuracy for scorer in scorers], torch.cat(predicted)

@@ -9,7 +9,7 @@ from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted
 from zskt_dist.launch.driver import execute
 from zskt_dist.launch.environment import is_follower
-from zskt_dist.launch.mlflow_run import adopt, close_group, open_group
+from zskt_dist.launch.mlflow_run import adopt, complete_record, open_group
 from zskt_dist.runs.directory import RunDirectory, open_run
 from zskt_dist.runs.several import summarise
 from zskt_dist.tasks.stages import identity, run_directory
@@ -59,7 +59,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
             status = "KILLED"
             raise
         finally:
-            close_group(directory, config, status)
+            complete_record(directory, config.tracking.uri, status)
         directory.mirror.push()
     return directory.finished() or {}
 

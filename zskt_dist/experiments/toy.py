@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -15,12 +15,11 @@ from torch import Tensor
 from zskt_dist.algorithms.toy import Snapshot, ToySettings, ToyTransfer, decision_map, toy_data, train_teacher
 from zskt_dist.figures.toy import draw_toy
 from zskt_dist.files import read_json, write_json
-from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.runs.checkpoints import CheckpointStore, State
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.result import ToyResult
 from zskt_dist.runs.several import spread
 from zskt_dist.streams import Purpose, stream
-
-Result = dict[str, Any]
 
 _SNAPSHOTS = 40
 _CHECKPOINT_ROUNDS = 50
@@ -29,13 +28,13 @@ _CHECKPOINT_ROUNDS = 50
 
 def run_toy_seeds(
     settings: ToySettings, seeds: Sequence[int], folder: Path, console: Console, *, fresh: bool
-) -> Result:
+) -> ToyResult:
     """Each seed's experiment in `folder/seed-N`; their mean and standard deviation in `folder/seeds-N-…`."""
     runs = [f"seed-{seed}" for seed in seeds]
     results = [
         run_toy(settings, seed, folder / run, console, fresh=fresh) for seed, run in zip(seeds, runs, strict=True)
     ]
-    summary = {
+    summary: ToyResult = {
         "status": "finished",
         "command": "toy",
         "seeds": list(seeds),
@@ -49,7 +48,7 @@ def run_toy_seeds(
     return summary
 
 
-def run_toy(settings: ToySettings, seed: int, folder: Path, console: Console, *, fresh: bool) -> Result:
+def run_toy(settings: ToySettings, seed: int, folder: Path, console: Console, *, fresh: bool) -> ToyResult:
     """Runs the experiment, or continues it, and writes `figure1.png`, `figure1.gif` and `result.json` into `folder`.
 
     What is finished there with the same settings is the answer at once, unless `fresh`.
@@ -61,13 +60,13 @@ def run_toy(settings: ToySettings, seed: int, folder: Path, console: Console, *,
         identity = {"seed": seed, "settings": asdict(settings)}
         result = read_json(folder / "result.json")
         if not fresh and isinstance(result, dict) and result | identity == result:
-            return result
+            return cast(ToyResult, result)
         if fresh:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return _run(settings, seed, identity, folder, console)
 
 
-def _run(settings: ToySettings, seed: int, identity: Result, folder: Path, console: Console) -> Result:
+def _run(settings: ToySettings, seed: int, identity: State, folder: Path, console: Console) -> ToyResult:
     started = time.perf_counter()
     torch.set_num_threads(1)  # networks of this size only wait for each other
     torch.manual_seed(int(stream(seed, Purpose.INITIALISATION).integers(2**63)))
@@ -89,10 +88,11 @@ def _run(settings: ToySettings, seed: int, identity: Result, folder: Path, conso
             so_far = seconds + time.perf_counter() - started
             store.save(number, _state(identity, transfer, snapshots, so_far))
     draw_toy(snapshots, decision_map(teacher), (x, label), folder)
-    result = {
+    result: ToyResult = {
         "status": "finished",
         "command": "toy",
-        **identity,
+        "seed": seed,
+        "settings": asdict(settings),
         "seconds": round(seconds + time.perf_counter() - started, 2),
         "teacher": {"accuracy": accuracy},
         "student": {"agreement": snapshots[-1].agreement, "agreement_at_start": snapshots[0].agreement},
@@ -103,7 +103,7 @@ def _run(settings: ToySettings, seed: int, identity: Result, folder: Path, conso
     return result
 
 
-def _state(identity: Result, transfer: ToyTransfer, snapshots: Sequence[Snapshot], seconds: float) -> Result:
+def _state(identity: State, transfer: ToyTransfer, snapshots: Sequence[Snapshot], seconds: float) -> State:
     shown = [(s.round, s.points, s.student_map.to(torch.uint8), s.agreement) for s in snapshots]
     teacher = transfer.teacher.state_dict()
     return {
@@ -115,7 +115,7 @@ def _state(identity: Result, transfer: ToyTransfer, snapshots: Sequence[Snapshot
     }
 
 
-def _continued(store: CheckpointStore, identity: Result, transfer: ToyTransfer) -> tuple[list[Snapshot], float] | None:
+def _continued(store: CheckpointStore, identity: State, transfer: ToyTransfer) -> tuple[list[Snapshot], float] | None:
     """Snapshots so far and seconds spent, with `transfer` brought there; None where nothing is to be continued."""
     saved = store.latest()
     state = saved.state if saved else {}

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 from zskt_dist.export import DEFAULT_FORMATS, FORMATS
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-name", metavar="NAME", help="of the registered model; default: EXPERIMENT-student")
     parser.add_argument("--uri", metavar="URI", help="MLflow store; default: as of replay")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write export.json to FILE")
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _export(options))
 
 
@@ -42,6 +43,7 @@ def _export(options: argparse.Namespace) -> None:
     from zskt_dist.export.export_run import export_run
     from zskt_dist.files import check_json, write_json
 
+    logs.adopt("torch")
     if "OMP_NUM_THREADS" not in os.environ:  # of one thread latencies compare, and other processes disturb them least
         torch.set_num_threads(1)
     if options.json:

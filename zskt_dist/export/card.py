@@ -1,14 +1,76 @@
-"""A Hugging Face model card of what has been exported; imports huggingface_hub late."""
+"""A Hugging Face model card of what has been exported, from the run's configuration and result.
+
+huggingface_hub is imported late.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.export import card_text, quality
-from zskt_dist.export.exported_network import Subject
+from zskt_dist.config import flatten
+from zskt_dist.config.keys import is_under
+from zskt_dist.data.pseudo import PseudoData
+from zskt_dist.errors import ConfigError
+from zskt_dist.export import quality
+from zskt_dist.export.exported_network import NORMALISED, PIXELS, ExportedNetwork, own_role
 from zskt_dist.export.tables import earlier_files, files_table, networks_table, percent, thread_count
 from zskt_dist.files import write_atomic
+from zskt_dist.models import is_user_code
+from zskt_dist.tasks.stages import stages
 
 Record = dict[str, Any]
+Rows = list[tuple[str, ...]]
+
+CITATION = """\
+@inproceedings{micaelli2019zeroshot,
+  title     = {Zero-shot Knowledge Transfer via Adversarial Belief Matching},
+  author    = {Micaelli, Paul and Storkey, Amos},
+  booktitle = {Advances in Neural Information Processing Systems 32},
+  year      = {2019},
+  url       = {https://arxiv.org/abs/1905.09768}
+}"""
+
+_ZERO_SHOT = (
+    "Zero-shot knowledge transfer by adversarial belief matching (Micaelli & Storkey, NeurIPS 2019): a generator "
+    "searches for images on which student and teacher disagree, and the student learns to agree with the teacher there."
+)
+_PSEUDO_DATA = (
+    "Knowledge distillation from pseudo-data: the student learns a teacher's answers to a fixed set of pseudo-images, "
+    "which the generator of another student had drawn before (Micaelli & Storkey, NeurIPS 2019)."
+)
+_FINETUNED = "The student was then trained on with a few labelled images."
+_METHODS = {
+    "train": _ZERO_SHOT,
+    "pseudo_data": _PSEUDO_DATA,
+    "distill": "Knowledge distillation with attention transfer: the student learns from labelled images and from the "
+    "teacher's answers to them.",
+    "pretrain": "Supervised training on labelled images.",
+}
+_TAGS = {
+    "train": ["knowledge-distillation", "data-free", "zero-shot-knowledge-transfer"],
+    "pseudo_data": ["knowledge-distillation", "data-free"],
+    "distill": ["knowledge-distillation"],
+    "finetune": ["knowledge-distillation"],
+}
+_BELIEF_MATCHING = ("iterations", "batch_size", "seed", "generator", "transfer", "loss", "optimizer", "generator_terms")
+_SUPERVISED = ("seed", "supervised", "data.images_per_class", "data.augment")
+# By task: keys that shape the network, of those that the task reads.
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "transfer": _BELIEF_MATCHING,
+    "pseudo_data": _BELIEF_MATCHING,
+    "distill": (*_SUPERVISED, "distill"),
+    "finetune": ("finetune", "data.images_per_class"),
+    "pretrain": _SUPERVISED,
+    "scratch": _SUPERVISED,
+}
+_ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
+_LIMITS = (
+    "It knows the classes it was trained on and puts every image into one of them.",
+    "It inherits the errors and biases of its teacher, and has seen no real image that could correct them.",
+    "Its confidence is not calibrated beyond what is measured above; on images unlike the training data it can be "
+    "confidently wrong.",
+    "Agreement on generated images and noise says how alike two networks are there, not how often either is right.",
+    "Test it on labelled images of your own before you rely on it.",
+)
 _NOTHING_MEASURED = "Nothing: there were no labelled test images."
 _NOTHING_ESTIMATED = "Nothing was estimated."
 _FLAG = (
@@ -17,7 +79,7 @@ _FLAG = (
 )
 
 
-def write_card(subject: Subject, record: Record, path: Path) -> None:
+def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
     """Writes the card.
 
     Args:
@@ -25,32 +87,32 @@ def write_card(subject: Subject, record: Record, path: Path) -> None:
     """
     from huggingface_hub import ModelCard
 
-    result = subject.result
+    result = exported.result
     card = ModelCard.from_template(
-        _metadata(subject),
+        _metadata(exported),
         template_path=str(Path(__file__).with_name("card.md")),
-        title=_name(subject),
-        summary=card_text.summary(subject),
-        facts=markdown(("", ""), _facts(subject, record)),
-        training=card_text.training(subject),
-        settings=markdown(("setting", "value"), card_text.settings(subject)),
-        data=card_text.data_used(subject),
-        measured=markdown(*quality.measured_table(subject)) or _NOTHING_MEASURED,
-        estimated=_estimated(subject),
-        limits=card_text.limits(subject),
-        input=card_text.input_of(subject, record),
-        examples=card_text.examples(record),
+        title=_name(exported),
+        summary=summary(exported),
+        facts=markdown(("", ""), _facts(exported, record)),
+        training=training(exported),
+        settings=markdown(("setting", "value"), settings(exported)),
+        data=data_used(exported),
+        measured=markdown(*quality.measured_table(exported)) or _NOTHING_MEASURED,
+        estimated=_estimated(exported),
+        limits=limits(exported),
+        input=input_of(exported, record),
+        examples=examples(record),
         networks=markdown(*networks_table(record)),
         files=markdown(*files_table(record)),
         threads=thread_count(record["threads"]),
         batch_sizes=", ".join(map(str, record["check"]["batch_sizes"])),
         large=f"{record['check']['large']:g}",
         tolerance=f"{record['tolerance']:g}",
-        agreement=card_text.int8_agreement(record),
+        agreement=int8_agreement(record),
         earlier="; ".join(earlier_files(record)),
-        citation=card_text.CITATION,
+        citation=CITATION,
         run=f"{result['experiment']}/{result['name']}",
-        sha256=subject.sha256,
+        sha256=exported.sha256,
     )
     write_atomic(path, str(card))
 
@@ -61,8 +123,8 @@ def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _estimated(subject: Subject) -> str:
-    estimates = subject.result.get("estimates") if subject.role == "student" else None
+def _estimated(exported: ExportedNetwork) -> str:
+    estimates = exported.result.get("estimates") if exported.role == "student" else None
     if not estimates:
         return _NOTHING_ESTIMATED
     parts = [_FLAG, markdown(*quality.estimates_table(estimates))]
@@ -71,40 +133,192 @@ def _estimated(subject: Subject) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _facts(subject: Subject, record: Record) -> list[tuple[str, ...]]:
-    own = record["networks"][subject.role]
+def _facts(exported: ExportedNetwork, record: Record) -> list[tuple[str, ...]]:
+    own = record["networks"][exported.role]
     facts: list[tuple[str, ...]] = [
-        ("architecture", f"`{subject.arch}`, {own['parameters']:,} parameters"),
-        ("input", f"float32 `[B, {', '.join(map(str, subject.image_shape))}]`"),
-        ("output", f"logits of {subject.num_classes} classes"),
+        ("architecture", f"`{exported.arch}`, {own['parameters']:,} parameters"),
+        ("input", f"float32 `[B, {', '.join(map(str, exported.image_shape))}]`"),
+        ("output", f"logits of {exported.num_classes} classes"),
     ]
-    if subject.class_names:
-        facts.append(("classes", ", ".join(subject.class_names)))
-    if subject.role == "student" and (teacher := card_text.teacher_of(subject)):
+    if exported.class_names:
+        facts.append(("classes", ", ".join(exported.class_names)))
+    if exported.role == "student" and (teacher := teacher_of(exported)):
         size, identity = teacher.get("params"), teacher.get("sha256")
         told = f"{size:,} parameters" if size else f"weights with SHA-256 `{identity}`"
         facts.append(("teacher", f"`{teacher['arch']}`, {told}"))
     return facts
 
 
-def _metadata(subject: Subject) -> Any:
+def _metadata(exported: ExportedNetwork) -> Any:
     """The front matter: Hugging Face's own keys, and the measured accuracy where there is one."""
     from huggingface_hub import EvalResult, ModelCardData
 
     about = {"task_type": "image-classification", "metric_type": "accuracy", "dataset_split": "test"}
     scores = [
         EvalResult(**about, dataset_type=dataset, dataset_name=dataset, metric_value=round(accuracy, 4))
-        for dataset, accuracy in quality.accuracies(subject).items()
+        for dataset, accuracy in quality.accuracies(exported).items()
     ]
     return ModelCardData(
         library_name="zskt_dist",
         pipeline_tag="image-classification",
-        tags=card_text.tags(subject) or None,
-        model_name=_name(subject),
+        tags=tags(exported) or None,
+        model_name=_name(exported),
         metrics=["accuracy"] if scores else None,
         eval_results=scores or None,
     )
 
 
-def _name(subject: Subject) -> str:
-    return f"{subject.result['experiment']}-{subject.role}"
+def _name(exported: ExportedNetwork) -> str:
+    return f"{exported.result['experiment']}-{exported.role}"
+
+
+def method(exported: ExportedNetwork) -> str:
+    """How the run trained its network: its command, or `pseudo_data`."""
+    command: str = exported.result["command"]
+    return "pseudo_data" if command == "train" and exported.config.pseudo_data is not None else command
+
+
+def tags(exported: ExportedNetwork) -> list[str]:
+    """Hugging Face's, of a student."""
+    return _TAGS.get(method(exported), []) if exported.role == "student" else []
+
+
+def summary(exported: ExportedNetwork) -> str:
+    article = f"An image classifier for {exported.num_classes} classes (`{exported.arch}`)"
+    if exported.role == "teacher":
+        return f"{article}, which serves as a teacher."
+    if exported.result["command"] == "pretrain":
+        return f"{article}, trained from scratch."
+    teacher = teacher_of(exported)
+    of = f"`{teacher['arch']}`" if teacher else "a teacher that is not known to this run"
+    size = ""
+    if teacher and "params" in teacher:
+        size = f", with {percent(exported.result['student']['params'] / teacher['params'])} of its parameters"
+    without = ", without any of its training images" if exported.result["command"] == "train" else ""
+    return f"{article}, a student of {of}{size}{without}."
+
+
+def teacher_of(exported: ExportedNetwork) -> Record | None:
+    """`arch` of the network that a student learnt from, and `params` or, where it learnt from pseudo-data, `sha256`."""
+    if method(exported) == "pseudo_data":  # the run's teacher, if any, is one to compare with
+        return (_pseudo_data(exported) or {}).get("teacher")
+    return exported.result["teacher"]
+
+
+def training(exported: ExportedNetwork) -> str:
+    """The method; of a teacher that the run was given, that nothing is known."""
+    if exported.role != own_role(exported.result):
+        return "Before the run that this card is made from, which was given it as a teacher."
+    name = method(exported)
+    if name == "finetune":
+        return f"{_METHODS['train' if exported.config.pseudo_data is None else 'pseudo_data']} {_FINETUNED}"
+    return _METHODS.get(name, f"By `zskt_dist.{name}`.")
+
+
+def settings(exported: ExportedNetwork) -> Rows:
+    """Keys of the configuration that shaped the training, with their values."""
+    if exported.role != own_role(exported.result):
+        return []
+    config, own = exported.config, exported.role
+    tasks = [stage.task for stage in stages(exported.result["command"], config) if stage.task.role == own]
+    idle: tuple[str, ...] = () if config.generator_terms.active else ("generator_terms",)
+    if not config.loss.beta:
+        idle += _ATTENTION
+
+    def shaped(key: str) -> bool:
+        read = (is_under(key, _SETTINGS[task.name]) and is_under(key, task.reads) for task in tasks)
+        return any(read) and not is_under(key, idle)
+
+    leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
+    return [(f"`{key}`", f"`{value}`") for key, value in leaves.items() if value is not None and shaped(key)]
+
+
+def data_used(exported: ExportedNetwork) -> str:
+    """Which images the network has seen."""
+    result = exported.result
+    if exported.role != own_role(result):
+        return "Not known to this run."
+    if result["command"] == "train":
+        images = "images that a generator makes of noise"
+        if method(exported) == "pseudo_data":
+            about = _pseudo_data(exported)
+            images = (f"{about['images']:,} " if about else "") + "pseudo-images that had been made before"
+        return (
+            f"None. The student learnt from {images}; test images, where there were any, only measured it. The teacher "
+            "had its own training data."
+        )
+    many = result.get("images_per_class")
+    which = f"{many} labelled training images per class" if many else "All labelled training images"
+    return f"{which} of {result['dataset']}."
+
+
+def limits(exported: ExportedNetwork) -> str:
+    sentences = list(_LIMITS)
+    if exported.role == "teacher" or exported.result["command"] != "train":
+        sentences[1] = "It inherits the errors and biases of what it was trained with."
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def input_of(exported: ExportedNetwork, record: Record) -> str:
+    """What images have to be like."""
+    inputs = [entry["input"] for entry in (*record["files"].values(), record.get("mlflow")) if entry]
+    shape = ", ".join(map(str, exported.image_shape))
+    text = f"All take float32 images `[B, {shape}]`, channels first, and answer logits `[B, {exported.num_classes}]`."
+    if exported.mean is None or exported.std is None:
+        return f"{text} The run does not say how its images were normalised."
+    text += (
+        f" *{NORMALISED.capitalize()}* are bytes divided by 255, minus mean {list(exported.mean)}, divided by standard "
+        f"deviation {list(exported.std)}, channel by channel."
+    )
+    if PIXELS in inputs:
+        text += f" *{PIXELS.capitalize()}* are bytes divided by 255 and nothing else: the program normalises them."
+    return text
+
+
+def examples(record: Record) -> list[tuple[str, str]]:
+    """Title and Python code for each format that has been exported."""
+    found = []
+    for name, entry in record["files"].items():
+        file, takes = entry["file"], entry["input"]
+        if name == "safetensors":
+            allowed = f', arch="{record["arch"]}"' if is_user_code(record["arch"]) else ""
+            code = (
+                "from zskt_dist.export.load import load_network\n"
+                f'network, config = load_network("."{allowed})  # the folder of config.json\n'
+                "logits = network(images)"
+            )
+        elif name == "pt2":
+            code = f'import torch\nnetwork = torch.export.load("{file}").module()\nlogits = network(images)'
+        else:
+            code = (
+                "import onnxruntime\n"
+                f'session = onnxruntime.InferenceSession("{file}")\n'
+                '(logits,) = session.run(["logits"], {"images": images.numpy()})'
+            )
+        found.append((f"`{file}`, which takes {takes}", code))
+    if model := record.get("mlflow"):
+        code = (
+            "import mlflow\n"
+            f'network = mlflow.pytorch.load_model("models:/{model["name"]}/{model["version"]}")\n'
+            "logits = network(images)"
+        )
+        found.append((f"The registered model, from its MLflow store, which takes {model['input']}", code))
+    return found
+
+
+def int8_agreement(record: Record) -> str:
+    """How often the int8 file predicts the same class as the network; empty without one."""
+    shares = record["files"].get("int8", {}).get("agreement", {})
+    where = {"noise": "normal noise", "pseudo_images": "pseudo-images of the run's generator"}
+    told = [f"on {percent(share)} of {where[name]}" for name, share in shares.items()]
+    return f"it predicts the same class {' and '.join(told)}" if told else ""
+
+
+def _pseudo_data(exported: ExportedNetwork) -> Record | None:
+    """What the pseudo-data that the run learnt from was made from; None where the folder is gone, or holds others."""
+    try:
+        data = PseudoData.open(str(exported.config.pseudo_data))
+        data.check(exported.image_shape, exported.num_classes)
+    except ConfigError:
+        return None
+    return data.about

@@ -6,11 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zskt_dist.errors import UserError
+from zskt_dist.distributed.world import World
+from zskt_dist.errors import UserError, one_line
+from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.export.exported_network import Deployed
 from zskt_dist.models import ImageShape
 
-Asked = Callable[[Tensor], Tensor]
+Classifier = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] to logits [B, K]."""
 
 BATCH_SIZES = (1, 2, 7)
@@ -38,7 +40,7 @@ class Difference(NamedTuple):
         return self.ordinary <= tolerance and self.large <= tolerance
 
 
-def compare(deployed: Deployed, other: Asked, image_shape: ImageShape) -> Difference:
+def compare(deployed: Deployed, other: Classifier, image_shape: ImageShape) -> Difference:
     """How far `other` is from `deployed`.
 
     Raises:
@@ -57,26 +59,25 @@ def compare(deployed: Deployed, other: Asked, image_shape: ImageShape) -> Differ
     return Difference(ordinary, large)
 
 
-def agreement(deployed: Deployed, other: Asked, batches: Iterable[Tensor]) -> float | None:
+def agreement(deployed: Deployed, other: Classifier, batches: Iterable[Tensor]) -> float | None:
     """Share of the images that both put into the same class; None without images.
 
     Args:
         batches: Normalised images [B, C, H, W]; `AT_A_TIME` of them are asked about at once.
     """
-    hits = count = 0
+    scorer = Scorer(World(torch.device("cpu")))
     for images in batches:
         for part in deployed.from_normalised(images).split(AT_A_TIME):
-            hits += int((deployed(part).argmax(1) == other(part).argmax(1)).sum())
-            count += len(part)
-    return hits / count if count else None
+            scorer.add(other(part), deployed(part))
+    score = scorer.score()
+    return score.accuracy if score.images else None
 
 
-def _answer(other: Asked, images: Tensor) -> Tensor:
+def _answer(other: Classifier, images: Tensor) -> Tensor:
     try:
         return other(images)
     except Exception as error:  # of whatever runtime it is
-        line = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"fails on a batch of {len(images)} ({type(error).__name__}: {line})") from error
+        raise UserError(f"fails on a batch of {len(images)} ({one_line(error)})") from error
 
 
 def _gap(expected: Tensor, answer: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.export import FORMATS
 from zskt_dist.export.card import write_card
 from zskt_dist.export.check import BATCH_SIZES, LARGE
-from zskt_dist.export.exported_network import NORMALISED, PIXELS, Subject, open_subject, own_role
+from zskt_dist.export.exported_network import NORMALISED, PIXELS, ExportedNetwork, open_network, own_role
 from zskt_dist.export.exporter import Exporter
 from zskt_dist.export.latency import latency_ms
 from zskt_dist.export.packages import check_packages
@@ -68,21 +68,21 @@ def export_run(
     if chosen:
         refuse_runs(chosen)
     directory, result = _finished(location)
-    subject = open_subject(directory, result, role)
-    folder = chosen or directory.path / ("export" if subject.role == own_role(result) else f"export-{subject.role}")
-    exporter = Exporter(subject, folder, tolerance=tolerance, normalises=normalises)
-    record = _record(subject, tolerance) | _earlier(subject, folder)
+    exported = open_network(directory, result, role)
+    folder = chosen or directory.path / ("export" if exported.role == own_role(result) else f"export-{exported.role}")
+    exporter = Exporter(exported, folder, tolerance=tolerance, normalises=normalises)
+    record = _record(exported, tolerance) | _earlier(exported, folder)
     record["written"] = _ours(exporter, formats)
-    record["networks"] = _networks(subject)
+    record["networks"] = _networks(exported)
     write_json(folder / _RECORD, record)  # what is written from here on is known to be ours
     failures = list(_export_files(exporter, formats, record))
     if "mlflow" in formats:
         try:
-            record["mlflow"] = register(subject, normalises=normalises, name=model_name, uri=uri)
+            record["mlflow"] = register(exported, normalises=normalises, name=model_name, uri=uri)
         except UserError as error:
             failures.append(str(error))
     if "card" in formats:
-        write_card(subject, record, folder / "README.md")
+        write_card(exported, record, folder / "README.md")
     record["written"] = [name for name in record["written"] if (folder / name).exists()]
     write_json(folder / _RECORD, record)
     directory.mirror.push()
@@ -146,17 +146,17 @@ def _finished(location: str) -> tuple[RunDirectory, dict[str, Any]]:
     return directory, result
 
 
-def _record(subject: Subject, tolerance: float) -> Record:
-    result = subject.result
+def _record(exported: ExportedNetwork, tolerance: float) -> Record:
+    result = exported.result
     return {
         "run": {key: result.get(key) for key in ("experiment", "name", "command", "config_hash", "git_commit")},
-        "role": subject.role,
-        "arch": subject.arch,
-        "weights_sha256": subject.sha256,
-        "image_shape": list(subject.image_shape),
-        "num_classes": subject.num_classes,
-        "mean": subject.mean,
-        "std": subject.std,
+        "role": exported.role,
+        "arch": exported.arch,
+        "weights_sha256": exported.sha256,
+        "image_shape": list(exported.image_shape),
+        "num_classes": exported.num_classes,
+        "mean": exported.mean,
+        "std": exported.std,
         "check": {"batch_sizes": BATCH_SIZES, "large": LARGE},
         "tolerance": tolerance,
         "threads": torch.get_num_threads(),
@@ -175,7 +175,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _earlier(subject: Subject, folder: Path) -> Record:
+def _earlier(exported: ExportedNetwork, folder: Path) -> Record:
     """What was exported before into the folder and is still as it was then; `made`: under which conditions.
 
     Raises:
@@ -184,7 +184,7 @@ def _earlier(subject: Subject, folder: Path) -> Record:
     before = read_json(folder / _RECORD)
     if not isinstance(before, dict) or "weights_sha256" not in before:
         return {"files": {}}
-    if before["weights_sha256"] != subject.sha256:
+    if before["weights_sha256"] != exported.sha256:
         held = f"the {before['role']} of {before['run']['experiment']}/{before['run']['name']}"
         raise UserError(f"{folder} holds {held} with other weights; choose another folder with --out, or remove it")
     made = {"made": {key: before[key] for key in _CONDITIONS}}
@@ -202,9 +202,7 @@ def _ours(exporter: Exporter, formats: Collection[str]) -> list[str]:
     before = read_json(folder / _RECORD)
     ours: set[str] = set()
     if isinstance(before, dict) and "weights_sha256" in before:
-        # Exports of before there was a list are known by their entries.
-        known = before.get("written", [entry["file"] for entry in before["files"].values()] + [*_COMPANIONS.values()])
-        ours = {_RECORD, *known}
+        ours = {_RECORD, *before["written"]}
     new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
     new |= {file for name, file in _COMPANIONS.items() if name in formats}
     if foreign := sorted(name for name in new - ours if (folder / name).exists()):
@@ -217,15 +215,15 @@ def _is_intact(path: Path, entry: Record) -> bool:
     return path.is_file() and sha256_of(path) == entry["sha256"]
 
 
-def _networks(subject: Subject) -> dict[str, Record]:
+def _networks(exported: ExportedNetwork) -> dict[str, Record]:
     """Size and latency of the teacher, where there is one beside the student, and of the network itself."""
-    networks = {"teacher": subject.teacher, subject.role: subject.network}
+    networks = {"teacher": exported.teacher, exported.role: exported.network}
     return {
         role: {
-            "arch": getattr(subject.config, role).arch,
+            "arch": getattr(exported.config, role).arch,
             "parameters": count_parameters(network),
             "bytes": sum(tensor.nbytes for tensor in network.state_dict().values()),
-            "latency_ms": latency_ms(network, subject.image_shape),
+            "latency_ms": latency_ms(network, exported.image_shape),
         }
         for role, network in networks.items()
         if network is not None

@@ -28,7 +28,7 @@ PIXELS = "pixels in [0, 1]"
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportedNetwork:
     """A network of a finished run, on the CPU, in eval mode and frozen, as is `teacher`.
 
     Attributes:
@@ -79,15 +79,15 @@ class Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, subject: Subject, *, normalises: bool) -> None:
+    def __init__(self, exported: ExportedNetwork, *, normalises: bool) -> None:
         super().__init__()
-        self.network = subject.network
+        self.network = exported.network
         self.normalises = normalises
         if normalises:
-            if subject.mean is None or subject.std is None:
-                raise UserError(f"--with-normalisation: {subject.directory.location} does not say its mean and std")
-            self.register_buffer("mean", torch.tensor(subject.mean).view(1, -1, 1, 1))
-            self.register_buffer("std", torch.tensor(subject.std).view(1, -1, 1, 1))
+            if exported.mean is None or exported.std is None:
+                raise UserError(f"--with-normalisation: {exported.directory.location} does not say its mean and std")
+            self.register_buffer("mean", torch.tensor(exported.mean).view(1, -1, 1, 1))
+            self.register_buffer("std", torch.tensor(exported.std).view(1, -1, 1, 1))
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def own_role(result: dict[str, Any]) -> str:
     return "student" if result["student"] else "teacher"
 
 
-def open_subject(directory: RunDirectory, result: dict[str, Any], role: str | None = None) -> Subject:
+def open_network(directory: RunDirectory, result: dict[str, Any], role: str | None = None) -> ExportedNetwork:
     """The network of a finished run.
 
     Args:
@@ -133,7 +133,7 @@ def open_subject(directory: RunDirectory, result: dict[str, Any], role: str | No
             teacher, _ = _teacher(directory, config, shape, classes)
         except UserError as error:
             log.warning("the student stands alone: %s", error)
-    return Subject(
+    return ExportedNetwork(
         directory=directory,
         config=config,
         result=result,

@@ -1,22 +1,25 @@
 """Files of a network, each checked against it before it gets its name."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
-from zskt_dist.errors import UserError
+from zskt_dist.distributed.world import World
+from zskt_dist.errors import UserError, one_line
+from zskt_dist.evaluation.held_out import stored_sources
+from zskt_dist.evaluation.image_sources import batches
 from zskt_dist.export import onnx, pt2
-from zskt_dist.export.check import AT_A_TIME, Asked, agreement, compare
-from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, Subject
+from zskt_dist.export.check import AT_A_TIME, Classifier, agreement, compare
+from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, ExportedNetwork
 from zskt_dist.export.latency import latency_ms
 from zskt_dist.export.load import load_network, write_weights
-from zskt_dist.export.pseudo_images import pseudo_images
 from zskt_dist.files import write_atomic, write_json
 
 Entry = dict[str, Any]
@@ -32,9 +35,9 @@ class Exporter:
         normalises: The programs take pixels in [0, 1] instead of normalised images.
     """
 
-    def __init__(self, subject: Subject, folder: Path, *, tolerance: float, normalises: bool) -> None:
-        self.subject, self.folder, self.tolerance = subject, folder, tolerance
-        self.deployed = Deployed(subject, normalises=normalises)
+    def __init__(self, exported: ExportedNetwork, folder: Path, *, tolerance: float, normalises: bool) -> None:
+        self.exported, self.folder, self.tolerance = exported, folder, tolerance
+        self.deployed = Deployed(exported, normalises=normalises)
         self.files: dict[str, Callable[[], Entry]] = {
             "safetensors": self._safetensors,
             "pt2": self._pt2,
@@ -57,17 +60,17 @@ class Exporter:
             return self.files[name]()
         except Exception as error:  # torch, ONNX and its runtime have no one class for what they cannot do
             path.unlink(missing_ok=True)  # an older one would look as if it had passed
-            raise UserError(f"{path.name} is not written: {_told(error)}") from error
+            raise UserError(f"{path.name} is not written: {one_line(error)}") from error
 
     def file_name(self, name: str) -> str:
         """Of the file of a format."""
-        return f"{self.subject.role}.{'int8.onnx' if name == 'int8' else name}"
+        return f"{self.exported.role}.{'int8.onnx' if name == 'int8' else name}"
 
     def _safetensors(self) -> Entry:
         with TemporaryDirectory() as draft:
-            content = write_weights(self.subject, Path(draft)).read_bytes()
-            network, config = load_network(draft, arch=self.subject.arch)
-        entry = self._keep("safetensors", content, network, Deployed(self.subject, normalises=False))
+            content = write_weights(self.exported, Path(draft)).read_bytes()
+            network, config = load_network(draft, arch=self.exported.arch)
+        entry = self._keep("safetensors", content, network, Deployed(self.exported, normalises=False))
         write_json(self.folder / "config.json", config)
         return entry
 
@@ -82,21 +85,21 @@ class Exporter:
     def _int8(self) -> Entry:
         content = onnx.quantized(self._onnx_content)
         network = onnx.OnnxNetwork(content)
-        shape, rng = self.subject.image_shape, torch.Generator().manual_seed(0)
+        shape, rng = self.exported.image_shape, torch.Generator().manual_seed(0)
         noise = (torch.randn(AT_A_TIME, *shape, generator=rng) for _ in range(_NOISE_BATCHES))
-        images = {"noise": noise, "pseudo_images": pseudo_images(self.subject)}
+        images = {"noise": noise, "pseudo_images": pseudo_images(self.exported)}
         shares = {name: agreement(self.deployed, network, batches) for name, batches in images.items()}
         entry = self._keep_program("int8", content, network, check=False)  # no longer the same network
         known = {name: share for name, share in shares.items() if share is not None}
         return entry | {"opset": onnx.OPSET, "agreement": known}
 
-    def _keep_program(self, name: str, content: bytes, network: Asked, *, check: bool = True) -> Entry:
+    def _keep_program(self, name: str, content: bytes, network: Classifier, *, check: bool = True) -> Entry:
         entry = self._keep(name, content, network, self.deployed, check=check)
-        return entry | {"latency_ms": latency_ms(network, self.subject.image_shape)}
+        return entry | {"latency_ms": latency_ms(network, self.exported.image_shape)}
 
-    def _keep(self, name: str, content: bytes, network: Asked, original: Deployed, *, check: bool = True) -> Entry:
+    def _keep(self, name: str, content: bytes, network: Classifier, original: Deployed, *, check: bool = True) -> Entry:
         """Writes `content`, which is `network`, if that is as good as the original."""
-        difference = compare(original, network, self.subject.image_shape)
+        difference = compare(original, network, self.exported.image_shape)
         if check and not difference.within(self.tolerance):
             raise UserError(
                 f"its logits differ from PyTorch's by {difference.ordinary:.3g}, and on large inputs by "
@@ -114,27 +117,33 @@ class Exporter:
 
     @cached_property
     def _program(self) -> ExportedProgram:
-        return pt2.export_program(self.deployed, self.subject.image_shape)
+        return pt2.export_program(self.deployed, self.exported.image_shape)
 
     @cached_property
     def _onnx_content(self) -> bytes:
-        subject = self.subject
+        exported = self.exported
         metadata = {
             "made_by": "zskt_dist",
-            "arch": subject.arch,
-            "role": subject.role,
-            "run": f"{subject.result['experiment']}/{subject.result['name']}",
-            "weights_sha256": subject.sha256,
+            "arch": exported.arch,
+            "role": exported.role,
+            "run": f"{exported.result['experiment']}/{exported.result['name']}",
+            "weights_sha256": exported.sha256,
             "input": PIXELS if self.deployed.normalises else NORMALISED,
-            "mean": " ".join(map(str, subject.mean or ())),
-            "std": " ".join(map(str, subject.std or ())),
-            "class_names": "\n".join(subject.class_names or ()),
+            "mean": " ".join(map(str, exported.mean or ())),
+            "std": " ".join(map(str, exported.std or ())),
+            "class_names": "\n".join(exported.class_names or ()),
         }
         return onnx.as_bytes(self._program, metadata)
 
 
-def _told(error: Exception) -> str:
-    """One line; what is not meant for people also says what it is."""
-    if isinstance(error, UserError):
-        return str(error)
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
+@torch.no_grad()
+def pseudo_images(exported: ExportedNetwork) -> Iterator[Tensor]:
+    """Images of the run's generators on which students are judged, normalised, in batches [B, C, H, W].
+
+    `evaluation.held_out_images` of every snapshot; none without snapshots.
+    """
+    config, world = exported.config, World(torch.device("cpu"))
+    sources = stored_sources(config, exported.directory.snapshots, exported.image_shape, world)
+    for number, source in enumerate(sources):
+        if source.iteration is not None:  # not noise
+            yield from batches(source, number, config)

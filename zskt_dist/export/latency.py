@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from zskt_dist.export.check import Asked
+from zskt_dist.export.check import Classifier
 from zskt_dist.models import ImageShape
 
 BATCH_SIZES = (1, 32)
@@ -14,18 +14,18 @@ WARM_UP = 2
 _FEWEST, _MOST, _SECONDS = 5, 50, 0.5
 
 
-def latency_ms(asked: Asked, image_shape: ImageShape) -> dict[str, float]:
+def latency_ms(network: Classifier, image_shape: ImageShape) -> dict[str, float]:
     """Median milliseconds of a forward pass by batch size, of 5 to 50 calls in about half a second."""
-    return {str(size): round(_median_ms(asked, torch.zeros(size, *image_shape)), 3) for size in BATCH_SIZES}
+    return {str(size): round(_median_ms(network, torch.zeros(size, *image_shape)), 3) for size in BATCH_SIZES}
 
 
 @torch.no_grad()
-def _median_ms(asked: Asked, images: torch.Tensor) -> float:
+def _median_ms(network: Classifier, images: torch.Tensor) -> float:
     for _ in range(WARM_UP):
-        asked(images)
+        network(images)
     taken: list[float] = []
     while len(taken) < _FEWEST or (len(taken) < _MOST and sum(taken) < _SECONDS):
         started = time.perf_counter()
-        asked(images)
+        network(images)
         taken.append(time.perf_counter() - started)
     return 1000 * statistics.median(taken)

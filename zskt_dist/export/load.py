@@ -10,7 +10,7 @@ from zskt_dist.config import parse_config
 from zskt_dist.config.fields import Positive
 from zskt_dist.config.inputs import Student
 from zskt_dist.errors import UserError
-from zskt_dist.export.exported_network import NORMALISED, Subject
+from zskt_dist.export.exported_network import NORMALISED, ExportedNetwork
 from zskt_dist.files import read_json, write_json
 from zskt_dist.models import ImageShape, is_user_code
 from zskt_dist.networks.building import read_network
@@ -32,21 +32,21 @@ class _Written(BaseModel):
     num_classes: Positive
 
 
-def write_weights(subject: Subject, folder: Path) -> Path:
+def write_weights(exported: ExportedNetwork, folder: Path) -> Path:
     """`ROLE.safetensors` and `config.json`; returns the path of the former."""
-    path = folder / f"{subject.role}.safetensors"
-    save_weights(path, subject.network, subject.about)
-    section = getattr(subject.config, subject.role).model_dump(mode="json", exclude={"checkpoint", "seed"})
+    path = folder / f"{exported.role}.safetensors"
+    save_weights(path, exported.network, exported.about)
+    section = getattr(exported.config, exported.role).model_dump(mode="json", exclude={"checkpoint", "seed"})
     content = {
         "format": "zskt_dist",
         "weights": path.name,
-        "role": subject.role,
+        "role": exported.role,
         "network": section,
-        "image_shape": list(subject.image_shape),
-        "num_classes": subject.num_classes,
-        "class_names": subject.class_names,
-        "mean": subject.mean,
-        "std": subject.std,
+        "image_shape": list(exported.image_shape),
+        "num_classes": exported.num_classes,
+        "class_names": exported.class_names,
+        "mean": exported.mean,
+        "std": exported.std,
         "input": NORMALISED,
         "preprocessing": _PREPROCESSING,
         "output": "logits; their softmax are probabilities",

@@ -1,9 +1,8 @@
-"""Which optional packages a format needs."""
+"""Which packages beyond the core a format needs."""
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 
-from zskt_dist.errors import UserError
+from zskt_dist.extras import require
 
 _NEEDED = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -16,9 +15,4 @@ _NEEDED = {
 def check_packages(formats: Iterable[str]) -> None:
     """Raises UserError where a package is missing, before anything is made."""
     for name in formats:
-        missing = [package for package in _NEEDED.get(name, ()) if find_spec(package) is None]
-        if missing:
-            raise UserError(
-                f"--to {name}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-                "use uv pip install 'zskt-dist[export]'"
-            )
+        require(f"--to {name}", *_NEEDED.get(name, ()))

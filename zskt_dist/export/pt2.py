@@ -5,7 +5,7 @@ import io
 import torch
 from torch.export import Dim, ExportedProgram
 
-from zskt_dist.export.check import Asked
+from zskt_dist.export.check import Classifier
 from zskt_dist.export.exported_network import Deployed
 from zskt_dist.models import ImageShape
 
@@ -22,6 +22,6 @@ def as_bytes(program: ExportedProgram) -> bytes:
     return file.getvalue()
 
 
-def from_bytes(content: bytes) -> Asked:
+def from_bytes(content: bytes) -> Classifier:
     """The program of a file's content, as a user would load it."""
     return torch.export.load(io.BytesIO(content)).module()

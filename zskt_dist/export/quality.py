@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.export.exported_network import Subject
+from zskt_dist.export.exported_network import ExportedNetwork
 from zskt_dist.export.tables import Table, percent
 from zskt_dist.files import read_json
 
@@ -19,12 +19,12 @@ _SOURCES = {
 }
 
 
-def measured(subject: Subject) -> list[tuple[str, Record]]:
+def measured(exported: ExportedNetwork) -> list[tuple[str, Record]]:
     """Data sets, and what was measured on their test images, by the names of `evaluation.json`.
 
     The run's own, or where it had none those that `evaluate` was given.
     """
-    result, folder = subject.result, subject.directory.evaluation
+    result, folder = exported.result, exported.directory.evaluation
     teacher, student = result["teacher"] or {}, result["student"] or {}
     own = {
         "accuracy": student.get("accuracy_last"),
@@ -38,26 +38,26 @@ def measured(subject: Subject) -> list[tuple[str, Record]]:
     return [
         (_data_set(answer["settings"]["data"]), answer)
         for answer in answers
-        if answer.get("settings", {}).get("weights", {}).get(subject.role) == subject.sha256
+        if answer.get("settings", {}).get("weights", {}).get(exported.role) == exported.sha256
     ]
 
 
-def accuracies(subject: Subject) -> dict[str, float]:
+def accuracies(exported: ExportedNetwork) -> dict[str, float]:
     """On test images, by data set."""
-    name = "accuracy" if subject.role == "student" else "teacher_accuracy"
-    return {dataset: answer[name] for dataset, answer in measured(subject) if answer.get(name) is not None}
+    name = "accuracy" if exported.role == "student" else "teacher_accuracy"
+    return {dataset: answer[name] for dataset, answer in measured(exported) if answer.get(name) is not None}
 
 
-def measured_table(subject: Subject) -> Table:
+def measured_table(exported: ExportedNetwork) -> Table:
     """Metrics of this network, and of its teacher where there are any; on real test images."""
     rows = []
-    for dataset, answer in measured(subject):
+    for dataset, answer in measured(exported):
         for metric, values, shown in _metrics(answer):
-            own, teacher = values.get(subject.role), values.get("teacher")
+            own, teacher = values.get(exported.role), values.get("teacher")
             if own is not None:
                 rows.append((f"{dataset}: {metric}", shown(own), "" if teacher is None else shown(teacher)))
-    header = ("on test images", subject.role, "teacher")
-    width = 3 if subject.role == "student" and any(row[2] for row in rows) else 2
+    header = ("on test images", exported.role, "teacher")
+    width = 3 if exported.role == "student" and any(row[2] for row in rows) else 2
     return header[:width], list(dict.fromkeys(row[:width] for row in rows))  # evaluations may differ in their MTE only
 
 

@@ -3,14 +3,13 @@
 import re
 from typing import Any
 
-from zskt_dist.errors import UserError
-from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, Subject, own_role
-from zskt_dist.files import read_json
+from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, ExportedNetwork, own_role
 from zskt_dist.launch.mlflow_run import replay
-from zskt_dist.tracking.mlflow import RunAddress, log_student, register_model, tracking_uri
+from zskt_dist.tracking.mlflow.models import log_student, register_model
+from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri
 
 
-def register(subject: Subject, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
+def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
     """Registers the network, after the run itself has been brought to the store; once for the same weights.
 
     Args:
@@ -24,28 +23,22 @@ def register(subject: Subject, *, normalises: bool, name: str | None, uri: str |
     Raises:
         UserError: the store cannot be reached.
     """
-    directory = subject.directory
-    known = read_json(directory.tracking)
-    target = tracking_uri(uri or (known and known["tracking_uri"]))
-    if target is None:
-        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    directory = exported.directory
+    target = required_uri(uri, RunAddress.read(directory.tracking))
     takes = PIXELS if normalises else NORMALISED
-    model_name = re.sub(r"[^\w. -]", "-", name or f"{subject.result['experiment']}-{subject.role}")
-    is_logged = subject.role == own_role(subject.result) and not normalises
-    label = f"{subject.role}_of_pixels" if normalises else subject.role
-    try:
+    model_name = re.sub(r"[^\w. -]", "-", name or f"{exported.result['experiment']}-{exported.role}")
+    is_logged = exported.role == own_role(exported.result) and not normalises
+    label = f"{exported.role}_of_pixels" if normalises else exported.role
+    with reached(target):
         with directory.driven():
             replay(directory, target)
-        known = read_json(directory.tracking) or {}
+        address = RunAddress.read(directory.tracking)
+        assert address is not None, "replay has written it"
         version, model_uri = register_model(
-            RunAddress(*(known[field] for field in RunAddress._fields)),
+            address,
             model_name,
-            tags={"weights_sha256": subject.sha256, "arch": subject.arch, "input": takes},
-            log_model=lambda: log_student(Deployed(subject, normalises=normalises), subject.image_shape, name=label),
+            tags={"weights_sha256": exported.sha256, "arch": exported.arch, "input": takes},
+            log_model=lambda: log_student(Deployed(exported, normalises=normalises), exported.image_shape, name=label),
             is_logged=is_logged,
         )
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
     return {"name": model_name, "version": version, "model_uri": model_uri, "tracking_uri": target, "input": takes}

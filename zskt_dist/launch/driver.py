@@ -10,12 +10,13 @@ from rich.console import Console
 
 from zskt_dist.config import Config
 from zskt_dist.errors import Interrupted, UserError
-from zskt_dist.evaluation.evaluated_run import Measurement
+from zskt_dist.evaluation.evaluated_run import EvaluatedRun
+from zskt_dist.extras import is_installed
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
-from zskt_dist.launch.preflight import preflight
-from zskt_dist.launch.progress import watching
+from zskt_dist.launch.preflight import describe, preflight
+from zskt_dist.launch.progress import announce, watching
 from zskt_dist.runs.directory import RunDirectory, open_run
 from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.base import Files
@@ -41,6 +42,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
         return {}
     checked = preflight(job)
     with open_run(job.goal.run, fresh=fresh, announce=console.print) as directory:
+        announce(command, describe(checked), console)
         directory.begin(command, config, job.goal.inputs.get("teacher"), group=group, files=checked.digests)
         job = open_record(replace(job, git_commit=git_commit()))
         directory.mirror.push()
@@ -51,14 +53,14 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
     return result
 
 
-def evaluation_job(measurement: Measurement) -> Job:
+def evaluation_job(measurement: EvaluatedRun) -> Job:
     """The measuring as a stage of its own."""
     config, location = absolute_paths(measurement.config), absolute(measurement.directory.location)
     weights = {role: absolute(path) for role, path in measurement.weights.items()}
     return Job((Stage("evaluate", config, location, "", inputs=weights),), config.launch.kind)
 
 
-def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None:
+def evaluate(measurement: EvaluatedRun, *, fresh: bool, console: Console) -> None:
     """Measures a finished run and adds the answer to its directory and its MLflow run.
 
     Raises:
@@ -70,6 +72,7 @@ def evaluate(measurement: Measurement, *, fresh: bool, console: Console) -> None
         return
     checked = preflight(job)
     with open_run(job.goal.run) as directory:
+        announce("evaluate", [("run directory", job.goal.run)], console)
         if fresh:
             measurement.discard_parts()
         if measurement.is_own:
@@ -91,10 +94,11 @@ def synthesize(stage: Stage, console: Console) -> None:
         return
     checked = preflight(job)
     with open_run(stage.run) as directory:
+        announce("synthesize", [("run directory", stage.run)], console)
         _work(job, checked.files, directory, console)
 
 
-def complete_evaluation(measurement: Measurement, answer: dict[str, Any]) -> None:
+def complete_evaluation(measurement: EvaluatedRun, answer: dict[str, Any]) -> None:
     """What a command that was killed after measuring left undone: result, figures, MLflow."""
     directory = measurement.directory
     if not measurement.is_own:
@@ -146,9 +150,10 @@ def _launch(job: Job, files: Files, console: Console) -> None:
 
 
 def _is_drawn(directory: RunDirectory) -> bool:
-    """The figures of an evaluation, of which `calibration.png` is the last, are newer than what was measured."""
+    """The figures of an evaluation, of which `calibration.png` is the last, are newer than the answer, or cannot be."""
     last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
-    return last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
+    drawn = last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
+    return drawn or not is_installed("matplotlib")
 
 
 def _draw(directory: RunDirectory) -> None:

@@ -20,13 +20,13 @@ def torchrun_rank() -> tuple[int, int] | None:
 
 
 def is_follower() -> bool:
-    """Whether torchrun started this process as another rank than 0, which drives."""
+    """True if torchrun started this process as another rank than 0, which drives."""
     rank = torchrun_rank()
     return rank is not None and rank[0] > 0
 
 
 def ray_cluster_given() -> bool:
-    """Whether Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` began on this machine."""
+    """True if Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` began on this machine."""
     return "RAY_ADDRESS" in os.environ or RAY_CURRENT_CLUSTER.exists()
 
 

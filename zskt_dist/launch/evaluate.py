@@ -7,7 +7,7 @@ from rich.table import Table
 
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.evaluation.evaluated_run import Measurement, teacher_weights
+from zskt_dist.evaluation.evaluated_run import EvaluatedRun, teacher_weights
 from zskt_dist.files import read_json
 from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
@@ -42,7 +42,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)
-    measurements = [Measurement(run, measured_config(run, overrides)) for run in runs]
+    measurements = [EvaluatedRun(run, measured_config(run, overrides)) for run in runs]
     answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
     if is_follower():
         return {}
@@ -66,7 +66,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     return result | {"command": "evaluate", "evaluation": answers[0] if len(answers) == 1 else answers}
 
 
-def _evaluate(measurement: Measurement, fresh: bool, console: Console) -> Result:
+def _evaluate(measurement: EvaluatedRun, fresh: bool, console: Console) -> Result:
     answer = None if fresh else measurement.finished()
     if answer is None:
         evaluate(measurement, fresh=fresh, console=console)

@@ -1,4 +1,4 @@
-"""Whether a run fits into the memory of this machine, and what would make it fit."""
+"""True if a run fits into the memory of this machine, and what would make it fit."""
 
 import os
 from collections.abc import Callable, Iterator

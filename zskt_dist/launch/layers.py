@@ -16,7 +16,7 @@ from zskt_dist.models import (
     ask,
     build_network,
     candidates,
-    declared_by_arch,
+    input_spec_of_arch,
     last_of_each_size,
     observe,
 )
@@ -58,7 +58,7 @@ def list_layers(
     elif len(words) > 1 or config_file:
         raise UserError(f"{names[0]!r}: give one architecture, or a configuration with its key=value settings")
     else:
-        shape = shape or declared_by_arch(names[0]).image_shape or ImageShape(3, 32, 32)
+        shape = shape or input_spec_of_arch(names[0]).image_shape or ImageShape(3, 32, 32)
         try:
             network = build_network(names[0], shape, num_classes or 10)
         except ValueError as error:

@@ -1,6 +1,7 @@
 """Launching on this machine: this process, several local ones, or the ranks torchrun started."""
 
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous as find_store
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
+from zskt_dist import logs
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch.devices import threads_per_worker, worker_device
@@ -23,6 +25,8 @@ from zskt_dist.launch.signals import stop_file_on_signal
 from zskt_dist.tasks.base import Files
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
+
+log = logging.getLogger(__name__)
 
 _GROUPS = itertools.count()
 """Process groups of this process so far: several seeds make one after the other, in the same order on every rank."""
@@ -61,7 +65,7 @@ def _spawn(job: Job) -> None:
             while not workers.join(timeout=1):
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
-            directory.raise_told()
+            directory.raise_failure()
             if directory.stop.exists():
                 raise Interrupted(0, job.config.iterations) from None
             raise UserError(f"a worker ended unexpectedly: {str(error).strip()}") from None
@@ -69,11 +73,12 @@ def _spawn(job: Job) -> None:
             for process in workers.processes:
                 process.kill()
             raise
-    directory.raise_told()
+    directory.raise_failure()
 
 
 def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any]) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
+    logs.set_up()
     with _group(Job.from_dict(values), rendezvous, rank) as worker:
         worker.run_for_driver()
 
@@ -111,7 +116,9 @@ def _leaving_groups() -> Iterator[None]:
 
 @contextmanager
 def _single(job: Job, device: torch.device, files: Files) -> Iterator[Worker]:
+    logs.adopt("torch")
     torch.set_num_threads(threads_per_worker(job.config))
     world = World.current(device)
+    log.info("worker %d of %d on %s, %d thread(s)", world.rank + 1, world.size, device, torch.get_num_threads())
     with live_tracker(job, world) as tracker:
         yield Worker(job, world, tracker=tracker, files=files)

@@ -1,131 +1,89 @@
-"""The MLflow run of a job: opened by the driver, fed by rank 0, completed from the run directory."""
+"""The MLflow run of a run directory: opened by the driver, fed by rank 0, completed from what the directory holds."""
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from zskt_dist.config import Config, flatten
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
+from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
 from zskt_dist.networks.building import load_trained
-from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.locations import absolute, check
+from zskt_dist.runs.directory import RunDirectory, find_run
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import read_history
-from zskt_dist.tracking.mlflow import (
-    IMAGE_KEY,
-    MlflowStream,
-    RunAddress,
-    log_student,
-    open_run,
-    set_tags,
-    tracking_uri,
-    upload,
-)
+from zskt_dist.tracking.mlflow.models import log_student
+from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, open_run, upload
+from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri, tracking_uri
+from zskt_dist.tracking.mlflow.stream import MlflowStream
 from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
+    """What `action` returns; None, and a warning that ends with the remedy, where MLflow cannot be reached."""
+    try:
+        return action()
+    except ImportError:
+        _warn_that_mlflow_is_missing()
+    except Exception as error:
+        log.warning("MLflow at %s cannot be reached (%s). Nothing is lost: %s", uri, one_line(error), remedy)
+    return None
+
+
+@cache
+def _warn_that_mlflow_is_missing() -> None:
+    """Once for a command, however many runs it makes."""
+    advice = f"{install('mlflow')}, or silence this by tracking.uri=none"
+    log.warning("MLflow is not installed: the numbers are in the run directory only (%s)", advice)
+
+
+def _replay_later(directory: RunDirectory) -> str:
+    return f"`python -m zskt_dist.replay {directory.location}` uploads the run later"
+
+
+def open_directory(
+    directory: RunDirectory, uri: str, tags: Mapping[str, str], params: Mapping[str, Any] | None = None
+) -> RunAddress:
+    """Creates or reopens the MLflow run of a directory, which notes its address; raises whatever MLflow raises."""
+    address = open_run(
+        uri,
+        directory.path.parent.name,
+        directory.path.name,
+        params=params or {},
+        tags=tags,
+        known=RunAddress.read(directory.tracking),
+    )
+    write_json(directory.tracking, address._asdict())
+    return address
+
 
 def open_record(job: Job) -> Job:
     """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
-    uri = tracking_uri(job.config.tracking.uri)
-    if uri is None:
-        return job
-    directory = job.directory
-    try:
-        address = _open(directory, uri, job.config, _tags(job) | _nested(directory, uri))
-    except Exception as error:
-        log.warning("%s", _unreachable(uri, error, directory))
-        return job
-    return replace(job, tracking=address._asdict())
+    address = _open(job.directory, job.config, job_tags(job))
+    return replace(job, tracking=address._asdict()) if address else job
 
 
 def open_group(directory: RunDirectory, config: Config) -> None:
     """Opens the MLflow run under which those of several seeds are nested, where MLflow can be reached."""
+    _open(directory, config, group_tags(directory, config))
+
+
+def _open(directory: RunDirectory, config: Config, tags: dict[str, str]) -> RunAddress | None:
     uri = tracking_uri(config.tracking.uri)
     if uri is None:
-        return
-    try:
-        _open(directory, uri, config, _group_tags(directory, config))
-    except Exception as error:
-        log.warning("%s", _unreachable(uri, error, directory))
-
-
-def adopt(run: RunDirectory, group: RunDirectory, uri: str | None) -> None:
-    """Nests a run that was finished earlier under `group`, and completes its record where that was cut short."""
-    run.belong_to(group.path.name)
-    target = tracking_uri(uri)
-    known = read_json(run.tracking)
-    if target is None or not known or known["tracking_uri"] != target:
-        return
-    if run.record_is_partial():
-        repair_record(run, uri)
-        return
-    try:
-        set_tags(_address(known), _nested(run, target))
-    except Exception as error:
-        log.warning("%s", _unreachable(target, error, run))
-
-
-def close_group(directory: RunDirectory, config: Config, status: str) -> None:
-    """Means and standard deviations over the seeds become metrics of the group's run.
-
-    Args:
-        status: MLflow's word for how the command ended.
-    """
-    uri = tracking_uri(config.tracking.uri)
-    if uri is None:
-        return
-    try:
-        _upload_group(directory, uri, config, status)
-    except Exception as error:
-        log.warning("%s", _unreachable(uri, error, directory))
-
-
-def _upload_group(directory: RunDirectory, uri: str, config: Config, status: str) -> int:
-    group = _open(directory, uri, config, _group_tags(directory, config))
-    if result := directory.finished():
-        result = result | {"mlflow": group._asdict()}
-        directory.finish(result)
-    for run in (directory.sibling(name) for name in (result or {}).get("runs", [])):
-        known = read_json(run.tracking)  # opened while the group could not be
-        if (own := run.group()) and own.path == directory.path and known and known["tracking_uri"] == uri:
-            set_tags(_address(known), _nested(run, uri))
-    missing = upload(
-        group,
-        rows=[],
-        scores=_group_scores(result) if result else {},
-        images={},
-        files=[path for path in (directory.config, directory.result) if path.exists()],
-        folders={},
-        tags={},
-        log_model=None,
-        status=status,
-    )
-    write_json(directory.tracking, group._asdict() | {"complete": result is not None})
-    return missing
-
-
-def _group_scores(result: dict[str, Any]) -> Row:
-    """Means and deviations, under the names that the single runs' metrics have."""
-    scores: Row = {"iteration": result["iterations"], "time": round(time.time() * 1000)}
-    places = {
-        "accuracy": ("student", "accuracy_last"),
-        "agreement": ("student", "agreement"),
-        "teacher_accuracy": ("teacher", "accuracy"),
-        "mte": ("mte", "value"),
-    }
-    for name, (who, key) in places.items():
-        for suffix in ("", "_std"):
-            if (value := (result[who] or {}).get(key + suffix)) is not None:
-                scores[name + suffix] = value
-    return scores | _estimates(result)
+        return None
+    opening = partial(open_directory, directory, uri, tags | parent_tag(directory, uri), dict(flatten(config)))
+    return attempt(uri, opening, _replay_later(directory))
 
 
 @contextmanager
@@ -141,22 +99,48 @@ def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
         stream.close()
 
 
-def close_record(job: Job, status: str) -> None:
-    """Sends what MLflow lacks of the run, and of those made on its way; warns where it cannot be reached."""
-    uri = tracking_uri(job.config.tracking.uri)
+def complete_record(directory: RunDirectory, configured: str | None, status: str | None = None) -> bool:
+    """Sends what MLflow lacks of a run, or of a group; returns False, after a warning, where it cannot be reached.
+
+    Args:
+        configured: `tracking.uri`.
+        status: As of `replay`.
+    """
+    uri = tracking_uri(configured)
     if uri is None:
+        return True
+    return attempt(uri, partial(replay, directory, uri, status=status), _replay_later(directory)) is not None
+
+
+def close_record(job: Job, status: str) -> None:
+    """Completes the MLflow run of a job, and the runs of what was made on its way."""
+    uri = tracking_uri(job.config.tracking.uri)
+    if uri is None or not complete_record(job.directory, uri, status):
         return
-    directories = [job.directory]
     for other in (stage.directory for stage in job.stages[:-1]):
         other.mirror.attempt(partial(other.mirror.pull, checkpoints=False))
-        if other.finished() and not other.tracking.exists():
-            directories.append(other)
-    for directory in directories:
-        try:
-            replay(directory, uri, status=status if directory is directories[0] else "FINISHED")
-        except Exception as error:
-            log.warning("%s", _unreachable(uri, error, directory))
+        if other.finished() and not other.tracking.exists() and not complete_record(other, uri, "FINISHED"):
             return
+
+
+def repair_record(directory: RunDirectory, configured: str | None) -> None:
+    """Completes the MLflow run of a finished run whose command was killed while it uploaded."""
+    with suppress(UserError), directory.driven():  # else: the command that is working on the run will do it
+        complete_record(directory, configured)
+
+
+def adopt(run: RunDirectory, group: RunDirectory, configured: str | None) -> None:
+    """Makes a run that was finished earlier one of `group`, which nests it, and completes a record cut short."""
+    run.belong_to(group.path.name)
+    known = RunAddress.read(run.tracking)
+    if known and known.tracking_uri == tracking_uri(configured) and run.record_is_partial():
+        repair_record(run, configured)
+
+
+def mark_partial(directory: RunDirectory) -> None:
+    """Notes, where there is an MLflow run, that something is about to be measured that it does not have."""
+    if known := read_json(directory.tracking):
+        write_json(directory.tracking, known | {"complete": False})
 
 
 def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> int:
@@ -172,75 +156,57 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     config = directory.read_config()
     if config is None:
         raise UserError(f"{directory.location} is no run directory: it has no config.yaml")
-    result = directory.finished()
-    if config.seeds is not None:
-        return _upload_group(directory, uri, config, status or ("FINISHED" if result else "KILLED"))
-    tags = (_result_tags(config, result) if result else {}) | _nested(directory, uri)
-    address = _open(directory, uri, config, tags)
+    result, is_group = directory.finished(), config.seeds is not None
+    tags = group_tags(directory, config) if is_group else result_tags(config, result) if result else {}
+    address = open_directory(directory, uri, tags | parent_tag(directory, uri), dict(flatten(config)))
     if result and result["mlflow"] != address._asdict():
         result = result | {"mlflow": address._asdict()}
         directory.finish(result)
-    figures = sorted(directory.figures.glob("*.png")) if directory.figures.is_dir() else []
-    stepped = {int(p.stem.rsplit("_", 1)[1]): p for p in figures if p.stem.rsplit("_", 1)[0] == IMAGE_KEY}
-    role = "student" if directory.weights("student").exists() else "teacher"
-    files = [directory.config, directory.result, directory.history, directory.weights(role)]
-    files += [path for path in figures if path not in stepped.values()]
-    extra = sorted(directory.evaluation.glob("*.*")) if directory.evaluation.is_dir() else []
-    missing = upload(
-        address,
-        rows=read_history(directory.history),
-        scores=_evaluation_scores(directory, result) if result else {},
-        images=stepped,
-        files=[path for path in files if path.exists()],
-        folders={"evaluation": extra},
-        tags=tags,
-        log_model=(lambda: _log_model(directory, config, role)) if result else None,
-        status=status or ("FINISHED" if result else "KILLED"),
-    )
+    status = status or ("FINISHED" if result else "KILLED")
+    if is_group:
+        missing = _upload_group(address, directory, result, status)
+    else:
+        missing = _upload_run(address, directory, config, result, status)
     write_json(directory.tracking, address._asdict() | {"complete": result is not None})
     return missing
 
 
-def repair_record(directory: RunDirectory, uri: str | None) -> None:
-    """Completes the MLflow run of a finished run whose command was killed while it uploaded."""
-    target = tracking_uri(uri)
-    if target is None:
-        return
-    try:
-        with directory.driven():
-            replay(directory, target)
-    except Exception as error:
-        log.warning("%s", _unreachable(target, error, directory))
+def _upload_run(
+    address: RunAddress, directory: RunDirectory, config: Config, result: dict[str, Any] | None, status: str
+) -> int:
+    role = "student" if directory.weights("student").exists() else "teacher"
+    images = {int(path.stem.rsplit("_", 1)[1]): path for path in directory.figures.glob(f"{IMAGE_KEY}_[0-9]*.png")}
+    figures = [path for path in sorted(directory.figures.glob("*.png")) if path not in images.values()]
+    files = present([directory.config, directory.result, directory.history, directory.weights(role), *figures])
+    return upload(
+        address,
+        rows=read_history(directory.history),
+        scores=final_scores(directory, result) if result else None,
+        images=images,
+        files=files | dict.fromkeys(sorted(directory.evaluation.glob("*.*")), "evaluation"),
+        log_model=partial(_log_model, directory, config, role) if result else None,
+        status=status,
+    )
 
 
-def mark_partial(directory: RunDirectory) -> None:
-    """Notes, where there is an MLflow run, that something is about to be measured that it does not have."""
-    if known := read_json(directory.tracking):
-        write_json(directory.tracking, known | {"complete": False})
+def _upload_group(address: RunAddress, group: RunDirectory, result: dict[str, Any] | None, status: str) -> int:
+    """Means and standard deviations over the seeds become metrics of the group's run."""
+    for run in (group.sibling(name) for name in (result or {}).get("runs", [])):
+        known, own = RunAddress.read(run.tracking), run.group()  # opened while the group could not be
+        if own and own.path == group.path and known and known.tracking_uri == address.tracking_uri:
+            upload(known, tags=parent_tag(run, address.tracking_uri))
+    scores = mean_scores(result) if result else None
+    return upload(address, scores=scores, files=present([group.config, group.result]), status=status)
 
 
-def _evaluation_scores(directory: RunDirectory, result: dict[str, Any]) -> Row:
-    """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
-    scores = _estimates(result)
-    answer = read_json(directory.evaluation / "evaluation.json")
-    scores |= _measured(answer) if answer else {}
-    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores} if scores else {}
+def present(files: Sequence[Path]) -> dict[Path, str]:
+    """Those that exist, as `upload` takes them into no folder."""
+    return {path: "" for path in files if path.exists()}
 
 
-def _estimates(result: dict[str, Any]) -> dict[str, float]:
-    """What was estimated on images that are not real, by the names of the metrics."""
-    sources = (result.get("estimates") or {}).get("sources") or {}
-    return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
-
-
-def _measured(answer: dict[str, Any]) -> Row:
-    """The main numbers of `evaluation.json`."""
-    scores = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
-    if answer["teacher_accuracy"] is not None:
-        scores["teacher_accuracy"] = answer["teacher_accuracy"]
-    if answer["mte"] and answer["mte"]["value"] is not None:
-        scores["mte"] = answer["mte"]["value"]
-    return scores
+def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
+    network, shape = load_trained(config, role, directory.weights(role))
+    return log_student(network, shape, name=role)
 
 
 def replay_command(location: str, uri: str | None) -> str:
@@ -249,93 +215,95 @@ def replay_command(location: str, uri: str | None) -> str:
     Raises:
         UserError: no run directory, or the store cannot be reached.
     """
-    check(location, "RUN_DIR")
-    directory = RunDirectory(absolute(location))
-    directory.mirror.pull(checkpoints=False)
-    known = read_json(directory.tracking)
-    target = tracking_uri(uri or (known and known["tracking_uri"]))
-    if target is None:
-        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    directory = find_run(location)
+    target = required_uri(uri, RunAddress.read(directory.tracking))
     if not directory.config.exists():
         raise UserError(f"{location} is no run directory: it has no config.yaml")
-    try:
-        with directory.driven():
-            missing = replay(directory, target)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"MLflow at {target} cannot be reached: {type(error).__name__}: {error}") from None
+    with reached(target), directory.driven():
+        missing = replay(directory, target)
     directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"
 
 
-def _open(directory: RunDirectory, uri: str, config: Config, tags: dict[str, str]) -> RunAddress:
-    known = read_json(directory.tracking)
-    address = open_run(
-        uri,
-        directory.path.parent.name,
-        directory.path.name,
-        params=dict(flatten(config)),
-        tags=tags,
-        known=_address(known) if known else None,
-    )
-    write_json(directory.tracking, address._asdict())
-    return address
+_MEANS = {
+    "accuracy": ("student", "accuracy_last"),
+    "agreement": ("student", "agreement"),
+    "teacher_accuracy": ("teacher", "accuracy"),
+    "mte": ("mte", "value"),
+}
+"""Metrics of several seeds, named as those of single runs, and where `result.json` has them."""
 
 
-def _address(known: dict[str, Any]) -> RunAddress:
-    return RunAddress(*(known[field] for field in RunAddress._fields))
+def job_tags(job: Job) -> dict[str, str]:
+    """Tags that are known before training."""
+    goal = job.goal
+    return {
+        "command": goal.task.command,
+        "config_hash": goal.hash,
+        "launcher": job.launcher,
+        "run_directory": goal.run,
+        **_networks_and_data(job.config, "pair" if goal.task.needs else goal.task.role),
+        **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
+    }
 
 
-def _nested(run: RunDirectory, uri: str) -> dict[str, str]:
+def result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
+    teacher, student = result["teacher"], result["student"]
+    keys = ("command", "config_hash", "launcher", "world_size", "git_commit")
+    tags = {key: str(result[key]) for key in keys if result[key] is not None}
+    tags |= _networks_and_data(config, "pair" if teacher and student else "student" if student else "teacher")
+    return tags | ({"student_sha256": student["sha256"]} if student else {})
+
+
+def group_tags(directory: RunDirectory, config: Config) -> dict[str, str]:
+    """Tags of the run under which those of several seeds are nested."""
+    command = str((read_json(directory.begun) or {}).get("command"))
+    seeds = ",".join(str(seed) for seed in config.seeds or ())
+    return {"command": command, "seeds": seeds, **_networks_and_data(config, "pair")}
+
+
+def parent_tag(run: RunDirectory, uri: str) -> dict[str, str]:
     """MLflow's own tag for a run that is shown under another; {} while the other is not in this store."""
     group = run.group()
     known = group and read_json(group.tracking)
     return {"mlflow.parentRunId": known["run_id"]} if known and known["tracking_uri"] == uri else {}
 
 
-def _group_tags(directory: RunDirectory, config: Config) -> dict[str, str]:
-    command = str((read_json(directory.begun) or {}).get("command"))
-    return {"command": command, "seeds": ",".join(str(seed) for seed in config.seeds or ()), **_what(config, "pair")}
+def final_scores(directory: RunDirectory, result: dict[str, Any]) -> Row | None:
+    """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
+    scores = _estimates(result)
+    answer = read_json(directory.evaluation / "evaluation.json")
+    return _row(result, scores | (_evaluation(answer) if answer else {}))
 
 
-def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
-    network, shape = load_trained(config, role, directory.weights(role))
-    return log_student(network, shape, name=role)
-
-
-def _tags(job: Job) -> dict[str, str]:
-    """Tags that are known before training."""
-    config, goal = job.config, job.goal
-    return {
-        "command": goal.task.command,
-        "config_hash": goal.hash,
-        "launcher": job.launcher,
-        "run_directory": goal.run,
-        **_what(config, "pair" if goal.task.needs else goal.task.role),
-        **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
+def mean_scores(result: dict[str, Any]) -> Row | None:
+    """Means over seeds, and their standard deviations as `…_std`."""
+    scores = {
+        name + suffix: value
+        for name, (section, key) in _MEANS.items()
+        for suffix in ("", "_std")
+        if (value := (result[section] or {}).get(key + suffix)) is not None
     }
+    return _row(result, scores | _estimates(result))
 
 
-def _result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
-    teacher, student = result["teacher"], result["student"]
-    keys = ("command", "config_hash", "launcher", "world_size", "git_commit")
-    tags = {key: str(result[key]) for key in keys if result[key] is not None}
-    tags |= _what(config, "pair" if teacher and student else "student" if student else "teacher")
-    return tags | ({"student_sha256": student["sha256"]} if student else {})
+def _row(result: dict[str, Any], scores: Row) -> Row | None:
+    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores} if scores else None
 
 
-def _what(config: Config, trained: str) -> dict[str, str]:
-    """What the comparison view is filtered by."""
+def _estimates(result: dict[str, Any]) -> Row:
+    """What was estimated on images that are not real."""
+    sources = (result.get("estimates") or {}).get("sources") or {}
+    return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
+
+
+def _evaluation(answer: dict[str, Any]) -> Row:
+    """The main numbers of `evaluation.json`."""
+    scores = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
+    scores |= {"teacher_accuracy": answer["teacher_accuracy"], "mte": (answer["mte"] or {}).get("value")}
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def _networks_and_data(config: Config, trained: str) -> dict[str, str]:
     pair = f"{config.teacher.arch} -> {config.student.arch}" if trained == "pair" else getattr(config, trained).arch
     return {"pair": pair, "dataset": config.data.name}
-
-
-def _unreachable(uri: str, error: Exception, directory: RunDirectory) -> str:
-    if isinstance(error, ImportError):
-        return "MLflow is not installed: the numbers are in the run directory only (tracking.uri=none silences this)"
-    line = (str(error).strip().splitlines() or [""])[0][:200]
-    return (
-        f"MLflow at {uri} cannot be reached ({type(error).__name__}: {line}). Nothing is lost: "
-        f"`python -m zskt_dist.replay {directory.location}` uploads the run later"
-    )

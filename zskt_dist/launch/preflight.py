@@ -15,6 +15,7 @@ from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.engine.building import check_installed
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.extras import lacking
 from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
@@ -26,7 +27,7 @@ from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.runs.directory import Digest
 from zskt_dist.runs.locations import check, is_file
-from zskt_dist.speed import pick
+from zskt_dist.speed import choose_fast_paths
 from zskt_dist.tasks.base import Lines, check_images, declarations, user_files
 from zskt_dist.tasks.memory import estimate_memory
 from zskt_dist.training.job import Job
@@ -76,7 +77,7 @@ class Preflight:
             check_installed(config)
             _check_devices(config)
             if not (config.launch.kind == "ray" and ray_cluster_given()):  # whose devices are not known here
-                pick(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
+                choose_fast_paths(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
         except UserError as error:
             yield error
         if goal.name == "synthesize":
@@ -266,6 +267,8 @@ def _memory(plan: Preflight) -> tuple[str, str | None]:
 
 def _check_devices(config: Config) -> None:
     launch = config.launch
+    if launch.kind == "ray" and (problem := lacking("ray")):
+        raise ConfigError("launch.kind", "ray", f"{problem}; or use launch.kind=local")
     if launch.kind == "local":
         for local_rank in range(local_workers(config)):
             worker_device(config, local_rank)

@@ -1,9 +1,12 @@
-"""Showing how far a run is: a bar on a terminal, a line per evaluation in a log."""
+"""How far a run is: a bar on a terminal; in a log the plan, and then a line now and then."""
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +23,31 @@ from rich.table import Column
 from zskt_dist.files import read_json
 
 _POLL_SECONDS = 0.3
+_LINE_SECONDS = 30.0
+"""Least time between two lines of a log that tell of no evaluation."""
+_SETTLING_SECONDS = 3.0
+"""How long iterations are watched, after the first report, before their speed is believed."""
+
+
+def announce(command: str, plan: Sequence[tuple[str, str]], console: Console) -> None:
+    """The first lines of a log: the plan in short, and where the run lies.
+
+    Args:
+        plan: Topics and what there is to say of each, as `preflight.describe` has them.
+    """
+    if _has_bar(console):
+        return
+    about = dict(plan)
+    task = about.get("transfer", about.get("optimizer"))
+    roles = [role for role in ("teacher", "student") if role in about]
+    lines = {
+        "task": f"{command}: {task}" if task else command,
+        " -> ".join(roles): " -> ".join(about[role] for role in roles),
+        **{topic: about.get(topic, "") for topic in ("data", "launch", "run directory")},
+    }
+    for topic, text in lines.items():
+        if text:
+            _print(f"{topic:18} {text}", console)
 
 
 @contextmanager
@@ -48,14 +76,21 @@ def new_bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
         expand=True,  # and on narrow terminals the note is cut, not the count
-        disable=not (console.is_terminal or console.is_jupyter),
+        disable=not _has_bar(console),
     )
 
 
+def _has_bar(console: Console) -> bool:
+    return console.is_terminal or console.is_jupyter
+
+
+def _print(line: str, console: Console) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def _watch(path: Path, console: Console, ended: threading.Event) -> None:
-    bar = new_bar(console)
+    bar, log = new_bar(console), ProgressLog()
     phases: dict[str, TaskID] = {}
-    said: set[tuple[str, int]] = set()
     with bar:
         last = False
         while not last:
@@ -63,14 +98,79 @@ def _watch(path: Path, console: Console, ended: threading.Event) -> None:
             state = read_json(path)
             if not state:
                 continue
-            phase, iterations, note = state["phase"], state["iterations"], note_of(state["metrics"])
+            phase = state["phase"]
             if phase not in phases:
-                phases[phase] = bar.add_task(phase, total=iterations, note="")
-            bar.update(phases[phase], completed=state["iteration"], note=note)
-            evaluation = (phase, state["evaluated"])
-            if state["evaluated"] and evaluation not in said and not console.is_terminal:
-                said.add(evaluation)
-                console.print(f"{phase} {state['evaluated']}/{iterations}: {note}", soft_wrap=True, highlight=False)
+                phases[phase] = bar.add_task(phase, total=state["iterations"], note="")
+            bar.update(phases[phase], completed=state["iteration"], note=note_of(state["metrics"]))
+            if bar.disable and (line := log.line(state, time.monotonic())):
+                _print(line, console)
+
+
+@dataclass
+class _Phase:
+    began: float
+    """In seconds, as all moments here."""
+    iteration: int = 0
+    first_report: tuple[int, float] | None = None
+    """Iteration and moment from which on the speed is measured: what comes before is also compiling and loading."""
+    evaluated: int = 0
+    printed: float | None = None
+    """Iteration of the last metrics that a line has told."""
+    printed_at: float | None = None
+    """Moment of the last line with the time left."""
+
+
+class ProgressLog:
+    """The lines of a log: each evaluation, and at most every half a minute the newest metrics.
+
+    The first line with metrics comes as soon as it can say how long the phase will take.
+    """
+
+    def __init__(self) -> None:
+        self._phases: dict[str, _Phase] = {}
+
+    def line(self, state: Mapping[str, Any], now: float) -> str | None:
+        """What is to be printed of a `progress.json`, seen at the moment `now` in seconds; None: nothing new."""
+        phase = self._phases.setdefault(state["phase"], _Phase(now))
+        if state["iteration"] < phase.iteration:  # failed workers were started again, from a checkpoint
+            phase.first_report = None
+        phase.iteration, reported = state["iteration"], state["metrics"].get("iteration")
+        if reported is not None and phase.first_report is None:
+            phase.first_report = (phase.iteration, now)
+        left = _seconds_left(phase, state["iterations"], now)
+        is_due = phase.printed_at is None or now - phase.printed_at >= _LINE_SECONDS
+        if state["evaluated"] > phase.evaluated:
+            at = phase.evaluated = state["evaluated"]
+        elif left is not None and is_due and reported != phase.printed:
+            at = reported
+        else:
+            return None
+        phase.printed = reported
+        total, times = state["iterations"], [f"{duration(now - phase.began)} elapsed"]
+        if left is not None:
+            phase.printed_at = now
+            times += [f"about {duration(left)} left"] if left else []
+        words = [note_of(state["metrics"]), ", ".join(times)]
+        return f"{state['phase']} {at}/{total} ({at / total:.1%}): {'  '.join(filter(None, words))}"
+
+
+def _seconds_left(phase: _Phase, iterations: int, now: float) -> float | None:
+    """By the mean speed since the first report, evaluations included; None where that is not known yet."""
+    if phase.first_report is None:
+        return None
+    iteration, moment = phase.first_report
+    done = phase.iteration - iteration
+    if done <= 0 or now - moment < _SETTLING_SECONDS:
+        return None
+    return (iterations - phase.iteration) * (now - moment) / done
+
+
+def duration(seconds: float) -> str:
+    """`14 s`, `12 min` or `2 h 46 min`."""
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def note_of(metrics: Mapping[str, float]) -> str:

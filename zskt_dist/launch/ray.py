@@ -23,6 +23,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
+from zskt_dist import logs
 from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
@@ -52,18 +53,20 @@ def launch(job: Job) -> None:
     if config.launch.fewest_workers < config.launch.most_workers:
         # For a while after a node is lost, Ray counts it in, and waits for room that is not there.
         os.environ.setdefault(_START_TIMEOUT, "20")
+    # Ray Train would make INFO records of what libraries print, which are not shown; it hands this on to the workers.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     with connected() as ours:
         each = check_resources(config)
         directory = job.directory
         storage = join(directory.location, ".ray")  # Ray checks that every node sees it
         trainer = TorchTrainer(
             _worker,
-            train_loop_config=job.to_dict(),
+            train_loop_config={"job": job.to_dict(), "verbose": logs.verbosity()},
             scaling_config=_scaling(config, each),
             run_config=RunConfig(
                 name=f"{directory.path.name}-{secrets.token_hex(4)}",  # new: Ray must not resume by a state of its own
                 storage_path=storage,
-                # Ray's own notes are in its log files; the progress of the run is said by the driver.
+                # Ray's own notes are in its log files; the driver shows the progress of the run.
                 logging_config=LoggingConfig(log_level="ERROR"),
                 failure_config=FailureConfig(max_failures=config.launch.allowed_failures),
             ),
@@ -128,9 +131,9 @@ def check_resources(config: Config) -> dict[str, int]:
     """
     workers, each = config.launch.fewest_workers, {"CPU": cpus_per_worker(config)}
     with_gpu = each | {"GPU": 1}
-    if config.device == "cuda" or (config.device == "auto" and room(with_gpu) >= workers):
+    if config.device == "cuda" or (config.device == "auto" and workers_that_fit(with_gpu) >= workers):
         each = with_gpu
-    possible = room(each)
+    possible = workers_that_fit(each)
     if possible < workers:
         has = ray.cluster_resources()
         needs = " and ".join(f"{workers * amount} {name}s ({amount} each)" for name, amount in each.items())
@@ -144,7 +147,7 @@ def check_resources(config: Config) -> dict[str, int]:
     return each
 
 
-def room(each: dict[str, int]) -> int:
+def workers_that_fit(each: dict[str, int]) -> int:
     """Workers that fit into the nodes there are; a worker lies on one node."""
     return sum(min(int(node.get(name, 0)) // amount for name, amount in each.items()) for node in _nodes())
 
@@ -182,7 +185,7 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
         finally:
             if leave_at_once and not fit.ended(within=0):
                 atexit.register(_end_process, code)
-    directory.raise_told()
+    directory.raise_failure()
     if fit.failure:
         raise UserError(f"Ray Train gave up: {_last_line(fit.failure)}") from fit.failure
 
@@ -198,7 +201,7 @@ def _wait(fit: InThread, directory: RunDirectory, *, leave_at_once: bool) -> Non
             # In a store it reaches rank 0 on another machine.
             directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
         if asked is not None and time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
-            directory.raise_told()
+            directory.raise_failure()
             raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
 
 
@@ -210,7 +213,7 @@ def _end_process(code: int) -> None:
 
 
 def _nobody_works_in(directory: RunDirectory) -> bool:
-    """Whether no worker holds the run's lock; in a store that cannot be told."""
+    """True if no worker holds the run's lock; in a store that cannot be told."""
     if is_uri(directory.location):
         return False
     held = directory.try_lock()
@@ -222,12 +225,14 @@ def _nobody_works_in(directory: RunDirectory) -> bool:
 
 def _worker(values: dict[str, Any]) -> None:
     """One rank; Ray has set up the process group."""
-    logging.getLogger().setLevel(logging.WARNING)  # Ray notes every report, in a logger that is named by its file
-    job = Job.from_dict(values)
+    logs.set_up(values["verbose"], who=f"rank {ray.train.get_context().get_world_rank()}")
+    logs.adopt("torch")
+    job = Job.from_dict(values["job"])
     torch.set_num_threads(cpus_per_worker(job.config))
     device = ray.train.torch.get_device()
     assert isinstance(device, torch.device)
     world = World.current(device)
+    log.info("worker %d of %d on %s, %d thread(s)", world.rank + 1, world.size, device, torch.get_num_threads())
     with live_tracker(job, world) as tracker:
         # The question is a barrier of all workers: on one machine, which goes as a whole, it is not asked.
         # Rank 0 says for all whether it is one, for nodes may be joining.
@@ -236,7 +241,7 @@ def _worker(values: dict[str, Any]) -> None:
 
 
 def _preempted() -> bool:
-    """Whether Ray has been told that a node of this run's workers is drained (a spot instance is reclaimed)."""
+    """True if Ray has been told that a node of this run's workers is drained (a spot instance is reclaimed)."""
     return ray.train.get_preemption_info() is not None
 
 

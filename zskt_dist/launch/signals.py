@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from zskt_dist.errors import say_stopping
+from zskt_dist.errors import announce_stop
 
 
 class InThread:
@@ -24,7 +24,7 @@ class InThread:
         self._thread.start()
 
     def ended(self, within: float) -> bool:
-        """Whether it has ended, at the latest after so many seconds."""
+        """True if it has ended, at the latest after so many seconds."""
         self._thread.join(timeout=within)
         return not self._thread.is_alive()
 
@@ -50,7 +50,7 @@ def stop_file_on_signal(stop: Path) -> Iterator[None]:
         if stop.exists() and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not stop.exists():
-            say_stopping()
+            announce_stop()
         stop.touch()
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}

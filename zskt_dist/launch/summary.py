@@ -48,7 +48,7 @@ def print_estimates(sources: dict[str, dict[str, float]] | None, console: Consol
     """What can be said without labels, one row for each source of images; nothing where it was not estimated.
 
     Args:
-        several: Whether these are means over several seeds.
+        several: True if these are means over several seeds.
     """
     if not sources:
         return

@@ -2,18 +2,18 @@
 
 from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
-from zskt_dist.models.declared import Declared, Statistics, declared_by_arch
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.layers import (
     Layer,
     candidates,
-    declared,
+    declared_layers,
     is_channels_last,
     last_of_each_size,
     observe,
     pair_by_size,
 )
 from zskt_dist.models.lenet import LeNet
+from zskt_dist.models.libraries import InputSpec, Statistics, input_spec_of_arch
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
@@ -25,9 +25,9 @@ from zskt_dist.models.wide_resnet import WideResNet
 __all__ = [
     "VGG11",
     "Beliefs",
-    "Declared",
     "Generator",
     "ImageShape",
+    "InputSpec",
     "Layer",
     "LeNet",
     "NetworkError",
@@ -42,9 +42,9 @@ __all__ = [
     "candidates",
     "checkpoint_activations",
     "count_parameters",
-    "declared",
-    "declared_by_arch",
+    "declared_layers",
     "device_of",
+    "input_spec_of_arch",
     "is_channels_last",
     "is_own",
     "is_user_code",

@@ -87,7 +87,7 @@ class _Recomputed:
 
 
 def _is_recorded(inputs: tuple[Any, ...]) -> bool:
-    """Whether a CUDA graph is being recorded, in which nobody may look at the generator of random numbers."""
+    """True if a CUDA graph is being recorded, in which nobody may look at the generator of random numbers."""
     on_cuda = any(isinstance(x, Tensor) and x.is_cuda for x in inputs)
     return on_cuda and torch.cuda.is_current_stream_capturing()
 

@@ -53,7 +53,7 @@ def construct(make: Callable[..., Any], given: Options, options: Options) -> Any
         raise
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An exception of somebody else's code on one line, with the place where it was raised."""
     text = " ".join(str(error).split())[:300]
     frames = traceback.extract_tb(error.__traceback__)

@@ -69,7 +69,7 @@ def observe(network: nn.Module, image_shape: ImageShape) -> list[Layer]:
 
 
 def is_map(layer: Layer, image_shape: ImageShape) -> bool:
-    """Whether it gives [1, C, H, W] of more than one pixel, in the proportions of the image.
+    """True if it gives [1, C, H, W] of more than one pixel, in the proportions of the image.
 
     That is: H and W are those of the image divided by one number, both rounded up or both down. So [1, H, W, C], as of
     Swin transformers, is none.
@@ -81,14 +81,14 @@ def is_map(layer: Layer, image_shape: ImageShape) -> bool:
 
 
 def is_channels_last(layer: Layer, image_shape: ImageShape) -> bool:
-    """Whether it gives [1, H, W, C]."""
+    """True if it gives [1, H, W, C]."""
     match layer.output:
         case (_, height, width, _):
             return _in_proportion((height, width), image_shape) and not _in_proportion(layer.size, image_shape)
     return False
 
 
-def declared(network: nn.Module) -> tuple[str, ...]:
+def declared_layers(network: nn.Module) -> tuple[str, ...]:
     """The names that a network itself tells: its class attribute `attention_layers`."""
     names = getattr(network, "attention_layers", ())
     is_told = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
@@ -108,7 +108,7 @@ def candidates(network: nn.Module, image_shape: ImageShape, layers: Sequence[Lay
         layers: What `observe` tells of the network; None: it is asked.
     """
     layers = observe(network, image_shape) if layers is None else layers
-    if names := declared(network):
+    if names := declared_layers(network):
         return [layer for layer in layers if layer.name in names and is_map(layer, image_shape)]
     modules = dict(network.named_modules())
     transformer = set(blocks(network))

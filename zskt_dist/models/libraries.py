@@ -1,11 +1,24 @@
-"""Networks of timm and torchvision by name, untrained: nothing is downloaded."""
+"""Networks of timm and torchvision by name, untrained, and what these libraries say of them: nothing is downloaded."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
 from zskt_dist.errors import did_you_mean
+from zskt_dist.extras import lacking
 from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of pixels in [0, 1]."""
+
+
+class InputSpec(NamedTuple):
+    """Of the images a network takes and the classes it tells apart; None where nothing is said."""
+
+    image_shape: ImageShape | None = None
+    num_classes: int | None = None
+    statistics: Statistics | None = None
+    """Images are normalised as (pixel - mean) / std."""
 
 
 def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
@@ -14,10 +27,10 @@ def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Opt
     Raises:
         NetworkError: timm is not installed or has no such network; OptionsError: it takes no such options.
     """
-    try:
-        import timm
-    except ImportError:
-        raise NetworkError("needs timm: uv pip install timm") from None
+    if problem := lacking("timm"):
+        raise NetworkError(problem)
+    import timm
+
     if ":" in name or not timm.is_model(name):  # timm would fetch what "hf-hub:…" names
         raise NetworkError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models(), most=3)}")
     _refuse(options, "pretrained", "checkpoint_path", "num_classes", "in_chans")
@@ -34,10 +47,10 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
         NetworkError: torchvision is not installed or has no such classifier, or its first layer cannot be replaced;
             OptionsError: it takes no such options.
     """
-    try:
-        from torchvision import models
-    except ImportError:
-        raise NetworkError("needs torchvision: uv pip install torchvision") from None
+    if problem := lacking("torchvision"):
+        raise NetworkError(problem)
+    from torchvision import models
+
     known = models.list_models(module=models)
     if name.lower() not in known:
         raise NetworkError(f"torchvision has no classifier {name!r}{did_you_mean(name.lower(), known, most=3)}")
@@ -53,6 +66,20 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
     if image_shape.channels != 3:
         _replace_first_convolution(network, image_shape.channels)
     return network
+
+
+def input_spec_of_arch(arch: str) -> InputSpec:
+    """What `timm:NAME` and `torchvision:NAME` say of the weights they offer by default, most of them of ImageNet.
+
+    For a network of that name with other weights these are no more than defaults. Other names, and those that the
+    library does not know or does not say anything about, declare nothing.
+    """
+    library, _, name = arch.partition(":")
+    known = {"timm": _timm_spec, "torchvision": _torchvision_spec}
+    try:
+        return known[library](name) if library in known else InputSpec()
+    except ImportError:  # whoever builds the network tells that the library is missing
+        return InputSpec()
 
 
 def _refuse(options: Options, *names: str) -> None:
@@ -81,3 +108,26 @@ def _replace_first_convolution(network: nn.Module, channels: int) -> None:
         padding_mode=first.padding_mode,
     )
     network.set_submodule(name, new)
+
+
+def _timm_spec(name: str) -> InputSpec:
+    import timm
+
+    try:
+        about = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # the name is known and its tag is not
+        return InputSpec()
+    if about is None:
+        return InputSpec()
+    return InputSpec(ImageShape(*about.input_size), about.num_classes or None, (tuple(about.mean), tuple(about.std)))
+
+
+def _torchvision_spec(name: str) -> InputSpec:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):  # the classifiers; detection and video are elsewhere
+        return InputSpec()
+    weights = models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    shape = ImageShape(len(preset.mean), *(2 * preset.crop_size)[:2])  # one number stands for a square
+    return InputSpec(shape, len(weights.meta["categories"]), (tuple(preset.mean), tuple(preset.std)))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from zskt_dist.errors import did_you_mean
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, told
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, describe_error
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
@@ -51,18 +51,18 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
         raise
     except Exception as error:  # somebody else's code may raise anything
         shown = f" with options {dict(options)}" if options else ""
-        raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {told(error)}") from None
+        raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {describe_error(error)}") from None
     network.register_forward_hook(ReadLogits(num_classes))
     return network
 
 
 def is_own(arch: str) -> bool:
-    """Whether a name is one of our own zoo, whose networks return logits and use all their parameters."""
+    """True if a name is one of our own zoo, whose networks return logits and use all their parameters."""
     return ":" not in arch
 
 
 def is_user_code(arch: str) -> bool:
-    """Whether a name is an import path: `build_network` runs what it names, and such code may do anything."""
+    """True if a name is an import path: `build_network` runs what it names, and such code may do anything."""
     return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
 
 
@@ -81,13 +81,13 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
     except NetworkError:
         raise
     except Exception as error:
-        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {told(error)}") from None
+        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {describe_error(error)}") from None
     finally:
         network.train(training)
 
 
 def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int = 4) -> bool:
-    """Whether every parameter has a part in what a network answers in training; the network stays as it is.
+    """True if every parameter has a part in what a network answers in training; the network stays as it is.
 
     Args:
         tries: Answers that are looked at, for some networks skip layers at random.
@@ -123,7 +123,7 @@ def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options)
     try:
         return construct(make, given, options)
     except TypeError as error:  # an option of another type
-        raise OptionsError(told(error)) from None
+        raise OptionsError(describe_error(error)) from None
 
 
 def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:

@@ -26,7 +26,7 @@ class TappedNetwork(nn.Module):
     Args:
         network: Maps images [B, C, H, W] to logits [B, classes]; it is not changed.
         layers: Names as in `network.named_modules()`.
-        features: Whether the input of the last linear layer is read too.
+        features: True if the input of the last linear layer is read too.
 
     Attributes:
         autocast: Type of the arithmetic; None: that of the weights. Logits and features, of which losses are made, are

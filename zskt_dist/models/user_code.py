@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from zskt_dist.errors import did_you_mean
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, construct, signature_of, told
+from zskt_dist.models.construction import ImageShape, NetworkError, Options, construct, describe_error, signature_of
 
 
 def from_import_path(path: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
@@ -52,9 +52,9 @@ def _imported(path: str) -> Any:
             raise NetworkError(
                 f"there is no module {error.name!r} in this folder, on PYTHONPATH or installed{close}"
             ) from None
-        raise NetworkError(f"{module_name} cannot be imported: {told(error)}") from None
+        raise NetworkError(f"{module_name} cannot be imported: {describe_error(error)}") from None
     except Exception as error:
-        raise NetworkError(f"{module_name} cannot be imported: {told(error)}") from None
+        raise NetworkError(f"{module_name} cannot be imported: {describe_error(error)}") from None
     for name in attributes.split("."):
         if not hasattr(found, name):
             public = [each for each in dir(found) if not each.startswith("_") and callable(getattr(found, each))]

@@ -14,7 +14,7 @@ from zskt_dist.models import (
     Layer,
     TappedNetwork,
     candidates,
-    declared,
+    declared_layers,
     is_channels_last,
     last_of_each_size,
     observe,
@@ -155,13 +155,13 @@ def _declared(
     config: Config, role: str, network: nn.Module, image_shape: ImageShape, seen: Mapping[str, Layer]
 ) -> list[Layer]:
     """What the network itself tells; raises UserError where it is wrong about a layer."""
-    for name in declared(network):
+    for name in declared_layers(network):
         if problem := _unfit(name, network, seen, image_shape):
             problem = f"declares attention_layers {name!r}: {problem}"
             if arch := _arch(config, role):
                 raise ConfigError(f"{role}.arch", arch, problem)
             raise UserError(f"{role} {problem}")
-    return [seen[name] for name in declared(network)]
+    return [seen[name] for name in declared_layers(network)]
 
 
 def _arch(config: Config, role: str) -> str | None:

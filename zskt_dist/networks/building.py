@@ -130,7 +130,7 @@ def seed_initialisation(seed: int, role: str) -> None:
 
 
 def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:
-    """Whether DDP has to look for parameters without a part in the network's answer."""
+    """True if DDP has to look for parameters without a part in the network's answer."""
     return world.size > 1 and not uses_all_parameters(network, image_shape)
 
 

@@ -16,18 +16,18 @@ from zskt_dist.data import ImageDataset, Standardise, open_dataset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.data.sources import wrong_channels
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import Declared, ImageShape, Statistics, declared_by_arch
+from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
 from zskt_dist.networks.weights import WeightsFile
 
-Declaration = tuple[str, str, Declared]
+Declaration = tuple[str, str, InputSpec]
 """Name and location of a file, and what it declares."""
-Said = tuple[str, object, Any]
-"""Who says something: the key that names it and the key's value, and what is said; None: nothing."""
+Claim = tuple[str, object, Any]
+"""A key and its value, and what they state; None: nothing."""
 
 _KEYS = ("data.image_shape", "data.num_classes", "data.mean")
-"""Of the facts of `Declared`, in its order."""
+"""Keys that state the fields of `InputSpec`, in its order."""
 _METADATA = ("image_shape", "num_classes", "mean", "std")
-"""What our files of weights say, by the names of `data`."""
+"""Metadata of our files of weights, by the names of `data`."""
 _ROUNDING = 1e-3
 """Numbers of a normalisation that are nearer are the same, written with fewer digits."""
 
@@ -40,22 +40,22 @@ class Inputs(NamedTuple):
     statistics: Statistics | None
     """How images are normalised; None: as measured on the train images, once that is needed."""
     normalised_by: str
-    """Who says so: a configuration key, or the weights of a run."""
+    """The configuration key or the weights that state it."""
     dataset: ImageDataset | None
     """The real images, normalised so; None with `data.name=none`."""
     guessed: tuple[str, ...] = ()
-    """Keys of which nobody says anything but the name of the teacher's architecture."""
+    """Keys that only the name of the teacher's architecture states."""
 
     @property
     def mean_std(self) -> Statistics:
         if self.dataset is not None:
             return self.dataset.mean_std
-        assert self.statistics, "without images nothing can be measured, so somebody has said it"
+        assert self.statistics, "without images nothing can be measured, so they are given"
         return self.statistics
 
     @property
     def warning(self) -> str | None:
-        """Of what is guessed: the teacher's weights may have been trained on something else."""
+        """A line on what is guessed: the teacher may have been trained on something else."""
         if not self.guessed:
             return None
         said = {
@@ -107,10 +107,10 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
     return Inputs(shape, classes, statistics, who, dataset, guessed)
 
 
-def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, Declared]:
+def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, InputSpec]:
     """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
 
-    def by_weights(fact: str) -> Iterator[Said]:
+    def by_weights(fact: str) -> Iterator[Claim]:
         return ((key, location, getattr(declared, fact)) for key, location, declared in weights)
 
     given = data.image_shape and ImageShape(*data.image_shape)
@@ -136,30 +136,30 @@ def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaratio
         ("data.name", data.name, dataset and dataset.statistics),
         *by_weights("statistics"),
     )
-    return who, Declared(shape, classes, statistics)
+    return who, InputSpec(shape, classes, statistics)
 
 
-def _filled_by_arch(said: Declared, arch: str, measurable: bool) -> Declared:
+def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
     """`said`, with what it lacks as an architecture declares it.
 
     Args:
-        measurable: Whether there are train images, whose normalisation is measured instead.
+        measurable: True if there are train images, whose normalisation is measured instead.
     """
     shape, classes, statistics = said
     if shape is not None and classes is not None and (statistics is not None or measurable):
         return said
-    declared = declared_by_arch(arch)
+    declared = input_spec_of_arch(arch)
     shape, classes = shape or declared.image_shape, classes or declared.num_classes
     if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
         statistics = declared.statistics
-    return Declared(shape, classes, statistics)
+    return InputSpec(shape, classes, statistics)
 
 
 def declared_by_pseudo_data(folder: str) -> Declaration:
     """What a folder of pseudo-data declares; raises ConfigError where it is none."""
     about = PseudoData.open(folder).about
     statistics = tuple(about["mean"]), tuple(about["std"])
-    return "pseudo_data", folder, Declared(ImageShape(*about["image_shape"]), about["num_classes"], statistics)
+    return "pseudo_data", folder, InputSpec(ImageShape(*about["image_shape"]), about["num_classes"], statistics)
 
 
 def declared_by_file(file: WeightsFile) -> Declaration:
@@ -176,7 +176,7 @@ def declared_by_file(file: WeightsFile) -> Declaration:
     if len(found.mean or ()) != len(found.std or ()):
         problem = "damaged or not safetensors: its mean and std are not of equally many channels"
         raise ConfigError(key, location, problem)
-    declared = Declared(
+    declared = InputSpec(
         image_shape=found.image_shape and ImageShape(*found.image_shape),
         num_classes=found.num_classes,
         statistics=(found.mean, found.std) if found.mean and found.std else None,
@@ -184,7 +184,7 @@ def declared_by_file(file: WeightsFile) -> Declaration:
     return key, location, declared
 
 
-def _settled(what: str, *said: Said) -> Any:
+def _settled(what: str, *said: Claim) -> Any:
     """What all say who say something; None where nobody does.
 
     Args:
@@ -205,7 +205,7 @@ def _settled(what: str, *said: Said) -> Any:
     return known[0][2] if known else None
 
 
-def _normalisation(*said: Said) -> tuple[str, Statistics | None]:
+def _normalisation(*said: Claim) -> tuple[str, Statistics | None]:
     """Who says how images are normalised, and what; None where nobody does. Arguments and errors as `_settled`.
 
     Who normalises a data set in another way than is usual may have reasons, but a network was trained with one.

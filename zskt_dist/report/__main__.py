@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from zskt_dist import logs
 from zskt_dist.errors import UserError, guarded
 
 
@@ -14,11 +15,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/report", metavar="FOLDER", help="default: runs/report")
     parser.add_argument("--title", default="Zero-shot knowledge transfer", help="of the page")
     parser.add_argument("--no-mlflow", action="store_true", help="do not log the report to MLflow")
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _report(options))
 
 
 def _report(options: argparse.Namespace) -> None:
+    from zskt_dist.extras import EXTRAS, require
+
+    require("zskt report", *EXTRAS["report"])
+    if options.experiment:
+        require("--experiment", "mlflow")
+
     from zskt_dist.report.page import write_report
     from zskt_dist.report.runs import find_runs, group_runs
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs

@@ -1,6 +1,6 @@
 """Mean transition curves of a group (Figure 4), with errors that know which numbers are independent.
 
-Shapes: N images, T target classes, K values of a curve.
+Shapes: K values of a curve.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.runs import Group, Measure, Run, Spread
@@ -17,10 +16,10 @@ from zskt_dist.report.tables import arrow, setting
 
 
 class MeanCurve(NamedTuple):
-    """Mean p_j over images, targets and seeds, [K], and its standard error; None without the single curves."""
+    """Mean p_j over images, targets and seeds, [K], and its standard error; NaN where it is not known."""
 
     mean: np.ndarray
-    error: np.ndarray | None
+    error: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,10 @@ def mean_over_seeds(curves: Sequence[MeanCurve]) -> MeanCurve:
     standard error (ddof = 1). Part of the images' noise is in both, so the sum errs on the wide side.
     """
     means = np.array([curve.mean for curve in curves])
-    errors = [curve.error for curve in curves if curve.error is not None]
-    if len(errors) < len(curves):
-        return MeanCurve(means.mean(axis=0), None)
-    variance = np.square(errors).mean(axis=0)
+    variance = np.square([curve.error for curve in curves]).mean(axis=0)
     if len(curves) > 1:
         variance = variance + means.var(axis=0, ddof=1) / len(curves)
     return MeanCurve(means.mean(axis=0), np.sqrt(variance))
-
-
-def mean_over_images(p: np.ndarray) -> MeanCurve:
-    """Mean and standard error of one network's curves [N, T, K].
-
-    The T curves of an image start from the same pixels and are not independent: images are, so the error is that of
-    the mean over N image means (ddof = 1).
-    """
-    of_images = p.mean(axis=1)
-    error = of_images.std(axis=0, ddof=1) / np.sqrt(len(of_images)) if len(of_images) > 1 else None
-    return MeanCurve(of_images.mean(axis=0), error)
 
 
 def figure_4(panels: Sequence[Panel]) -> pd.DataFrame:
@@ -106,13 +91,9 @@ def figure_4(panels: Sequence[Panel]) -> pd.DataFrame:
 
 
 def _curves_of(run: Run) -> dict[str, MeanCurve]:
-    """From the single curves, which know their images; else the means of `evaluation.json`, without errors."""
-    path, mte = run.directory.evaluation / "transition_curves.parquet", run.mte
-    if mte and path.exists():
-        table = pq.read_table(path, columns=["image", "p_a", "p_b"])
-        shape = (len(table["image"].unique()), -1, mte["steps"])
-        if shape[0] == mte["images"] and len(table) % (shape[0] * shape[2]) == 0:
-            whole = {name: table[name].to_numpy().astype(np.float64).reshape(shape) for name in ("p_a", "p_b")}
-            return {name: mean_over_images(values) for name, values in whole.items()}
-    means = run.evaluation["mean_curves"]
-    return {name: MeanCurve(np.array(means[name]), None) for name in ("p_a", "p_b")}
+    means, images = run.evaluation["mean_curves"], run.mte["images"] if run.mte else 0
+    known = 1.0 if images > 1 else np.nan  # one image does not tell how much images differ
+    return {
+        name: MeanCurve(np.array(means[name]), known * np.array(means[f"{name}_standard_error"]))
+        for name in ("p_a", "p_b")
+    }

@@ -29,14 +29,14 @@ _COLOURS = {"held_out": ("#D55E00", "o"), "noise": ("#0072B2", "s"), "uniform_no
 
 
 def estimates(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row for each zero-shot run that has both estimates and test images; NaN for what an older one lacks.
+    """One row for each zero-shot run that has both estimates and test images.
 
     A teacher is called by its architecture, and where others of that were there too, also by its own name.
     """
     rows = [_row(run) for group in groups if group.method == "train" for run in group.runs if _has_both(run)]
     if not rows:
         return pd.DataFrame()
-    frame = pd.DataFrame(rows).astype(dict.fromkeys(SCORES, float))
+    frame = pd.DataFrame(rows)
     several = frame.groupby(["data", "teacher"])["whose"].transform("nunique") > 1
     frame.loc[several, "teacher"] += " (" + frame["whose"] + ")"
     return frame.drop(columns="whose")
@@ -46,7 +46,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The same for people: headings, and two digits after the point."""
     digits = {"held_out_kl": "{:.3g}"}
     cells = {
-        heading: [digits.get(name, "{:.2f}").format(value) if value == value else "" for value in frame[name]]
+        heading: [digits.get(name, "{:.2f}").format(value) for value in frame[name]]
         for name, heading in (SCORES | MEASURED).items()
     }
     return frame[["data", "teacher", "student", "run", "seed", "iterations"]].assign(**cells)
@@ -57,12 +57,11 @@ def ranking(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (data, teacher), runs in by_teacher(frame):
         for name, heading in SCORES.items():
-            known = runs.dropna(subset=[name])
-            if len(known) < FEWEST or known[name].nunique() == 1:
+            if len(runs) < FEWEST or runs[name].nunique() == 1:
                 continue
-            row: dict[str, Any] = {"data": data, "teacher": teacher, "estimate": heading, "runs": len(known)}
+            row: dict[str, Any] = {"data": data, "teacher": teacher, "estimate": heading, "runs": len(runs)}
             for measured, what in MEASURED.items():
-                row[f"rank correlation with {what.removesuffix(' %')}"] = _rho(known[name], known[measured])
+                row[f"rank correlation with {what.removesuffix(' %')}"] = _rho(runs[name], runs[measured])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -94,10 +93,7 @@ def _has_both(run: Run) -> bool:
 
 def _row(run: Run) -> dict[str, Any]:
     found, student = run.result["estimates"], run.result["student"]
-    sources = found.get("sources", {})
-    # Runs of before there were sources have the agreements alone.
-    agreements = {"held_out": found["held_out_agreement"], "noise": found["noise_agreement"], "uniform_noise": None}
-    agreements |= {name: sources[name]["agreement"] for name in agreements if name in sources}
+    sources = found["sources"]
     return {
         "data": run.result["dataset"],
         "teacher": run.result["teacher"]["arch"],
@@ -107,8 +103,8 @@ def _row(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "iterations": run.result["iterations"],
         "label_free_score": 100 * found["label_free_score"],
-        **{name: None if share is None else 100 * share for name, share in agreements.items()},
-        "held_out_kl": sources.get("held_out", {}).get("kl_50"),
+        **{name: 100 * sources[name]["agreement"] for name in _COLOURS},
+        "held_out_kl": sources["held_out"]["kl_50"],
         "agreement": 100 * student["agreement"],
         "accuracy": 100 * student["accuracy_last"],
     }

@@ -43,9 +43,7 @@ def refuse_runs(folder: Path) -> None:
 def _swap(temporary: Path, folder: Path) -> None:
     new = {path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file()}
     old = files_of(folder)
-    # Reports of before there was a list are known by their page.
-    ours = old if old is not None or not (folder / "report.html").exists() else new
-    kept = new - (ours or set()) | ({MANIFEST} if old is None else set())
+    kept = new | {MANIFEST} if old is None else new - old
     if foreign := sorted(name for name in kept if (folder / name).exists()):
         raise UserError(f"--out {folder}: {foreign[0]} is there already, and no report has written it; choose another")
     for name in sorted(new):

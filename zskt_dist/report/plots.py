@@ -116,12 +116,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         (panel.p_b, other, COLOURS["teacher"]),
     ):
         axes.plot(curve.mean, label=label, color=colour)
-        if curve.error is not None:
-            low, high = curve.mean - 2 * curve.error, curve.mean + 2 * curve.error
-            axes.fill_between(range(len(curve.mean)), low, high, alpha=0.25, color=colour, linewidth=0)
+        low, high = curve.mean - 2 * curve.error, curve.mean + 2 * curve.error
+        axes.fill_between(range(len(curve.mean)), low, high, alpha=0.25, color=colour, linewidth=0)
     name = _wrapped(setting(panel.group), 46)
     settings = f"MTE {panel.mte.mean:.3f}, n={panel.mte.n}, K={how.steps}, ξ={how.step_size:g}"
-    axes.set_title(f"{name}\n{settings}" + ("" if panel.p_a.error is not None else ", no curves' file"), fontsize=9)
+    axes.set_title(f"{name}\n{settings}", fontsize=9)
     axes.set(xlabel="adversarial steps", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)

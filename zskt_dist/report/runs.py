@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from zskt_dist.config import Config
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
-from zskt_dist.networks.weights import read_about
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
@@ -111,21 +110,11 @@ class Run:
     def measure(self) -> Measure | None:
         if (mte := self.mte) is None:
             return None
-        return Measure(mte["steps"], mte["step_size"], mte["stepped"], mte.get("skip", ""))
+        return Measure(mte["steps"], mte["step_size"], mte["stepped"], mte["skip"])
 
-    @cached_property
-    def num_classes(self) -> int | None:
-        """From the result; runs of older versions say it elsewhere or not at all."""
-        if "num_classes" in self.result:
-            return int(self.result["num_classes"])
-        if confusion := self.evaluation.get("confusion"):
-            return len(next(iter(confusion.values())))
-        try:
-            about = read_about(self.directory.weights("student" if self.result["student"] else "teacher"))
-        except (OSError, ValueError):
-            return None
-        known = about.get("num_classes")
-        return known if isinstance(known, int) else None
+    @property
+    def num_classes(self) -> int:
+        return int(self.result["num_classes"])
 
     @cached_property
     def history(self) -> list[Row]:

@@ -1,7 +1,6 @@
 """Runs from an MLflow store or an object store, and the report into the former."""
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,10 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zskt_dist.errors import UserError
+from zskt_dist.extras import lacking
 from zskt_dist.report.folder import files_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import finished_below, is_uri
-from zskt_dist.tracking.mlflow import download_runs, log_folder, tracking_uri
+from zskt_dist.tracking.mlflow.experiments import download_runs
+from zskt_dist.tracking.mlflow.runs import open_run, upload
+from zskt_dist.tracking.mlflow.store import reached, required_uri, tracking_uri
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +34,11 @@ def fetch_runs(uri: str | None, experiments: Sequence[str]) -> Iterator[Fetched]
         UserError: the store cannot be reached, or has no such experiment.
     """
     with tempfile.TemporaryDirectory() as folder:
-        store = tracking_uri(uri)
         folders: list[Path] = []
         for experiment in experiments:
-            if store is None:
-                raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
-            try:
+            store = required_uri(uri)
+            with reached(store):
                 found = download_runs(store, experiment, Path(folder))
-            except Exception as error:
-                raise UserError(f"MLflow at {store} cannot be reached: {type(error).__name__}: {error}") from None
             if found is None:
                 raise UserError(f"--experiment {experiment}: no such experiment at {store}")
             folders += found
@@ -79,11 +77,11 @@ def log_report(uri: str | None, folder: Path, title: str) -> None:
     store = tracking_uri(uri)
     if store is None:
         return
+    if problem := lacking("mlflow"):
+        log.warning("the report is in %s only: its record %s", folder, problem)
+        return
     try:
-        with tempfile.TemporaryDirectory() as copy:
-            for name in files_of(folder) or ():
-                Path(copy, name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, Path(copy, name))
-            log_folder(store, "reports", title, Path(copy))
+        files = {folder / name: name.rpartition("/")[0] for name in files_of(folder) or ()}
+        upload(open_run(store, "reports", title, tags={"report": title}), files=files, status="FINISHED")
     except Exception as error:
         log.warning("the report was not logged to MLflow at %s: %s", store, error)

@@ -178,9 +178,9 @@ def pseudo_data(groups: Sequence[Group]) -> pd.DataFrame:
                     "paper": "" if reported is None else f"{reported:.1f}",
                     "difference": "" if reported is None else f"{confidence.mean - reported:+.3f}",
                     "entropy of predicted classes": show(entropy, 3),
-                    "uniform in such batches": f"{uniform_entropy(classes, batch):.3f}" if classes else "",
+                    "uniform in such batches": f"{uniform_entropy(classes, batch):.3f}",
                     "batch": batch,
-                    "log C": f"{math.log(classes):.3f}" if classes else "",
+                    "log C": f"{math.log(classes):.3f}",
                     "config": group.hashes,
                 }
             )

@@ -44,6 +44,7 @@ class CheckpointStore:
         content = buffer.getvalue()
         path = self.folder / f"{iteration:08d}-{hashlib.sha256(content).hexdigest()}.pt"
         write_atomic(path, content)
+        log.info("saved checkpoint of iteration %d in %s, %.1f MB", iteration, self.folder, len(content) / 1e6)
         others = [other for other in self._newest_first() if other != path]
         # Later ones are of a future that was given up: damaged, or this run would have begun there.
         later = [other for other in others if int(_parse(other)["iteration"]) >= iteration]
@@ -71,6 +72,7 @@ class CheckpointStore:
         path = self.newest()
         if path is None:
             return None
+        log.info("goes on from checkpoint %s", path)
         return Saved(int(_parse(path)["iteration"]), torch.load(path, map_location="cpu", weights_only=True))
 
     def _newest_first(self) -> list[Path]:

@@ -168,23 +168,23 @@ class RunDirectory:
         self.path.rename(aside)
         return aside
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)
 
-    def tell(self, error: UserError) -> None:
+    def leave_failure(self, error: UserError) -> None:
         """Leaves an error of a worker for the driver, which is another process."""
         interrupted = [error.iteration, error.iterations, error.unit] if isinstance(error, Interrupted) else None
         write_json(self.failure, {"message": str(error), "interrupted": interrupted})
         self.mirror.attempt(lambda: self.mirror.send(self.failure.name))
 
-    def told(self) -> Any | None:
+    def failure_left(self) -> Any | None:
         """What a worker has told, here or on another machine."""
         self.mirror.attempt(lambda: self.mirror.receive(self.failure.name))
         return read_json(self.failure)
 
-    def raise_told(self) -> None:
+    def raise_failure(self) -> None:
         """Raises what a worker has told, if anything."""
-        told = self.told()
+        told = self.failure_left()
         if told and told["interrupted"]:
             raise Interrupted(*told["interrupted"])
         if told:

@@ -121,6 +121,7 @@ class Mirror:
             fs.copy_files(f"{folder}/{name}", target, source_filesystem=here, destination_filesystem=there)
             if target != path:
                 there.move(target, path)
+        log.debug("uploaded %s to %s", name, self.location)
 
     def receive(self, name: str) -> bool:
         """Downloads one file; False if the store has none."""
@@ -130,6 +131,7 @@ class Mirror:
                 with filesystem.open_input_stream(f"{base}/{name}", compression=None) as stream:
                     content = stream.read()
                 write_atomic(self.folder / name, content)
+                log.debug("fetched %s from %s", name, self.location)
                 return True
         return False
 

@@ -1,21 +1,31 @@
 """The result of several seeds: means and deviations of those of the single runs."""
 
+from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, cast
 
 from zskt_dist.config import Config
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.result import Command, RunResult
 
 Result = dict[str, Any]
 
 
-def summarise(command: str, config: Config, hash: str, directory: RunDirectory, results: list[Result]) -> Result:
+def summarise(
+    command: str, config: Config, hash: str, directory: RunDirectory, results: list[Result]
+) -> RunResult:
     """`result.json` of several seeds: as of one, with means, population standard deviations and the runs' names."""
     first = results[0]
-    kept = ("status", "git_commit", "launcher", "engine", "world_size", "device", "dataset", "images_per_class")
     return {
-        **{key: first[key] for key in kept},
-        "command": command,
+        "status": first["status"],
+        "git_commit": first["git_commit"],
+        "launcher": first["launcher"],
+        "engine": first["engine"],
+        "world_size": first["world_size"],
+        "device": first["device"],
+        "dataset": first["dataset"],
+        "images_per_class": first["images_per_class"],
+        "command": cast(Command, command),
         "experiment": config.experiment,
         "name": directory.path.name,
         "config_hash": hash,
@@ -34,13 +44,13 @@ def summarise(command: str, config: Config, hash: str, directory: RunDirectory, 
     }
 
 
-def summarise_mte(values: list[Result | None]) -> Result | None:
+def summarise_mte(values: list[Result | None]) -> Any:
     """The mean transition error over seeds; None unless all have been evaluated, and in the same way."""
     ways = [{key: entry[key] for key in entry if key not in ("value", "images")} for entry in values if entry]
     return spread(values, ("value", "images")) if all(way == ways[0] for way in ways) else None
 
 
-def summarise_estimates(values: list[Result | None]) -> Result | None:
+def summarise_estimates(values: list[Result | None]) -> Any:
     """Mean and standard deviation of each number that was estimated for all seeds; None where there is none.
 
     Likewise in the entries of each kind of images.
@@ -60,8 +70,8 @@ def summarise_estimates(values: list[Result | None]) -> Result | None:
     return summary
 
 
-def spread(entries: list[Result | None], names: tuple[str, ...]) -> Result | None:
-    """The first entry with the named numbers replaced by their mean, and their standard deviation beside it."""
+def spread(entries: Sequence[Mapping[str, Any] | None], names: tuple[str, ...]) -> Any:
+    """The first entry with the named numbers as means, and their deviations beside them; None where one is missing."""
     present = [entry for entry in entries if entry is not None]
     if len(present) < len(entries):
         return None

@@ -1,20 +1,20 @@
 """Fast paths: other ways to compute the same iteration, and which of them a run takes."""
 
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
+from zskt_dist.speed.fast_paths import PLAIN, FastPaths, choose_fast_paths, fastest_convolutions, uses_cuda_graphs
 from zskt_dist.speed.folding import fold_batch_norm
-from zskt_dist.speed.picks import PLAIN, Picks, fastest_convolutions, pick, records
 from zskt_dist.speed.work import iteration_gflop, training_gflop
 
 __all__ = [
     "PLAIN",
-    "Picks",
+    "FastPaths",
     "RecordedTraining",
     "RecordedTransfer",
+    "choose_fast_paths",
     "fastest_convolutions",
     "fold_batch_norm",
     "iteration_gflop",
-    "pick",
     "rate_on",
-    "records",
     "training_gflop",
+    "uses_cuda_graphs",
 ]

@@ -35,7 +35,7 @@ class RecordedTransfer:
     The optimizers must be `capturable`, with learning rates in tensors. The metrics are overwritten by the next step.
 
     Args:
-        required: Whether it is an error where an iteration cannot be recorded; else all are ordinary ones then.
+        required: True if it is an error where an iteration cannot be recorded; else all are ordinary ones then.
     """
 
     def __init__(self, transfer: BeliefMatching, *, required: bool = False, warm_up: int = _WARM_UP) -> None:

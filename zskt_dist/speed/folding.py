@@ -31,7 +31,7 @@ def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.
 
 
 def _read_between(convolution: str, norm: str, layers: Collection[str]) -> bool:
-    """Whether one of `layers` ends in the convolution, before its norm."""
+    """True if one of `layers` ends in the convolution, before its norm."""
     return any(f"{convolution}.".startswith(f"{name}.") and not f"{norm}.".startswith(f"{name}.") for name in layers)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zskt_dist import logs
 from zskt_dist.errors import guarded
 
 if TYPE_CHECKING:
@@ -19,20 +20,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         epilog="The same command again continues an interrupted sweep: finished trials are left alone, others go on.",
     )
-    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="a sweep, configs/sweeps/….yaml")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, required=True, help="a YAML file, or a shipped sweep: sweeps/beta"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings of all trials, or sweep.samples=4, …"
     )
     parser.add_argument("--fresh", action="store_true", help="forget what became of the trials; their runs are kept")
     parser.add_argument("--dry-run", action="store_true", help="check everything and list the trials, run nothing")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
-    options = parser.parse_intermixed_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _sweep(options))
 
 
 def _sweep(options: argparse.Namespace) -> None:
+    from zskt_dist.extras import require
     from zskt_dist.sweep.space import load_sweep
 
+    require("zskt sweep", "ray", "pandas", "matplotlib")  # its report too, hours later
     sweep, trials = load_sweep(options.config, options.overrides)
 
     from rich.console import Console

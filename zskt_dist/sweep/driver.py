@@ -16,19 +16,21 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
+from zskt_dist import logs
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.launch.preflight import preflight
-from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, room
+from zskt_dist.launch.ray import check_resources, connected, cpus_per_worker, workers_that_fit
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute, is_uri, join, remove_folder
+from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import ENDED, States
 from zskt_dist.sweep.summary import conclude
 from zskt_dist.sweep.trial import AGAIN, TrialRun
 from zskt_dist.sweep.watch import Watch
-from zskt_dist.tracking.mlflow import RunAddress, tracking_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
 from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ _STOP_SECONDS = 120.0
 """How long trials that are asked to stop may take to save."""
 
 
-def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> dict[str, Any]:
+def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Console) -> SweepResult:
     """Runs, continues or looks up every trial, and returns the sweep's result.
 
     Raises:
@@ -156,6 +158,7 @@ def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAdd
         "stop": str(directory.stop),
         "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),
         "cores": config.launch.fewest_workers * cpus_per_worker(config),
+        "verbose": logs.verbosity(),
     }
 
 
@@ -166,7 +169,7 @@ def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
         ConfigError: not even one does; Ray would wait for ever.
     """
     # An elastic trial counts with its most workers, for it takes them; one alone may have fewer.
-    fits = max(1, min(room(check_resources(t.config)) // t.config.launch.most_workers for t in trials))
+    fits = max(1, min(workers_that_fit(check_resources(t.config)) // t.config.launch.most_workers for t in trials))
     if sweep.concurrent is not None and sweep.concurrent > fits:
         raise ConfigError("sweep.concurrent", sweep.concurrent, f"the cluster has room for {fits} trials at a time")
     return sweep.concurrent or min(fits, len(trials))

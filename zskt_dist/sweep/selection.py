@@ -16,13 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
+from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.image_sources import drawn, generated, normalised_together
+from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator, read_network
 from zskt_dist.networks.weights import parse_weights, read_about
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_file
 from zskt_dist.streams import Purpose, normal, stream
+
+CPU = World(torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -46,10 +50,11 @@ def pooled_agreement(runs: Sequence[RunDirectory], images: int, seed: int = 0) -
         taught: dict[str, list[Tensor]] = {}
         for each in of_shape:
             if each.teacher not in taught:
-                taught[each.teacher] = _predictions(each.read("teacher", each.weights), pool)
-            own = _predictions(each.read("student", each.run.weights("student")), pool)
-            agreed = (mine == its for mine, its in zip(own, taught[each.teacher], strict=True))
-            scores[str(each.run.path)] = fmean(same.double().mean().item() for same in agreed)
+                beliefs = _answers(each.read("teacher", each.weights), pool)
+                taught[each.teacher] = [logits.argmax(dim=1) for logits in beliefs]
+            own = _answers(each.read("student", each.run.weights("student")), pool)
+            by_source = zip(own, taught[each.teacher], strict=True)
+            scores[str(each.run.path)] = fmean(Scorer(CPU).add(*pair).score().accuracy for pair in by_source)
     return scores
 
 
@@ -82,11 +87,11 @@ def _judged(run: RunDirectory) -> _Judged | None:
     return _Judged(run, config, weights, ImageShape(*about["image_shape"]), about["num_classes"])
 
 
-def _predictions(network: nn.Module, pool: Sequence[Tensor]) -> list[Tensor]:
-    """Predicted classes [B] of each batch; images come from the CPU and classes go there, whatever the device."""
+def _answers(network: nn.Module, pool: Sequence[Tensor]) -> list[Tensor]:
+    """Logits [B, classes] of each batch; images come from the CPU and logits go there, whatever the device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
-    return [network(x.to(device)).argmax(dim=1).cpu() for x in pool]
+    return [network(x.to(device)).cpu() for x in pool]
 
 
 def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed: int) -> Iterator[Tensor]:

@@ -15,6 +15,7 @@ from zskt_dist.config import Config, load_config
 from zskt_dist.config.fields import Identifier, NonNegative, Positive, Purpose, Section, Seed
 from zskt_dist.config.keys import IDENTITY, is_under, keys_for
 from zskt_dist.config.load import assign, read_yaml
+from zskt_dist.config.shipped import beside, locate
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.tasks.registry import TASKS, all_reads
 from zskt_dist.tasks.stages import identity
@@ -51,13 +52,13 @@ class Axis(Section):
 
 
 class Sweep(Section):
-    """A YAML file for `python -m tune.sweep`."""
+    """A YAML file for `zskt sweep`."""
 
     title: str
     name: Identifier
     """Of the sweep: its folder, and its run in MLflow."""
     config: str
-    """YAML configuration of all trials, relative to this file's folder."""
+    """YAML configuration of all trials, relative to this file's folder, or the name of a shipped one."""
     set: Settings = Field(default_factory=dict)
     """Settings on top of it."""
     space: Annotated[dict[str, Axis], Field(min_length=1)]
@@ -114,6 +115,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     """
     own = [text.removeprefix("sweep.") for text in overrides if text.startswith("sweep.")]
     others = [text for text in overrides if not text.startswith("sweep.")]
+    path = locate(path)
     tree = read_yaml(path)
     for text in own:
         assign(tree, text)
@@ -125,7 +127,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     trials: dict[str, Trial] = {}
     for settings in _draw(sweep):
         words = [*_words(sweep.set), *others, *_words(settings)]
-        config = load_config(path.parent / sweep.config, [*words, "launch.kind=ray"])
+        config = load_config(beside(path, sweep.config), [*words, "launch.kind=ray"])
         evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
         _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)

@@ -1,7 +1,7 @@
 """What a sweep has found: tables, figures, the chosen trial, `result.json`, and the record in MLflow."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from rich.console import Console
@@ -11,6 +11,7 @@ from zskt_dist.report.page import Report
 from zskt_dist.report.tables import markdown
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute
+from zskt_dist.runs.result import BestTrial, MlflowRun, RankCorrelation, SweepResult
 from zskt_dist.sweep.plots import sweep_figures
 from zskt_dist.sweep.record import close_parent
 from zskt_dist.sweep.selection import pooled_agreement
@@ -18,9 +19,7 @@ from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import States
 from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations, trial_table
 from zskt_dist.tasks.stages import run_directory
-from zskt_dist.tracking.mlflow import RunAddress
-
-Result = dict[str, Any]
+from zskt_dist.tracking.mlflow.store import RunAddress
 
 _SELECTED = {
     "label_free_score": "without labels, by agreement with the teacher on held-out pseudo-images, and a little noise",
@@ -34,7 +33,7 @@ _TEACHERS = (
 
 def conclude(
     sweep: Sweep, trials: Sequence[Trial], states: States, directory: RunDirectory, parent: RunAddress | None
-) -> Result:
+) -> SweepResult:
     """Judges, tabulates, draws, chooses and records what there is; safe to repeat."""
     runs = {trial.hash: RunDirectory(absolute(run_directory(trial.config, "train").location)) for trial in trials}
     for run in runs.values():
@@ -59,14 +58,14 @@ def _result(
     keys: list[str],
     chosen: int | None,
     parent: RunAddress | None,
-) -> Result:
+) -> SweepResult:
     """`result.json`; finished once every trial has ended well, so that the same command tries failed ones again."""
-    best = None
+    best: BestTrial | None = None
     if chosen is not None:
         row = table.set_index("trial", drop=False).loc[chosen].to_dict()
         names = ("trial", "run", "score", "label_free_score", "accuracy", "agreement", "mte")
         settings = next(state.settings for state in states if state.number == chosen)
-        best = {"settings": settings} | {name: _plain(row[name]) for name in names}
+        best = cast(BestTrial, {"settings": settings} | {name: _plain(row[name]) for name in names})
     return {
         "status": "partial" if states.left() else "finished",
         "command": "sweep",
@@ -80,13 +79,15 @@ def _result(
         "select_by": sweep.select_by,
         "compares_teachers": compares_teachers(table),
         "best": best,
-        "rank_correlations": rank_correlations(table, keys).to_dict("records"),
+        "rank_correlations": cast(list[RankCorrelation], rank_correlations(table, keys).to_dict("records")),
         "runs": [state.run for state in states if state.state == "finished"],
-        "mlflow": parent and parent._asdict(),
+        "mlflow": cast(MlflowRun, parent._asdict()) if parent else None,
     }
 
 
-def _write_report(sweep: Sweep, directory: RunDirectory, table: pd.DataFrame, keys: list[str], result: Result) -> None:
+def _write_report(
+    sweep: Sweep, directory: RunDirectory, table: pd.DataFrame, keys: list[str], result: SweepResult
+) -> None:
     report = Report(directory.path, sweep.title)
     report.text(f"Selected {_SELECTED[sweep.select_by]}.")
     if result["compares_teachers"]:
@@ -122,7 +123,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.map(cell)
 
 
-def print_sweep(result: Result, directory: RunDirectory, console: Console) -> None:
+def print_sweep(result: SweepResult, directory: RunDirectory, console: Console) -> None:
     """The trials in the order of their score, the chosen one first, and where everything lies."""
     table = pd.read_csv(directory.path / "tables" / "trials.csv")
     column = "score" if result["select_by"] == "label_free_score" else "accuracy"

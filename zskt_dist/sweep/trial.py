@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 
+from zskt_dist import logs
 from zskt_dist.config import parse_config
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.files import read_json
@@ -37,11 +38,13 @@ class TrialRun(tune.Trainable):
     Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `sweep` (name of
     its directory), `ended` (how, for one that only reports again; else None), `folder` (where the sweep was started),
     `stop` (a file: the sweep ends),
-    `one_machine` (a single node without GPU is the whole cluster) and `cores` (CPUs of the run's workers together).
+    `one_machine` (a single node without GPU is the whole cluster), `cores` (CPUs of the run's workers together) and
+    `verbose` (as `logs.set_up` takes it).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self.order = order = config["trial"]
+        logs.set_up(order["verbose"], who=f"trial {order['number']}")
         if Path(order["folder"]).is_dir():  # else: another machine, where Ray has unpacked the job's own folder
             os.chdir(order["folder"])
         self.run_config = parse_config(order["config"])

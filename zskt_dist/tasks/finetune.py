@@ -8,7 +8,7 @@ from zskt_dist.algorithms.supervised import SupervisedTraining
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import with_checkpointing
 from zskt_dist.runs.locations import split
-from zskt_dist.speed import records
+from zskt_dist.speed import uses_cuda_graphs
 from zskt_dist.tasks.base import Context, Lines, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tasks.supervised import ImageTraining, engine_for, learning_rate
@@ -29,7 +29,7 @@ def start(context: Context) -> Training:
     config, world, settings = context.config, context.world, context.config.finetune
     student = context.network("student").train(settings.batch_norm == "train").requires_grad_(True)
     with_checkpointing(config, student)
-    rate, recorded = learning_rate(context, settings.learning_rate), records(config, world.device, world.size)
+    rate, recorded = learning_rate(context, settings.learning_rate), uses_cuda_graphs(config, world.device, world.size)
     adam = partial(torch.optim.Adam, lr=rate, fused=True, capturable=recorded)
     engine = engine_for(context, TappedNetwork(student), adam, lambda iteration: 1.0, settings.batch_size)
     steps = SupervisedTraining(engine)

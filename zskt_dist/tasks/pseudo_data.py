@@ -20,7 +20,7 @@ from zskt_dist.files import describe_size
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.networks.inputs import Inputs
-from zskt_dist.speed import RecordedTraining, pick, rate_on, training_gflop
+from zskt_dist.speed import RecordedTraining, choose_fast_paths, rate_on, training_gflop
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tasks.transfer import cosine_decay
@@ -59,13 +59,13 @@ class PseudoDataTraining(PlainTraining):
         self._config, self._inputs, self._world, self._teacher = config, inputs, world, teacher
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
         work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
-        picks = pick(config, world.device, lambda: config.iterations * work() / world.size, world.size)
-        self.picks = replace(picks, folded_teacher=False, low_resolution=False)  # of networks that are not there
+        chosen = choose_fast_paths(config, world.device, lambda: config.iterations * work() / world.size, world.size)
+        self.fast_paths = replace(chosen, folded_teacher=False, low_resolution=False)  # of networks that are not there
         with_checkpointing(config, student)
         unused = may_not_use_all(student, inputs.image_shape, world)
         tapped = TappedNetwork(student)
-        self.picks.apply(tapped)
-        rate, recorded = config.optimizer.student_lr, self.picks.cuda_graphs
+        self.fast_paths.apply(tapped)
+        rate, recorded = config.optimizer.student_lr, self.fast_paths.cuda_graphs
         engine = new_engine(
             config,
             world,
@@ -79,7 +79,7 @@ class PseudoDataTraining(PlainTraining):
             partial(cosine_decay, iterations=config.iterations),
             batch_size=config.batch_size,
             clip_norm=config.optimizer.clip_norm,
-            bfloat16=self.picks.autocast is not None,
+            bfloat16=self.fast_paths.autocast is not None,
             find_unused_parameters=unused,
         )
         super().__init__("student", "student", engine, config.iterations)
@@ -96,12 +96,12 @@ class PseudoDataTraining(PlainTraining):
             config.seed,
             world.device,
             world.part(config.batch_size),
-            channels_last=self.picks.channels_last,
+            channels_last=self.fast_paths.channels_last,
         )
 
     @property
     def speed(self) -> str:
-        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
+        return str(replace(self.fast_paths, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
         seed_layers(self._config.seed, self._world, iteration)

@@ -41,8 +41,8 @@ class Task:
         role: Of the network that it trains.
         needs: Weights that it begins with.
         label: What its runs' names have between the experiment's and the hash.
-        serves: Whether it is what `command` means with a configuration.
-        real_images: Whether it learns from real images with labels, and from so many of each class as
+        serves: True if it is what `command` means with a configuration.
+        real_images: True if it learns from real images with labels, and from so many of each class as
             `data.images_per_class` says.
         compares: Section whose `beta` weighs its attention term; None: it compares no attention maps.
         needs_test_images: It can do nothing without them; all others do without.
@@ -80,7 +80,7 @@ _RECIPE = ("iterations", "batch_size", "learning_rate", "momentum", "weight_deca
 _SUPERVISED = tuple(f"supervised.{key}" for key in _RECIPE)
 _ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
 
-_ALL = (
+_TASKS = (
     Task(
         name="pretrain",
         command="pretrain",
@@ -155,18 +155,18 @@ _ALL = (
     ),
     Task(name="synthesize", command="synthesize", module="zskt_dist.tasks.synthesize", reads=(), trains=False),
 )
-TASKS = {task.name: task for task in _ALL}
+TASKS = {task.name: task for task in _TASKS}
 
 
 def all_reads(task: Task) -> tuple[str, ...]:
     """Keys that decide a task's result in some configuration: its own, and those of tasks that make its weights."""
     reads = task.reads
     for need in task.needs:
-        makers = (each for each in _ALL if each.command == need.made_by and each.role == need.role)
+        makers = (each for each in TASKS.values() if each.command == need.made_by and each.role == need.role)
         reads += (*need.keys, *(key for each in makers for key in all_reads(each)))
     return reads
 
 
 def task_of(command: str, config: Config) -> Task:
     """What a command trains in the end."""
-    return next(task for task in _ALL if task.command == command and task.serves(config))
+    return next(task for task in TASKS.values() if task.command == command and task.serves(config))

@@ -17,7 +17,7 @@ from zskt_dist.engine.building import new_engine
 from zskt_dist.files import write_json
 from zskt_dist.models import TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, seed_layers
-from zskt_dist.speed import RecordedTraining, rate_on, records
+from zskt_dist.speed import RecordedTraining, rate_on, uses_cuda_graphs
 from zskt_dist.tasks.base import Context, Lines, PlainTraining
 
 
@@ -41,7 +41,7 @@ class ImageTraining(PlainTraining):
         super().__init__("teacher" if task.role == "teacher" else task.name, task.role, engine, iterations)
         self._seed_layers = partial(seed_layers, config.seed, world)
         self.steps: Steps = steps
-        if records(config, world.device, world.size):
+        if uses_cuda_graphs(config, world.device, world.size):
             self.steps = RecordedTraining(steps, required=config.speed.cuda_graphs is True)
         part = world.part(batch)
         self.batches = TrainingBatches(context.images, batch, config.seed, world.device, part, _subset(context))
@@ -95,7 +95,7 @@ def engine_for(
 def learning_rate(context: Context, rate: float) -> float | Tensor:
     """`rate`; where steps are recorded they read it from the device."""
     config, world = context.config, context.world
-    return rate_on(world.device, rate) if records(config, world.device, world.size) else rate
+    return rate_on(world.device, rate) if uses_cuda_graphs(config, world.device, world.size) else rate
 
 
 def describe_recipe(config: Config) -> Lines:

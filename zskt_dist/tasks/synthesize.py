@@ -100,7 +100,9 @@ class Synthesis:
         for first in range(0, len(missing), self.world.size):
             done = total - len(missing) + first
             for number in missing[first + self.world.rank :][:1]:
-                self.progress.tick("images", shard_range(self.about, done).start, self.about["images"])
+                made = shard_range(self.about, done).start
+                self.progress.show({"iteration": made})
+                self.progress.tick("images", made, self.about["images"])
                 write_shard(self.folder, self.about, number, self.images(shard_range(self.about, number)))
             if self.stop.agreed() and first + self.world.size < len(missing):
                 self.stop.close()
@@ -164,7 +166,7 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
     """Numbers of the shards that are not there, or damaged; the folder is prepared for them.
 
     Args:
-        fresh: Whether what is there is forgotten.
+        fresh: True if what is there is forgotten.
 
     Raises:
         ConfigError: the folder holds other pseudo-data, or files of somebody else.

@@ -32,12 +32,12 @@ from zskt_dist.networks.building import (
     seed_layers,
     with_checkpointing,
 )
-from zskt_dist.speed import Picks, RecordedTransfer, fold_batch_norm, iteration_gflop, pick, rate_on
+from zskt_dist.speed import FastPaths, RecordedTransfer, choose_fast_paths, fold_batch_norm, iteration_gflop, rate_on
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
-from zskt_dist.tracking.pictures import save_grid
+from zskt_dist.tracking.images import save_image_grid
 
 
 def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
@@ -80,7 +80,7 @@ class TransferTraining:
         teacher: Frozen, in eval mode, on the worker's device.
         student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
-        picks: How iterations are computed; None: as configured.
+        fast_paths: How iterations are computed; None: as configured.
         pixels: A further source of images, on which the trained student is judged too.
 
     Raises:
@@ -97,7 +97,7 @@ class TransferTraining:
         image_shape: ImageShape,
         world: World,
         snapshots: Path | None = None,
-        picks: Picks | None = None,
+        fast_paths: FastPaths | None = None,
         pixels: ImageSource | None = None,
     ) -> None:
         self._config, self._world, self._pixels = config, world, pixels
@@ -106,20 +106,22 @@ class TransferTraining:
         student.to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
-        self.picks = picks or pick(config, world.device, lambda: self.iterations * work() / world.size, world.size)
+        self.fast_paths = fast_paths or choose_fast_paths(
+            config, world.device, lambda: self.iterations * work() / world.size, world.size
+        )
         self.attention = pair_layers(config, teacher, student, image_shape)
-        if self.picks.folded_teacher:
+        if self.fast_paths.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)
         else:
             frozen = teacher
         with_checkpointing(config, frozen, student, generator)
         unused = may_not_use_all(student, image_shape, world)
         tapped_teacher, tapped_student = tap_pair(config, frozen, student, self.attention)
-        self.picks.apply(generator, tapped_teacher, tapped_student)
+        self.fast_paths.apply(generator, tapped_teacher, tapped_student)
         self.engines = self._engines(generator, tapped_student, unused)
         self.transfer = self._transfer(tapped_teacher)
         self._recorded: RecordedTransfer | None = None
-        if self.picks.cuda_graphs:
+        if self.fast_paths.cuda_graphs:
             self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
         self._step = self._recorded.step if self._recorded else self.transfer.step
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
@@ -140,7 +142,7 @@ class TransferTraining:
                 partial(cosine_decay, iterations=self.iterations),
                 batch_size=config.batch_size,
                 clip_norm=config.optimizer.clip_norm,
-                bfloat16=self.picks.autocast is not None,
+                bfloat16=self.fast_paths.autocast is not None,
                 find_unused_parameters=name == "student" and unused,
             )
             for name, (network, learning_rate) in networks.items()
@@ -165,7 +167,7 @@ class TransferTraining:
 
     @property
     def speed(self) -> str:
-        return str(replace(self.picks, cuda_graphs=self._recorded is not None and self._recorded.works))
+        return str(replace(self.fast_paths, cuda_graphs=self._recorded is not None and self._recorded.works))
 
     def step(self, iteration: int) -> Metrics:
         seed_layers(self._config.seed, self._world, iteration)
@@ -175,7 +177,7 @@ class TransferTraining:
 
     def _adam(self, learning_rate: float, parameters: Iterator[nn.Parameter]) -> torch.optim.Adam:
         """Fused; where steps are recorded it reads its learning rate from the device."""
-        device, recorded = self._world.device, self.picks.cuda_graphs
+        device, recorded = self._world.device, self.fast_paths.cuda_graphs
         rate = rate_on(device, learning_rate) if recorded else learning_rate
         return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=recorded)
 
@@ -215,7 +217,7 @@ class TransferTraining:
         with torch.no_grad(), self.engines["generator"].whole() as generator:
             images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:
-            save_grid(images, path)
+            save_image_grid(images, path)
         return True
 
 

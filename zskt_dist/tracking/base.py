@@ -15,10 +15,10 @@ def is_evaluation(row: Row) -> bool:
 class Tracker(Protocol):
     """Takes what a run reports; every call returns at once and none raises."""
 
-    def log(self, row: Row) -> None: ...
+    def log_row(self, row: Row) -> None: ...
 
-    def image(self, row: Row, path: Path) -> None:
-        """A PNG file that belongs to the iteration of `row`."""
+    def log_image(self, iteration: int, path: Path) -> None:
+        """A PNG file of what the generator draws after so many iterations."""
 
     def close(self) -> None:
         """After the last call; may take a few seconds to hand over what is left."""
@@ -27,10 +27,10 @@ class Tracker(Protocol):
 class NullTracker:
     """Keeps nothing: on workers that do not report, and where nobody listens."""
 
-    def log(self, row: Row) -> None:
+    def log_row(self, row: Row) -> None:
         pass
 
-    def image(self, row: Row, path: Path) -> None:
+    def log_image(self, iteration: int, path: Path) -> None:
         pass
 
     def close(self) -> None:

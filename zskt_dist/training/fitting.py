@@ -22,7 +22,7 @@ from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Cadence, Loop, Outcome
-from zskt_dist.training.results import build_result
+from zskt_dist.training.result import build_result
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ class Job:
 
     @property
     def needs_training_images(self) -> bool:
-        """Whether real labelled images are trained on; a zero-shot student never is, its teacher may be."""
+        """True if real labelled images are trained on; a zero-shot student never is, its teacher may be."""
         return any(stage.task.real_images for stage in self.stages)
 
     @property

@@ -145,7 +145,7 @@ class Loop:
     def _report(self, done: int, values: Mapping[str, float]) -> None:
         row: Row = {"iteration": done, "time": round(time.time() * 1000), **values}
         self.history.log(row)
-        self.tracker.log(row)
+        self.tracker.log_row(row)
         self.progress.show(row)
 
     def _numbers(self, metrics: Metrics, done: int) -> Row:
@@ -174,7 +174,7 @@ class Loop:
         if self.figures is not None:
             path = self.figures / f"pseudo_images_{done:08d}.png"
             if self.training.picture(path if self.world.is_main else None) and self.world.is_main:
-                self.tracker.image(self.history.rows[-1], path)
+                self.tracker.log_image(done, path)
 
     def _save(self, done: int) -> None:
         if self.store is None:

@@ -9,7 +9,7 @@ from zskt_dist.errors import UserError, is_full, no_space
 
 
 @contextmanager
-def exhaustion_told() -> Iterator[None]:
+def shortage_as_user_error() -> Iterator[None]:
     """What is done inside may find the device's memory or the disk at its end.
 
     Raises:

@@ -21,7 +21,7 @@ from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.training.fitting import Fitting
 from zskt_dist.training.job import Job
-from zskt_dist.training.out_of_memory import exhaustion_told
+from zskt_dist.training.out_of_memory import shortage_as_user_error
 
 # A killed job's workers may still write for a moment; a teacher may take another run hours to train.
 _RUN_PATIENCE_SECONDS = 90.0
@@ -36,7 +36,7 @@ class Worker:
 
     Attributes:
         tracker: Further records of the last stage's run; used on rank 0 only.
-        preempted: Whether a machine of the run is about to be taken away; asked on every rank together.
+        preempted: True if a machine of the run is about to be taken away; asked on every rank together.
         files: Weights that have been read already in this process, by location.
     """
 
@@ -57,7 +57,7 @@ class Worker:
             Interrupted: asked to stop, everything is saved.
             UserError: something the user asked for cannot be done.
         """
-        with exhaustion_told(), self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
+        with shortage_as_user_error(), self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             for stage in self.job.stages[:-1]:
                 with self._held(stage.directory, _EARLIER_PATIENCE_SECONDS):
                     self._run(stage, NullTracker())
@@ -73,13 +73,13 @@ class Worker:
             self.run()
         except Interrupted as error:
             if self.world.is_main:  # the others leave while rank 0 is still saving, and the driver waits for this word
-                self.directory.tell(error)
+                self.directory.leave_failure(error)
         except UserError as error:
-            self.directory.tell(error)
+            self.directory.leave_failure(error)
             if self.world.size > 1:
                 dist.destroy_process_group()  # the others may wait for this worker, and now find it gone
         except RuntimeError:
-            if not self.directory.told():  # else: another worker has told why it left
+            if not self.directory.failure_left():  # else: another worker has told why it left
                 raise
 
     @cached_property

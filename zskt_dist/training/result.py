@@ -1,20 +1,28 @@
-"""What a training has made, as `result.json`."""
+"""What `result.json` says of a run that has just been trained."""
 
 import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
 from zskt_dist.distributed.world import World
+from zskt_dist.runs.result import (
+    Command,
+    Estimates,
+    Launcher,
+    LayerPair,
+    MlflowRun,
+    RunResult,
+    StudentResult,
+    TeacherResult,
+)
 from zskt_dist.tasks.base import Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Outcome
-
-Result = dict[str, Any]
 
 
 def build_result(
@@ -28,36 +36,40 @@ def build_result(
     teacher_accuracy: float | None,
     sha256: str,
     num_classes: int,
-) -> Result:
-    """The result of a stage; accuracies are fractions, `accuracy_last` is the headline.
+) -> RunResult:
+    """The result of a stage.
 
     Args:
         parameters: Of the networks that took part, by role; a student may have learnt without a teacher.
         sha256: Of the trained network's weights.
     """
     config, scores, task, directory = stage.config, outcome.scores, stage.task, stage.directory
-    student = {
-        "arch": config.student.arch,
-        "params": parameters.get("student"),
-        "accuracy_last": scores and scores.accuracy,  # null without test images, as all that is measured on them
-        "accuracy_best": outcome.accuracy_best,  # on the test images along the way; never the result
-        "agreement": scores and scores.agreement,
-        "sha256": sha256,
-    }
-    teacher = {"arch": config.teacher.arch, "params": parameters.get("teacher"), "accuracy": teacher_accuracy}
+    teacher: TeacherResult | None = None
+    if "teacher" in parameters:
+        teacher = {"arch": config.teacher.arch, "params": parameters["teacher"], "accuracy": teacher_accuracy}
+    student: StudentResult | None = None
+    if task.role == "student":
+        student = {
+            "arch": config.student.arch,
+            "params": parameters["student"],
+            "accuracy_last": scores.accuracy if scores else None,
+            "accuracy_best": outcome.accuracy_best,
+            "agreement": scores.agreement if scores else None,
+            "sha256": sha256,
+        }
     return {
         "status": "finished",
-        "command": task.command,
+        "command": cast(Command, task.command),
         "experiment": directory.path.parent.name,
         "name": directory.path.name,
         "config_hash": stage.hash,
         "git_commit": job.git_commit,
-        "launcher": job.launcher,
+        "launcher": cast(Launcher, job.launcher),
         "engine": config.engine.kind,
         "world_size": world.size,
         "device": str(world.device),
         "speed": training.speed,
-        "attention": training.attention.as_json() if training.attention else None,
+        "attention": cast(list[LayerPair], training.attention.as_json()) if training.attention else None,
         "seed": config.seed,
         "dataset": config.data.name if config.data.name != "parquet" else Path(config.data.root).name,
         "num_classes": num_classes,
@@ -67,11 +79,11 @@ def build_result(
         "seconds": round(outcome.seconds, 2),
         "iterations_per_second": round(outcome.iterations_per_second, 3),
         "peak_memory_bytes": peak_memory_bytes(world.device),
-        "teacher": teacher if "teacher" in parameters else None,
-        "student": student if task.role == "student" else None,
-        "estimates": outcome.estimates or None,
+        "teacher": teacher,
+        "student": student,
+        "estimates": cast(Estimates, outcome.estimates) or None,
         "mte": None,
-        "mlflow": job.tracking if stage is job.goal else None,
+        "mlflow": cast(MlflowRun | None, job.tracking if stage is job.goal else None),
     }
 
 

@@ -20,7 +20,7 @@ _RECOMPILE_LIMIT = 64
 
 
 @dataclass(frozen=True)
-class Picks:
+class FastPaths:
     """The fast paths of a run, none of them `auto`; as in `config.Speed`."""
 
     channels_last: bool
@@ -48,11 +48,11 @@ class Picks:
                 compile_in_place(network)
 
 
-PLAIN = Picks(False, False, False, False, False, None)
+PLAIN = FastPaths(False, False, False, False, False, None)
 """None of them."""
 
 
-def pick(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> Picks:
+def choose_fast_paths(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> FastPaths:
     """The choice for a run; the same for the same configuration and device, so that a resumed run takes it again.
 
     Args:
@@ -63,7 +63,7 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
         ConfigError: a path is asked for that the device does not have.
     """
     speed, cuda = config.speed, device.type == "cuda"
-    recorded = records(config, device, workers)
+    recorded = uses_cuda_graphs(config, device, workers)
     whole = config.engine.kind == "ddp"  # parameters that come and go cannot be compiled
     if speed.compile is True and not whole:
         raise ConfigError("speed.compile", True, f"does not work with engine.kind={config.engine.kind}; use auto")
@@ -79,7 +79,7 @@ def pick(config: Config, device: torch.device, gflop: Callable[[], float], worke
     def earns_compiling() -> bool:
         return whole and not cuda and compiler() is not None and gflop() > _COMPILE_ON_CPU_GFLOP
 
-    return Picks(
+    return FastPaths(
         channels_last=chosen("channels_last"),
         folded_teacher=chosen("folded_teacher", lambda: config.engine.teacher == "replicated"),
         low_resolution=chosen("low_resolution"),
@@ -118,8 +118,8 @@ def compile_in_place(network: nn.Module) -> None:
     network.compile(dynamic=False)
 
 
-def records(config: Config, device: torch.device, workers: int) -> bool:
-    """Whether iterations are recorded as CUDA graphs.
+def uses_cuda_graphs(config: Config, device: torch.device, workers: int) -> bool:
+    """True if iterations are recorded as CUDA graphs.
 
     Not with several workers: DDP accumulates gradients on the stream that was current when it was made, which a
     recording on another stream must not wait for.

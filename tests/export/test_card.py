@@ -7,27 +7,27 @@ from typing import Any
 
 import pytest
 
-from tests.export.runs import untrained_subject
+from tests.export.runs import untrained_network
 from tests.support.pseudo import write_pseudo_data
-from zskt_dist.export import card_text, quality
-from zskt_dist.export.exported_network import Subject
+from zskt_dist.export import card, quality
+from zskt_dist.export.exported_network import ExportedNetwork
 
 IMAGE = "An image classifier for 10 classes (`lenet`)"
 
 
-def _keys(subject: Subject) -> set[str]:
-    return {key.strip("`") for key, _ in card_text.settings(subject)}
+def _keys(exported: ExportedNetwork) -> set[str]:
+    return {key.strip("`") for key, _ in card.settings(exported)}
 
 
-def _without_images(folder: Path, *overrides: str, **result: Any) -> Subject:
+def _without_images(folder: Path, *overrides: str, **result: Any) -> ExportedNetwork:
     """`data.name=none`: nothing was measured on the way."""
     student = {"arch": "lenet", "params": 30, "accuracy_last": None, "agreement": None, "sha256": "0"}
     teacher = {"arch": "lenet-2", "params": 120, "accuracy": None}
     told = {"dataset": "none", "teacher": teacher, "student": student} | result
-    return untrained_subject(folder, "data.name=none", *overrides, **told)
+    return untrained_network(folder, "data.name=none", *overrides, **told)
 
 
-def _evaluated(subject: Subject, number: int, student: str, accuracy: float, **data: str) -> None:
+def _evaluated(exported: ExportedNetwork, number: int, student: str, accuracy: float, **data: str) -> None:
     """As `evaluate RUN data.name=…` leaves it."""
     answer = {
         "accuracy": accuracy,
@@ -37,17 +37,17 @@ def _evaluated(subject: Subject, number: int, student: str, accuracy: float, **d
         "mte": {"value": 0.5, "steps": 100, "step_size": 1.0, "images": 50},
         "settings": {"data": data, "weights": {"student": student, "teacher": "b"}},
     }
-    folder = subject.directory.evaluation / f"other-{number}"
+    folder = exported.directory.evaluation / f"other-{number}"
     folder.mkdir(parents=True)
     (folder / "evaluation.json").write_text(json.dumps(answer))
 
 
 def test_a_run_without_images_tells_what_evaluate_has_measured(tmp_path: Path) -> None:
-    subject = _without_images(tmp_path)
-    assert quality.measured_table(subject)[1] == []
-    _evaluated(subject, 1, subject.sha256, 0.8125, name="parquet", root="/somewhere/flowers")
-    _evaluated(subject, 2, "of another student", 0.99, name="digits", root="data")
-    assert quality.measured_table(subject) == (
+    exported = _without_images(tmp_path)
+    assert quality.measured_table(exported)[1] == []
+    _evaluated(exported, 1, exported.sha256, 0.8125, name="parquet", root="/somewhere/flowers")
+    _evaluated(exported, 2, "of another student", 0.99, name="digits", root="data")
+    assert quality.measured_table(exported) == (
         ("on test images", "student", "teacher"),
         [
             ("flowers: accuracy", "81.25 %", "97.00 %"),
@@ -56,17 +56,17 @@ def test_a_run_without_images_tells_what_evaluate_has_measured(tmp_path: Path) -
             ("flowers: mean transition error (MTE; K = 100, step 1, 50 images)", "0.5000", ""),
         ],
     )
-    assert quality.accuracies(subject) == {"flowers": 0.8125}
+    assert quality.accuracies(exported) == {"flowers": 0.8125}
     without = f"{IMAGE}, a student of `lenet-2`, with 25.00 % of its parameters, without any of its training images."
-    assert card_text.summary(subject) == without
-    assert card_text.tags(subject) == ["knowledge-distillation", "data-free", "zero-shot-knowledge-transfer"]
+    assert card.summary(exported) == without
+    assert card.tags(exported) == ["knowledge-distillation", "data-free", "zero-shot-knowledge-transfer"]
 
 
 def test_a_run_with_images_tells_of_its_own(tmp_path: Path) -> None:
-    subject = untrained_subject(tmp_path)
-    _evaluated(subject, 1, subject.sha256, 0.5, name="svhn", root="data")
-    assert quality.accuracies(subject) == {"digits": 0.8}
-    assert quality.measured_table(subject)[1][0] == ("digits: accuracy", "80.00 %", "95.00 %")
+    exported = untrained_network(tmp_path)
+    _evaluated(exported, 1, exported.sha256, 0.5, name="svhn", root="data")
+    assert quality.accuracies(exported) == {"digits": 0.8}
+    assert quality.measured_table(exported)[1][0] == ("digits: accuracy", "80.00 %", "95.00 %")
 
 
 def test_estimates_are_told_for_each_source(tmp_path: Path) -> None:
@@ -91,27 +91,27 @@ def test_a_student_of_pseudo_data(tmp_path: Path) -> None:
     """It learnt from files: of a teacher that they name, and of no generator."""
     folder = tmp_path / "pseudo"
     write_pseudo_data(folder, teacher={"arch": "lenet-3", "sha256": "c0ffee"})
-    subject = _without_images(tmp_path, f"pseudo_data={folder}", "loss.beta=0", teacher=None)
-    assert card_text.method(subject) == "pseudo_data"
-    assert card_text.summary(subject) == f"{IMAGE}, a student of `lenet-3`, without any of its training images."
-    assert card_text.teacher_of(subject) == {"arch": "lenet-3", "sha256": "c0ffee"}
-    assert "fixed set of pseudo-images" in card_text.training(subject)
-    assert "20 pseudo-images that had been made before" in card_text.data_used(subject)
-    assert _keys(subject) == {
+    exported = _without_images(tmp_path, f"pseudo_data={folder}", "loss.beta=0", teacher=None)
+    assert card.method(exported) == "pseudo_data"
+    assert card.summary(exported) == f"{IMAGE}, a student of `lenet-3`, without any of its training images."
+    assert card.teacher_of(exported) == {"arch": "lenet-3", "sha256": "c0ffee"}
+    assert "fixed set of pseudo-images" in card.training(exported)
+    assert "20 pseudo-images that had been made before" in card.data_used(exported)
+    assert _keys(exported) == {
         *("iterations", "batch_size", "seed", "loss.divergence", "loss.temperature", "loss.reduction"),
         *("optimizer.student_lr", "optimizer.clip_norm"),
     }
-    assert card_text.tags(subject) == ["knowledge-distillation", "data-free"]
+    assert card.tags(exported) == ["knowledge-distillation", "data-free"]
     shutil.rmtree(folder)
-    assert card_text.teacher_of(subject) is None
-    assert "a student of a teacher that is not known to this run, without" in card_text.summary(subject)
-    assert "from pseudo-images that had been made before" in card_text.data_used(subject)
+    assert card.teacher_of(exported) is None
+    assert "a student of a teacher that is not known to this run, without" in card.summary(exported)
+    assert "from pseudo-images that had been made before" in card.data_used(exported)
 
 
 def test_pseudo_data_of_other_images_is_not_what_was_learnt_from(tmp_path: Path) -> None:
     write_pseudo_data(tmp_path / "pseudo", num_classes=7)
-    subject = _without_images(tmp_path, f"pseudo_data={tmp_path / 'pseudo'}", "loss.beta=0", teacher=None)
-    assert card_text.teacher_of(subject) is None
+    exported = _without_images(tmp_path, f"pseudo_data={tmp_path / 'pseudo'}", "loss.beta=0", teacher=None)
+    assert card.teacher_of(exported) is None
 
 
 @pytest.mark.parametrize(
@@ -124,36 +124,36 @@ def test_pseudo_data_of_other_images_is_not_what_was_learnt_from(tmp_path: Path)
 def test_a_student_of_images(tmp_path: Path, kind: str, size: int, method: str, told: str, tags: list[str]) -> None:
     student = {"arch": "lenet", "params": size, "accuracy_last": 0.8, "agreement": 0.8, "sha256": "0"}
     teacher = {"arch": "lenet-2", "params": 100, "accuracy": 0.95}
-    subject = untrained_subject(tmp_path, kind=kind, student=student, teacher=teacher, images_per_class=10)
-    assert card_text.summary(subject) == f"{IMAGE}, a student of `lenet-2`, with {told} of its parameters."
-    assert method in card_text.training(subject)
-    assert card_text.data_used(subject) == "10 labelled training images per class of digits."
-    assert card_text.tags(subject) == tags
+    exported = untrained_network(tmp_path, kind=kind, student=student, teacher=teacher, images_per_class=10)
+    assert card.summary(exported) == f"{IMAGE}, a student of `lenet-2`, with {told} of its parameters."
+    assert method in card.training(exported)
+    assert card.data_used(exported) == "10 labelled training images per class of digits."
+    assert card.tags(exported) == tags
 
 
 def test_settings_are_those_that_were_read(tmp_path: Path) -> None:
-    distilled = untrained_subject(tmp_path / "a", "supervised.iterations=null", kind="distill")
-    settings = dict(card_text.settings(distilled))
+    distilled = untrained_network(tmp_path / "a", "supervised.iterations=null", kind="distill")
+    settings = dict(card.settings(distilled))
     assert settings["`supervised.iterations`"] == "`80000`"  # those of the run, where nothing else is said
     assert not {"iterations", "supervised.network"} & _keys(distilled)
-    finetuned = _keys(untrained_subject(tmp_path / "b", kind="finetune"))
+    finetuned = _keys(untrained_network(tmp_path / "b", kind="finetune"))
     assert {"finetune.iterations", "iterations", "transfer.student_steps", "loss.attention"} <= finetuned
-    plain = _keys(untrained_subject(tmp_path / "c", "loss.beta=0"))
+    plain = _keys(untrained_network(tmp_path / "c", "loss.beta=0"))
     assert "transfer.student_steps" in plain
     assert not {"loss.attention", "loss.resize_maps", "finetune.iterations"} & plain
 
 
 def test_a_finetuned_student_of_pseudo_data(tmp_path: Path) -> None:
-    subject = untrained_subject(tmp_path, "pseudo_data=gone", "loss.beta=0", kind="finetune")
-    assert "fixed set of pseudo-images" in card_text.training(subject)
-    assert not any(key.startswith(("transfer", "generator")) for key in _keys(subject))
+    exported = untrained_network(tmp_path, "pseudo_data=gone", "loss.beta=0", kind="finetune")
+    assert "fixed set of pseudo-images" in card.training(exported)
+    assert not any(key.startswith(("transfer", "generator")) for key in _keys(exported))
 
 
 def test_a_student_without_a_teacher(tmp_path: Path) -> None:
-    subject = untrained_subject(tmp_path, kind="scratch")
-    assert card_text.summary(subject) == f"{IMAGE}, trained from scratch."
-    assert card_text.tags(subject) == []
-    assert quality.measured_table(subject)[0] == ("on test images", "student")
+    exported = untrained_network(tmp_path, kind="scratch")
+    assert card.summary(exported) == f"{IMAGE}, trained from scratch."
+    assert card.tags(exported) == []
+    assert quality.measured_table(exported)[0] == ("on test images", "student")
 
 
 @pytest.mark.parametrize(
@@ -166,5 +166,5 @@ def test_a_student_without_a_teacher(tmp_path: Path) -> None:
 )
 def test_examples_name_the_code_that_is_run(arch: str, call: str) -> None:
     entry = {"file": "student.safetensors", "input": "normalised images"}
-    ((_, code),) = card_text.examples({"arch": arch, "files": {"safetensors": entry}})
+    ((_, code),) = card.examples({"arch": arch, "files": {"safetensors": entry}})
     assert f"network, config = {call}  #" in code

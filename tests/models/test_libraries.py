@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from zskt_dist.models import Declared, ImageShape, declared_by_arch
+from zskt_dist.models import ImageShape, InputSpec, input_spec_of_arch
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -20,7 +20,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     ],
 )
 def test_networks_of_imagenet(arch: str, shape: tuple[int, int, int], statistics: object) -> None:
-    assert declared_by_arch(arch) == Declared(ImageShape(*shape), 1000, statistics)  # type: ignore[arg-type]
+    assert input_spec_of_arch(arch) == InputSpec(ImageShape(*shape), 1000, statistics)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def test_networks_of_imagenet(arch: str, shape: tuple[int, int, int], statistics
     ],
 )
 def test_nothing_is_declared(arch: str) -> None:
-    assert declared_by_arch(arch) == Declared()
+    assert input_spec_of_arch(arch) == InputSpec()
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_a_library_that_is_not_installed_declares_nothing(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    assert declared_by_arch(f"{library}:resnet18") == Declared()
+    assert input_spec_of_arch(f"{library}:resnet18") == InputSpec()

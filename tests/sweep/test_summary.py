@@ -1,0 +1,38 @@
+"""What a sweep answers with, from runs made by hand."""
+
+import json
+from pathlib import Path
+
+from tests.support.finished import finished_run
+from tests.support.results import check_result
+from tests.sweep.test_space import ONE, _write
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.sweep.space import load_sweep
+from zskt_dist.sweep.states import States
+from zskt_dist.sweep.summary import conclude
+
+
+def test_the_result_names_the_best_trial_and_how_scores_rank(tmp_path: Path) -> None:
+    betas = [1, 2, 3, 4]
+    space = f"  loss.beta: {{grid: {betas}}}\npool_images: 0\n"
+    sweep, trials = load_sweep(
+        _write(tmp_path, ONE + space), [f"runs_dir={tmp_path}", "experiment=digits", "tracking.uri=none"]
+    )
+    states = States(tmp_path / "trials.json", trials)
+    for trial, beta in zip(trials, betas, strict=True):
+        states[trial].state = "finished"
+        run = finished_run(tmp_path, "train", accuracy=beta / 10, dataset="digits", name=states[trial].run)
+        result = json.loads((run / "result.json").read_text())
+        result["estimates"] = {"label_free_score": 1 - beta / 10}
+        (run / "result.json").write_text(json.dumps(result))
+    directory = RunDirectory(tmp_path / "digits/sweep-one")
+    result = conclude(sweep, trials, states, directory, None)
+    check_result(json.loads(directory.result.read_text()))
+    assert (result["status"], result["trials"], result["finished"], result["failed"]) == ("finished", 4, 4, 0)
+    best = result["best"]
+    assert best is not None
+    assert (best["settings"], best["score"], best["accuracy"]) == ({"loss.beta": 1}, 0.9, 0.1)
+    assert [list(ranking.values()) for ranking in result["rank_correlations"]] == [
+        ["score", -1.0, 4],
+        ["label_free_score", -1.0, 4],
+    ]

@@ -1,0 +1,115 @@
+"""Logging: warnings and errors on stderr in one plain format, of the command and of each of its workers.
+
+Imports nothing heavy: every verb sets it up before it does anything else.
+"""
+
+import argparse
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+VARIABLE = "ZSKT_LOG_LEVEL"
+"""Environment variable through which a driver's level reaches the processes that it starts."""
+_LEVELS = ("WARNING", "INFO", "DEBUG")
+_OURS = "zskt_dist"
+_HANDLER = "console"
+"""Ray Train gives its workers' root logger a handler of this name, which ours replaces."""
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line of a verb, which gets `-v`, and sets up logging as that asks for."""
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="say on stderr what is done, in every worker; -vv: in detail, and with the notes of libraries",
+    )
+    options = parser.parse_intermixed_args(argv)
+    if os.environ.get(VARIABLE, _LEVELS[0]) not in _LEVELS:
+        parser.error(f"{VARIABLE}={os.environ[VARIABLE]!r}: expected {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}")
+    set_up(options.verbose)
+    return options
+
+
+def set_up(verbose: int = 0, who: str | None = None) -> None:
+    """Sends the records of this process, and Python's warnings, to stderr; calling it again replaces the first call.
+
+    Args:
+        verbose: 0: warnings and errors; 1: also our notes; 2: in detail, and the notes of libraries. The environment
+            may ask for more.
+        who: Put before each line; None: `rank N` in a process that has a rank, else nothing.
+    """
+    verbose = max(min(verbose, 2), verbosity())
+    if verbose:
+        os.environ[VARIABLE] = _LEVELS[verbose]
+    if who is None and "RANK" in os.environ:
+        who = f"rank {os.environ['RANK']}"
+    handler = _Stderr()
+    handler.name = _HANDLER
+    # Whoever looks at a terminal knows the time.
+    handler.setFormatter(Format(who, timed=bool(who or verbose) or not sys.stderr.isatty()))
+    root = logging.getLogger()
+    root.handlers = [other for other in root.handlers if other.name != _HANDLER] + [handler]
+    root.setLevel(_LEVELS[max(verbose - 1, 0)])
+    logging.getLogger(_OURS).setLevel(_LEVELS[verbose])
+    warnings.showwarning = _log_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what was printed before a worker is killed must not be lost
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def verbosity() -> int:
+    """0, 1 or 2, as `set_up` takes it; for workers on machines that do not have this process's environment."""
+    return _LEVELS.index(os.environ.get(VARIABLE, _LEVELS[0]))
+
+
+def adopt(library: str) -> None:
+    """Makes the lines of a library that has just been imported look like all others: its own handlers go."""
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.split(".")[0] == library and isinstance(logger, logging.Logger):
+            shown = [handler for handler in logger.handlers if getattr(handler, "stream", None) in streams]
+            for handler in shown:
+                logger.removeHandler(handler)
+                logger.propagate = True
+
+
+class Format(logging.Formatter):
+    """`12:03:14 rank 1  WARNING message`, on each line of a message; the logger's name where it is not ours."""
+
+    def __init__(self, who: str | None, *, timed: bool) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._who, self._timed = f"{who}  " if who else "", timed
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = f"{self.formatTime(record, self.datefmt)} " if self._timed else ""
+        source = "" if record.name.split(".")[0] in (_OURS, "py") else f"{record.name}: "
+        head = f"{time}{self._who}{record.levelname} {source}"
+        return "\n".join(head + line for line in super().format(record).splitlines() or [""])
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: a bar on a terminal puts itself in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """As `logging.captureWarnings`, in one line and without the source text."""
+    logging.getLogger("py.warnings").warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)

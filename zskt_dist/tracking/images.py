@@ -1,0 +1,43 @@
+"""Grids of pseudo-images as PNG files."""
+
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zskt_dist.files import write_atomic
+
+_BORDER = 2
+"""Pixels of black between two images, and around them."""
+
+
+def save_image_grid(images: Tensor, path: Path) -> None:
+    """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible.
+
+    Three channels are colours; of more the first three are, and two are shown as the first alone.
+    """
+    images = images.detach().float().cpu()
+    images = images[:, : 3 if images.shape[1] > 2 else 1]
+    factor = max(1, 48 // max(images.shape[2:]))
+    images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    low, high = (extreme(images, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
+    pixels = (255 * (images - low) / (high - low).clamp(min=1e-5) + 0.5).clamp(0, 255).to(torch.uint8)
+
+    from PIL import Image  # late: training does without
+
+    buffer = io.BytesIO()
+    Image.fromarray(_grid(pixels, columns=round(len(pixels) ** 0.5)).permute(1, 2, 0).numpy()).save(buffer, "png")
+    write_atomic(path, buffer.getvalue())
+
+
+def _grid(pixels: Tensor, columns: int) -> Tensor:
+    """[N, 1 or 3, H, W] as one picture [3, height, width], row by row, with black borders; a single image has none."""
+    if len(pixels) == 1:
+        return pixels[0].expand(3, -1, -1)
+    height, width = (size + _BORDER for size in pixels.shape[2:])
+    grid = pixels.new_zeros(3, -(-len(pixels) // columns) * height + _BORDER, columns * width + _BORDER)
+    for place, image in enumerate(pixels):
+        top, left = place // columns * height, place % columns * width
+        grid[:, top : top + height, left : left + width][:, _BORDER:, _BORDER:] = image
+    return grid

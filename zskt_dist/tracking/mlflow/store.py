@@ -1,0 +1,80 @@
+"""The store that runs are recorded in, and the address of a run in it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from zskt_dist.errors import UserError, one_line
+from zskt_dist.files import read_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class RunAddress(NamedTuple):
+    """Where a run is recorded; plain strings that travel to workers and into `result.json`."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_id: str
+
+    @classmethod
+    def read(cls, path: Path) -> "RunAddress | None":
+        """From the `mlflow.json` of a run directory; None where no run was opened."""
+        known = read_json(path)
+        return cls(*(known[field] for field in cls._fields)) if known else None
+
+
+def tracking_uri(configured: str | None) -> str | None:
+    """The store to write to, with an absolute path: workers start in other folders; None: do not track."""
+    if configured == "none":
+        return None
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return uri
+
+
+def required_uri(named: str | None, known: RunAddress | None = None) -> str:
+    """The store that `--uri` names, else that of a known run, else the default.
+
+    Raises:
+        UserError: `--uri none`.
+    """
+    uri = tracking_uri(named or (known and known.tracking_uri))
+    if uri is None:
+        raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
+    return uri
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """For commands that are nothing without MLflow: what it raises within becomes an error for the user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"MLflow at {uri} cannot be reached: {one_line(error)}") from None
+
+
+def connect(uri: str) -> "MlflowClient":
+    # MLflow's own patience is minutes; a record is not worth that. What the user has set wins.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")  # so its lines look like all others
+    from mlflow import MlflowClient
+
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # an outage is for us to warn of, and once
+    return MlflowClient(tracking_uri=uri)
+
+
+def check_reachable(uri: str) -> None:
+    """Asks the store something small; raises whatever MLflow raises.
+
+    MLflow makes what is missing of a store: the tables of an empty database, a folder with a default experiment.
+    """
+    connect(uri).search_experiments(max_results=1)
