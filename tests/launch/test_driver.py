@@ -34,9 +34,7 @@ def _audited() -> None:
         ("distill", True, ("data.images_per_class=2",)),
     ],
 )
-def test_a_teachers_file_is_read_once(
-    command: str, given: bool, overrides: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_teachers_file_is_read_once(command: str, given: bool, overrides: tuple[str, ...], tmp_path: Path) -> None:
     """Once by preflight, whose content the stages use; a cached teacher's likewise."""
     trained = train_in("pretrain", tiny_config(tmp_path)).weights("teacher")
     if given:

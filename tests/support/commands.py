@@ -19,11 +19,15 @@ def command(
     verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None, package: str = "zskt_dist"
 ) -> Process:
     """`python -m PACKAGE.VERB …` in `folder`, in a process group of its own, with stderr kept."""
+    return _start(f"{package}.{verb}", *arguments, folder=folder, environment=environment)
+
+
+def _start(module: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> Process:
     environment = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | (environment or {})
     if environment["PYTHONPATH"] == str(REPOSITORY):
-        return fork_server().start(f"{package}.{verb}", *arguments, folder=folder, environment=os.environ | environment)
+        return fork_server().start(module, *arguments, folder=folder, environment=os.environ | environment)
     return subprocess.Popen(  # other packages than those that have been imported
-        [sys.executable, "-m", f"{package}.{verb}", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=folder,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
@@ -46,6 +50,11 @@ def finish(process: Process, timeout: float = 240) -> tuple[int, str]:
 
 def run(verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> tuple[int, str]:
     return finish(command(verb, *arguments, folder=folder, environment=environment))
+
+
+def module(name: str, *arguments: str, folder: Path) -> tuple[int, str]:
+    """`python -m NAME …`, as `run`."""
+    return finish(_start(name, *arguments, folder=folder))
 
 
 def kill_group(process: Process) -> None:
