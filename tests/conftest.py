@@ -60,7 +60,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _figures_of_runs_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are made, but written as one pixel: rendering takes longer than the run. Tests marked `rendered` look at them."""
+    """They are made, and written as one pixel: rendering takes longer than the run. `rendered` tests look at them."""
     if request.node.get_closest_marker("rendered") is None:
         monkeypatch.setattr("zskt_dist.figures.plots.save", save_unrendered)
 
