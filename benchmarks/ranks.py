@@ -30,13 +30,15 @@ class Ranks:
     def __init__(self, size: int, threads: int, make: Make, patience: float | None = None) -> None:
         self.size, self._patience = size, patience
         self._folder = tempfile.TemporaryDirectory()
-        context = multiprocessing.get_context("spawn")
+        # One process imports torch, and the ranks are forked off it.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["zskt_dist.tasks.transfer"])
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(size):
             mine, theirs = context.Pipe()
             rendezvous = f"file://{self._folder.name}/rendezvous"
-            about = (rank, size, threads, rendezvous, make, theirs)
+            about = (rank, size, threads, rendezvous, make, theirs, dict(os.environ))
             process = context.Process(target=_serve, args=about, name=f"rank {rank} of {size}", daemon=True)
             process.start()
             theirs.close()
@@ -82,8 +84,10 @@ class Ranks:
         self._folder.cleanup()
 
 
-def _serve(rank: int, size: int, threads: int, rendezvous: str, make: Make, pipe: Connection) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
+def _serve(
+    rank: int, size: int, threads: int, rendezvous: str, make: Make, pipe: Connection, environment: dict[str, str]
+) -> None:
+    os.environ |= environment | {"RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.set_num_threads(threads)
     if size > 1:
         dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=size)

@@ -51,10 +51,16 @@ class Trainings:
         return (time.perf_counter() - started) / count
 
 
-def measure(pair: Sequence[str], batches: Sequence[int], student_steps: int, repetitions: int) -> dict[str, Any]:
-    """Seconds by batch size of one process and of two, one thread each, and of all-reduces by bytes; medians."""
+def measure(
+    pair: Sequence[str], batches: Sequence[int], student_steps: int, repetitions: int, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Seconds by batch size of one process and of two, one thread each, and of all-reduces by bytes; medians.
+
+    Args:
+        settings: More of the configuration's, as `key=value`.
+    """
     configs = {
-        batch: configured(f"batch_size={batch}", f"transfer.student_steps={student_steps}", pair=pair)
+        batch: configured(f"batch_size={batch}", f"transfer.student_steps={student_steps}", *settings, pair=pair)
         for batch in batches
     }
     make = partial(Trainings, configs)

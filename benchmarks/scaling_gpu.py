@@ -46,8 +46,9 @@ class _Kernels(TorchDispatchMode):
 
 
 def work(*overrides: str, pair: Sequence[str] = PAIR, batch: int = 2) -> Work:
-    """Counted in an iteration of a few images."""
-    task = zero_shot_task(configured(f"batch_size={batch}", *overrides, pair=pair), World(torch.device("cpu")))
+    """Counted in an iteration of a few images; uncompiled, as those who count see operators only."""
+    config = configured(f"batch_size={batch}", "speed.compile=false", *overrides, pair=pair)
+    task = zero_shot_task(config, World(torch.device("cpu")))
     task.step(0)  # the optimizers make their state
     with FlopCounterMode(display=False) as flop:
         task.step(1)

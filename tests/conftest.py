@@ -11,6 +11,7 @@ import torch
 
 from tests.support.core import link_core
 from tests.support.distributed import Ranks
+from tests.support.images import save_unrendered
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import ray_cluster
 from zskt_dist import logs
@@ -60,6 +61,13 @@ def _no_log() -> Iterator[None]:
 def _one_thread() -> None:
     """Networks of tests are so small that threads only wait for each other; runs in this process may leave more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _figures_of_runs_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made, and written as one pixel: rendering takes longer than the run. `rendered` tests look at them."""
+    if request.node.get_closest_marker("rendered") is None:
+        monkeypatch.setattr("zskt_dist.figures.plots.save", save_unrendered)
 
 
 @pytest.fixture(scope="session", name="ray_cluster")

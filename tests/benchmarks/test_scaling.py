@@ -10,7 +10,8 @@ PAIR = ("wrn-10-1", "wrn-10-1")
 
 @pytest.mark.slow  # three processes import torch
 def test_measured_fitted_predicted_and_drawn(tmp_path: Path) -> None:
-    measured = measure(PAIR, batches=(2, 4), student_steps=1, repetitions=1)
+    # Compiled, as it is published, each of the three processes takes a minute.
+    measured = measure(PAIR, batches=(2, 4), student_steps=1, repetitions=1, settings=["speed.compile=false"])
     answer = {"measured": measured, "model": check(measured), "gpus": predict(PAIR)}
     assert [(point["workers"], point["batch"]) for point in answer["model"]["points"]] == [
         (1, 2),

@@ -101,6 +101,7 @@ def test_nothing_is_estimated_where_no_images_are_asked_for() -> None:
     assert estimate(_config("evaluation.held_out_images=0"), student, teacher, [], ALONE) is None
 
 
+@pytest.mark.rendered
 def test_a_run_keeps_its_estimates_and_evaluate_finds_the_same(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, "name=run", "evaluation.held_out_images=32", "evaluation.every=0")
     job = Job.plan("train", config)

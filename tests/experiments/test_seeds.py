@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from tests.support import commands
 from tests.support.configs import TINY
 from tests.support.results import check_result
+from tests.support.stores import new_store
 from zskt_dist.commands import shared as cli
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
@@ -27,7 +28,7 @@ def test_means_over_seeds_and_runs_nested_under_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     arguments = [*ARGUMENTS, f"tracking.uri={store}"]
     assert cli.training_command("train", "", [*arguments, "seed=1", "--json", "one.json"]) == 0
     assert cli.training_command("train", "", [*arguments, "seeds=[0,1]", "--json", "both.json"]) == 0
@@ -67,7 +68,7 @@ def _nested(client: MlflowClient, parent: dict[str, Any], run: dict[str, Any]) -
 
 def test_seeds_are_nested_however_mlflow_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     arguments = [*ARGUMENTS, "name=run", "seeds=[0,1]", "teacher.seed=0", f"tracking.uri={store}", "tracking.images=0"]
 
     def away(*_: object, **__: object) -> None:
@@ -99,7 +100,7 @@ def test_a_seed_cut_short_is_repaired_and_a_stopped_group_is_not_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     arguments = [*ARGUMENTS, "name=run", "seeds=[0]", f"tracking.uri={store}", "tracking.images=0"]
     upload, uploads = record.upload, []
 

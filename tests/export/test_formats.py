@@ -14,6 +14,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from tests.support.configs import tiny_config, tiny_overrides
+from tests.support.stores import new_store
 from zskt_dist.commands import train
 from zskt_dist.export import __main__ as export
 from zskt_dist.export.load import load_network
@@ -242,7 +243,7 @@ def test_the_registered_model_serves(
     import mlflow
     from mlflow import MlflowClient
 
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     arguments = [str(run), "--to", "mlflow", "--uri", store, "--out", str(tmp_path / "out"), "--model-name", "small"]
     for _ in range(2):  # the same weights are one version
         assert export.main(arguments) == 0

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
 from tests.support.results import check_result
+from tests.support.stores import new_store
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
 from zskt_dist.data.digits import read_digits
@@ -66,11 +67,12 @@ def _other_teacher(run: RunDirectory, folder: Path, *, roll: int = 0) -> Path:
     return folder / "other.safetensors"
 
 
+@pytest.mark.rendered
 def test_a_command_killed_after_measuring_is_completed_by_the_same_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     assert cli.training_command("train", "", [*TRAIN, f"tracking.uri={store}"]) == 0
     run = RunDirectory(tmp_path / RUN)
 
@@ -98,7 +100,7 @@ def test_a_command_killed_after_measuring_is_completed_by_the_same_one(
 
 def test_mlflow_shows_what_was_measured_last_under_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     assert cli.training_command("train", "", [*TRAIN, f"tracking.uri={store}", "seeds=[0,1]", "teacher.seed=0"]) == 0
     client, values = MlflowClient(tracking_uri=store), []
     for step_size in (1, 40):

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 
 from tests.support.configs import TINY
 from tests.support.finished import finished_run
+from tests.support.stores import new_store
 from zskt_dist.commands import shared as cli
 from zskt_dist.export import __main__ as export
 from zskt_dist.files import read_json
@@ -17,7 +18,7 @@ from zskt_dist.runs.directory import RunDirectory
 
 def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     arguments = [*TINY, "iterations=2", "name=run", f"tracking.uri={store}"]
 
     def killed(*_: object, **__: object) -> int:
@@ -47,7 +48,7 @@ def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     student = ["student.arch=tests.support.user_networks:Undecided", "loss.beta=0"]
     arguments = [*TINY, *student, "iterations=2", "supervised.iterations=2", "name=run", f"tracking.uri={store}"]
     assert cli.training_command("train", "", arguments) == 0

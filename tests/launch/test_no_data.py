@@ -16,6 +16,7 @@ from tests.support.commands import REPOSITORY
 from tests.support.configs import TINY
 from tests.support.images import png, write_parquet
 from tests.support.results import check_result
+from tests.support.stores import new_store
 from zskt_dist.commands import evaluate
 from zskt_dist.commands import shared as cli
 from zskt_dist.models import ImageShape, InputSpec, build_network
@@ -131,7 +132,7 @@ def test_nothing_at_all_may_be_measured(folder: Path) -> None:
 def test_several_seeds_have_no_mean_accuracy_and_are_recorded(folder: Path) -> None:
     from mlflow import MlflowClient
 
-    store = f"sqlite:///{folder}/mlflow.db"
+    store = new_store(folder)
     assert _train("seeds=[0,1]", "iterations=2", f"tracking.uri={store}") == 0
     result = _result()
     assert (result["student"]["accuracy_last"], result["student"]["accuracy_last_std"]) == (None, None)

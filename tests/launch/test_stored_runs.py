@@ -11,6 +11,7 @@ from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY, tiny_config
 from tests.support.distributed import Ranks
 from tests.support.object_store import ENVIRONMENT, ObjectStore
+from tests.support.stores import new_store
 from zskt_dist.commands import evaluate, replay, synthesize
 from zskt_dist.commands import shared as cli
 from zskt_dist.distributed.world import World
@@ -54,6 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(json.loads((folder / "result.json").read_text()))
 
 
+@pytest.mark.rendered
 def test_interrupted_and_continued_on_another_machine(
     object_store: ObjectStore, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -145,7 +147,7 @@ def test_a_finished_run_is_measured_replayed_and_reported_elsewhere(
     object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    mlflow = f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow = new_store(tmp_path)
     assert (
         _train(object_store.uri(), "seeds=[0,1]", "iterations=2", "supervised.iterations=2", "evaluation.every=0") == 0
     )

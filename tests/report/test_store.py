@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from tests.support.configs import TINY
 from tests.support.finished import finished_run
 from tests.support.object_store import ObjectStore
+from tests.support.stores import new_store
 from zskt_dist.commands import shared as cli
 from zskt_dist.report import __main__ as report
 from zskt_dist.report.gaps import evaluation_gaps, table_1_gaps
@@ -23,7 +24,7 @@ def test_a_report_from_an_experiment_whose_directories_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
+    store = new_store(tmp_path)
     for name in ("out/.env", "out/data/mine.csv"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("mine")

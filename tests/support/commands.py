@@ -10,23 +10,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.forks import Process, fork_server
+
 REPOSITORY = Path(__file__).parents[2]
 
 
 def command(
     verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None, package: str = "zskt_dist"
-) -> subprocess.Popen[str]:
+) -> Process:
     """`python -m PACKAGE.VERB …` in `folder`, in a process group of its own, with stderr kept."""
     return _start(f"{package}.{verb}", *arguments, folder=folder, environment=environment)
 
 
-def _start(
-    module: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def _start(module: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> Process:
+    environment = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | (environment or {})
+    if environment["PYTHONPATH"] == str(REPOSITORY):
+        return fork_server().start(module, *arguments, folder=folder, environment=os.environ | environment)
+    return subprocess.Popen(  # other packages than those that have been imported
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | (environment or {}),
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -34,13 +37,15 @@ def _start(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str]:
+def finish(process: Process, timeout: float = 240) -> tuple[int, str]:
     """Exit code and output; the whole process group is gone afterwards."""
     try:
         output, _ = process.communicate(timeout=timeout)
     finally:
         kill_group(process)
-    return process.returncode, output
+    code = process.returncode
+    assert code is not None
+    return code, output
 
 
 def run(verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -52,7 +57,7 @@ def module(name: str, *arguments: str, folder: Path) -> tuple[int, str]:
     return finish(_start(name, *arguments, folder=folder))
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: Process) -> None:
     """SIGKILL to everything that was started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -60,7 +65,7 @@ def kill_group(process: subprocess.Popen[str]) -> None:
         return
 
 
-def wait_for_iteration(process: subprocess.Popen[str], progress: Path, phase: str, iteration: int) -> None:
+def wait_for_iteration(process: Process, progress: Path, phase: str, iteration: int) -> None:
     """Returns once the run has done `iteration` of `phase`."""
 
     def reached() -> bool:
@@ -73,7 +78,7 @@ def wait_for_iteration(process: subprocess.Popen[str], progress: Path, phase: st
     wait_until(reached, process)
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 180) -> None:
+def wait_until(reached: Callable[[], bool], process: Process, timeout: float = 180) -> None:
     deadline = time.monotonic() + timeout
     while not reached():
         if process.poll() is not None:

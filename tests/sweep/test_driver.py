@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.support.stores import new_store
 from tests.sweep.test_space import ASHA, ONE, _write
 from zskt_dist.errors import ConfigError
 from zskt_dist.runs.directory import RunDirectory
@@ -41,7 +42,7 @@ def _arrives(path: Path, text: str) -> bool:
 def test_a_store_has_the_state_of_a_sweep_whose_machine_is_lost(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [f"runs_dir=file://{store}", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]
+    words = [f"runs_dir=file://{store}", f"tracking.uri={new_store(tmp_path)}"]
     one, trials = load_sweep(_write(tmp_path, ONE + "  seed: {grid: [0, 1]}\n"), words)
     there = store / "digits/sweep-one"
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from tests.support.stores import new_store
 from tests.sweep.test_space import ONE, _write
 from zskt_dist.files import write_json
 from zskt_dist.runs.directory import RunDirectory
@@ -26,7 +27,7 @@ def _close(directory: RunDirectory, parent: RunAddress, trials: list[Trial]) -> 
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return new_store(tmp_path)
 
 
 def test_runs_end_as_their_trials_did(tmp_path: Path, uri: str) -> None:

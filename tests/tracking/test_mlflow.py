@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.stores import new_store
 from tests.support.user_networks import Undecided
 from zskt_dist.errors import UserError
 from zskt_dist.models import WideResNet
@@ -26,7 +27,7 @@ ROWS: list[Row] = [{"iteration": i, "time": 1000.0 + i, "kl": 1.0 / i} for i in 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    return new_store(tmp_path_factory.mktemp("mlflow"))
 
 
 def _open(store: str, name: str) -> RunAddress:
