@@ -179,7 +179,7 @@ def settings(exported: ExportedNetwork) -> Rows:
         idle += _ATTENTION
 
     def shaped(key: str) -> bool:
-        read = (is_under(key, _SETTINGS[task.name]) and is_under(key, task.reads) for task in tasks)
+        read = (is_under(key, _SETTINGS.get(task.name, task.reads)) and is_under(key, task.reads) for task in tasks)
         return any(read) and not is_under(key, idle)
 
     leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
