@@ -197,7 +197,7 @@ def test_evaluate_asks_for_images_and_takes_them(folder: Path, capsys: pytest.Ca
     assert _train() == 0
     result = _result()
     assert evaluate.main([str(RUN)]) == 2
-    assert "say which: data.name=… data.root=…" in capsys.readouterr().err
+    assert "name them: data.name=… data.root=…" in capsys.readouterr().err
     rng = np.random.default_rng(0)
     images = [png(rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)) for _ in range(10)]
     write_parquet(folder / "images/test-0.parquet", images, [0, 1, 2, 3, 4] * 2)
