@@ -87,7 +87,7 @@ def test_what_only_the_name_of_an_architecture_says_is_no_fact(
     usual = InputSpec(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
     monkeypatch.setattr("zskt_dist.networks.inputs.input_spec_of_arch", lambda _: usual)
     words = ["teacher.checkpoint=teacher.pt", "data.image_shape=[3,10,14]", "data.num_classes=5"]
-    warning = "only the name of teacher.arch says data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5]: "
+    warning = "guessed from the name of teacher.arch: data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5], "
     assert _train(*words, "--dry-run") == 0
     assert capsys.readouterr().out.count(warning) == 1
     assert warning not in caplog.text, "told once"
