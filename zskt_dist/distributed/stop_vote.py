@@ -79,9 +79,8 @@ class StopVote:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._wanted and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C: leave at once, without saving
-        if (
-            self._world.is_main and not self._wanted and multiprocessing.parent_process() is None
-        ):  # else the parent does
+        # A worker with a parent process leaves the announcement to it.
+        if self._world.is_main and not self._wanted and multiprocessing.parent_process() is None:
             announce_stop()
         self._wanted = True
 
