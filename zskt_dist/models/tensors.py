@@ -19,7 +19,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Parameters, buffers, and tensors in other attributes of modules or in lists, tuples and dicts there, once each."""
+    """Parameters, buffers, and tensors in other attributes of modules (or in lists, tuples, dicts there), once each."""
     tensors: list[Tensor] = []
     seen: set[int] = set()  # a container may hold itself
     ahead: list[Any] = [vars(module) for module in network.modules()]
