@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is named above comes with torch, so it is imported when it is first asked for."""
+    """Imports the functions above on first use, as they need torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("zskt_dist.api"), name)

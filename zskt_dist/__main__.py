@@ -31,7 +31,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("usage: zskt VERB …    zskt --version\n")
         print("\n".join(f"  {verb:11} {what}" for verb, what in VERBS.items()))
-        print("\nzskt VERB --help tells more.")
+        print("\nzskt VERB --help shows the options of a verb.")
         return 0
     verb = sys.argv[1]
     if verb == "--version":

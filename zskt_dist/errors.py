@@ -11,7 +11,7 @@ EXIT_INTERRUPTED = 143  # as the shell reports a process that SIGTERM ended: not
 
 
 class UserError(Exception):
-    """Something the user asked for cannot be done; the message says what would work."""
+    """A command cannot be done; the message says what would work."""
 
 
 def one_line(error: BaseException) -> str:
@@ -31,7 +31,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        super().__init__(key, value, problem)  # so that it can be pickled, as Ray does
+        super().__init__(key, value, problem)  # these arguments make it picklable for Ray
         self.key, self.value, self.problem = key, value, problem
 
     def __str__(self) -> str:
@@ -39,10 +39,10 @@ class ConfigError(UserError):
 
 
 class Interrupted(UserError):
-    """The run was asked to stop (SIGTERM, Ctrl-C); everything up to `iteration` is saved.
+    """The run was stopped (SIGTERM, Ctrl-C); everything up to `iteration` is saved.
 
     Args:
-        unit: What is counted, where it is no iterations.
+        unit: What `iteration` counts, if not iterations.
     """
 
     def __init__(self, iteration: int, iterations: int, unit: str = "iteration") -> None:
@@ -62,33 +62,33 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
 
 
 def is_full(error: OSError) -> bool:
-    """True if the disk, or what this user may take of it, is at its end."""
+    """True if the disk, or this user's quota, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def no_space(error: OSError) -> str:
-    """Words for an error that `is_full`."""
+    """The message for an error that `is_full`."""
     where = error.filename or "a file"
     return f"{where} cannot be written: {error.strerror}; make room, and the same command continues from what is saved"
 
 
 def exit_code(error: UserError | KeyboardInterrupt) -> int:
-    """With which a command ends that raises it."""
+    """Exit code of a command that ends with this error."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
 
 
 def announce_stop() -> None:
-    """For signal handlers, which may have interrupted another write to stderr."""
-    os.write(2, b"stopping: what is under way is saved first; Ctrl-C again leaves at once\n")
+    """Announces the stop; for signal handlers, which may have interrupted another write to stderr."""
+    os.write(2, b"stopping: work in progress is saved first; Ctrl-C again leaves at once\n")
 
 
 def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
     """Runs a command; errors meant for people become one line on stderr. Returns the exit code.
 
     Args:
-        fresh: It was told to start over, and would do so again.
+        fresh: True if the command has --fresh, which would start over again.
     """
     again = "the same command without --fresh" if fresh else "the same command"
     try:
@@ -100,10 +100,10 @@ def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     except OSError as error:
-        if not is_full(error) and error.filename is None:  # no file of the user's: a defect, or the machine's trouble
+        if not is_full(error) and error.filename is None:  # no file of the user: a defect, or a fault of the machine
             raise
-        told = no_space(error) if is_full(error) else f"{error.filename}: {error.strerror or error}"
-        print(f"error: {told}", file=sys.stderr)
+        message = no_space(error) if is_full(error) else f"{error.filename}: {error.strerror or error}"
+        print(f"error: {message}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
         print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Packages beyond the core: which extra brings each, and one line that says so where one is missing."""
+"""Optional packages: the extra that installs each, and a one-line error where one is missing."""
 
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ EXTRAS = {
     },
     "deepspeed": {"deepspeed": "DeepSpeed"},
 }
-"""Extra of `zskt-dist` to the modules it brings, with the names that people know them by."""
+"""Each extra of `zskt-dist` with the modules that it installs and their usual names."""
 
 
 def is_installed(module: str) -> bool:
@@ -26,7 +26,7 @@ def is_installed(module: str) -> bool:
 
 
 def lacking(*modules: str) -> str | None:
-    """`needs Ray: pip install 'zskt-dist[ray]'`, of those that are not installed; None where all are."""
+    """`needs Ray: pip install 'zskt-dist[ray]'`, for the modules that are not installed; None where all are."""
     missing = {module for module in modules if not is_installed(module)}
     names: list[str] = []
     extras: list[str] = []
@@ -56,5 +56,5 @@ def installed_version(distribution: str) -> str | None:
 
 
 def install(*extras: str) -> str:
-    """The command that brings extras."""
+    """The command that installs extras."""
     return f"pip install 'zskt-dist[{','.join(extras)}]'"

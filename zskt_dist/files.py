@@ -15,7 +15,7 @@ from zskt_dist.errors import ConfigError
 
 
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Replaces `path` at once by `content`, as `write_atomic_with`."""
+    """Replaces `path` at once by `content`; see `write_atomic_with`."""
     data = content.encode() if isinstance(content, str) else content
     write_atomic_with(path, lambda temporary: temporary.write_bytes(data), durable=durable)
 
@@ -57,10 +57,10 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def check_json(path: Path) -> None:
-    """True if `write_json` could write the file of `--json`: asked before what takes long; its folder is made.
+    """Checks, before a long command, that the file of `--json` can be written; makes its folder.
 
     Raises:
-        ConfigError: no.
+        ConfigError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def check_json(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Of the content, hex; raises OSError where there is no such file."""
+    """SHA-256 of the content, hex; raises OSError where there is no such file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -92,7 +92,7 @@ def try_lock(path: Path) -> IO[str] | None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Waits for the lock that `try_lock` asks for, and holds it; threads exclude each other as processes do."""
+    """Waits for the lock of `try_lock` and holds it; it excludes other processes, and other threads too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -100,7 +100,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def describe_size(size: int) -> str:
-    """In MiB, or GiB where it is more than one."""
+    """A size in MiB, or in GiB from one GiB on."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 VARIABLE = "ZSKT_LOG_LEVEL"
-"""Environment variable through which a driver's level reaches the processes that it starts."""
+"""Environment variable that passes a driver's level on to the processes that it starts."""
 _LEVELS = ("WARNING", "INFO", "DEBUG")
 _OURS = "zskt_dist"
 _HANDLER = "console"
@@ -21,13 +21,13 @@ _HANDLER = "console"
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line of a verb, which gets `-v`, and sets up logging as that asks for."""
+    """Adds `-v` to the command line of a verb, parses it, and sets up logging."""
     parser.add_argument(
         "-v",
         "--verbose",
         action="count",
         default=0,
-        help="say on stderr what is done, in every worker; -vv: in detail, and with the notes of libraries",
+        help="log to stderr what every worker does; -vv: in detail, with the messages of libraries",
     )
     options = parser.parse_intermixed_args(argv)
     if os.environ.get(VARIABLE, _LEVELS[0]) not in _LEVELS:
@@ -40,9 +40,9 @@ def set_up(verbose: int = 0, who: str | None = None) -> None:
     """Sends the records of this process, and Python's warnings, to stderr; calling it again replaces the first call.
 
     Args:
-        verbose: 0: warnings and errors; 1: also our notes; 2: in detail, and the notes of libraries. The environment
-            may ask for more.
-        who: Put before each line; None: `rank N` in a process that has a rank, else nothing.
+        verbose: 0: warnings and errors; 1: also our own messages; 2: in detail, with those of libraries. The
+            environment may demand more.
+        who: Prefix of each line; None: `rank N` in a process that has a rank, else nothing.
     """
     verbose = max(min(verbose, 2), verbosity())
     if verbose:
@@ -51,14 +51,14 @@ def set_up(verbose: int = 0, who: str | None = None) -> None:
         who = f"rank {os.environ['RANK']}"
     handler = _Stderr()
     handler.name = _HANDLER
-    # Whoever looks at a terminal knows the time.
+    # On a terminal the user knows the time.
     handler.setFormatter(Format(who, timed=bool(who or verbose) or not sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if other.name != _HANDLER] + [handler]
     root.setLevel(_LEVELS[max(verbose - 1, 0)])
     logging.getLogger(_OURS).setLevel(_LEVELS[verbose])
     warnings.showwarning = _log_warning
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what was printed before a worker is killed must not be lost
+    if isinstance(sys.stdout, io.TextIOWrapper):  # lines printed before a worker is killed must not be lost
         sys.stdout.reconfigure(line_buffering=True)
 
 
@@ -68,7 +68,7 @@ def verbosity() -> int:
 
 
 def adopt(library: str) -> None:
-    """Makes the lines of a library that has just been imported look like all others: its own handlers go."""
+    """Gives the log lines of a library that was just imported our format, by removing its own handlers."""
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.split(".")[0] == library and isinstance(logger, logging.Logger):
@@ -79,7 +79,7 @@ def adopt(library: str) -> None:
 
 
 class Format(logging.Formatter):
-    """`12:03:14 rank 1  WARNING message`, on each line of a message; the logger's name where it is not ours."""
+    """Formats each line as `12:03:14 rank 1  WARNING message`, with the logger's name where it is not ours."""
 
     def __init__(self, who: str | None, *, timed: bool) -> None:
         super().__init__(datefmt="%H:%M:%S")
@@ -93,7 +93,7 @@ class Format(logging.Formatter):
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the moment: a bar on a terminal puts itself in its place."""
+    """Writes to the current stderr, which a bar on a terminal replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -111,5 +111,5 @@ def _log_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """As `logging.captureWarnings`, in one line and without the source text."""
+    """Logs a Python warning, like `logging.captureWarnings`, but in one line and without the source text."""
     logging.getLogger("py.warnings").warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)

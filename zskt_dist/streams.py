@@ -1,4 +1,4 @@
-"""Counter-based random streams: what is drawn depends on (seed, purpose, counters) and on nothing else.
+"""Counter-based random streams: the numbers depend on (seed, purpose, counters) and on nothing else.
 
 The global batch is drawn on every worker and sliced by rank, so one worker and many see the same
 numbers, and a resumed run needs no random state.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What numbers are for; streams of different purposes are independent."""
+    """Purpose of the numbers; streams of different purposes are independent."""
 
     INITIALISATION = 0
     NOISE = 1
@@ -22,7 +22,7 @@ class Purpose(IntEnum):
     IMAGE_NOISE = 7
     HELD_OUT = 8
     LAYERS = 9
-    """What layers draw in training: dropout, stochastic depth."""
+    """Randomness of layers in training: dropout, stochastic depth."""
     PSEUDO_DATA = 10
 
 

@@ -44,7 +44,7 @@ def test_layers_of_both_networks_of_a_configuration(tmp_path: Path, capsys: pyte
     cells = [cell.strip() for cell in first.split("│")]
     assert [cell for cell in cells if cell] == ["1", "group1", "Sequential", "16x8x8", "1", "conv1", "Conv2d", "6x8x8"]
     assert "compares group1 with conv1 8x8, group2 with conv2 4x4" in output
-    assert "not all of them" in output
+    assert "only some attention maps" in output
 
 
 @pytest.mark.parametrize(

@@ -58,5 +58,5 @@ def test_what_answers_and_is_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPa
         raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:80")
 
     monkeypatch.setattr(ray.ray, "init", init)
-    with pytest.raises(UserError, match=r"at 10\.0\.0\.1:80; correct RAY_ADDRESS, or"), ray.connected():
+    with pytest.raises(UserError, match=r"at 10\.0\.0\.1:80; correct RAY_ADDRESS; if"), ray.connected():
         pass

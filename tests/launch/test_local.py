@@ -53,7 +53,7 @@ def test_sigterm_saves_and_the_same_command_continues_on_two_processes(tmp_path:
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 143, output
-    assert output.count("stopping: what is under way is saved first") == 1, "one process says it for all"
+    assert output.count("stopping: work in progress is saved first") == 1, "one process says it for all"
     assert "the same command continues" in output
     assert "Traceback" not in output
     stopped_at = int(output.split("stopped at iteration ")[1].split()[0])

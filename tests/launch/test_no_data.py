@@ -88,7 +88,7 @@ def test_what_only_the_name_of_an_architecture_says_is_no_fact(
     usual = InputSpec(ImageShape(3, 224, 224), 1000, ((0.25,) * 3, (0.5,) * 3))
     monkeypatch.setattr("zskt_dist.networks.inputs.input_spec_of_arch", lambda _: usual)
     words = ["teacher.checkpoint=teacher.pt", "data.image_shape=[3,10,14]", "data.num_classes=5"]
-    warning = "only the name of teacher.arch says data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5]: "
+    warning = "guessed from the name of teacher.arch: data.mean=[0.25,0.25,0.25] data.std=[0.5,0.5,0.5], "
     assert _train(*words, "--dry-run") == 0
     assert capsys.readouterr().out.count(warning) == 1
     assert warning not in caplog.text, "told once"
@@ -198,7 +198,7 @@ def test_evaluate_asks_for_images_and_takes_them(folder: Path, capsys: pytest.Ca
     assert _train() == 0
     result = _result()
     assert evaluate.main([str(RUN)]) == 2
-    assert "say which: data.name=… data.root=…" in capsys.readouterr().err
+    assert "name them: data.name=… data.root=…" in capsys.readouterr().err
     rng = np.random.default_rng(0)
     images = [png(rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)) for _ in range(10)]
     write_parquet(folder / "images/test-0.parquet", images, [0, 1, 2, 3, 4] * 2)

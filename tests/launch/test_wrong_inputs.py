@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "checkpoint without weights": (
         lambda f: _file(f, "t.pt", {"epoch": 3, "optimizer": {"lr": 0.1}, "mine": _lenet()}),
         "teacher.checkpoint",
-        "found only: epoch, optimizer, mine; weights are looked for under state_dict",
+        "found only: epoch, optimizer, mine; weights may lie under state_dict",
     ),
     "names of several lines": (
         lambda f: _file(f, "t.pt", {"a\nerror: b": torch.zeros(1)}),

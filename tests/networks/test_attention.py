@@ -337,7 +337,7 @@ def test_the_plan_shows_what_is_compared(tmp_path: Path, monkeypatch: pytest.Mon
 
     shown = plan("teacher.arch=wrn-10-1")
     assert "compares group1 with conv1 8x8, group2 with conv2 4x4" in shown
-    assert shown.count("not all of them") == 1
+    assert shown.count("only some attention maps") == 1
     assert "compares no layers" in plan("loss.taps=none")
     with pytest.raises(ConfigError, match=r"^loss\.taps\.teacher='conv3': no such layer"):
         plan("loss.taps.teacher=[conv3]", "loss.taps.student=[conv2]")

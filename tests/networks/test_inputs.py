@@ -126,7 +126,7 @@ def test_what_nobody_says_is_asked_for(key: str, tmp_path: Path) -> None:
         "data.mean": "data.mean=[0]",
     }
     words = [*(word for name, word in said.items() if name != key), *(["data.std=[1]"] if key != "data.mean" else [])]
-    with pytest.raises(ConfigError, match=r"neither data nor teacher\.checkpoint nor teacher\.arch says") as raised:
+    with pytest.raises(ConfigError, match=r"neither data nor teacher\.checkpoint nor teacher\.arch states") as raised:
         _open(tmp_path, _foreign(tmp_path), "data.name=none", *words)
     assert raised.value.key == key
 

@@ -22,18 +22,18 @@ class Noise(Protocol):
     """The noise of one iteration: this worker's slice of what all workers draw together."""
 
     def __call__(self, draw: int, /) -> Tensor:
-        """Z of the draw with that number, [B, z_dim]."""
+        """The z of the draw with that number, [B, z_dim]."""
 
     def like(self, x: Tensor, draw: int, /) -> Tensor:
-        """Standard normal, one image like those of x for every z of this worker, which x may be only some of."""
+        """Standard normal images like those of x, one for each z of this worker; x may be a micro-batch of them."""
 
 
 ImageNoise = Callable[[Tensor], Tensor]
-"""Standard normal like the images of a micro-batch."""
+"""Returns standard normal noise in the shape of a micro-batch's images."""
 
 
 class Target(NamedTuple):
-    """Pseudo-images and what the teacher makes of them; constants to the student.
+    """Pseudo-images with the teacher's outputs; constants to the student.
 
     B is the whole pseudo-batch of this worker, or one of its micro-batches.
     """
@@ -44,22 +44,22 @@ class Target(NamedTuple):
 
 
 class GeneratorPart(NamedTuple):
-    """What is kept of a micro-batch of a generator step."""
+    """Results to keep from a micro-batch of a generator step."""
 
     metrics: Metrics
     target: Target | None
-    """In `pre_update` mode."""
+    """Kept in `pre_update` mode only."""
 
 
 class StudentPart(NamedTuple):
-    """What is kept of a micro-batch of a student step."""
+    """Results to keep from a micro-batch of a student step."""
 
     metrics: Metrics
     logits: Tensor
 
 
 class BeliefMatching:
-    """One `step` is one iteration: n_G generator steps against, n_S student steps towards the teacher.
+    """One `step` is one iteration: n_G generator steps away from the teacher's beliefs, n_S student steps towards them.
 
     Args:
         generator: Seeks images on which the student disagrees with the teacher.
@@ -74,7 +74,7 @@ class BeliefMatching:
             steps (authors' code); `pre_update`, those of its last step (Algorithm 1 to the
             letter); `fresh`, of a new z for every student step.
         generator_step_statistics: True if the student's running batch-norm statistics also move
-            while the generator learns (authors' code: yes).
+            while the generator learns (authors' code: True).
         terms: Extra terms of the generator's loss (Appendix 1).
         micro_batch: Most images in a forward pass; gradients add up to those of the batch. Batch norm normalises each
             micro-batch by itself, and `diversity` compares the images of one. None: all at once.
@@ -110,7 +110,7 @@ class BeliefMatching:
         return metrics
 
     def learn(self, noise: Noise) -> Metrics:
-        """An iteration without the decay of the learning rates: all of it that is done on the device."""
+        """An iteration without the decay of the learning rates: the part that is computed on the device."""
         z = self.micro_batches(noise(0))
         shares = [len(part) / sum(map(len, z)) for part in z]
 
@@ -144,10 +144,10 @@ class BeliefMatching:
         self.student.decay()
 
     def micro_batches(self, batch: Tensor) -> Sequence[Tensor]:
-        """The parts of a batch, as even as it goes: a last one of few images would have poor batch statistics."""
+        """The parts of a batch, as even as possible: a small last one would have poor batch statistics."""
         return batch.tensor_split(math.ceil(len(batch) / (self.micro_batch or len(batch))))
 
-    # A micro-batch is a call of its own, so that nothing of it is held while the next one is computed.
+    # Each micro-batch is a call of its own, so that its memory is free before the next one.
 
     def _seek(self, student: Classifier, z: Tensor, share: float, image_noise: ImageNoise) -> GeneratorPart:
         """Adds the gradient of one micro-batch to the generator's."""
@@ -173,7 +173,7 @@ class BeliefMatching:
     def _targets(
         self, z: Sequence[Tensor], generator_parts: Sequence[GeneratorPart], noise: Noise
     ) -> Iterator[Sequence[Target]]:
-        """What each student step learns from, in micro-batches."""
+        """Yields the targets of each student step, in micro-batches."""
         if self.pseudo_batch == "fresh":
             for step in range(self.student_steps):
                 yield [self._ask(part) for part in self.micro_batches(noise(step + 1))]
@@ -191,12 +191,12 @@ class BeliefMatching:
         return Target(x.detach(), belief.logits.detach(), maps)
 
     def _image_noise(self, noise: Noise, draw: int, number: int, x: Tensor) -> Tensor:
-        """For the images x of the micro-batch with that number."""
+        """The noise for the images x of the micro-batch with that number."""
         return self.micro_batches(noise.like(x, draw))[number]
 
 
 def _mean(parts: Sequence[Metrics], shares: Sequence[float]) -> Metrics:
-    """Of the batch, from those of its micro-batches."""
+    """Metrics of the batch from those of its micro-batches."""
     pairs = list(zip(parts, shares, strict=True))
     return {name: torch.stack([share * part[name] for part, share in pairs]).sum(dim=0) for name in parts[0]}
 

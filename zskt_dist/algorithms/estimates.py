@@ -1,4 +1,4 @@
-"""How alike a student and its teacher are on images that nobody has labelled.
+"""Compares a student with its teacher on images without labels.
 
 Shapes: B images of a batch, N of all, C classes.
 """
@@ -13,22 +13,22 @@ from torch import Tensor
 from zskt_dist.algorithms.scores import bin_of, kl_divergence
 
 BINS = 20
-"""Of confidence in [0, 1], equally wide."""
+"""Number of bins of confidence in [0, 1], equally wide."""
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
 class Comparison(NamedTuple):
-    """What teacher and student say of every image; all [N]."""
+    """Comparison of teacher and student for every image; all [N]."""
 
     agreed: Tensor
     """bool: both predict the same class."""
     kl: Tensor
     """float64: KL(teacher || student) in nats."""
     teacher_confidence: Tensor
-    """float64: the top probability."""
+    """float64: the teacher's top probability; the student's follows."""
     student_confidence: Tensor
     teacher_class: Tensor
-    """int64: the predicted one."""
+    """int64: the class that the teacher predicts; the student's follows."""
     student_class: Tensor
 
     def cpu(self) -> "Comparison":
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
 
 
 def compare(student: Tensor, teacher: Tensor) -> Comparison:
-    """From the logits [B, C] of both."""
+    """The comparison from the logits [B, C] of both."""
     p, q = (torch.log_softmax(logits.double(), dim=1).exp() for logits in (teacher, student))
     teacher_class, student_class = teacher.argmax(dim=1), student.argmax(dim=1)
     return Comparison(
@@ -83,7 +83,7 @@ def wilson_interval(hits: int, count: int, level: float = 0.95) -> tuple[float, 
     share, scale = hits / count, 1 + z * z / count
     centre = (share + z * z / (2 * count)) / scale
     half = z / scale * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    # At the ends the formula gives 0 and 1 but for rounding.
+    # At the ends the formula gives 0 and 1 up to rounding.
     return (max(0.0, centre - half) if hits else 0.0, min(1.0, centre + half) if hits < count else 1.0)
 
 

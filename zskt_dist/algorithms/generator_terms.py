@@ -15,10 +15,10 @@ from zskt_dist.models import Beliefs
 
 
 class GeneratorTerms:
-    """L_G += sum of gamma * term; a term whose gamma is 0 costs nothing.
+    """Adds the sum of gamma * term to L_G; a term whose gamma is 0 costs nothing.
 
     Args:
-        teacher: Frozen; returns `features` where `diversity` is asked for.
+        teacher: Frozen; returns `features` where `diversity` is not 0.
         teacher_entropy: gamma of H(T(x)).
         student_entropy: gamma of H(S(x)).
         consistency: gamma of KL(T(x) || T(A(x))).
@@ -52,9 +52,9 @@ class GeneratorTerms:
 
         Args:
             x: Pseudo-images [B, channels, H, W].
-            belief: The teacher's, of x.
-            guess: The student's, of x.
-            noise: Standard normal, like x; where `needs_image_noise`.
+            belief: The teacher's outputs for x.
+            guess: The student's outputs for x.
+            noise: Standard normal noise in the shape of x; needed where `needs_image_noise`.
         """
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.teacher_entropy:
@@ -87,8 +87,8 @@ def entropy(logits: Tensor) -> Tensor:
 def mean_cosine(features: Tensor) -> Tensor:
     """Mean cosine between two different images: [B, F] -> scalar in [-1, 1] (Appendix 1.4).
 
-    The appendix prints `L_G += -phi phi^T` and says that similar samples are penalised; that is the
-    opposite sign, and what is done here. Cosines make it independent of the scale of the features.
+    The appendix prints `L_G += -phi phi^T` but explains that similar samples are penalised. That needs the
+    opposite sign, which is used here. Cosines make the term independent of the scale of the features.
     """
     unit = functional.normalize(features.flatten(1), dim=1)
     count = len(unit)

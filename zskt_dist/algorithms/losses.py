@@ -96,7 +96,7 @@ def at_smaller_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Attention maps [B, H, W] and [B, H', W'], both as [B, min(H, H'), min(W, W')] and normalised again.
 
     A pixel becomes the mean of all those it covers, so no part of the larger map is passed over, as interpolation would
-    where it shrinks to less than half, and what is compared is f(A) of larger pixels.
+    where it shrinks to less than half. The result is f(A) of larger pixels.
     """
     size = min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2])
     first, second = (_normalised(functional.adaptive_avg_pool2d(maps, size)) for maps in (first, second))

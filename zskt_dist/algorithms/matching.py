@@ -1,4 +1,4 @@
-"""The student's half of Algorithm 1, on pseudo-images that are given together with what the teacher says to them.
+"""The student's half of Algorithm 1, on given pseudo-images with the teacher's logits.
 
 Shapes: B images of this worker, C classes.
 """
@@ -32,7 +32,7 @@ class Matching:
         return metrics
 
     def learn(self, x: Tensor, teacher_logits: Tensor) -> Metrics:
-        """A step without the decay of the learning rate: all of it that is done on the device."""
+        """A step without the decay of the learning rate: the part that is computed on the device."""
         count = math.ceil(len(x) / (self.micro_batch or len(x)))
         parts = x.tensor_split(count), teacher_logits.tensor_split(count)
         matched = [self._match(*part, share=len(part[0]) / len(x)) for part in self.student.accumulate(*parts)]
@@ -50,7 +50,7 @@ class Matching:
         self.student.decay()
 
     def _match(self, x: Tensor, teacher_logits: Tensor, *, share: float) -> tuple[Tensor, Tensor]:
-        """Adds the gradient of one micro-batch; returns its part of the KL of the batch, and the student's logits."""
+        """Adds the gradient of one micro-batch; returns its part of the batch's KL, and the student's logits."""
         logits = self.student(x).logits
         kl = share * self.gap(logits, teacher_logits)
         self.student.backward(kl)

@@ -1,4 +1,4 @@
-"""What an algorithm asks of whatever trains its networks; `zskt_dist.engine` provides it."""
+"""The interface through which an algorithm trains its networks; `zskt_dist.engine` implements it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -20,17 +20,17 @@ class Trained(Protocol):
     def learning_rate(self) -> float: ...
 
     def ask(self, x: Tensor, /) -> Any:
-        """The network's answer, with nothing synchronised between workers."""
+        """The network's output; nothing is synchronised between workers."""
 
     def frozen(self, *, statistics: bool = True) -> AbstractContextManager[Callable[[Tensor], Any]]:
-        """`ask`, of a network whose parameters take no gradient.
+        """Yields `ask`; the parameters take no gradient meanwhile.
 
         Args:
             statistics: True if running batch-norm statistics still move.
         """
 
     def accumulate(self, *parts: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        """Goes through micro-batches, as `zip`; between workers gradients are exchanged once, with the last one's."""
+        """Yields micro-batches as `zip` does; workers exchange gradients once, after the last one."""
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a scalar loss."""
@@ -56,7 +56,7 @@ class TrainedClassifier(Trained, Protocol):
 
 
 Classifier = Callable[[Tensor], Beliefs]
-"""A network that is only asked, never trained."""
+"""A network that is never trained, only evaluated."""
 
 Metrics = dict[str, Tensor]
 """Detached tensors on the device; the mean over workers is the value of the global batch."""

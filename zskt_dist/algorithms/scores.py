@@ -1,4 +1,4 @@
-"""What two networks predict, counted: sums over images, so that parts of a data set can be added up.
+"""Counts predictions as sums over images, so that parts of a data set can be added up.
 
 Shapes: B images, C classes.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BINS = 15
-"""Of confidence in [0, 1], equally wide (Guo et al. 2017, arXiv:1706.04599)."""
+"""Number of bins of confidence in [0, 1], equally wide (Guo et al. 2017, arXiv:1706.04599)."""
 
 
 def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
@@ -22,7 +22,7 @@ def calibration_sums(logits: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         logits: [B, C].
-        truth: The class that is right, int64 [B]: a label, or what a teacher predicts.
+        truth: Right classes, int64 [B]: labels, or a teacher's predictions.
     """
     confidence = torch.softmax(logits.double(), dim=1).amax(dim=1)
     hits = (logits.argmax(dim=1) == truth).double()
@@ -43,7 +43,7 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Calibration(NamedTuple):
-    """How well confidence tells how often a network is right."""
+    """How well a network's confidence predicts its accuracy."""
 
     ece: float
     """Expected calibration error: |accuracy - confidence| averaged over images, bin by bin."""
@@ -52,7 +52,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(sums: Tensor) -> Calibration:
-    """From `calibration_sums` of the whole data set."""
+    """The calibration from `calibration_sums` over the whole data set."""
     counts, confidences, hits = sums.unbind(dim=1)
     ece = ((hits - confidences).abs().sum() / counts.sum()).item()
     filled = [

@@ -21,7 +21,7 @@ _HOLES = (0.9, -0.9, 0.9)
 
 @dataclass(frozen=True)
 class ToySettings:
-    """Sizes and rates; the defaults end in seconds, `AUTHORS` are the authors'."""
+    """Sizes and rates; the defaults take seconds; `AUTHORS` has those of the authors."""
 
     rounds: int = 300
     points: int = 100
@@ -84,10 +84,10 @@ class ToyTransfer:
     """Zero-shot transfer with learnt pseudo points, one round at a time.
 
     Args:
-        generator: Of the first pseudo points; the student's initialisation is torch's own.
+        generator: Random generator for the first pseudo points; the student's initialisation uses torch's own.
 
     Attributes:
-        round: Rounds done.
+        round: Number of rounds done.
     """
 
     def __init__(self, teacher: nn.Module, settings: ToySettings, generator: torch.Generator) -> None:
@@ -120,7 +120,7 @@ class ToyTransfer:
         return Snapshot(self.round, squash(self.raw).detach(), student_map, agreement)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next round depends on, but for the teacher."""
+        """Everything that the next round depends on, except the teacher."""
         return {
             "round": self.round,
             "raw": self.raw.detach(),
@@ -139,7 +139,7 @@ class ToyTransfer:
 
 
 def squash(raw: Tensor) -> Tensor:
-    """Any numbers to (-3, 3)."""
+    """Maps any numbers to (-3, 3)."""
     return 2 * SIDE * torch.sigmoid(raw) - SIDE
 
 

@@ -30,7 +30,7 @@ class Curves(NamedTuple):
     p_a: Tensor
     """p_j according to the stepped network A, [B, C - 1, K]; the first value is that of the image itself"""
     p_b: Tensor
-    """p_j according to the compared network B, likewise"""
+    """p_j according to the compared network B, [B, C - 1, K]"""
 
 
 def transition_curves(
@@ -48,10 +48,10 @@ def transition_curves(
 
     Args:
         network_a: A, whose decision boundaries are crossed.
-        network_b: B, which only watches.
+        network_b: B, which is only evaluated.
         x: Images on which A and B agree.
-        from_class: i, int64 [B]: the class that is no target; the agreed one, or the label (authors' code).
-        steps: K. The value before the first step is recorded, that after the last is not.
+        from_class: i, int64 [B]: the class that is not a target: the agreed one, or the label (authors' code).
+        steps: K. The value before the first step is recorded, the one after the last is not.
         step_size: xi, in normalised input units.
         rows: Images x targets in forward passes at a time; the result does not depend on it.
     """
@@ -72,7 +72,7 @@ def transition_curves(
 
 
 def _in_threads(share: Callable[[Tensor, Tensor], Walk], shares: list[tuple[Tensor, Tensor]]) -> list[Walk]:
-    """Each share in a thread of its own, for cores that wait for each other in every layer take a quarter longer."""
+    """Runs each share in its own thread: cores that wait for each other in every layer take a quarter longer."""
     if len(shares) == 1:
         return [share(*shares[0])]
     threads = torch.get_num_threads()
@@ -80,7 +80,7 @@ def _in_threads(share: Callable[[Tensor, Tensor], Walk], shares: list[tuple[Tens
         with ThreadPoolExecutor(len(shares), initializer=partial(torch.set_num_threads, 1)) as pool:
             return list(pool.map(share, *zip(*shares, strict=True)))
     finally:
-        torch.set_num_threads(threads)  # it is also what threads of the future begin with
+        torch.set_num_threads(threads)  # later threads begin with this setting too
 
 
 def _joined(walks: list[Walk]) -> Walk:
@@ -89,7 +89,7 @@ def _joined(walks: list[Walk]) -> Walk:
 
 
 def _own(network: Network) -> Network:
-    """The same network for this thread alone: some keep what they are computing in their attributes."""
+    """A copy of the network for this thread alone: some networks keep activations in their attributes."""
     return sharing_weights(network) if isinstance(network, nn.Module) else network
 
 

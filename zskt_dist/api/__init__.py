@@ -1,4 +1,4 @@
-"""Zero-shot transfer from Python: networks in, a trained network and its result out, in this process.
+"""Zero-shot transfer from Python, in this process: takes networks, returns a trained network and its result.
 
 `zskt_dist.transfer`, `zskt_dist.evaluate` and `zskt_dist.mean_transition_error` are these functions.
 """

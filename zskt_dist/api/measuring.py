@@ -27,18 +27,18 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy and calibration of a network on labelled images, and its agreement with a teacher.
 
-    The networks are asked in eval mode, on the device of `network`, and are not changed.
+    The networks are evaluated on the device of `network`, in eval mode, and are not changed.
 
     Args:
         network: Images [B, C, H, W] to logits [B, classes], or to something that holds them, as for `transfer`.
         images_or_loader: Normalised images, float [N, C, H, W], or an iterable (a DataLoader) of such batches or of
             pairs (images, labels).
-        labels: Classes, integers [N], of a tensor of images; None: nothing that needs labels is measured.
-        teacher: None: nothing that compares is measured.
+        labels: Classes, integers [N], for a tensor of images; None: nothing that needs labels is measured.
+        teacher: Network to compare with; None: nothing is compared.
         batch_size: Images per forward pass, where a tensor is given.
 
     Raises:
-        UserError: no images, labels that do not fit, a size below 1, or a network that does not answer with logits.
+        UserError: there are no images, labels do not fit, a size is below 1, or a network returns no logits.
 
     Examples:
         >>> import torch, zskt_dist
@@ -105,21 +105,21 @@ def mean_transition_error(
 
     Each image on which both predict the same class is moved towards every other class by gradient steps on A, and the
     beliefs of both networks in that class are compared on the way. The value depends on `steps`, `step_size` and the
-    images: it compares with others of the same three only. Computed on the device of A; the networks are not changed.
+    images: compare only values with the same three. Computed on the device of A; the networks are not changed.
 
     Args:
-        network_a: Whose boundaries are crossed, the student in the paper; as for `transfer`.
-        network_b: Which only watches.
+        network_a: A, whose boundaries are crossed, the student in the paper; a network as for `transfer`.
+        network_b: B, which is only evaluated.
         images: Normalised images, float [N, C, H, W].
-        labels: Classes, integers [N], then the ones that are no targets (authors' code); None: the classes that
-            both predict (paper).
+        labels: Classes, integers [N], which are not targets (authors' code); None: the classes that both
+            predict are not targets (paper).
         steps: K, values of each curve.
         step_size: xi, in normalised input units.
-        rows: Images x target classes per forward pass: what bounds the memory.
+        rows: Images x target classes per forward pass; fewer need less memory.
 
     Raises:
-        UserError: the networks agree on none of the images, or do not answer with logits of the same classes; labels
-            that do not fit; a size below 1.
+        UserError: the networks agree on none of the images or do not return logits of the same classes, labels do not
+            fit, or a size is below 1.
 
     Examples:
         >>> import torch, zskt_dist
@@ -152,7 +152,7 @@ def mean_transition_error(
 def _agreed(
     a: nn.Module, b: nn.Module, images: Tensor, labels: Tensor | None, batch_size: int
 ) -> tuple[Tensor, Tensor, int]:
-    """The images on which both agree, the class of each that is no target, and the number of classes."""
+    """The images on which both agree, the class of each that is not a target, and the number of classes."""
     device = device_of(a)
     chosen, origins, classes = [], [], 0
     for x, truth in _batches(images, labels, batch_size):
@@ -188,7 +188,7 @@ def _whole(labels: Tensor, images: int, classes: int) -> Tensor:
 def _batches(
     images: Tensor | Iterable[Any], labels: Tensor | None, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images with their labels, where there are any."""
+    """Yields images with their labels, if there are any."""
     if isinstance(images, Tensor):
         if labels is not None and len(labels) != len(images):
             raise UserError(f"there are {len(images)} images and {len(labels)} labels")

@@ -1,4 +1,4 @@
-"""Networks that belong to the caller: looked at without a trace, and checked before anything is trained."""
+"""Networks that belong to the caller: checks before training that leave them unchanged."""
 
 import copy
 import warnings
@@ -18,20 +18,20 @@ from zskt_dist.models.logits import logits_of
 def frozen_view(role: str, network: nn.Module, device: torch.device | None = None) -> nn.Module:
     """`network` in eval mode and without gradients, as a copy of its modules that shares their weights.
 
-    Mode, gradients, hooks and device of the network itself stay as they are, whatever is done to the copy.
+    Mode, gradients, hooks and device of the network itself stay as they are, whatever happens to the copy.
 
     Args:
-        role: What the network is called in messages.
+        role: Name of the network in messages.
         device: Where the copy lies; weights that lie elsewhere are copied. None: where the network is.
 
     Raises:
-        UserError: it holds something that cannot be copied.
+        UserError: the network holds something that cannot be copied.
     """
     try:
-        # Also what an earlier forward pass has left, which is part of a graph and could not be copied.
+        # Includes tensors of an earlier forward pass, which are part of a graph and could not be copied.
         shared: dict[int, Any] = {id(tensor): _frozen(tensor) for tensor in tensors_of(network)}
         view = copy.deepcopy(network, shared)
-    except Exception as error:  # somebody else's code may raise anything
+    except Exception as error:  # foreign code may raise anything
         raise UserError(f"{role} cannot be copied: {describe_error(error)}") from error
     return view.eval().to(device or device_of(network))
 
@@ -43,7 +43,7 @@ def _frozen(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def unchanged_on_failure(network: nn.Module) -> Iterator[None]:
-    """Where what is done inside fails, the network has its modes, its device and its activations back."""
+    """Restores a network's modes, device and activations where the code inside fails."""
     modes, device = [(module, module.training) for module in network.modules()], device_of(network)
     try:
         yield
@@ -56,15 +56,15 @@ def unchanged_on_failure(network: nn.Module) -> Iterator[None]:
 
 
 def images_of(teacher: nn.Module, given: object) -> ImageShape:
-    """(C, H, W) of a teacher's images: as given, else as it tells itself; where the two differ there is a warning.
+    """(C, H, W) of a teacher's images: as given, else as it declares; warns where the two differ.
 
     Raises:
-        ConfigError: neither gives one, or it is not three positive numbers.
+        ConfigError: neither is known, or it is not three positive numbers.
     """
     about = getattr(teacher, "pretrained_cfg", None)  # timm's
     declared = about.get("input_size") if isinstance(about, Mapping) else None
     if given is None and declared is None:
-        problem = "the teacher does not say what images it takes; give (channels, height, width), such as (3, 32, 32)"
+        problem = "the teacher does not declare its images; give (channels, height, width), for example (3, 32, 32)"
         raise ConfigError("input_shape", None, problem)
     shape = image_shape(declared if given is None else given)
     if declared not in (None, shape, list(shape)):
@@ -74,10 +74,10 @@ def images_of(teacher: nn.Module, given: object) -> ImageShape:
 
 
 def image_shape(value: object) -> ImageShape:
-    """(C, H, W).
+    """A value as (C, H, W).
 
     Raises:
-        ConfigError: it is not three positive numbers.
+        ConfigError: the value is not three positive numbers.
     """
     sizes = tuple(value) if isinstance(value, tuple | list | torch.Size) else ()
     if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
@@ -86,19 +86,19 @@ def image_shape(value: object) -> ImageShape:
 
 
 def answer_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
-    """The logits [B, classes] in what `network` answers to images [B, C, H, W].
+    """The logits [B, classes] that `network` returns for images [B, C, H, W].
 
     Args:
-        role: What the network is called in messages.
+        role: Name of the network in messages.
 
     Raises:
-        UserError: it cannot take the images, or its answer holds no logits.
+        UserError: the network cannot take the images, or its output holds no logits.
     """
     try:
         logits = logits_of(network(x))
     except NetworkError as error:
         raise UserError(f"{role} {error}") from None
-    except Exception as error:  # somebody else's code may raise anything
+    except Exception as error:  # foreign code may raise anything
         raise UserError(f"{role} cannot take images {list(x.shape)} of {x.dtype}: {describe_error(error)}") from error
     if len(logits) != len(x):
         raise UserError(f"{role} answers logits {list(logits.shape)} to images {list(x.shape)}")
@@ -107,7 +107,7 @@ def answer_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def count_classes(role: str, network: nn.Module, shape: ImageShape) -> int:
-    """Found by asking a `frozen_view`; raises as `answer_of`, and where the answer is not finite."""
+    """Number of classes of a `frozen_view`, by a forward pass; raises UserError where that fails or is not finite."""
     logits = answer_of(role, network, torch.zeros(1, *shape, device=device_of(network)))
     if not torch.isfinite(logits).all():
         raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an empty image: its weights are not finite")

@@ -1,4 +1,4 @@
-"""What the functions of the Python API answer."""
+"""The results that the functions of the Python API return."""
 
 import html
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transfer is: what `on_progress` gets.
+    """How far a transfer is; `on_progress` gets this.
 
     Attributes:
-        iteration: Completed so far.
-        iterations: Of the whole run.
-        metrics: By name: losses in nats, gradient norms before clipping, learning rates, confidences as fractions,
-            `iterations_per_second`; after an evaluation also the label-free scores.
-        seconds: Since the start, with those of the runs it continues.
+        iteration: Number of iterations completed so far.
+        iterations: Number of iterations of the whole run.
+        metrics: Metrics by name: losses in nats, gradient norms before clipping, learning rates, confidences as
+            fractions, `iterations_per_second`; after an evaluation also the label-free scores.
+        seconds: Seconds since the start, with those of the runs that this one continues.
     """
 
     iteration: int
@@ -37,22 +37,22 @@ class Progress:
 
 @dataclass(frozen=True, repr=False)
 class TransferResult:
-    """What `transfer` has made.
+    """The result of `transfer`.
 
     Attributes:
-        student: The network that was given, trained, in eval mode, on the device it was trained on.
+        student: The caller's student, now trained, in eval mode, on the device of the training.
         history: One row of metrics per report, with `iteration` (completed so far) and `time` (ms since 1970).
-        scores: How good the student is, as far as it shows without labels, as fractions: `held_out_agreement`
-            with the teacher on fresh pseudo-images, `noise_agreement` on noise, `label_free_score` their mean; and
-            `held_out_kl`, KL(teacher || student) in nats. Estimates, and no accuracy.
-        estimates: The same in full, as `estimates.json` of the commands: agreement with intervals, KL quantiles,
-            confidence histograms and class coverage for each source of images; None where nothing is judged.
-        settings: By dotted key, all that decided the result.
-        seconds: Of training and judging, with those of the runs it continued.
-        iterations: Completed.
-        stopped_early: True if somebody ended it before its last iteration.
+        scores: Label-free scores of the student, estimates and not accuracies. Fractions: `held_out_agreement` with the
+            teacher on fresh pseudo-images, `noise_agreement` on noise, and their mean `label_free_score`; in nats:
+            `held_out_kl`, KL(teacher || student).
+        estimates: The full estimates, as in `estimates.json` of the commands: agreement with intervals, KL quantiles,
+            confidence histograms and class coverage for each source of images; None where nothing is estimated.
+        settings: All settings that decided the result, by dotted key.
+        seconds: Seconds of training and scoring, with those of the runs that this one continued.
+        iterations: Number of completed iterations.
+        stopped_early: True if the run was ended before its last iteration.
         input_shape: (C, H, W) of the pseudo-images.
-        num_classes: Of both networks.
+        num_classes: Number of classes of both networks.
     """
 
     student: nn.Module
@@ -71,20 +71,20 @@ class TransferResult:
         require("to_pandas", "pandas")
         import pandas as pd
 
-        # A run that was ended before its first report has the columns that every one has.
+        # A run that was ended before its first report still has these columns.
         columns = None if self.history else ["iteration", "time"]
         return pd.DataFrame(self.history, columns=columns).set_index("iteration")
 
     def save(self, path: str | Path, **about: object) -> Path:
-        """Writes the student's weights as safetensors, with what they are as metadata; returns the file.
+        """Writes the student's weights as safetensors, with metadata that describes them; returns the path.
 
         Args:
             path: A file `….safetensors`, or a folder that gets a `student.safetensors`.
-            about: Further metadata, JSON values. Commands that read the file go by `mean` and `std` of the images, and
-                refuse it for another `arch` than their configuration's; without these they go by theirs.
+            about: Further metadata, JSON values. Commands take the normalisation from `mean` and `std`, and refuse the
+                file if `arch` differs from their configuration. Without these they rely on their configuration.
 
         Raises:
-            ConfigError: `path` is neither, such as `student.pt`.
+            ConfigError: `path` is neither of these, for example `student.pt`.
         """
         path = Path(path)
         if path.suffix not in ("", ".safetensors") and not path.is_dir():
@@ -123,13 +123,13 @@ class TransferResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` has counted.
+    """The result of `evaluate`.
 
     Attributes:
-        images: How many.
+        images: Number of images.
         accuracy: Fraction of the labels that were predicted; None without labels.
-        agreement: Fraction of the images of which the teacher predicts the same class; None without a teacher.
-        teacher_accuracy: None without teacher or labels.
+        agreement: Fraction of the images for which the teacher predicts the same class; None without a teacher.
+        teacher_accuracy: The teacher's accuracy; None without a teacher or labels.
         kl: Mean KL(teacher || network) in nats; None without a teacher.
         confidence: Mean probability of the predicted class.
         calibration_error: Expected calibration error over 15 bins, a fraction; None without labels.
@@ -148,13 +148,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TransitionError:
-    """What `mean_transition_error` has measured.
+    """The result of `mean_transition_error`.
 
     Attributes:
         value: The MTE: |p_A - p_B| averaged over images, target classes and steps (Eq. 2); 0 for equal boundaries.
-        images: On which both networks agree; only these are measured.
+        images: Number of images on which both networks agree; only these are measured.
         p_a: Mean belief of A in the target class, one value per step.
-        p_b: Of B, likewise.
+        p_b: Mean belief of B in the target class, one value per step.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""`transfer`: a zero-shot run on the caller's own networks, in the loop that the commands run, too."""
+"""`transfer`: a zero-shot run on the caller's own networks, in the same loop as the commands."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ from zskt_dist.training.loop import Cadence, Loop
 OnProgress = Callable[[Progress], object]
 Show = Callable[[int, Row], None]
 
-# What decides over a transfer whose networks are given and that reads no files; all else belongs to the commands.
+# Keys that matter for a transfer with given networks and without files; all others belong to the commands.
 SETTINGS = (
     *("iterations", "batch_size", "seed", "device", "speed", "transfer", "loss", "generator", "generator_terms"),
     *("optimizer", "engine.micro_batch", "engine.activation_checkpointing", "engine.teacher"),
@@ -75,14 +75,14 @@ def transfer(
 
     Args:
         teacher: Images [B, C, H, W] to logits [B, classes], or to a dict, sequence or object that holds them, called
-            `logits`, `output` or `out`, or known by their shape. It is asked in eval mode and not changed; its weights
+            `logits`, `output` or `out`, or known by their shape. It runs in eval mode and is not changed; its weights
             are copied only where they lie on another device.
-        student: Images to logits of the same classes, likewise; initialised by the caller. It is trained in place, all
-            parameters that take gradients; in the end it is in eval mode and stays on the device of the run.
+        student: Images to logits of the same classes, with the same forms of output; initialised by the caller. All its
+            parameters that take gradients are trained in place. It ends in eval mode, on the device of the run.
         input_shape: (C, H, W) of the images the teacher was trained on. The generator makes them in the teacher's
-            normalised input space. None: what the teacher says itself, `pretrained_cfg["input_size"]` of timm's.
-        iterations: N, pseudo-batches.
-        batch_size: Images in each.
+            normalised input space. None: what the teacher declares, as timm's do in `pretrained_cfg["input_size"]`.
+        iterations: N, number of pseudo-batches.
+        batch_size: Images in each pseudo-batch.
         generator_steps: n_G, generator steps per iteration.
         student_steps: n_S, student steps per iteration.
         pseudo_batch: Images the student learns from, `transfer.pseudo_batch` of the configuration.
@@ -90,7 +90,7 @@ def transfer(
             the last ones with maps of equal size; `loss.taps` in `config` chooses others. 0 leaves it out.
         generator_lr: Initial learning rate of the generator's Adam.
         student_lr: Initial learning rate of the student's Adam.
-        seed: Of generator and noise. The student's own initialisation is the caller's.
+        seed: Seed of generator and noise. The caller initialises the student.
         device: auto: CUDA where there is a GPU.
         speed: auto: the fast paths that win on the device; plain: none.
         log_every: Iterations between rows of the history, and calls of `on_progress`.
@@ -104,12 +104,11 @@ def transfer(
             files.
 
     Returns:
-        The student with its history and its scores without labels.
+        The student with its history and its label-free estimates.
 
     Raises:
-        UserError: networks that cannot be copied, do not fit each other or `input_shape`, or a loss that is no longer
-            finite.
-        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here; a UserError, too.
+        UserError: networks cannot be copied, or do not fit each other or `input_shape`; the loss is no longer finite.
+        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here (also a UserError).
 
     Examples:
         >>> import torch, zskt_dist
@@ -129,7 +128,7 @@ def transfer(
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
     arguments: dict[str, Any] = {
-        "speed": speed,  # first: keys of `config` change what it stands for
+        "speed": speed,  # first: keys of `config` override its parts
         "iterations": iterations,
         "batch_size": batch_size,
         "transfer.generator_steps": generator_steps,
@@ -180,9 +179,9 @@ def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Con
     """The configuration of a transfer.
 
     Raises:
-        ConfigError: as every configuration's, and for what is given twice or has no meaning here.
+        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here.
     """
-    config_of(overrides)  # first, for its messages
+    config_of(overrides)  # first: it has the better messages
     given = list(_leaves(overrides))
     for key, value in given:
         if key in arguments:
@@ -194,7 +193,7 @@ def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Con
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """By dotted key, whether sections are written as such or not."""
+    """Yields values by dotted key, from nested mappings and from dotted keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -203,7 +202,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _identity(settings: Config, shape: ImageShape, teacher: nn.Module, student: nn.Module) -> str:
-    """Of what can be continued: eight hex digits over settings, the teacher's weights and the shapes of the rest."""
+    """Identity of a run that can continue: eight hex digits over settings, the teacher's weights and all shapes."""
     digest = hashlib.sha256(identity("train", settings).encode())
     for name, tensor in teacher.state_dict().items():
         digest.update(name.encode())
@@ -214,7 +213,7 @@ def _identity(settings: Config, shape: ImageShape, teacher: nn.Module, student: 
 
 
 class _Run(NamedTuple):
-    """What it adds to a `TransferResult`."""
+    """The part of a `TransferResult` that comes from the run."""
 
     history: list[Row]
     scores: Row
@@ -254,7 +253,7 @@ def _run(
             done = task.iterations
         except Interrupted as error:
             done = error.iteration
-        except KeyboardInterrupt:  # a second Ctrl-C does not wait for the iteration under way
+        except KeyboardInterrupt:  # a second Ctrl-C does not wait for the current iteration
             done = watcher.done
     scores, estimates = _scores(task, history.rows, done), _estimates(task, done)
     if world.size > 1:
@@ -263,7 +262,7 @@ def _run(
 
 
 def _scores(task: TransferTraining, rows: list[Row], done: int) -> Row:
-    """Of the loop's last evaluation, which one that was ended early has not come to."""
+    """Scores of the loop's last evaluation; computed here where the run was ended early."""
     last = rows[-1] if rows and rows[-1]["iteration"] == done else {}
     scores = {name: last[name] for name in LABEL_FREE if name in last}
     if not scores and done:
@@ -282,7 +281,7 @@ def _estimates(task: TransferTraining, done: int) -> Answer | None:
 
 
 def _keep_average_statistics(task: TransferTraining, world: World) -> None:
-    """Each rank goes home with the same student."""
+    """Gives every rank the same student: its batch-norm statistics become the workers' average."""
     with task.trained() as network:
         with averaged_statistics(network, world):
             state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -290,7 +289,7 @@ def _keep_average_statistics(task: TransferTraining, world: World) -> None:
 
 
 class _Watcher:
-    """Between the loop and the caller: passes on what is reported, and takes back whether to stop."""
+    """Passes the loop's reports on to the caller, and the caller's wish to stop back to the loop."""
 
     def __init__(self, history: History, iterations: int, on_progress: OnProgress | None, show: Show) -> None:
         self._history, self._iterations, self._on_progress, self._show = history, iterations, on_progress, show
@@ -307,7 +306,7 @@ class _Watcher:
         self._metrics = self._metrics | row
 
     def asks_to_stop(self) -> bool:
-        """Tells the caller of a new row of the history, and returns what they think of going on."""
+        """Calls `on_progress` for a new row of the history; True if the caller wants to stop."""
         row = self._history.rows[-1] if self._history.rows else {"iteration": 0}
         if self._on_progress is None or row["iteration"] == self._told:
             return False
@@ -321,7 +320,7 @@ class _Watcher:
 
 @contextmanager
 def _bar(task: TransferTraining, *, shown: bool) -> Iterator[Show]:
-    """What shows the iteration and the metrics so far."""
+    """Yields a function that shows the iteration and the metrics so far."""
     if not shown or find_spec("rich") is None:
         yield lambda iteration, metrics: None
         return

@@ -1,1 +1,1 @@
-"""One file for each verb: parse first, import later."""
+"""One file for each verb; it parses the command line before it imports anything heavy."""

@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m zskt_dist.evaluate",
         description=__doc__,
-        epilog="What has been measured with the same settings is shown again at once; --fresh measures anew.",
+        epilog="A run that was measured with the same settings is not measured again; --fresh measures anew.",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a run directory, runs/EXPERIMENT/NAME, or its URI")
     parser.add_argument(

@@ -12,19 +12,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m zskt_dist.layers",
         description=__doc__,
-        epilog="What is listed goes into loss.taps.teacher=[…] and loss.taps.student=[…] (docs/attention.md).",
+        epilog="Use these names in loss.taps.teacher=[…] and loss.taps.student=[…] (docs/attention.md).",
     )
     parser.add_argument(
-        "words", nargs="*", metavar="ARCH | key=value", help="a network, or settings of a configuration: both of its"
+        "words",
+        nargs="*",
+        metavar="ARCH | key=value",
+        help="a network, or settings of a configuration with two of them",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
     parser.add_argument(
         "--image-shape",
         metavar="C,H,W",
         type=_image_shape,
-        help="default: what timm or torchvision says, else 3,32,32; of a configuration: its data's",
+        help="default: that of timm or torchvision, else 3,32,32; for a configuration, that of its data",
     )
-    parser.add_argument("--classes", metavar="N", type=int, help="default: 10; of a configuration: its data's")
+    parser.add_argument("--classes", metavar="N", type=int, help="default: 10; for a configuration, those of its data")
     parser.add_argument("--all", action="store_true", help="list all modules")
     options = logs.parse(parser, argv)
     return guarded(lambda: _list(options))

@@ -1,4 +1,4 @@
-"""Upload to MLflow what it lacks of a run: after an outage, or to another server."""
+"""Upload the missing parts of a run to MLflow, after an outage or to another server."""
 
 import argparse
 from collections.abc import Sequence

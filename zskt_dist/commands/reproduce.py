@@ -1,4 +1,4 @@
-"""Run a whole graph of experiments and its report; what is finished is skipped, what was interrupted goes on."""
+"""Run a whole graph of experiments and its report; finished runs are skipped, interrupted ones continue."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dotted keys, on top of every step's settings"
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and how far they are, train nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and how far they are; train nothing")
     options = logs.parse(parser, argv)
     return guarded(lambda: _reproduce(options))
 
@@ -24,7 +24,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     from zskt_dist.extras import EXTRAS, require
 
     if not options.dry_run:
-        require("zskt reproduce", *EXTRAS["report"])  # a graph ends in its report, maybe days later
+        require("zskt reproduce", *EXTRAS["report"])  # the report comes last, maybe days later
     graph, tasks = load_graph(options.graph, options.overrides)
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""What the command lines share. Arguments are parsed before anything heavy is imported."""
+"""Parts that the command lines share. Arguments are parsed before anything heavy is imported."""
 
 import argparse
 import sys
@@ -37,7 +37,7 @@ def _parser(command: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything and show the plan, train nothing; exit code 2 where a check fails",
+        help="check everything and show the plan; train nothing; exit code 2 if a check fails",
     )
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as YAML and stop")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
@@ -81,7 +81,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
             from zskt_dist.launch.mlflow_run import repair_record
 
             repair_record(directory, config.tracking.uri)
-        job.push()  # what an earlier command could not
+        job.push()  # what an earlier command could not upload
     if result is None:
         result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
@@ -95,7 +95,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
 
 def _check_run(job: "Job", config: "Config", fresh: bool) -> None:
-    """Raises UserError where what is there already is another run; names that are made of the settings fit always."""
+    """Raises UserError where the directory holds another run; a name made of the settings always fits."""
     if not fresh and config.name is not None:
         job.directory.check(job.goal.task.command, config, job.reads, job.goal.name)
 
@@ -112,6 +112,6 @@ def _execute(command: str, config: "Config", fresh: bool, console: "Console") ->
 
 
 def _torchrun_overrides() -> list[str]:
-    """Where torchrun started this process, its ranks are the workers."""
+    """Overrides for a process that torchrun started: its ranks are the workers."""
     rank = torchrun_rank()
     return ["launch.kind=local", f"launch.workers={rank[1]}"] if rank else []

@@ -12,12 +12,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m zskt_dist.synthesize",
         description=__doc__,
-        epilog="The same command again keeps the shards that are whole, and makes those that are missing.",
+        epilog="The same command again keeps whole shards and makes missing ones.",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a finished run of train, runs/EXPERIMENT/NAME, or its URI")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="teacher.checkpoint=…, device=cuda, launch.…")
-    parser.add_argument("--images", metavar="N", type=int, default=10_000, help="how many images (10000)")
-    parser.add_argument("--out", metavar="FOLDER", help="of the shards (RUN_DIR/pseudo_data)")
+    parser.add_argument("--images", metavar="N", type=int, default=10_000, help="number of images (10000)")
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the shards (RUN_DIR/pseudo_data)")
     parser.add_argument("--workers", metavar="W", type=int, default=1, help="processes of this machine (1)")
     parser.add_argument("--shard-images", metavar="M", type=int, help="images in a shard (about 2000)")
     parser.add_argument(

@@ -17,11 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="The same command again continues an interrupted run and shows the result of a finished one.",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seed", type=_count, default=0, metavar="N", help="of data, networks and points (0)")
-    which.add_argument("--seeds", type=_count, nargs="+", metavar="N", help="one run for each, and mean ± std")
-    parser.add_argument("--rounds", type=_count, metavar="N", help="of point steps and student steps (300)")
+    which.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of data, networks and points (0)")
+    which.add_argument("--seeds", type=_count, nargs="+", metavar="N", help="one run for each seed, and mean ± std")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of point steps and student steps (300)")
     parser.add_argument("--authors", action="store_true", help="the authors' sizes and rates: minutes, not seconds")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/toy/seed-N; of seeds: runs/toy")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: runs/toy/seed-N; for several seeds runs/toy"
+    )
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write result.json to FILE")
     options = logs.parse(parser, argv)

@@ -8,11 +8,11 @@ from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpos
 
 
 def _number_or_range(value: object) -> object:
-    """One message for a union of types, instead of one for each."""
+    """Checks the union of types here: one message, where pydantic would have one for each type."""
     numbers = value if isinstance(value, list | tuple) else [value]
     if not all(type(number) is int and number > 0 for number in numbers) or len(numbers) not in (1, 2):
         raise clash("launch.workers", value, "expected a number of workers, or [fewest, most] of them under Ray")
-    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for one
+    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for a tuple
 
 
 Workers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
@@ -29,16 +29,16 @@ class Launch(Section):
     """Ray: how often a failed group of workers is started again from the last checkpoint; null: 3, or 100 with
     [fewest, most] workers, where losing nodes is ordinary."""
     resize_seconds: PositiveFloat = 60.0
-    """Ray, with [fewest, most] workers: seconds between looks for room that has appeared."""
+    """Ray, with [fewest, most] workers: seconds between two checks for free room in the cluster."""
 
     @property
     def fewest_workers(self) -> int:
-        """The run waits while there is room for fewer."""
+        """The run waits until the cluster has room for so many workers."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def allowed_failures(self) -> int:
-        """`max_failures`, or what stands for null."""
+        """`max_failures`, or the default that null stands for."""
         if self.max_failures is not None:
             return self.max_failures
         return 3 if self.fewest_workers == self.most_workers else 100
@@ -55,8 +55,8 @@ class Engine(Section):
     batch_norm: Literal["local", "sync"] = "local"
     """local: each worker normalises its slice; sync: statistics of the global batch (CUDA only)."""
     micro_batch: Positive | None = None
-    """Most pseudo-images of a worker in one forward pass; gradients add up, batch norm normalises each by itself.
-    null: its whole share of the batch."""
+    """Most pseudo-images of a worker in one forward pass. Gradients add up; batch norm normalises each micro-batch by
+    itself. null: the worker's whole share of the batch."""
     activation_checkpointing: Annotated[bool, Purpose.SPEED] = False
     """Recompute the activations inside a network's blocks in the backward pass instead of keeping them: less memory,
     about a third more time, the same result (docs/memory.md)."""
@@ -89,7 +89,7 @@ class Engine(Section):
 
     @property
     def counts_passes(self) -> bool:
-        """True if every worker must go through the networks equally often, as they meet in each layer or gradient."""
+        """True if every worker must make equally many passes, because the workers exchange data in each of them."""
         return (self.kind == "deepspeed" and self.zero_stage >= 2) or self.teacher == "sharded"
 
 
@@ -113,8 +113,8 @@ class Speed(Section):
     cuda_graphs: Switch = "auto"
     """An iteration recorded once and replayed on the GPU (CUDA, one worker)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' arithmetic (autocast) in the transfer; weights, losses and optimizers stay float32. Changes the
-    result."""
+    """Precision of the networks' arithmetic (autocast) in the transfer; weights, losses and optimizers stay float32.
+    Changes the result."""
 
 
 def speed_preset(value: object) -> object:

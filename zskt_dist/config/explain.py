@@ -10,7 +10,7 @@ from zskt_dist.config.schema import Config, flatten
 from zskt_dist.errors import ConfigError, UserError, did_you_mean
 
 _SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
-"""What people write, and what it is called here."""
+"""Words that people write, and the names they have here."""
 _LISTS = {
     "seeds": "[0,1,2]",
     "generator.channels": "[128,64]",
@@ -29,7 +29,7 @@ def explain(error: ValidationError) -> ConfigError:
     """The first problem, with the number of further ones."""
     first, *others = error.errors()
     explained = _explain(first)
-    # A union reports one problem for each of its members; they are one to the user.
+    # A union reports one problem for each of its members; the user sees one.
     more = len({e["loc"][:2] for e in others} - {first["loc"][:2]})
     if more:
         explained = ConfigError(explained.key, explained.value, f"{explained.problem} (and {more} more)")
@@ -75,7 +75,7 @@ def _explain(problem: ErrorDetails) -> ConfigError:
 
 
 def _unknown(parts: Sequence[str], value: Any, known: Sequence[str]) -> ConfigError:
-    """The last of `parts` is none of `known`; what was given in it, if it was meant as a section, is named whole."""
+    """The error for a key whose last part is not among `known`; keys given below it are named in full."""
     *sections, unknown = parts
     words = list(parts)
     while isinstance(value, dict) and value:
@@ -113,6 +113,6 @@ def _as_section(annotation: Any) -> type[BaseModel] | None:
 
 
 def _in_other_section(leaf: str) -> str:
-    """A key given without its section, or in a wrong one."""
+    """A hint where the key exists in another section."""
     found = [key for key, _ in flatten(Config()) if key.split(".")[-1] == leaf]
     return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -35,7 +35,7 @@ class Purpose(Enum):
     RECIPE = "recipe"
     """Decides what is computed; so does every key that says nothing else."""
     WORKERS = "workers"
-    """Where a run is computed and by how many. Makes another run, but a named run may be continued elsewhere."""
+    """Where a run is computed, and by how many workers. Makes another run, but a named run may continue elsewhere."""
     SPEED = "speed"
     """Changes no more than the rounding."""
     PLACEMENT = "placement"
@@ -45,7 +45,7 @@ class Purpose(Enum):
 
 
 def clash(key: str, value: object, problem: str) -> PydanticCustomError:
-    """Values that are fine each by itself and cannot work together; `config.explain` reads the context."""
+    """The error for values that are fine each by itself but cannot work together; `config.explain` reads it."""
     return PydanticCustomError("clash", "{problem}", {"key": key, "value": value, "problem": problem})
 
 

@@ -24,7 +24,7 @@ class Step(Section):
     config: str
     """YAML configuration, relative to the graph's folder, or the name of a shipped one."""
     set: Settings = Field(default_factory=dict)
-    """Settings on top of it."""
+    """Settings on top of the configuration."""
     each: dict[str, list[Any]] = Field(default_factory=dict)
     """Dotted keys to lists of values: all combinations are run."""
     evaluate: Settings | None = None
@@ -48,10 +48,10 @@ class Task:
 
     command: str
     arguments: list[str]
-    """Of the command line."""
+    """Arguments of the command line."""
     config: Config
     evaluate: list[str] | None
-    """Of the command line of `evaluate`, after the run directory; None: no evaluation."""
+    """Arguments of `evaluate` after the run directory; None: no evaluation."""
 
 
 def load_graph(path: Path, overrides: list[str]) -> tuple[Graph, list[Task]]:

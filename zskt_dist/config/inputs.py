@@ -12,18 +12,18 @@ class Teacher(Section):
     """The teacher's network: a name of ours, `timm:NAME`, `torchvision:NAME`, `package.module:callable`
     (docs/networks.md)."""
     options: Options = Field(default_factory=dict)
-    """Its keyword arguments besides those that follow from the images and classes."""
+    """Keyword arguments of the network, besides those that follow from the images and classes."""
     checkpoint: str | None = None
     """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache."""
     seed: Seed | None = None
-    """Of the teacher's own training; null: the run's `seed`. A number lets runs of several seeds share a teacher."""
+    """Seed of the teacher's training; null: the run's `seed`. With a number, runs of several seeds share a teacher."""
 
 
 class Student(Section):
     arch: str = "wrn-10-1"
-    """The student's network, as `teacher.arch`."""
+    """The student's network, named in the same way as `teacher.arch`."""
     options: Options = Field(default_factory=dict)
-    """As `teacher.options`."""
+    """Keyword arguments of the network, as in `teacher.options`."""
 
 
 class Generator(Section):
@@ -41,13 +41,13 @@ class Data(Section):
     download: Annotated[bool, Purpose.PLACEMENT] = False
     """Let torchvision download what is missing."""
     image_shape: tuple[Positive, Positive, Positive] | None = None
-    """[channels, height, width] of the networks' images; null: those of the data set, else what the teacher says."""
+    """[channels, height, width] of the networks' images; null: those of the data set, else the teacher's."""
     num_classes: Positive | None = None
-    """Length of the logits; null: as `image_shape`."""
+    """Length of the logits; null: the classes of the data set, else the teacher's."""
     mean: tuple[Finite, ...] | None = None
     """Per-channel mean of pixels in [0, 1]; null: the data set's usual one, else the teacher's (docs/inputs.md)."""
     std: tuple[PositiveFloat, ...] | None = None
-    """Per-channel standard deviation, as `mean`."""
+    """Per-channel standard deviation of pixels in [0, 1]; null: the data set's usual one, else the teacher's."""
     images_per_class: Positive | None = None
     """M, labelled images per class that `distill`, `finetune` and `pretrain` of a student see; null: all of them."""
     augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"

@@ -1,4 +1,4 @@
-"""What each key is for, read off the types of the schema, and what follows: which keys make a run what it is."""
+"""The purpose of each key, read from the types of the schema, and so which keys identify a run."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ CONTINUATION = (Purpose.RECIPE, Purpose.MEASUREMENT)
 """Keys with these purposes must stay where a named run is continued."""
 
 _ABSENT = object()
-"""In place of an option that is not given, for null is a value."""
+"""Stands for an option that is not given, because null is a value."""
 
 
 @cache
 def purposes() -> Mapping[str, Purpose]:
-    """Of every dotted key; a network's options are one key here."""
+    """Purpose of every dotted key; a network's options count as one key."""
     return dict(_purposes(Config, "", Purpose.RECIPE))
 
 
@@ -38,13 +38,13 @@ def _purposes(section: type[BaseModel], prefix: str, inherited: Purpose) -> Iter
             yield prefix + name, purpose
 
 
-def keys_for(*wanted: Purpose) -> tuple[str, ...]:
+def keys_for(*kinds: Purpose) -> tuple[str, ...]:
     """All keys with one of these purposes."""
-    return tuple(key for key, purpose in purposes().items() if purpose in wanted)
+    return tuple(key for key, purpose in purposes().items() if purpose in kinds)
 
 
 def leaves_of(config: Config, reads: Sequence[str]) -> Leaves:
-    """Keys under `reads` that make different runs, with their values; a null is what stands in for it.
+    """Keys under `reads` that make different runs, with their values; a null is replaced by the value it stands for.
 
     Args:
         reads: Keys and sections.
@@ -80,12 +80,12 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def _resolved(config: Config) -> Leaves:
-    """Every dotted key as it is computed with: a teacher in shards answers as a whole one does."""
+    """Every dotted key with the value that decides the result: a sharded teacher counts as a whole one."""
     leaves = dict(flatten(config))
     teacher = leaves["engine.teacher"].replace("sharded", "replicated")
     return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
 
 
-def _chosen(leaves: Leaves, reads: Sequence[str], wanted: Sequence[Purpose]) -> Leaves:
-    known = keys_for(*wanted)
+def _chosen(leaves: Leaves, reads: Sequence[str], kinds: Sequence[Purpose]) -> Leaves:
+    known = keys_for(*kinds)
     return {key: value for key, value in leaves.items() if is_under(key, reads) and is_under(key, known)}

@@ -55,7 +55,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
-    """`config` with `dotted.key=value` on top; raises as `load_config`."""
+    """`config` with `dotted.key=value` on top; raises the same errors as `load_config`."""
     return _overridden(config.model_dump(mode="json"), overrides)
 
 
@@ -66,7 +66,7 @@ def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
 
 
 def config_of(values: Mapping[str, Any]) -> Config:
-    """The defaults with `{"dotted.key": value}` on top; raises as `load_config`."""
+    """The defaults with `{"dotted.key": value}` on top; raises the same errors as `load_config`."""
     tree: Tree = {}
     for key, value in values.items():
         _assign(tree, key, copy.deepcopy(value))
@@ -100,7 +100,7 @@ def dump_yaml(config: Config) -> str:
 
 
 def read_yaml(path: Path) -> Tree:
-    """A YAML mapping, of a file or a shipped configuration; raises UserError where it is missing or something else."""
+    """The YAML mapping in a file or a shipped configuration; raises UserError where there is none."""
     path = locate(path)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -149,7 +149,7 @@ def _assign(tree: Tree, key: str, value: Any) -> None:
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         branch = tree.setdefault(section, {})
-        if section == "speed" and depth == 0:  # a preset, of which a key is to differ
+        if section == "speed" and depth == 0:  # a preset, with one key set on top
             branch = tree[section] = speed_preset(branch)
         if not isinstance(branch, dict):
             raise ConfigError(key, value, f"{'.'.join(sections[: depth + 1])} is a value, not a section")

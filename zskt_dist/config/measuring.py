@@ -17,9 +17,9 @@ class Transitions(Section):
     stepped: Literal["student", "teacher"] = "student"
     """Network A, whose decision boundaries are crossed."""
     skip: Literal["agreed", "label"] = "agreed"
-    """Class that is no target: the agreed one (paper) or the true label (authors' code)."""
+    """Class that is not a target: the agreed one (paper) or the true label (authors' code)."""
     rows: Positive = 128
-    """Images x target classes at a time: what bounds the memory."""
+    """Images x target classes computed at a time; fewer need less memory."""
 
 
 class Evaluation(Section):
@@ -32,7 +32,7 @@ class Evaluation(Section):
     held_out_images: Annotated[NonNegative, Purpose.MEASUREMENT] = 256
     """Pseudo-images of each snapshot, and noise images, for label-free scores and estimates of a student; 0: none."""
     snapshots: Annotated[NonNegative, Purpose.MEASUREMENT] = 5
-    """Moments of the run, evenly spaced, at which the generator is kept for them."""
+    """Number of evenly spaced moments at which the generator is kept, for the pseudo-images of `held_out_images`."""
 
 
 class Checkpoint(Section):

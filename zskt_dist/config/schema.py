@@ -27,11 +27,11 @@ class Config(Section):
     name: Annotated[Annotated[Identifier, BeforeValidator(_number_as_name)] | None, Purpose.PLACEMENT] = None
     """Run name; null: experiment and a short hash of the configuration."""
     seed: Seed = 0
-    """Of initialisation, noise, order and augmentation."""
+    """Seed of initialisation, noise, order and augmentation."""
     seeds: tuple[Seed, ...] | None = None
     """Several runs, one for each seed, and their mean and standard deviation; null: one run with `seed`."""
     iterations: Positive = 1000
-    """N, pseudo-batches; with `pseudo_data` student steps."""
+    """N, number of pseudo-batches; with `pseudo_data`, number of student steps."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
     pseudo_data: str | None = None
@@ -40,7 +40,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where every worker finds a GPU of its own."""
     runs_dir: Annotated[str, Purpose.PLACEMENT] = "runs"
-    """Folder of all run directories, with several machines on storage they share; or a URI: `s3://bucket/runs`."""
+    """Folder of all run directories, or a URI (`s3://bucket/runs`). Several machines need storage that they share."""
     teacher: Teacher = Teacher()
     student: Student = Student()
     generator: Generator = Generator()
@@ -92,7 +92,7 @@ class Config(Section):
         return self
 
     def _micro_batches_in_step(self) -> bool:
-        """True if all workers, as many as there may be, go through equally many micro-batches."""
+        """True if all workers have equally many micro-batches, for every number of workers that is allowed."""
         most = self.engine.micro_batch or self.batch_size
         counts = range(self.launch.fewest_workers, self.launch.most_workers + 1)
         shares = [(self.batch_size // count, ceil(self.batch_size / count)) for count in counts]
@@ -125,7 +125,7 @@ class Config(Section):
 
     @property
     def teacher_seed(self) -> int:
-        """Of the teacher's own training."""
+        """Seed of the teacher's own training."""
         return self.seed if self.teacher.seed is None else self.teacher.seed
 
     @property
@@ -135,7 +135,7 @@ class Config(Section):
 
 
 def flatten(config: Config) -> Iterator[tuple[str, Any]]:
-    """Yields `(dotted key, JSON value)` for every leaf; each of a network's options is one."""
+    """Yields `(dotted key, JSON value)` for every leaf; each option of a network is a leaf."""
     for name, value in config.model_dump(mode="json").items():
         if not isinstance(value, dict):
             yield name, value

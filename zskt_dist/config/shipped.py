@@ -42,6 +42,6 @@ def locate(path: Path) -> Path:
 
 
 def beside(file: Path, name: str) -> Path:
-    """What a sweep or a graph names as its `config`: a file relative to its own folder, or a shipped configuration."""
+    """The `config` that a sweep or a graph names: a file relative to its own folder, or a shipped configuration."""
     near = Path(os.path.normpath(file.parent / name))  # by name alone: the folder may be a link
     return near if near.is_file() else shipped().get(name, near)

@@ -36,7 +36,7 @@ class Taps(Section):
     teacher: LayerNames = None
     """Names of the teacher's layers, as `python -m zskt_dist.layers` lists them; null: auto."""
     student: LayerNames = None
-    """Names of the student's layers, as many."""
+    """Names of the student's layers, as many as the teacher's."""
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -88,13 +88,13 @@ class GeneratorTerms(Section):
     """Extra terms of the generator's loss (Appendix 1), each with its weight gamma; 0 leaves it out."""
 
     teacher_entropy: Finite = 0.0
-    """Of the teacher's predictions; positive: images it is sure of."""
+    """Weight of the entropy of the teacher's predictions; positive: images it is sure of."""
     student_entropy: Finite = 0.0
-    """Of the student's predictions; positive: images it is sure of, rightly or wrongly."""
+    """Weight of the entropy of the student's predictions; positive: images it is sure of, rightly or wrongly."""
     consistency: NonNegativeFloat = 0.0
-    """KL(T(x) || T(A(x))): images whose meaning to the teacher survives the augmentation A."""
+    """Weight of KL(T(x) || T(A(x))): images whose meaning to the teacher survives the augmentation A."""
     diversity: NonNegativeFloat = 0.0
-    """Mean cosine of the images of a batch in the teacher's penultimate layer: batches of unlike images."""
+    """Weight of the mean cosine of a batch's images in the teacher's penultimate layer: batches of unlike images."""
     augmentation: Literal["noise", "blur"] = "noise"
     """A: Gaussian noise or Gaussian blur."""
     augmentation_strength: PositiveFloat = 0.5
@@ -102,7 +102,7 @@ class GeneratorTerms(Section):
 
     @property
     def active(self) -> bool:
-        """True if any term is asked for."""
+        """True if any term has a weight."""
         return any((self.teacher_entropy, self.student_entropy, self.consistency, self.diversity))
 
 
@@ -129,9 +129,9 @@ class Supervised(Section):
     learning_rate: PositiveFloat = 0.1
     """Initial learning rate."""
     momentum: NonNegativeFloat = 0.9
-    """Of SGD, without Nesterov."""
+    """Momentum of SGD, without Nesterov."""
     weight_decay: NonNegativeFloat = 5e-4
-    """On all parameters."""
+    """Weight decay on all parameters."""
     milestones: tuple[Fraction, ...] = (0.3, 0.6, 0.8)
     """Fractions of the run after which the learning rate is multiplied by `decay`."""
     decay: PositiveFloat = 0.2
@@ -142,7 +142,7 @@ class Distill(Section):
     """KD + attention transfer (few-shot code; docs/fidelity.md), the paper's baseline that sees images."""
 
     temperature: PositiveFloat = 4.0
-    """T, of both networks' softmax."""
+    """T, softmax temperature of both networks."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Weight of the teacher's targets: loss = (1 - alpha) CE + 2 alpha T^2 KL / C + beta AT."""
     beta: NonNegativeFloat = 1000.0
@@ -153,12 +153,12 @@ class Finetune(Section):
     """The zero-shot student of the same configuration, trained on with M labelled images per class (Figure 2)."""
 
     student: str | None = None
-    """Weights to start from; null: of the zero-shot run with these settings, which is made first where missing."""
+    """Weights to start from; null: those of the zero-shot run with these settings, trained first if missing."""
     iterations: Positive = 1000
-    """Adam steps, as many for every M."""
+    """Adam steps, the same number for every M."""
     batch_size: Positive = 128
     """Images per step over all workers."""
     learning_rate: PositiveFloat = 5e-4
-    """Of Adam, constant."""
+    """Constant learning rate of Adam."""
     batch_norm: Literal["eval", "train"] = "eval"
     """eval: statistics stay those of the zero-shot student; train: they follow the few images."""

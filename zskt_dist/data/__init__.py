@@ -1,6 +1,6 @@
 """Real images, for training teachers and for evaluation, which the transfer never reads.
 
-Importing it takes neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
+Importing it needs neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
 """
 
 from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device

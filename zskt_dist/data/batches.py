@@ -16,12 +16,12 @@ from zskt_dist.streams import Purpose, stream
 
 
 class ShuffledEpochs:
-    """Which of N examples are in the global batch: G consecutive places in an endless sequence of shuffled epochs.
+    """Chooses the examples of the global batch: G consecutive places in an endless sequence of shuffled epochs.
 
     Args:
-        count: N.
-        batch_size: G.
-        seed: The order of an epoch comes from `(seed, epoch)`.
+        count: N, number of examples.
+        batch_size: G, size of the global batch.
+        seed: Seed of the order, which in each epoch comes from `(seed, epoch)`.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
@@ -46,7 +46,7 @@ class TrainingBatches:
     Args:
         dataset: Its train split is held on `device`.
         batch_size: G, images per batch over all workers.
-        seed: Of order and augmentation.
+        seed: Seed of order and augmentation.
         part: This worker's slice of the global batch.
         indices: Positions in the train split to draw from; None: all of it.
     """
@@ -95,16 +95,16 @@ class TrainingBatches:
 
 
 def on_device(numbers: np.ndarray, device: torch.device) -> Tensor:
-    """`numbers` as a tensor; from ordinary memory the host would wait until a GPU had done all it was asked before."""
+    """`numbers` as a tensor; it is pinned for a GPU: otherwise the host would wait until all earlier work is done."""
     tensor = torch.from_numpy(numbers)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def balanced_subset(labels: Tensor, num_classes: int, images_per_class: int, seed: int) -> np.ndarray:
-    """Positions of M random images of every class, in order; another choice for every seed.
+    """Positions of M random images of each class, in order; each seed gives another choice.
 
     Args:
-        labels: int64 [N] of the train split.
+        labels: Labels of the train split, int64 [N].
 
     Raises:
         ConfigError: a class has fewer than M images.

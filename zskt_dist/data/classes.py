@@ -1,4 +1,4 @@
-"""What the classes of a data set are called."""
+"""Names of the classes of a data set."""
 
 from zskt_dist.config.inputs import Data
 from zskt_dist.errors import UserError
@@ -14,14 +14,14 @@ _NAMES = {
 
 
 def class_names(data: Data, num_classes: int) -> list[str] | None:
-    """In the order of the labels; None where nothing names them, or the names are of another number."""
+    """Class names in the order of the labels; None where there are none, or their number is wrong."""
     names: list[str] | None
     if data.name == "parquet":
         from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
 
         try:
             names = ParquetImages(data.root).class_names
-        except UserError:  # a student outlives the folder of its test images
+        except UserError:  # the folder of the test images may be gone
             names = None
     else:
         names = _NAMES.get(data.name, "").split()

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
-"""What Hugging Face's categories of size lie between: 10^3, 10^4, …"""
+"""Bounds of Hugging Face's size categories: 10^3, 10^4, …"""
 
 _CARD = """\
 ---
@@ -47,7 +47,7 @@ python -m zskt_dist.train pseudo_data=FOLDER loss.beta=0 student.arch=…
 
 
 def dataset_card(result: dict[str, Any]) -> str:
-    """From what `launch.synthesize.describe` tells."""
+    """The card of the pseudo-data that `launch.synthesize.describe` describes."""
     images, dimensions = result["images"], result["image_shape"]
     front = {
         "pretty_name": f"Pseudo-images of {result['teacher']['arch']}",

@@ -1,4 +1,4 @@
-"""Images in memory: unsigned bytes, brought to the networks' input space when a batch is taken.
+"""Images in memory: unsigned bytes, converted to the networks' input space when a batch is taken.
 
 Shapes: N images of a split, B of a batch, C channels, H and W spatial size.
 """
@@ -32,13 +32,13 @@ class Split(NamedTuple):
         return Split(self.images[rank::size], self.labels[rank::size])
 
     def batches(self, batch_size: int) -> Iterator["Split"]:
-        """In order; the last batch may be smaller."""
+        """Batches in order; the last one may be smaller."""
         for start in range(0, len(self.labels), batch_size):
             yield Split(self.images[start : start + batch_size], self.labels[start : start + batch_size])
 
 
 class Standardise:
-    """Bytes to the normalised input space: (pixel / 255 - mean) / std for each channel."""
+    """Converts bytes to the normalised input space: (pixel / 255 - mean) / std for each channel."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         # One multiplication and one addition: scale * pixel + shift.
@@ -52,10 +52,10 @@ class Standardise:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A data set whose splits are read only when they are asked for.
+    """A data set whose splits are read on first use.
 
     Attributes:
-        name: For messages and tags.
+        name: Name for messages and tags.
         image_shape: (C, H, W).
         num_classes: Labels are 0 … num_classes - 1.
         read: Reads a split into memory.
@@ -64,7 +64,7 @@ class ImageDataset:
         augmentation: `none`, `crop` (random translation by up to max(H, W) / 8 pixels) or `crop_flip`.
         read_labels: Reads a split's labels int64 [N] without its images; None: there is no cheaper way.
         counts_classes: True if `num_classes` is only one more than the largest label: there may be further classes.
-        has_train: True if there is a train split, as far as that shows without reading.
+        has_train: True if there is a train split, as far as that is known without reading it.
     """
 
     name: str
@@ -83,7 +83,7 @@ class ImageDataset:
 
     @property
     def train_labels(self) -> Tensor:
-        """int64 [N], of the train split."""
+        """Labels of the train split, int64 [N]."""
         return self.read_labels("train") if self.read_labels else self.train.labels
 
     @cached_property

@@ -24,7 +24,7 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 class ParquetImages:
-    """A folder of Parquet shards; without a train split it serves for evaluation only.
+    """A folder of Parquet shards; without a train split it can only be evaluated on.
 
     Raises:
         ConfigError: the folder, the test split or a column is missing.
@@ -43,7 +43,7 @@ class ParquetImages:
         if first is None:
             raise ConfigError("data.root", str(root), f"{self._files['test'][0].name} has no images")
         self.class_names = self._class_names(schema)
-        """From the Hugging Face metadata; None where it has none."""
+        """Class names in the Hugging Face metadata; None where there are none."""
         self.counts_classes = not self.class_names
         self.num_classes = len(self.class_names) if self.class_names else self._count_classes()
         height, width, channels = self._decode(_encoded(first.column(0))[0].as_py(), "the first test image").shape
@@ -74,17 +74,17 @@ class ParquetImages:
         return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), self._labels(table, split))
 
     def read_labels(self, split: SplitName) -> torch.Tensor:
-        """Labels int64 [N] of a split, whose images are not decoded; raises as `read`."""
+        """Labels int64 [N] of a split, without decoding its images; raises the errors of `read`."""
         self.require(split)
         return self._labels(self._table(split, self._label), split)
 
     def _table(self, split: SplitName, *columns: str) -> pa.Table:
-        """Columns of all shards; one without a value may be of no type (null)."""
+        """Columns of all shards; a column without a value may have the type null."""
         tables = (pq.read_table(path, columns=list(columns)) for path in self._files[split])
         return pa.concat_tables(tables, promote_options="default")
 
     def _labels(self, table: pa.Table, split: SplitName) -> torch.Tensor:
-        """int64 [N]; every image needs one (Hugging Face marks unlabelled ones by -1)."""
+        """Labels int64 [N]; raises UserError for an image without one (Hugging Face's -1)."""
         labels = table[self._label].to_pylist()
         wrong = [row for row, label in enumerate(labels) if label is None or not 0 <= label < self.num_classes]
         if wrong:
@@ -95,7 +95,7 @@ class ParquetImages:
         return torch.tensor(labels, dtype=torch.int64)
 
     def _schema(self) -> pa.Schema:
-        """The columns of all shards, which have to agree on images and labels."""
+        """The columns of the shards; raises ConfigError where they differ in images or labels."""
         schemas = {}
         for path in self._files["test"] + self._files["train"]:
             try:
@@ -139,16 +139,16 @@ class ParquetImages:
         return feature.get("names") or None
 
     def _count_classes(self) -> int:
-        """From the largest label of all shards; raises ConfigError where none has one."""
+        """Number of classes by the largest label of all shards; raises ConfigError where there are no labels."""
         files = self._files["train"] + self._files["test"]
         found = (pc.max(pq.read_table(path, columns=[self._label])[self._label]).as_py() for path in files)
         largest = max((int(label) for label in found if label is not None), default=-1)
-        if largest < 0:  # as Hugging Face marks unlabelled images
+        if largest < 0:  # Hugging Face marks unlabelled images by -1
             raise ConfigError("data.root", str(self.root), f"has no labels in its column {self._label}")
         return 1 + largest
 
     def _decode(self, encoded: bytes, which: str) -> np.ndarray:
-        """[H, W, C] unsigned bytes; C is 1 for gray images and 3 otherwise."""
+        """An image as [H, W, C] unsigned bytes; C is 1 for gray images and 3 otherwise."""
         try:
             image = Image.open(io.BytesIO(encoded))
             pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Learning from pseudo-data that was made earlier: a folder of shards in memory, and batches of it.
+"""Reads a folder of pseudo-data into memory and takes batches of it.
 
 Shapes: N images, B of this worker's batch, G of the global one, C channels, H and W spatial size, K classes.
 """
@@ -37,7 +37,7 @@ class PseudoData:
     """A complete folder of shards, of which only the schema has been read.
 
     Attributes:
-        about: What it was made from.
+        about: Settings and files that the shards were made from.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class PseudoData:
 
     @classmethod
     def open(cls, folder: str) -> "PseudoData":
-        """Raises ConfigError where it is no such folder, or a shard is missing."""
+        """Opens a folder; raises ConfigError where it holds no pseudo-data, or a shard is missing."""
         path = Path(folder)
         if "://" in folder or not path.is_dir():
             raise ConfigError(KEY, folder, "no such folder on this machine; python -m zskt_dist.synthesize makes one")
@@ -69,12 +69,12 @@ class PseudoData:
 
     @property
     def images(self) -> int:
-        """N."""
+        """N, number of images."""
         return int(self.about["images"])
 
     @property
     def nbytes(self) -> int:
-        """Of the tensors that `read` returns."""
+        """Size in bytes of the tensors that `read` returns."""
         return self.images * (2 * math.prod(self.about["image_shape"]) + 4 * int(self.about["num_classes"]))
 
     def check(
@@ -83,7 +83,7 @@ class PseudoData:
         num_classes: int,
         mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     ) -> None:
-        """Raises ConfigError where the run's images differ in shape, classes or, if given, normalisation."""
+        """Raises ConfigError where the run's images differ in shape, classes or normalisation (if given)."""
         made = tuple(self.about["image_shape"]), int(self.about["num_classes"])
         if made != (tuple(image_shape), num_classes):
             shown = _kind(*made), _kind(image_shape, num_classes)
@@ -121,7 +121,7 @@ class PseudoBatches:
         pixels: float16 [N, C, H, W].
         logits: float32 [N, K].
         batch_size: G, images per batch over all workers.
-        seed: Of the order.
+        seed: Seed of the order.
         part: This worker's slice of the global batch.
         channels_last: True if images have their channels innermost in memory.
     """

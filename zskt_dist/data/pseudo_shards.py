@@ -1,6 +1,6 @@
 """The files of pseudo-data: Parquet shards in the Hugging Face image layout (docs/pseudo_data.md).
 
-A shard proves itself: its schema says what it was made from, its rows are numbered, and every page has a checksum.
+A shard can be verified by itself: its schema holds what it was made from, rows are numbered, pages have checksums.
 
 Shapes: n images of a shard, C channels, H and W spatial size, K classes.
 """
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from zskt_dist.files import write_atomic_with
 
 About = dict[str, Any]
-"""What a whole set of shards was made from; `FORMAT`, `image_shape`, `num_classes`, `images`, `shard_images`, …"""
+"""Facts about a whole set of shards: `format`, `image_shape`, `num_classes`, `images`, `shard_images`, …"""
 
 FORMAT = 1
 PATTERN = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet")
@@ -29,12 +29,12 @@ _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 class Pseudo(NamedTuple):
-    """Pseudo-images and what the teacher says to them."""
+    """Pseudo-images with the teacher's logits."""
 
     pixels: np.ndarray
     """float16 [n, C, H, W], in the networks' normalised input space"""
     logits: np.ndarray
-    """float32 [n, K], the teacher's answer to these very pixels"""
+    """float32 [n, K], the teacher's logits for exactly these pixels"""
     source: np.ndarray
     """int32 [n], iteration of the generator's snapshot"""
 
@@ -54,7 +54,7 @@ def shard_range(about: About, number: int) -> range:
 
 
 def comparable(about: Mapping[str, Any]) -> About:
-    """Without what may differ between parts of one set: the version that made them."""
+    """`about` without the version that made the shards, which may differ within a set."""
     return {key: value for key, value in about.items() if key != "version"}
 
 
@@ -87,7 +87,7 @@ def write_shard(folder: Path, about: About, number: int, images: Pseudo) -> None
 
 
 def shard_schema(about: About) -> pa.Schema:
-    """Columns and metadata: what `datasets` understands the columns as, and what the set was made from."""
+    """Columns and metadata: the features for `datasets`, and what the set was made from."""
     types = {
         "image": _IMAGE,
         "pixels": pa.list_(pa.float16(), math.prod(about["image_shape"])),
@@ -102,7 +102,7 @@ def shard_schema(about: About) -> pa.Schema:
 
 
 def read_about(path: Path) -> About | None:
-    """What the set of a shard was made from; None where the file is damaged, or no shard of pseudo-data."""
+    """Facts about the set of a shard; None where the file is damaged or is no shard of pseudo-data."""
     try:
         return json.loads(pq.read_schema(path).metadata[_KEY])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
@@ -110,10 +110,10 @@ def read_about(path: Path) -> About | None:
 
 
 def read_shard(path: Path, about: About, number: int, columns: tuple[str, ...] | None = None) -> pa.Table | None:
-    """The columns; None where the file is missing, damaged, or of another set.
+    """Columns of a shard; None where the file is missing, damaged or of another set.
 
     Args:
-        columns: Which are read, and checked; None: all.
+        columns: Columns to read and check; None: all.
     """
     found = read_about(path)
     if found is None or comparable(found) != comparable(about):
@@ -131,18 +131,18 @@ def read_shard(path: Path, about: About, number: int, columns: tuple[str, ...] |
 
 
 def as_array(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of lists of one length: [n, length]."""
+    """A column of lists of one length as an array [n, length]."""
     chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
     return np.concatenate(chunks).reshape(-1, column.type.list_size)
 
 
 def _lists(rows: np.ndarray) -> pa.Array:
-    """[n, length] as lists of one length."""
+    """An array [n, length] as a column of lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
 
 
 def _pngs(pixels: np.ndarray, mean: list[float], std: list[float]) -> pa.Array:
-    """For people: brought back to what a pixel can be, and rounded."""
+    """PNG files for people: pixels converted back to 0 to 255, clipped and rounded."""
     shift, scale = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (mean, std))
     shown = np.rint(255 * (pixels.astype(np.float32) * scale + shift).clip(0, 1)).astype(np.uint8)
     return pa.array([{"bytes": _png(image), "path": None} for image in shown], _IMAGE)
@@ -150,7 +150,7 @@ def _pngs(pixels: np.ndarray, mean: list[float], std: list[float]) -> pa.Array:
 
 def _png(image: np.ndarray) -> bytes:
     """[C, H, W] bytes as a PNG file."""
-    from PIL import Image  # late: workers that write no images do without
+    from PIL import Image  # late: only workers that write images need it
 
     buffer = io.BytesIO()
     Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, format="PNG")
@@ -158,7 +158,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _features(about: About, columns: list[str]) -> dict[str, Any]:
-    """For Hugging Face's `datasets`; `Sequence` is read by old versions of it and new ones."""
+    """The features for Hugging Face's `datasets`; its old and new versions read `Sequence`."""
 
     def numbers(kind: str, length: int) -> dict[str, Any]:
         return {"_type": "Sequence", "feature": {"_type": "Value", "dtype": kind}, "length": length}

@@ -19,14 +19,14 @@ Augmentation = Literal["none", "crop", "crop_flip"]
 
 
 class Facts(NamedTuple):
-    """What is known of a data set without reading it."""
+    """Facts about a data set that are known without reading it."""
 
     image_shape: ImageShape
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
     expected: str
-    """What `data.root` has to contain."""
+    """Files that `data.root` must contain."""
 
 
 # Means and standard deviations are those of the authors' code; the gray ones were measured on the train splits.
@@ -48,7 +48,7 @@ KNOWN = {
 
 
 def wrong_channels(statistics: Statistics, channels: int, who: str = "data.mean") -> ConfigError:
-    """Of a normalisation that `who` says; null helps where that is the configuration itself."""
+    """The error for a normalisation from `who` with other channels; null helps only where that is `data.mean`."""
     own = who == "data.mean"
     images = f"images of {channels} channel{'s' * (channels > 1)}"
     problem = f"does not fit {images}" if own else f"comes from {who} and does not fit {images}"
@@ -61,11 +61,11 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     """The data set of `config.data`; its images are read on first use.
 
     Args:
-        needs_train: True if a missing train split is an error already now, where that shows without reading.
+        needs_train: True if a missing train split is an error now, as far as that is known without reading.
 
     Raises:
-        ConfigError: it is not where `data.root` says, its channels do not fit `data.mean`, there is none, or the
-            package that reads it is not installed.
+        ConfigError: the data set is missing in `data.root`, its channels do not fit `data.mean`, `data.name` is none,
+            or the package that reads it is not installed.
     """
     data = config.data
     if data.name == "none":

@@ -1,1 +1,1 @@
-"""Who the workers are, and what they agree on."""
+"""The group of workers, and what they agree on."""

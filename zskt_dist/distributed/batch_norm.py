@@ -1,4 +1,4 @@
-"""Running batch-norm statistics, which each worker keeps of its own slice of the batch.
+"""Running batch-norm statistics, which each worker keeps for its own slice of the batch.
 
 Evaluation and export see their average over the workers. The workers' own statistics go on
 untouched, so that how often a run is evaluated or saved changes nothing in it.
@@ -38,7 +38,7 @@ def averaged_statistics(network: nn.Module, world: World) -> Iterator[nn.Module]
 
 
 def load_statistics(network: nn.Module, of_ranks: list[dict[str, Tensor]], world: World) -> None:
-    """Restores what `running_statistics` were on each rank; with another number of workers, their average."""
+    """Restores each rank's `running_statistics`; with another number of workers, their average."""
     for name, buffer in running_statistics(network).items():
         values = [statistics[name] for statistics in of_ranks]
         buffer.copy_(values[world.rank] if len(values) == world.size else torch.stack(values).mean(dim=0))

@@ -1,4 +1,4 @@
-"""Being asked to stop: all workers leave the loop after the same iteration."""
+"""Stop requests: all workers leave the loop after the same iteration."""
 
 import multiprocessing
 import signal
@@ -20,12 +20,12 @@ _FILE_POLL_SECONDS = 0.2
 class StopVote:
     """Agreement of all workers on when to stop.
 
-    A worker wants to stop once it gets SIGTERM or SIGINT, or once `stop_file` exists (that is how
-    a launcher on another machine asks). Each iteration's vote is sent while the next one computes,
+    A worker votes to stop once it gets SIGTERM or SIGINT, or once `stop_file` exists (a launcher on
+    another machine creates it). Each iteration's vote is sent while the next one computes,
     so it costs no waiting.
 
     Args:
-        asked: Another way to want it; asked once an iteration.
+        asked: Another source of stop requests; called once per iteration.
     """
 
     def __init__(self, world: World, stop_file: Path | None = None, asked: Callable[[], bool] = lambda: False) -> None:
@@ -36,7 +36,7 @@ class StopVote:
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator["StopVote"]:
-        """Catches these signals, else SIGTERM and SIGINT, where this thread may (the main one)."""
+        """Catches these signals, by default SIGTERM and SIGINT, if this is the main thread."""
         previous = {}
         try:
             for number in signals or (signal.SIGTERM, signal.SIGINT):
@@ -51,19 +51,19 @@ class StopVote:
 
     @property
     def wanted(self) -> bool:
-        """True if this worker itself has been asked to stop."""
+        """True if this worker itself has a stop request."""
         if self._file_exists() or self._asked():  # a signal may come meanwhile
             self._wanted = True
         return self._wanted
 
     def close(self) -> None:
-        """Completes the vote under way; every worker calls this after its last iteration."""
+        """Completes the current vote; every worker calls this after its last iteration."""
         if self._vote is not None:
             self._vote[1].wait()
             self._vote = None
 
     def agreed(self) -> bool:
-        """True if all leave now; every worker calls this once an iteration."""
+        """True if all workers leave now; every worker calls this once per iteration."""
         if self._world.size == 1:
             return self.wanted
         last = self._vote
@@ -78,8 +78,9 @@ class StopVote:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._wanted and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: at once, from the last checkpoint
-        if self._world.is_main and not self._wanted and multiprocessing.parent_process() is None:  # else it says so
+            raise KeyboardInterrupt  # the second Ctrl-C: leave at once, without saving
+        # A worker with a parent process leaves the announcement to it.
+        if self._world.is_main and not self._wanted and multiprocessing.parent_process() is None:
             announce_stop()
         self._wanted = True
 

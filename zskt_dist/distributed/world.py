@@ -1,4 +1,4 @@
-"""Who this process is among the workers, and the few collectives the runtime needs."""
+"""The rank of this process among the workers, and the few collectives that the runtime needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class World:
 
     @classmethod
     def current(cls, device: torch.device) -> "World":
-        """From the process group the launcher has initialised, if any."""
+        """The world of the process group that the launcher has initialised, or of this process alone."""
         if not dist.is_initialized():
             return cls(device)
         control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-        assert not isinstance(control, int)  # torch answers -100 to ranks outside the new group; here all are in it
+        assert not isinstance(control, int)  # torch returns -100 to ranks outside the new group; here all are in it
         return cls(device, dist.get_rank(), dist.get_world_size(), control)
 
     @property
@@ -45,7 +45,7 @@ class World:
         return slice(self.rank * batch_size // self.size, (self.rank + 1) * batch_size // self.size)
 
     def weight(self, batch_size: int) -> float:
-        """What this worker's mean over its slice weighs in the mean over the workers; 1 for an even share."""
+        """Weight of this worker's mean over its slice in the mean over the workers; 1 for an even share."""
         part = self.part(batch_size)
         return (part.stop - part.start) * self.size / batch_size
 
@@ -63,7 +63,7 @@ class World:
         """Means over the workers, as numbers: one collective and one synchronisation with the device.
 
         Args:
-            weight: Of this worker's metrics, on average 1.
+            weight: Weight of this worker's metrics, 1 on average.
         """
         flat = weight * torch.cat([value.detach().reshape(-1).double() for value in metrics.values()])
         numbers = (self.sum(flat) / self.size).tolist()
@@ -90,10 +90,10 @@ class World:
         return box[0]
 
     def from_main(self, read: Callable[[], T]) -> T:
-        """What `read` returns on rank 0, which alone sees the run's files, on every worker.
+        """Calls `read` on rank 0, which alone sees the run's files, and returns its result on every worker.
 
         Raises:
-            UserError: on every worker, where `read` raises one.
+            UserError: raised on every worker where `read` raises it.
         """
         answer: T | None = None
         problem: UserError | None = None

@@ -1,6 +1,6 @@
 """Engines: one trained network with its optimizer and schedule, on one worker or many.
 
-`zskt_dist.engine.deepspeed` is imported by those who use it.
+`zskt_dist.engine.deepspeed` is imported only where it is used.
 """
 
 from zskt_dist.engine.base import Engine

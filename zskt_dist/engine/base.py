@@ -19,7 +19,7 @@ class Engine(ABC):
         optimizer: Over the parameters of `network`.
         schedule: Learning-rate factor of an iteration; 1 keeps the optimizer's own rate.
         clip_norm: Largest total norm of the averaged gradient; 0 does not clip.
-        weight: Of this worker's loss in the average over the workers, where its slice of the batch is not an even one.
+        weight: Weight of this worker's loss in the average over the workers; 1 for an even slice of the batch.
     """
 
     def __init__(
@@ -42,24 +42,24 @@ class Engine(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Any:
-        """The network's answer, to be learnt from."""
+        """The network's output, for a backward pass."""
 
     def ask(self, x: Tensor) -> Any:
-        """The raw network's answer; nothing is synchronised."""
+        """The raw network's output; nothing is synchronised."""
         return self.raw(x)
 
     @abstractmethod
     def whole(self) -> AbstractContextManager[nn.Module]:
-        """The network with all its parameters on this worker, to be looked at; all workers enter together."""
+        """The network with all its parameters on this worker, not to be trained; all workers enter together."""
 
     @property
     def learning_rate(self) -> float:
-        """Of the next update; computed, for reading it may mean to wait for the device."""
+        """Learning rate of the next update, computed here: reading the optimizer's may have to wait for the device."""
         return self._initial_rates[0] * self.schedule(self.decays)
 
     @contextmanager
     def frozen(self, *, statistics: bool = True) -> Iterator[Callable[[Tensor], Any]]:
-        """`ask`, of parameters that take no gradient."""
+        """Yields `ask`; the parameters take no gradient meanwhile."""
         norms = [] if statistics else [m for m in self.raw.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         trainable = [parameter.requires_grad for parameter in self._parameters]
         tracked = [norm.track_running_stats for norm in norms]
@@ -89,13 +89,13 @@ class Engine(ABC):
 
     @abstractmethod
     def update(self) -> Tensor:
-        """Clip, update; returns the norm of the averaged gradient before clipping."""
+        """Clips and updates; returns the norm of the averaged gradient before clipping."""
 
     def decay(self) -> None:
         self.set_decays(self.decays + 1)
 
     def set_decays(self, count: int) -> None:
-        """The learning rates after so many calls of `decay`."""
+        """Sets the learning rates to those after so many calls of `decay`."""
         self.decays = count
         for group, initial in zip(self.optimizer.param_groups, self._initial_rates, strict=True):
             rate = initial * self.schedule(count)
@@ -106,12 +106,12 @@ class Engine(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """Everything to go on from, in a form that every engine reads for any number of workers; all call together.
+        """The state of training, which every engine reads on any number of workers; all workers call it together.
 
-        It is what training has made: `network` and the `state` of `optimizer`, as torch's own and for the whole
-        network, and in `scheduler` the count of decays. Options and schedule are the constructor's.
+        It holds `network` and the `state` of `optimizer` in torch's format, for the whole network, and in `scheduler`
+        the count of decays. Options and schedule are those of the constructor.
         """
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Restores what some engine's `state_dict` has told; all workers call together."""
+        """Restores the `state_dict` of any engine; all workers call it together."""

@@ -1,4 +1,4 @@
-"""Engines and teachers as a configuration asks for them: held by every worker, or shared out."""
+"""Builds the engines and places the teacher of a configuration: whole on every worker, or shared out."""
 
 from collections.abc import Callable
 
@@ -26,18 +26,18 @@ def new_engine(
     bfloat16: bool = False,
     find_unused_parameters: bool = False,
 ) -> Engine:
-    """What trains `network`; all workers call together.
+    """The engine that trains `network`; all workers call this together.
 
     Args:
-        make_optimizer: From parameters.
+        make_optimizer: Makes the optimizer of some parameters.
         schedule: Learning-rate factor of an iteration.
-        batch_size: Of all workers together.
+        batch_size: Size of the global batch.
         clip_norm: Largest total gradient norm; 0 does not clip.
-        bfloat16: Arithmetic of DeepSpeed; networks of the plain engine bring their own autocast.
-        find_unused_parameters: True if some may have no part in what the network returns.
+        bfloat16: True if DeepSpeed computes in bfloat16; networks of the plain engine have their own autocast.
+        find_unused_parameters: True if some parameters may not affect the network's output.
 
     Raises:
-        ConfigError: the engine is not installed, or cannot work on this device.
+        ConfigError: the engine is not installed or does not work on this device.
     """
     check_installed(config)
     network = synchronised(network, config, world)
@@ -71,7 +71,7 @@ def check_installed(config: Config) -> None:
 
 
 def placed_teacher(config: Config, teacher: nn.Module) -> nn.Module:
-    """The frozen teacher where `engine.teacher` wants it; changed in place, and still float32 in and out."""
+    """The frozen teacher, placed as `engine.teacher` demands; changed in place; input and output stay float32."""
     if config.engine.teacher == "bfloat16":
         return in_bfloat16(teacher)
     if config.engine.teacher == "sharded":
@@ -82,7 +82,7 @@ def placed_teacher(config: Config, teacher: nn.Module) -> nn.Module:
 
 
 def in_bfloat16(network: nn.Module) -> nn.Module:
-    """`network` with weights and arithmetic in bfloat16; batch norm stays float32, whose statistics need the digits.
+    """`network` with weights and arithmetic in bfloat16; batch norm stays float32, as its statistics need the digits.
 
     Images [B, C, H, W] and logits [B, classes] are float32 as before; activations in between are bfloat16.
     """

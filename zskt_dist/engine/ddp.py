@@ -19,16 +19,16 @@ from zskt_dist.engine.base import Engine, State
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
-# Strides of a 1x1 kernel are ambiguous, so its gradient may carry others than its bucket; nothing is slower for it.
+# Strides of a 1x1 kernel are ambiguous, so those of its gradient and bucket may differ; that costs no time.
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 class DDPEngine(Engine):
-    """`Engine` whose workers each hold the whole network and optimizer.
+    """An `Engine` in which each worker holds the whole network and optimizer.
 
     Args:
-        find_unused_parameters: True if some parameters may have no part in what the network returns, such as those of
-            auxiliary heads; they stay as they are. Costs a walk through the graph in every step.
+        find_unused_parameters: True if some parameters may not affect the network's output, such as those of auxiliary
+            heads; they stay as they are. Costs a walk through the graph in every step.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class DDPEngine(Engine):
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate  # the very tensor a recorded step reads, where it is one
+            group["lr"] = rate  # the same tensor as before: a recorded step may read it
         self._keep_layout()
         self.set_decays(state["scheduler"]["last_epoch"])
 
     def _keep_layout(self) -> None:
-        """Lays restored state out as its parameters are, which the device of another run may have laid out differently.
+        """Gives restored state the memory layout of its parameters, which may have differed on another device.
 
-        A fused optimizer goes through both by address.
+        A fused optimizer reads both in the order of addresses.
         """
         for parameter, state in self.optimizer.state.items():
             for name, value in state.items():

@@ -1,6 +1,6 @@
 """DeepSpeed behind the engine's verbs: optimizer state, gradients and parameters shared out over the workers (ZeRO).
 
-The only file that imports deepspeed, and only once something here is made.
+This is the only file that imports deepspeed, and it does so only when something here is made.
 """
 
 import copy
@@ -27,7 +27,7 @@ _LARGEST_BUCKET = 50_000_000
 
 @dataclass(frozen=True)
 class Zero:
-    """What of a network is shared out over the workers, and where it is kept.
+    """Which parts of a training are shared out over the workers, and where they are kept.
 
     Attributes:
         stage: 0: nothing; 1: the optimizer's state; 2: gradients too; 3: parameters too.
@@ -49,19 +49,19 @@ class Zero:
         memory = {"device": "cpu", "pin_memory": _device(network).type == "cuda"}
         bucket = min(sum(parameter.numel() for parameter in network.parameters()) // 8 + 1, _LARGEST_BUCKET)
         return {
-            "train_micro_batch_size_per_gpu": 1,  # asked for and not used: batches are made elsewhere
+            "train_micro_batch_size_per_gpu": 1,  # required but not used: batches are made elsewhere
             "managed_gradient_accumulation": False,  # gradients add up until `update`
             "gradient_clipping": clip_norm,
             "zero_allow_untested_optimizer": True,  # SGD
-            "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled on its first use
+            "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own optimizer would be compiled on its first use
             "torch_autocast": {"enabled": self.bfloat16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
             "zero_optimization": {
                 "stage": self.stage,
                 "reduce_bucket_size": bucket,
                 "stage3_param_persistence_threshold": self.whole_below,
-                # Given up after each use; by default it would keep networks of a billion parameters whole.
+                # Parameters are released after each use; by default networks of a billion parameters would stay whole.
                 "stage3_max_reuse_distance": 0,
-                # Nothing is gathered ahead: what comes next differs, and a state may be asked for meanwhile.
+                # Nothing is gathered ahead: the order of layers differs, and a state may be read meanwhile.
                 "stage3_prefetch_bucket_size": 0,
                 **({"offload_optimizer": memory} if self.offload_optimizer else {}),
                 **({"offload_param": memory} if self.offload_parameters else {}),
@@ -70,7 +70,7 @@ class Zero:
 
 
 class DeepSpeedEngine(Engine):
-    """`Engine` whose workers each hold a part; same updates as `DDPEngine`, in float32.
+    """An `Engine` in which each worker holds a part; the same updates as `DDPEngine`, in float32.
 
     Args:
         zero: What is shared out.
@@ -93,7 +93,7 @@ class DeepSpeedEngine(Engine):
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         self._skeleton = _skeleton(network) if zero.stage == 3 else network
         self._norm = torch.zeros(())
-        if zero.stage == 0:  # DeepSpeed clips there too, but does not tell the norm
+        if zero.stage == 0:  # DeepSpeed clips there too, but does not return the norm
             optimizer.register_step_pre_hook(self._clip)
         self._engine = _initialise(network, zero.settings(network, clip_norm if zero.stage else 0.0), optimizer)
 
@@ -106,7 +106,7 @@ class DeepSpeedEngine(Engine):
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
-        """The network itself; in stage 3 a copy with all parameters, of which each worker may ask what it likes."""
+        """The network itself; in stage 3 a whole copy, which each worker may use on its own."""
         if self.zero.stage < 3:
             yield self.raw
             return
@@ -127,7 +127,7 @@ class DeepSpeedEngine(Engine):
         self._engine.backward(loss if self.weight == 1 else self.weight * loss)
 
     def update(self) -> Tensor:
-        """Clip, update; the norm of the averaged gradient before clipping; infinite where DeepSpeed took no step."""
+        """Clips and updates; returns the norm of the averaged gradient before clipping, infinite without a step."""
         self._engine.step()
         if self.zero.stage == 0:
             return self._norm
@@ -135,7 +135,7 @@ class DeepSpeedEngine(Engine):
         return torch.as_tensor(norm, dtype=torch.float32, device=self._device)
 
     def state_dict(self) -> State:
-        """As `DDPEngine`'s, gathered on the CPU of every worker."""
+        """The same state as that of `DDPEngine`, gathered on the CPU of every worker."""
         network = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.raw.state_dict().items()}
         if self.zero.stage == 3:
             for name, parameter in self.raw.named_parameters(remove_duplicate=False):
@@ -155,7 +155,7 @@ class DeepSpeedEngine(Engine):
         self.set_decays(state["scheduler"]["last_epoch"])
 
     def _moments(self) -> dict[int, State]:
-        """As `state` of torch's `Optimizer.state_dict`, from partitions."""
+        """The `state` of torch's `Optimizer.state_dict`, gathered from partitions."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         parameters = list(chain.from_iterable(self._groups))
@@ -165,7 +165,7 @@ class DeepSpeedEngine(Engine):
             number: {
                 key: safe_get_full_optimizer_state(parameter, key).cpu()
                 if _is_shared(key, value)
-                else _copied(value, torch.device("cpu"))  # torch would count in one tensor for all
+                else _copied(value, torch.device("cpu"))  # a copy for each: torch would count in one shared tensor
                 for key, value in kept.items()
             }
             for parameter, number in numbers.items()
@@ -174,7 +174,7 @@ class DeepSpeedEngine(Engine):
 
     def _load_moments(self, saved: Mapping[int, State]) -> None:
         example: Mapping[str, Any] = next(iter(saved.values()), {})
-        for flat in self._partitions:  # what a first step would have made
+        for flat in self._partitions:  # the state that a first step would have made
             self.optimizer.state[flat] = {
                 key: torch.zeros_like(flat) if _is_shared(key, value) else _copied(value, flat.device)
                 for key, value in example.items()
@@ -194,7 +194,7 @@ class DeepSpeedEngine(Engine):
         if self.zero.stage < 3:
             safe_set_full_optimizer_state(parameter, value, key)
             return
-        # It does not pad, as parameters are, where workers cannot share the elements evenly.
+        # DeepSpeed pads parameters that workers cannot share evenly, but not this value.
         size: int = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
         padded = functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
         safe_set_local_optimizer_state(parameter, padded[size * dist.get_rank() :][:size], key)
@@ -207,7 +207,7 @@ class DeepSpeedEngine(Engine):
         return list(flat)
 
     def _gathered(self, parameter: nn.Parameter) -> Tensor:
-        """A copy of all of a parameter."""
+        """A copy of a whole parameter."""
         with _zero().GatheredParameters([parameter]):
             return parameter.detach().clone()
 
@@ -219,25 +219,25 @@ class DeepSpeedEngine(Engine):
 
 
 def shard(network: nn.Module, *, whole_below: int = Zero.whole_below) -> nn.Module:
-    """`network`, which is never trained, with its parameters shared out over the workers (ZeRO-3); changed in place.
+    """Shares out the parameters of a frozen `network` over the workers (ZeRO-3), in place, and returns it.
 
-    Each layer is gathered when it computes, so that all workers must ask it equally often.
+    Each layer is gathered when it computes, so all workers must call the network equally often.
     """
     engine = _initialise(network, Zero(stage=3, whole_below=whole_below).settings(network))
-    network.__dict__["_zskt_engine"] = engine  # its hooks live as long; not a submodule
+    network.__dict__["_zskt_engine"] = engine  # keeps its hooks alive; not a submodule
     return network
 
 
 def _initialise(network: nn.Module, settings: dict[str, Any], optimizer: Optimizer | None = None) -> Any:
     """DeepSpeed's engine in the default process group."""
     device = _device(network)
-    # It looks for its device in the environment, whoever has started this process, here and in stage 3 ever again.
+    # DeepSpeed reads its device from the environment, here and in stage 3 again and again.
     os.environ["LOCAL_RANK"] = str(device.index or 0)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     import deepspeed
 
     logs.adopt("DeepSpeed")
-    # A collective of its own for shared memory, not used here, would be compiled first.
+    # Without this it would first compile a collective for shared memory, which is not used here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _join(device)
     return deepspeed.initialize(model=network, optimizer=optimizer, config=settings)[0]
@@ -247,7 +247,7 @@ _joined: dist.ProcessGroup | None = None
 
 
 def _join(device: torch.device) -> None:
-    """Lets DeepSpeed know the default group, and where there is none makes one of this worker alone."""
+    """Gives DeepSpeed the default process group; where there is none, makes one of this worker alone."""
     import deepspeed
     from deepspeed.utils import groups
 
@@ -255,7 +255,7 @@ def _join(device: torch.device) -> None:
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    if dist.group.WORLD is not _joined:  # it would keep to a group that has ended
+    if dist.group.WORLD is not _joined:  # it would stay with a group that has ended
         deepspeed.comm.comm.cdb = None
         groups._release_process_group_references()
         _joined = dist.group.WORLD
@@ -268,7 +268,7 @@ def _zero() -> Any:
 
 
 def _is_shared(key: str, value: Any) -> bool:
-    """True if an entry of an optimizer's state has an element for each of the parameter's."""
+    """True if an entry of an optimizer's state has one element for each element of the parameter."""
     return isinstance(value, Tensor) and key != "step"
 
 

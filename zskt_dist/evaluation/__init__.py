@@ -1,1 +1,1 @@
-"""How good a student is: with labels, without them, and along the way from one class to another."""
+"""Measures a student: with labels, without labels, and by transition curves."""

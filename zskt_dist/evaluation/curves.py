@@ -25,18 +25,18 @@ SCHEMA = pa.schema(
         "from_class": pa.int16(),
         "to_class": pa.int16(),
         "step": pa.int16(),
-        "p_a": pa.float32(),  # of the stepped network
+        "p_a": pa.float32(),  # belief of the stepped network
         "p_b": pa.float32(),
     }
 )
 
 
 class CurveParts:
-    """The curves of chosen test images in parts, each written once it is complete: what stands is not done again.
+    """The curves of chosen test images in parts; each complete part is saved and not computed again.
 
     Args:
-        folder: Of the parts; its name tells the settings apart.
-        positions: Of the images in the test split.
+        folder: Folder of the parts; its name depends on the settings.
+        positions: Positions of the images in the test split.
         from_class: int64, one per position.
     """
 
@@ -58,7 +58,7 @@ class CurveParts:
         stop: StopVote,
         progress: ProgressFile,
     ) -> None:
-        """All missing parts, each by the worker whose turn it is; raises Interrupted when asked to stop."""
+        """Computes the missing parts, which the workers share; raises Interrupted after a stop request."""
         total = len(self.parts)
         done = world.from_main(lambda: {number for number in range(total) if self.path(number).exists()})
         for first in range(0, total, world.size):
@@ -95,7 +95,7 @@ class CurveParts:
         return self.folder / f"part-{number:06d}.parquet"
 
     def merge(self, path: Path) -> "CurveSummary":
-        """One file in the order of the parts, and what it says in the mean; memory holds one part at a time."""
+        """Writes one file in the order of the parts and returns its summary; memory holds one part at a time."""
         summary = CurveSummary(self.settings.steps)
 
         def write(temporary: Path) -> None:
@@ -109,7 +109,7 @@ class CurveParts:
         return summary
 
     def remove(self) -> None:
-        """The parts, once what they were merged into is safe."""
+        """Removes the parts once the merged file is safe."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, number: int, curves: Curves) -> None:

@@ -28,14 +28,14 @@ def estimate(
 ) -> Answer | None:
     """How alike student and teacher are on `evaluation.held_out_images` images of every source.
 
-    All workers call it together, and each asks the networks about its share of the images.
+    All workers call it together, and each takes its share of the images.
 
     Args:
         student: [B, C, H, W] to logits, judged in eval mode with the workers' average statistics.
-        teacher: Likewise, frozen and in eval mode.
+        teacher: [B, C, H, W] to logits, frozen and in eval mode.
 
     Returns:
-        The content of `estimates.json`; None where no images are asked for.
+        The content of `estimates.json`; None with `evaluation.held_out_images=0`.
     """
     if config.evaluation.held_out_images == 0:
         return None
@@ -63,7 +63,7 @@ def estimate(
 
 
 def brief(answer: Answer) -> dict[str, dict[str, float]]:
-    """The few numbers of it that `result.json` holds, for all generators together and each kind of noise."""
+    """The numbers of an answer that `result.json` holds, for all generators together and each kind of noise."""
     whole = {"held_out": answer["held_out"]} if answer["held_out"] else {}
     noise = {name: entry for name, entry in answer["sources"].items() if entry["iteration"] is None}
     return {name: _brief(entry) for name, entry in (whole | noise).items()}

@@ -1,4 +1,4 @@
-"""What an evaluation depends on, where its answer is kept, and whether it speaks for the run."""
+"""The evaluation of a finished run: its settings, the place of its answer, and its part in the run's result."""
 
 import hashlib
 import json
@@ -18,17 +18,17 @@ Answer = dict[str, Any]
 
 
 class EvaluatedRun:
-    """A finished run and how it is to be measured.
+    """A finished run and the settings of its evaluation.
 
     Args:
-        config: The run's own, but for how it is measured; `teacher.checkpoint` is the teacher it is compared with.
+        config: The run's configuration with the settings of the evaluation; `teacher.checkpoint` names the teacher.
 
     Attributes:
-        role: Of the network that is measured, `student` or `teacher`.
+        role: Role of the network that is measured, `student` or `teacher`.
         weights: Locations of the measured networks' weights, by role.
 
     Raises:
-        UserError: the run is not finished; ConfigError: nothing says where its teacher is.
+        UserError: the run is not finished; ConfigError: the location of its teacher is not known.
     """
 
     def __init__(self, directory: RunDirectory, config: Config) -> None:
@@ -47,7 +47,7 @@ class EvaluatedRun:
 
     @cached_property
     def settings(self) -> Answer:
-        """Everything the answer depends on; raises ConfigError where weights are not there."""
+        """Everything that the answer depends on; raises ConfigError where weights are missing."""
         data = self.config.data.model_dump(mode="json", include={"name", "mean", "std"})
         return {
             "transitions": self.config.transitions.model_dump(mode="json", exclude={"rows"}),
@@ -64,29 +64,29 @@ class EvaluatedRun:
 
     @property
     def folder(self) -> Path:
-        """Of the answer and its curves; what is measured on other data or with another teacher has its own."""
+        """Folder of the answer and its curves; other data or another teacher have a folder of their own."""
         evaluation = self.directory.evaluation
         return evaluation if self.is_own else evaluation / f"other-{_digest(self.settings)}"
 
     def parts(self, *what: bytes) -> Path:
-        """Folder of curves that are under way; the name tells apart all that they depend on."""
+        """Folder for curves that are not complete yet; its name depends on all that they depend on."""
         return self.folder / f"curves-{_digest([self.settings, self.config.transitions.rows], *what)}"
 
     def finished(self) -> Answer | None:
-        """The answer of an earlier evaluation with the same settings, of the same weights."""
+        """The answer of an earlier evaluation of the same weights with the same settings; None where there is none."""
         try:
             answer = read_json(self.folder / "evaluation.json")
             return answer if isinstance(answer, dict) and answer.get("settings") == self.settings else None
         except ConfigError:
-            return None  # without the weights nothing tells whether it is the same
+            return None  # the weights are missing, so nothing can be compared
 
     def keep(self, answer: Answer) -> None:
-        """Writes the answer last: where it stands, the run's result knows its MTE."""
+        """Saves the answer, after the run's result has its MTE: so a saved answer is always complete."""
         self.publish(answer)
         write_json(self.folder / "evaluation.json", answer)
 
     def publish(self, answer: Answer) -> None:
-        """The run's result learns the MTE and the label-free estimates, if they are its own."""
+        """Adds the MTE and the label-free estimates to the run's result, if data set and teacher are its own."""
         result = self.directory.finished() or self.result
         updated = result | {"mte": answer["mte"]}
         if answer["estimates"]:
@@ -97,7 +97,7 @@ class EvaluatedRun:
             self.directory.finish(updated)
 
     def discard_parts(self) -> None:
-        """Forgets what an interrupted evaluation has left."""
+        """Removes the curves of an interrupted evaluation."""
         for folder in self.folder.glob("curves-*"):
             shutil.rmtree(folder, ignore_errors=True)
 

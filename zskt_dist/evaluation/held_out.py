@@ -1,8 +1,8 @@
-"""Judging a student without labels and without real images: does it agree with its teacher where it has not learnt?
+"""Label-free scores of a student: its agreement with the teacher on images that it has not learnt from.
 
-Zero-shot means that there is no validation set. What there is: the teacher, and generators. So a
-student is asked about fresh pseudo-images of the generator as it was at several moments of the
-run, for the newest one alone shows only what the student is worst at now, and about noise.
+Zero-shot means that there is no validation set, only the teacher and generators. So the student is
+compared with the teacher on noise and on fresh pseudo-images of the generator at several moments of
+the run: the newest generator alone shows only what the student is worst at now.
 """
 
 import copy
@@ -27,16 +27,16 @@ from zskt_dist.tracking.base import Row
 State = dict[str, Tensor]
 
 LABEL_FREE = ("label_free_score", "held_out_agreement", "noise_agreement", "held_out_kl")
-"""What `HeldOut.judge` answers."""
+"""Names of the scores that `HeldOut.judge` returns."""
 
 
 class HeldOut:
-    """Compares a student with its teacher on images that neither data nor training has shown it.
+    """Compares a student with its teacher on images that are not real and were not used in training.
 
     Args:
-        generator: Shows the generator as it is now, to all workers together; its state is copied after every
+        generator: Gives the present generator to all workers together; its state is copied after every
             `iterations / evaluation.snapshots` iterations.
-        teacher: Frozen; [B, C, H, W] to logits, as the student that is judged.
+        teacher: Frozen; [B, C, H, W] to logits.
         folder: Where rank 0 keeps the snapshots, as safetensors; None: in memory only.
     """
 
@@ -91,9 +91,9 @@ class HeldOut:
         }
 
     def sources(self, iteration: int) -> list[ImageSource]:
-        """The generator at the moments so far and as it is after `iteration`, and last standard normal noise."""
+        """The generator's snapshots so far, the generator after `iteration`, and last standard normal noise."""
         with self._generator() as generator:
-            # In training mode: batch statistics as in training, and copies, so that nothing of the run is touched.
+            # In training mode, for batch statistics as in training; on copies, so that the run stays as it is.
             now, then = (copy.deepcopy(generator) for _ in range(2))
         z_dim, device = self._config.generator.z_dim, self._world.device
         moments = [moment for moment in self.moments if moment < iteration]
@@ -102,7 +102,7 @@ class HeldOut:
         return [*past, generated(now, iteration, z_dim, device), normal_noise(self._image_shape, device)]
 
     def _snapshot(self, moment: int) -> State | None:
-        """From memory, or after a restart from rank 0's file; None where that is gone."""
+        """A snapshot from memory, or after a restart from rank 0's file; None where the file is missing."""
         if moment not in self._snapshots:
             content = None
             if self._world.is_main and self._folder is not None:
@@ -113,7 +113,7 @@ class HeldOut:
 
 
 def stored_sources(config: Config, folder: Path, image_shape: ImageShape, world: World) -> list[ImageSource]:
-    """As `HeldOut.sources` at the end of a run, from the snapshots in its folder that rank 0 sees.
+    """The `HeldOut.sources` at the end of a run, from the snapshots in its folder, which rank 0 reads.
 
     All workers call it together; without snapshots there is noise alone.
     """
@@ -137,9 +137,9 @@ def snapshot_path(folder: Path, iteration: int) -> Path:
 
 
 def generator_drift(history: list[Row]) -> float | None:
-    """How much the generator's loss still moves: mean over the last fifth of its rows minus that of the fifth before.
+    """Change of the generator's loss: its mean over the last fifth of the rows minus that over the fifth before.
 
-    Near zero, measured by the scatter of the rows, the game has reached its plateau. None for fewer than ten rows.
+    If it is near zero, compared with the scatter of the rows, the loss has reached a plateau. None for under ten rows.
     """
     losses = [row["generator_loss"] for row in history if "generator_loss" in row]
     fifth = len(losses) // 5

@@ -1,4 +1,4 @@
-"""Images that no data set holds: a generator's and noise, the same whenever they are asked for."""
+"""Images that are not real: those of generators and noise, the same each time they are drawn."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from zskt_dist.streams import Purpose, normal, stream
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where images come from.
+    """A source of images.
 
     Attributes:
         draw: (stream, B) -> [B, C, H, W] on the device, in the networks' normalised input space.
-        iteration: After which the generator is as it draws here; None: noise.
+        iteration: Iteration of the generator's snapshot; None: noise.
     """
 
     name: str
@@ -31,10 +31,10 @@ class ImageSource:
 def generated(
     generator: nn.Module, iteration: int, z_dim: int, device: torch.device, state: Mapping[str, Tensor] | None = None
 ) -> ImageSource:
-    """Pseudo-images of `generator`, which is used in the mode it is in.
+    """Pseudo-images of `generator`, in its present mode.
 
     Args:
-        state: Loaded before each batch, where sources take turns in one generator.
+        state: State to load before each batch, where sources share one generator.
     """
 
     def draw(rng: np.random.Generator, count: int) -> Tensor:
@@ -66,19 +66,19 @@ def uniform_noise(shape: ImageShape, standardise: Callable[[Tensor], Tensor], de
 
 
 def batches(source: ImageSource, number: int, config: Config) -> Iterator[Tensor]:
-    """`evaluation.held_out_images` images of a source, as `drawn`.
+    """`evaluation.held_out_images` images of a source, in batches.
 
     Args:
-        number: Of the source: each has a stream of its own.
+        number: Number of the source; each has its own random stream.
     """
     rng = stream(config.seed, Purpose.HELD_OUT, number)
     return drawn(source, rng, config.evaluation.held_out_images, normalised_together(config))
 
 
 def drawn(source: ImageSource, rng: np.random.Generator, images: int, together: int) -> Iterator[Tensor]:
-    """So many images in batches [B, C, H, W], B at most `together`.
+    """Draws so many images in batches [B, C, H, W], B at most `together`.
 
-    The source always draws whole batches, for a generator normalises over them; what is too much is cut off.
+    The source always draws whole batches, because a generator normalises over them; surplus images are cut off.
     """
     for start in range(0, images, together):
         yield source.draw(rng, together)[: images - start]
@@ -87,8 +87,8 @@ def drawn(source: ImageSource, rng: np.random.Generator, images: int, together: 
 def normalised_together(config: Config) -> int:
     """Images over which a generator's batch norm takes its statistics: a batch, or a micro-batch of one, rounded up.
 
-    With one worker training does so too. Of several, each has its part of the batch, unless batch norm is synchronised;
-    here images are the same for any number of workers.
+    Training does the same on one worker. On several, each normalises over its part, unless batch norm is synchronised;
+    here the images are the same for any number of workers.
     """
     parts = math.ceil(config.batch_size / (config.engine.micro_batch or config.batch_size))
     return math.ceil(config.batch_size / parts)
@@ -97,16 +97,16 @@ def normalised_together(config: Config) -> int:
 def answers(
     config: Config, sources: Sequence[ImageSource], world: World, *networks: nn.Module
 ) -> Iterator[tuple[ImageSource, Iterator[list[Tensor]]]]:
-    """Each source with the networks' logits [b, K] on its images, batch by batch of this worker's share.
+    """Yields each source with the networks' logits [b, K] on its images, by batches of this worker's share.
 
-    b may be 0, and all workers ask equally often.
+    b may be 0; all workers call the networks equally often.
     """
     for number, source in enumerate(sources):
         yield source, (_logits(x, world, networks) for x in batches(source, number, config))
 
 
 def _logits(x: Tensor, world: World, networks: Iterable[nn.Module]) -> list[Tensor]:
-    """Of each network, for this worker's share of images [B, C, H, W] that are the same on all workers."""
+    """Logits of each network for this worker's share of images [B, C, H, W], which are equal on all workers."""
     mine = x[world.rank :: world.size]
-    asked = mine if len(mine) else x[:1]  # not every network can answer no images
-    return [network(asked)[: len(mine)] for network in networks]
+    batch = mine if len(mine) else x[:1]  # not every network can take an empty batch
+    return [network(batch)[: len(mine)] for network in networks]

@@ -1,4 +1,4 @@
-"""Everything that is measured of a trained network once: scores, calibration, noise, transition curves."""
+"""Measures a trained network: scores, calibration, predictions on noise, transition curves."""
 
 import logging
 from pathlib import Path
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class RunEvaluation:
-    """Measures the network of a finished run; all workers together.
+    """Measures the network of a finished run, on all workers together.
 
     Raises:
-        UserError: the run, or the teacher it learnt from, is not there.
+        UserError: the run or its teacher is missing.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RunEvaluation:
         self.progress = ProgressFile(self.directory.progress if world.is_main else None)
 
     def run(self) -> None:
-        """Writes `evaluation.json` and the curves; the run's `result.json` learns the MTE."""
+        """Writes `evaluation.json` and the curves, and adds the MTE to the run's `result.json`."""
         answer, classes = self._scores()
         answer["noise"] = self._noise()
         answer["estimates"] = self._estimates()
@@ -60,7 +60,7 @@ class RunEvaluation:
                 self.parts.remove()
 
     def _open(self) -> tuple[str, dict[str, str]]:
-        """Which network is measured, and where the weights of both are."""
+        """The role of the measured network, and the locations of the weights."""
         self.measurement = EvaluatedRun(self.directory, self.config)
         return self.measurement.role, self.measurement.weights
 
@@ -71,7 +71,7 @@ class RunEvaluation:
 
     @torch.no_grad()
     def _scores(self) -> tuple[Answer, dict[str, np.ndarray]]:
-        """Scores on the test images, and what each network predicts for every one of them."""
+        """Scores on the test images, and each network's predictions for all of them."""
         device = self.world.device
         standardise = self.dataset.standardise(device)
         shard = self.dataset.test.shard(self.world.rank, self.world.size).to(device)
@@ -88,7 +88,7 @@ class RunEvaluation:
         return _answer(scores), {name: self._whole(parts) for name, parts in predicted.items()}
 
     def _pairs(self) -> dict[str, tuple[str, str]]:
-        """Name of a comparison -> who is compared with what."""
+        """Name of each comparison, with the roles or labels that it compares."""
         if self.teacher is None:
             return {self.role: (self.role, "label")}
         return {"student": ("student", "label"), "teacher": ("teacher", "label"), "agreement": ("student", "teacher")}
@@ -123,7 +123,7 @@ class RunEvaluation:
         }
 
     def _estimates(self) -> Answer | None:
-        """Writes `estimates.json`; the main numbers of it. None without a teacher to agree with."""
+        """Writes `estimates.json` and returns its main numbers; None without a teacher."""
         if self.teacher is None:
             return None
         shape, device = self.dataset.image_shape, self.world.device
@@ -141,9 +141,9 @@ class RunEvaluation:
         agreed = np.flatnonzero(classes["student"] == classes["teacher"])
         positions = agreed[: settings.images]
         if len(positions) == 0:
-            return None, {}  # they agree on nothing
+            return None, {}  # the networks agree on no image
         from_class = classes["student"] if settings.skip == "agreed" else self.dataset.test.labels.numpy()
-        folder = Path()  # of rank 0 alone, which writes for all
+        folder = Path()  # only rank 0 writes, so only it needs the folder
         if self.measurement:
             _warn_of_absent_classes(from_class[agreed], len(positions))
             images = self.dataset.test.images[torch.from_numpy(positions)].numpy()
@@ -162,17 +162,17 @@ class RunEvaluation:
 
 
 def _warn_of_absent_classes(from_class: np.ndarray, count: int) -> None:
-    """The first images in the order of the test split stand for all only where that split is shuffled.
+    """Warns where the first images of the test split lack classes, as in a split that is sorted by class.
 
     Args:
-        from_class: int64, of all agreed images in the order of the split.
-        count: N, how many of them are measured.
+        from_class: Classes of all agreed images in the order of the split, int64.
+        count: N, number of images that are measured.
     """
     absent = np.setdiff1d(from_class, from_class[:count])
     if len(absent):
         log.warning(
             "transitions.images=%d: the first %d agreed test images lack %d classes that the others have (first: %d); "
-            "a test split sorted by class needs a larger number",
+            "use a larger number if the test split is sorted by class",
             count,
             count,
             len(absent),

@@ -1,4 +1,4 @@
-"""How often networks predict what is right: one count for training, `evaluate`, exports, sweeps and the Python API."""
+"""Counts right predictions, in one way for training, `evaluate`, exports, sweeps and the Python API."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -16,10 +16,10 @@ from zskt_dist.distributed.world import World
 class Scorer:
     """Compares a network's predictions with the right classes, batch by batch; the sums stay on the device.
 
-    Right is a label, or what another network predicts: then accuracy is agreement.
+    The right class is a label or the prediction of another network; in that case accuracy is agreement.
 
     Args:
-        num_classes: C of the confusion matrix; None: it is not counted.
+        num_classes: C of the confusion matrix; None: no such matrix.
     """
 
     def __init__(self, world: World, num_classes: int | None = None) -> None:
@@ -31,7 +31,7 @@ class Scorer:
             self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=world.device)
 
     def add(self, logits: Tensor, right: Tensor) -> "Scorer":
-        """Counts a batch.
+        """Adds the counts of a batch.
 
         Args:
             logits: [B, C] of the network; B may be 0.
@@ -47,7 +47,7 @@ class Scorer:
         return self
 
     def score(self) -> "Score":
-        """Of the batches of all workers, who call it together."""
+        """The score over the batches of all workers, which call this together."""
 
         def total(sums: Tensor) -> Tensor:
             return self._world.sum(sums.clone()).cpu()
@@ -58,10 +58,10 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Score:
-    """What a `Scorer` has counted, on the CPU.
+    """The counts of a `Scorer`, on the CPU.
 
     Attributes:
-        bins: As of `calibration_sums`.
+        bins: Sums of `calibration_sums`.
         kl_sum: KL(other network || network) in nats, summed over images.
         confusion: int64 [C, C], right class by predicted class.
     """
@@ -95,7 +95,7 @@ class Score:
 
     @property
     def class_accuracies(self) -> list[float]:
-        """Fraction of the images of each class that are predicted as it; 0 for a class without images."""
+        """Fraction of each class's images that are predicted right; 0 for a class without images."""
         assert self.confusion is not None
         matrix = self.confusion.double()
         return (matrix.diag() / matrix.sum(dim=1).clamp(min=1)).tolist()
@@ -111,16 +111,16 @@ class Scores:
 
 
 def images_at_a_time(config: Config) -> int:
-    """Most test images in a forward pass: `evaluation.batch_size`, and no more than a micro-batch has."""
+    """Most test images in a forward pass: `evaluation.batch_size`, but no more than a micro-batch."""
     most = config.evaluation.batch_size
     return min(most, config.engine.micro_batch or most)
 
 
 class Evaluator:
-    """Evaluates networks of logits on the test split of `dataset`, shared out over the workers.
+    """Scores networks on the test split of `dataset`, which the workers share.
 
     Args:
-        teacher: Its predictions are computed once.
+        teacher: Teacher to compare with; its predictions are computed once.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Evaluator:
         self._world, self._batch_size = world, batch_size
         shard = dataset.test.shard(world.rank, world.size)
         self._labels = shard.labels.to(world.device)
-        # A network that is shared out must be asked equally often by all workers, so all have equally many images.
+        # All workers must call a shared-out network equally often, so all have equally many images.
         missing = ceil(len(dataset.test.labels) / world.size) - len(shard.labels)
         self._images = torch.cat([shard.images, dataset.test.images[:missing]]).to(world.device)
         self._standardise = dataset.standardise(world.device)
@@ -150,7 +150,7 @@ class Evaluator:
 
     @torch.no_grad()
     def _score(self, network: nn.Module, *rights: Tensor) -> tuple[list[float], Tensor]:
-        """Accuracy by each of `rights`, classes of this worker's images; and what the network predicts for these."""
+        """Accuracy by each of `rights` (right classes of this worker's images), and the network's predictions."""
         scorers, predicted = [Scorer(self._world) for _ in rights], []
         for start in range(0, len(self._images), self._batch_size):
             part = slice(start, start + self._batch_size)

@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 
 def execute(command: str, config: Config, *, fresh: bool, console: Console, group: str | None = None) -> dict[str, Any]:
-    """Runs a command to its end, or continues it, and returns its result; {} on torchrun's other ranks.
+    """Runs or continues a command to its end and returns its result; {} on torchrun's other ranks.
 
     Args:
-        group: Name of the run directory, beside this one, of the seeds or the sweep that it belongs to.
+        group: Name of the directory, beside this one, of the several seeds or the sweep that the run belongs to.
 
     Raises:
-        UserError: something the user asked for cannot be done.
-        Interrupted: asked to stop; the same command continues.
+        UserError: the command cannot be done.
+        Interrupted: a stop was requested; the same command continues.
     """
     job = Job.plan(command, config)
     if is_follower():
@@ -56,7 +56,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
 
 
 def evaluation_job(measurement: EvaluatedRun) -> Job:
-    """The measuring as a stage of its own."""
+    """The job of one stage that measures a finished run."""
     config, location = absolute_paths(measurement.config), absolute(measurement.directory.location)
     weights = {role: absolute(path) for role, path in measurement.weights.items()}
     return Job((Stage("evaluate", config, location, "", inputs=weights),), config.launch.kind)
@@ -66,7 +66,7 @@ def evaluate(measurement: EvaluatedRun, *, fresh: bool, console: Console) -> Non
     """Measures a finished run and adds the answer to its directory and its MLflow run.
 
     Raises:
-        UserError: something is missing; Interrupted: asked to stop, the same command continues.
+        UserError: something is missing; Interrupted: a stop was requested, the same command continues.
     """
     job = evaluation_job(measurement)
     if is_follower():
@@ -89,7 +89,7 @@ def evaluate(measurement: EvaluatedRun, *, fresh: bool, console: Console) -> Non
 
 
 def synthesize(stage: Stage, console: Console) -> None:
-    """Makes the shards of pseudo-data that are missing; raises as `evaluate`."""
+    """Makes the missing shards of pseudo-data; raises the same errors as `evaluate`."""
     job = Job((stage,), stage.config.launch.kind)
     if is_follower():
         local.launch(job)
@@ -101,12 +101,12 @@ def synthesize(stage: Stage, console: Console) -> None:
 
 
 def complete_evaluation(measurement: EvaluatedRun, answer: dict[str, Any]) -> None:
-    """What a command that was killed after measuring left undone: result, figures, MLflow."""
+    """Completes result, figures and MLflow where a command was killed after measuring."""
     directory = measurement.directory
     if not measurement.is_own:
         return
-    told = (directory.finished() or {}).get("mte") == answer["mte"]
-    if told and _is_drawn(directory) and not directory.record_is_partial():
+    published = (directory.finished() or {}).get("mte") == answer["mte"]
+    if published and _is_drawn(directory) and not directory.record_is_partial():
         return
     with suppress(UserError), directory.driven():  # else: the command that is working on the run will do it
         measurement.publish(answer)
@@ -126,14 +126,14 @@ def _run(job: Job, files: Files, directory: RunDirectory, console: Console) -> N
         raise
     finally:
         directory.mirror.attempt(partial(directory.mirror.pull, checkpoints=False))
-        if status != "KILLED":  # who is asked to stop may have seconds; the command that continues draws
+        if status != "KILLED":  # a stopped job may have only seconds; the command that continues draws
             _draw(directory)
         close_record(job, status)
         directory.mirror.attempt(directory.mirror.push)
 
 
 def _work(job: Job, files: Files, directory: RunDirectory, console: Console) -> None:
-    """The workers, from their start to their end."""
+    """Starts the workers and waits for their end."""
     try:
         with watching(directory.progress, console):
             _launch(job, files, console)
@@ -152,14 +152,14 @@ def _launch(job: Job, files: Files, console: Console) -> None:
 
 
 def _is_drawn(directory: RunDirectory) -> bool:
-    """The figures of an evaluation, of which `calibration.png` is the last, are newer than the answer, or cannot be."""
+    """True if the figures of an evaluation are newer than its answer, or cannot be drawn here."""
     last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
     drawn = last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
     return drawn or not is_installed("matplotlib")
 
 
 def _draw(directory: RunDirectory) -> None:
-    """Figures are a by-product: what keeps them from being drawn must not hide how the run ended."""
+    """Draws the figures; an error is only a warning, so that it does not hide how the run ended."""
     try:
         from zskt_dist.figures.run import draw_evaluation, draw_run  # late: matplotlib takes a second
 

@@ -1,4 +1,4 @@
-"""What the environment says of who started this process; read before anything heavy is imported."""
+"""Who started this process, read from the environment before anything heavy is imported."""
 
 import os
 import socket
@@ -20,18 +20,18 @@ def torchrun_rank() -> tuple[int, int] | None:
 
 
 def is_follower() -> bool:
-    """True if torchrun started this process as another rank than 0, which drives."""
+    """True if torchrun started this process with a rank other than 0; rank 0 is the driver."""
     rank = torchrun_rank()
     return rank is not None and rank[0] > 0
 
 
 def ray_cluster_given() -> bool:
-    """True if Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` began on this machine."""
+    """True if Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` started on this machine."""
     return "RAY_ADDRESS" in os.environ or RAY_CURRENT_CLUSTER.exists()
 
 
 def named_ray_cluster() -> tuple[str, bool] | None:
-    """Address of the cluster that Ray would join, and whether RAY_ADDRESS names it; else `ray start` has left it."""
+    """Address of the cluster that Ray would join, with True if RAY_ADDRESS names it, False if `ray start` noted it."""
     address = os.environ.get("RAY_ADDRESS")
     by_user = address is not None
     if address is None and RAY_CURRENT_CLUSTER.exists():
@@ -40,7 +40,7 @@ def named_ray_cluster() -> tuple[str, bool] | None:
 
 
 def refused(address: str, port: int) -> str | None:
-    """Why nobody answers at HOST:PORT, with or without a scheme before it; None where somebody does."""
+    """Why a connection to HOST:PORT (a scheme may come first) fails; None where it succeeds."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         socket.create_connection((parts.hostname or "", parts.port or port), timeout=_CONNECT_SECONDS).close()
@@ -50,7 +50,7 @@ def refused(address: str, port: int) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Of the code that runs; None where it is not run from a checkout."""
+    """Commit of the code that runs; None where it is not in a Git checkout."""
     here = Path(__file__).parent
     try:
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""`evaluate`: which run is measured how, and its answer as a table."""
+"""`evaluate`: chooses the runs and settings, measures, and prints the answer as a table."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from zskt_dist.runs.several import seed_directories, summarise_estimates, summar
 
 Result = dict[str, Any]
 
-# How a run is measured, on which images, and where; all else belongs to the run.
+# Keys for how, on which images and where a run is measured; all others belong to the run.
 _OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", "teacher.checkpoint=")
 
 
@@ -26,7 +26,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     """Measures a run, or those of its seeds, and returns its result with the evaluation in it.
 
     Raises:
-        UserError: no finished run, a key that belongs to the run, or something is missing.
+        UserError: there is no finished run, a key belongs to the run, or something is missing.
     """
     for override in overrides:
         if not override.startswith(_OWN_KEYS):
@@ -75,7 +75,7 @@ def _evaluate(measurement: EvaluatedRun, fresh: bool, console: Console) -> Resul
 
 
 def measured_config(directory: RunDirectory, overrides: list[str]) -> Config:
-    """The run's configuration with the overrides, at the place where the run lies now."""
+    """The run's configuration with the overrides, and with the run's present location."""
     config = directory.read_config()
     if config is None:
         raise UserError(f"{directory.location} holds a result but no config.yaml")

@@ -1,4 +1,4 @@
-"""True if a run fits into the memory of this machine, and what would make it fit."""
+"""Does a run fit into the memory of this machine, and if not, which settings would make it fit?"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 
 def describe_memory(memory: Memory, config: Config) -> str:
-    """One line: the peak and what it is made of."""
+    """One line with the peak and its parts."""
     sizes = {name: getattr(memory, name) for name in ("teacher", "student", "generator")}
     networks = ", ".join(f"{name} {describe_size(size)}" for name, size in sizes.items())
     step = "generator" if memory.generator_step >= memory.student_step else "student"
@@ -31,7 +31,7 @@ def describe_memory(memory: Memory, config: Config) -> str:
 
 
 def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, memory: Memory) -> str | None:
-    """What to do where less memory is free than `memory`; None where it fits, or where nobody knows."""
+    """What to do where less memory is free than `memory`; None where it fits, or where that is not known."""
     free = free_memory(config)
     if free is None or memory.total <= free or config.engine.kind == "deepspeed":
         return None
@@ -49,7 +49,7 @@ def lack_of_memory(config: Config, image_shape: ImageShape, num_classes: int, me
 
 
 def _remedies(config: Config, memory: Memory, free: int, needed: Callable[[Settings], Memory]) -> Iterator[Settings]:
-    """What to try, first what leaves the result as it is. Sizes that are far too large are not even proposed."""
+    """Settings to try: first those that leave the result as it is; never sizes that are far too large."""
     size = config.engine.micro_batch or ceil(config.batch_size / config.launch.fewest_workers)
     if not config.engine.activation_checkpointing:
         yield {"activation_checkpointing": True}
@@ -60,7 +60,7 @@ def _remedies(config: Config, memory: Memory, free: int, needed: Callable[[Setti
 
 
 def _halves(size: int, memory: Memory, free: int) -> Iterator[int]:
-    """Micro-batches of half the size, a quarter, and so on, with which activations in proportion would fit."""
+    """Micro-batches of half the size, a quarter and so on that would fit if activations shrink in proportion."""
     for shift in range(1, size.bit_length()):
         if memory.networks + memory.activations * (size >> shift) / size <= free:
             yield size >> shift
@@ -96,7 +96,7 @@ def _free_in_machine() -> int | None:
 
 
 def _free_in_container() -> int | None:
-    """Of a control group (version 2) with a limit; what the group has cached could be freed, and is counted so."""
+    """Bytes free in a control group (version 2) with a limit; its caches count as free."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))

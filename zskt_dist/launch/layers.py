@@ -1,4 +1,4 @@
-"""Tables of the layers of networks, and of those that `loss.taps: auto` would compare."""
+"""Tables of the layers of networks; they mark those that `loss.taps: auto` would compare."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,14 +36,14 @@ def list_layers(
     everything: bool,
     console: Console,
 ) -> None:
-    """Prints the layers of the architecture that `words` names, or else of both networks of a configuration.
+    """Prints the layers of the architecture that `words` names, or of both networks of a configuration.
 
     Args:
         words: An architecture, or `dotted.key=value` settings.
         everything: All modules instead of those with attention maps.
 
     Raises:
-        UserError: there is no such network or configuration, or it cannot take these images.
+        UserError: there is no such network or configuration, or a network cannot take these images.
     """
     names = [word for word in words if "=" not in word]
     shape = ImageShape(*image_shape) if image_shape else None
@@ -70,11 +70,11 @@ def list_layers(
         last = last_of_each_size(candidates(network, shape)).values()
         title = f"{names[0]}, images of {_times(shape)}"
         console.print(_table(title, network, shape, {layer.name: "*" for layer in last}, everything))
-        console.print("* the last of its size, which loss.taps=auto compares where the other network has the size too")
+        console.print("* the last of its size: loss.taps=auto compares it where the other network has this size too")
 
 
 def _print_pair(config: Config, shape: ImageShape, num_classes: int, everything: bool, console: Console) -> None:
-    """Both networks; what would be compared has the same number in both tables."""
+    """Prints the layers of both networks; layers that would be compared have the same number in both tables."""
     teacher, student = outlines(config, ("teacher", "student"), shape, num_classes).values()
     attention = pair_automatically(config, teacher, student, shape)
     tables = [

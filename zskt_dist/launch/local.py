@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 _GROUPS = itertools.count()
 """Process groups of this process so far: several seeds make one after the other, in the same order on every rank."""
 _RENDEZVOUS_PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for the others; rank 0 may be uploading the run before."""
+"""How long a rank waits for the others: rank 0 may still upload the previous run."""
 
 
 def launch(job: Job, files: Files | None = None) -> None:
-    """Runs the job to its end; raises what a worker raises for the user. Under torchrun every rank calls this.
+    """Runs the job to its end; raises the error that a worker has for the user. Under torchrun every rank calls this.
 
     Args:
         files: Weights that have been read already, for a worker in this process.
@@ -50,7 +50,7 @@ def launch(job: Job, files: Files | None = None) -> None:
 
 
 def _spawn(job: Job) -> None:
-    """One process per worker; when one fails the others are ended."""
+    """Starts one process per worker; when one fails, the others are ended."""
     directory = job.directory
     with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
         workers = start_processes(
@@ -90,7 +90,7 @@ def _group(job: Job, rendezvous: str, local_rank: int, files: Files | None = Non
         torch.cuda.set_device(device)
     store, rank, size = next(find_store(rendezvous, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
     store.set_timeout(_RENDEZVOUS_PATIENCE)
-    # torchrun's store outlives a group: without a name of its own the next one would find the last one's addresses.
+    # torchrun's store outlives a group: without a prefix the next group would find the addresses of the last one.
     store = dist.PrefixStore(f"group-{next(_GROUPS)}", store)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
@@ -104,7 +104,7 @@ def _group(job: Job, rendezvous: str, local_rank: int, files: Files | None = Non
 
 @contextmanager
 def _leaving_groups() -> Iterator[None]:
-    """DeepSpeed makes a process group even for one worker."""
+    """Destroys the process group at the end; DeepSpeed makes one even for one worker."""
     joined = dist.is_initialized()
     try:
         yield

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
-    """What `action` returns; None, and a warning that ends with the remedy, where MLflow cannot be reached."""
+    """The result of `action`; None, after a warning that ends with the remedy, where MLflow cannot be reached."""
     try:
         return action()
     except ImportError:
@@ -42,7 +42,7 @@ def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
 
 @cache
 def _warn_that_mlflow_is_missing() -> None:
-    """Once for a command, however many runs it makes."""
+    """Warns once per command, however many runs it makes."""
     advice = f"{install('mlflow')}, or silence this by tracking.uri=none"
     log.warning("MLflow is not installed: the numbers are in the run directory only (%s)", advice)
 
@@ -54,7 +54,7 @@ def _replay_later(directory: RunDirectory) -> str:
 def open_directory(
     directory: RunDirectory, uri: str, tags: Mapping[str, str], params: Mapping[str, Any] | None = None
 ) -> RunAddress:
-    """Creates or reopens the MLflow run of a directory, which notes its address; raises whatever MLflow raises."""
+    """Creates or reopens the MLflow run of a directory and notes its address there; raises whatever MLflow raises."""
     address = open_run(
         uri,
         directory.path.parent.name,
@@ -88,7 +88,7 @@ def _open(directory: RunDirectory, config: Config, tags: dict[str, str]) -> RunA
 
 @contextmanager
 def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
-    """What rank 0 reports to while training; nothing on other ranks and where there is no MLflow run."""
+    """The tracker for rank 0 while training; one that does nothing on other ranks and without an MLflow run."""
     if job.tracking is None or not world.is_main:
         yield NullTracker()
         return
@@ -100,11 +100,11 @@ def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
 
 
 def complete_record(directory: RunDirectory, configured: str | None, status: str | None = None) -> bool:
-    """Sends what MLflow lacks of a run, or of a group; returns False, after a warning, where it cannot be reached.
+    """Uploads what MLflow lacks of a run or a group; returns False, after a warning, where it cannot be reached.
 
     Args:
-        configured: `tracking.uri`.
-        status: As of `replay`.
+        configured: Value of `tracking.uri`.
+        status: MLflow's word for how the run ended; None: from the result.
     """
     uri = tracking_uri(configured)
     if uri is None:
@@ -113,7 +113,7 @@ def complete_record(directory: RunDirectory, configured: str | None, status: str
 
 
 def close_record(job: Job, status: str) -> None:
-    """Completes the MLflow run of a job, and the runs of what was made on its way."""
+    """Completes the MLflow run of a job and those of its earlier stages."""
     uri = tracking_uri(job.config.tracking.uri)
     if uri is None or not complete_record(job.directory, uri, status):
         return
@@ -130,7 +130,7 @@ def repair_record(directory: RunDirectory, configured: str | None) -> None:
 
 
 def adopt(run: RunDirectory, group: RunDirectory, configured: str | None) -> None:
-    """Makes a run that was finished earlier one of `group`, which nests it, and completes a record cut short."""
+    """Adds a run that was finished earlier to `group`, nests its MLflow run there and completes its record."""
     run.belong_to(group.path.name)
     known = RunAddress.read(run.tracking)
     if known and known.tracking_uri == tracking_uri(configured) and run.record_is_partial():
@@ -138,7 +138,7 @@ def adopt(run: RunDirectory, group: RunDirectory, configured: str | None) -> Non
 
 
 def mark_partial(directory: RunDirectory) -> None:
-    """Notes, where there is an MLflow run, that something is about to be measured that it does not have."""
+    """Notes that the MLflow run, if there is one, will lack the measurement that begins now."""
     if known := read_json(directory.tracking):
         write_json(directory.tracking, known | {"complete": False})
 
@@ -192,7 +192,7 @@ def _upload_run(
 def _upload_group(address: RunAddress, group: RunDirectory, result: dict[str, Any] | None, status: str) -> int:
     """Means and standard deviations over the seeds become metrics of the group's run."""
     for run in (group.sibling(name) for name in (result or {}).get("runs", [])):
-        known, own = RunAddress.read(run.tracking), run.group()  # opened while the group could not be
+        known, own = RunAddress.read(run.tracking), run.group()  # opened while the group's run could not be
         if own and own.path == group.path and known and known.tracking_uri == address.tracking_uri:
             upload(known, tags=parent_tag(run, address.tracking_uri))
     scores = mean_scores(result) if result else None
@@ -200,7 +200,7 @@ def _upload_group(address: RunAddress, group: RunDirectory, result: dict[str, An
 
 
 def present(files: Sequence[Path]) -> dict[Path, str]:
-    """Those that exist, as `upload` takes them into no folder."""
+    """The files that exist, each for the top folder of the artifacts, as `upload` takes them."""
     return {path: "" for path in files if path.exists()}
 
 
@@ -210,10 +210,10 @@ def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
 
 
 def replay_command(location: str, uri: str | None) -> str:
-    """`python -m zskt_dist.replay`; returns what to tell the user.
+    """`python -m zskt_dist.replay`; returns a line for the user.
 
     Raises:
-        UserError: no run directory, or the store cannot be reached.
+        UserError: there is no run directory, or the store cannot be reached.
     """
     directory = find_run(location)
     target = required_uri(uri, RunAddress.read(directory.tracking))
@@ -231,7 +231,7 @@ _MEANS = {
     "teacher_accuracy": ("teacher", "accuracy"),
     "mte": ("mte", "value"),
 }
-"""Metrics of several seeds, named as those of single runs, and where `result.json` has them."""
+"""Metrics of several seeds, named as those of single runs, and their places in `result.json`."""
 
 
 def job_tags(job: Job) -> dict[str, str]:
@@ -270,7 +270,7 @@ def parent_tag(run: RunDirectory, uri: str) -> dict[str, str]:
 
 
 def final_scores(directory: RunDirectory, result: dict[str, Any]) -> Row | None:
-    """What was estimated at the end and what `evaluate` has measured last, as metrics at the last iteration."""
+    """The final estimates and the newest measurements of `evaluate`, as metrics at the last iteration."""
     scores = _estimates(result)
     answer = read_json(directory.evaluation / "evaluation.json")
     return _row(result, scores | (_evaluation(answer) if answer else {}))
@@ -292,7 +292,7 @@ def _row(result: dict[str, Any], scores: Row) -> Row | None:
 
 
 def _estimates(result: dict[str, Any]) -> Row:
-    """What was estimated on images that are not real."""
+    """Metrics that were estimated on images that are not real."""
     sources = (result.get("estimates") or {}).get("sources") or {}
     return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
 

@@ -1,4 +1,4 @@
-"""What a command is going to do: checked, and shown, before anything is trained; what was read for that is kept."""
+"""Checks and shows what a command is going to do, before anything is trained; keeps the files it reads."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -37,14 +37,14 @@ from zskt_dist.training.job import Job
 
 @dataclass
 class Preflight:
-    """A job, and what looking for problems has found out about it.
+    """A job and the facts that its check has found out.
 
     Attributes:
-        quiet: Not to warn which part of a file of weights is taken: the workers will.
+        quiet: True if the workers, not this check, warn which part of a file of weights is taken.
         files: Files of weights that were read, by location.
-        inputs: None where they contradict each other, or are not there.
+        inputs: What networks read and answer; None where that is contradictory or missing.
         networks: Outlines by role; empty where one cannot be built.
-        attention: Layers that are compared; None: none, or they do not pair.
+        attention: Layers that are compared; None where the task compares none, or they do not pair.
     """
 
     job: Job
@@ -71,7 +71,7 @@ class Preflight:
         try:
             check_installed(config)
             _check_devices(config)
-            if not (config.launch.kind == "ray" and ray_cluster_given()):  # whose devices are not known here
+            if not (config.launch.kind == "ray" and ray_cluster_given()):  # its devices are not known here
                 choose_fast_paths(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
         except UserError as error:
             yield error
@@ -98,7 +98,7 @@ class Preflight:
             self.files[location] = WeightsFile.open(location, key)
 
     def _check_networks(self, inputs: Inputs) -> None:
-        """Architectures exist, take these images and return logits, and their attention maps pair; weights fit."""
+        """Checks that networks can be built, take these images and return logits; that weights fit and maps pair."""
         goal, config = self.job.goal, self.job.config
         roles = {*goal.inputs, *([goal.task.role] if goal.task.trains else [])}
         self.networks = outlines(config, sorted(roles, reverse=True), inputs.image_shape, inputs.num_classes)
@@ -114,7 +114,7 @@ class Preflight:
             tap_pair(config, *pair, self.attention, weight=weights[-1])
 
     def _check_cached_teacher(self, inputs: Inputs) -> None:
-        """A teacher that was trained earlier knows these images and classes; those of a folder may have changed."""
+        """Checks that a teacher trained earlier fits these images and classes; a folder's images may have changed."""
         for stage in self.job.stages[:-1]:
             if stage.task.role != "teacher" or not (cached := find_run(stage.run, "runs_dir")).finished():
                 continue
@@ -127,12 +127,12 @@ class Preflight:
                 problem = f"holds images of {kinds[0]}; the teacher in {cached.location} was trained on those of"
                 root = stage.config.data.root
                 raise ConfigError(
-                    "data.root", root, f"{problem} {kinds[1]}; remove that folder, and it is trained anew"
+                    "data.root", root, f"{problem} {kinds[1]}; remove that folder to train the teacher anew"
                 )
 
 
 def preflight(job: Job) -> Preflight:
-    """What the run of a job begins with, read once; raises UserError for the first thing that would stop it."""
+    """Checks a job and reads its files once; raises UserError for the first problem that would stop it."""
     checked = Preflight(job, quiet=True)
     for problem in checked.problems():
         raise problem
@@ -168,7 +168,7 @@ def _use_of_images(job: Job) -> str:
     if config.data.name == "none":
         return "no data: accuracy cannot be measured; label-free scores only"
     if not task.real_images:
-        return "for evaluation, and to train the teacher where it has to be" if job.needs_training_images else "to test"
+        return "for evaluation, and to train a missing teacher" if job.needs_training_images else "to test"
     count = task.images_per_class(config)
     return "all training images" if count is None else f"{count} training images per class"
 
@@ -198,16 +198,16 @@ def _teacher_source(job: Job) -> str:
 
 
 def job_submit_line(command: str, arguments: list[str]) -> str:
-    """The same command as a Ray job; the working directory travels to the cluster."""
+    """The same command as a Ray job; Ray copies the working directory to the cluster."""
     arguments = [*(each for each in arguments if not each.startswith("launch.kind=")), "launch.kind=ray"]
     return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}"
 
 
 def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
-    """`--dry-run`: the plan, and the matching Ray job.
+    """Prints the plan of `--dry-run` and the same command as a Ray job.
 
     Raises:
-        UserError: the command would be refused.
+        UserError: the command would stop with this error.
     """
     plan = Preflight(Job.plan(command, config))
     goal = plan.job.goal
@@ -236,7 +236,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
 
 
 def refuse(found: Sequence[UserError], console: Console) -> None:
-    """Raises the first problem, as the command itself would, and shows the others before; without any, nothing."""
+    """Shows all problems but the first, then raises the first as the command would; does nothing without any."""
     for problem in found[1:]:
         _print_warning(f"also: {problem}", console)
     if found:
@@ -248,7 +248,7 @@ def _print_warning(line: str, console: Console) -> None:
 
 
 def _memory(plan: Preflight) -> tuple[str, str | None]:
-    """What the zero-shot transfer takes, and what to do where it is more than there is; of a plan without problems."""
+    """The memory that the transfer needs, and a remedy where there is less; only for a plan without problems."""
     assert plan.inputs is not None
     config, shape, classes = plan.job.config, plan.inputs.image_shape, plan.inputs.num_classes
     try:
@@ -265,7 +265,7 @@ def _check_devices(config: Config) -> None:
     if launch.kind == "local":
         for local_rank in range(local_workers(config)):
             worker_device(config, local_rank)
-    elif not ray_cluster_given():  # else: the cluster is asked once Ray is there
+    elif not ray_cluster_given():  # else: the cluster is checked once Ray has started
         cores, each = usable_cores(), launch.cpus_per_worker or 1
         if launch.fewest_workers * each > cores:
             raise ConfigError(
@@ -277,10 +277,10 @@ def _check_devices(config: Config) -> None:
 
 
 def _check_dataset(job: Job, dataset: ImageDataset) -> None:
-    """The images that the job reads are there, those of each class too."""
+    """Checks that the images that the job reads are there, and enough of each class."""
     config, count = job.config, job.goal.task.images_per_class(job.config)
     if config.data.name != "digits":
-        dataset.read("test")  # downloads, where that is allowed, before several workers would
+        dataset.read("test")  # downloads once, where that is allowed, instead of in several workers
     if count:
         balanced_subset(dataset.train_labels, dataset.num_classes, count, config.seed)
     if config.data.name == "svhn" and config.data.download and job.needs_training_images:
@@ -288,7 +288,7 @@ def _check_dataset(job: Job, dataset: ImageDataset) -> None:
 
 
 def _check_pseudo_data(config: Config, inputs: Inputs) -> None:
-    """It is there, fits, and has room."""
+    """Checks that the pseudo-data is there, fits the run and fits into memory."""
     data = PseudoData.open(str(config.pseudo_data))
     data.check(inputs.image_shape, inputs.num_classes)
     free = free_memory(config)

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal; in a log the plan, and then a line now and then."""
+"""Shows how far a run is: by a bar on a terminal; in a log by the plan and then a line now and then."""
 
 import threading
 import time
@@ -24,16 +24,16 @@ from zskt_dist.files import read_json
 
 _POLL_SECONDS = 0.3
 _LINE_SECONDS = 30.0
-"""Least time between two lines of a log that tell of no evaluation."""
+"""Least time between two lines of a log without an evaluation."""
 _SETTLING_SECONDS = 3.0
-"""How long iterations are watched, after the first report, before their speed is believed."""
+"""Time after the first report from which on the measured speed is reliable."""
 
 
 def announce(command: str, plan: Sequence[tuple[str, str]], console: Console) -> None:
-    """The first lines of a log: the plan in short, and where the run lies.
+    """Prints the first lines of a log: the plan in short, and where the run lies.
 
     Args:
-        plan: Topics and what there is to say of each, as `preflight.describe` has them.
+        plan: Topics, each with a line of text, from `preflight.describe`.
     """
     if _has_bar(console):
         return
@@ -66,7 +66,7 @@ def watching(path: Path, console: Console) -> Iterator[None]:
 
 
 def new_bar(console: Console) -> Progress:
-    """Shows nothing in a log. Its tasks have a field `note`, the text at the end of the line."""
+    """A progress bar, which shows nothing in a log. Its tasks have a field `note`, the text at the end of the line."""
     return Progress(
         TextColumn("{task.description:8}"),
         BarColumn(bar_width=12),  # leaves room for the note in 80 columns
@@ -75,7 +75,7 @@ def new_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
-        expand=True,  # and on narrow terminals the note is cut, not the count
+        expand=True,  # on narrow terminals the note is cut, not the count
         disable=not _has_bar(console),
     )
 
@@ -109,30 +109,30 @@ def _watch(path: Path, console: Console, ended: threading.Event) -> None:
 @dataclass
 class _Phase:
     began: float
-    """In seconds, as all moments here."""
+    """Moment of the start, in seconds as all moments here."""
     iteration: int = 0
     first_report: tuple[int, float] | None = None
-    """Iteration and moment from which on the speed is measured: what comes before is also compiling and loading."""
+    """Iteration and moment from which on the speed is measured: time before it includes compiling and loading."""
     evaluated: int = 0
     printed: float | None = None
-    """Iteration of the last metrics that a line has told."""
+    """Iteration of the last metrics that were printed."""
     printed_at: float | None = None
     """Moment of the last line with the time left."""
 
 
 class ProgressLog:
-    """The lines of a log: each evaluation, and at most every half a minute the newest metrics.
+    """The lines of a log: one for each evaluation, and at most every half minute one with the newest metrics.
 
-    The first line with metrics comes as soon as it can say how long the phase will take.
+    The first line with metrics comes as soon as the remaining time can be estimated.
     """
 
     def __init__(self) -> None:
         self._phases: dict[str, _Phase] = {}
 
     def line(self, state: Mapping[str, Any], now: float) -> str | None:
-        """What is to be printed of a `progress.json`, seen at the moment `now` in seconds; None: nothing new."""
+        """The line to print for a `progress.json` read at the moment `now` in seconds; None where nothing is new."""
         phase = self._phases.setdefault(state["phase"], _Phase(now))
-        if state["iteration"] < phase.iteration:  # failed workers were started again, from a checkpoint
+        if state["iteration"] < phase.iteration:  # failed workers went back to a checkpoint
             phase.first_report = None
         phase.iteration, reported = state["iteration"], state["metrics"].get("iteration")
         if reported is not None and phase.first_report is None:
@@ -155,7 +155,7 @@ class ProgressLog:
 
 
 def _seconds_left(phase: _Phase, iterations: int, now: float) -> float | None:
-    """By the mean speed since the first report, evaluations included; None where that is not known yet."""
+    """Remaining time by the mean speed since the first report, evaluations included; None where not known yet."""
     if phase.first_report is None:
         return None
     iteration, moment = phase.first_report

@@ -51,9 +51,9 @@ def launch(job: Job) -> None:
     """
     config = job.config
     if config.launch.fewest_workers < config.launch.most_workers:
-        # For a while after a node is lost, Ray counts it in, and waits for room that is not there.
+        # For a while after a node is lost, Ray still counts it, and waits for room that is not there.
         os.environ.setdefault(_START_TIMEOUT, "20")
-    # Ray Train would make INFO records of what libraries print, which are not shown; it hands this on to the workers.
+    # Ray Train would turn prints of libraries into INFO records, which are not shown; its workers inherit this.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     with connected() as ours:
         each = check_resources(config)
@@ -64,7 +64,7 @@ def launch(job: Job) -> None:
             train_loop_config={"job": job.to_dict(), "verbose": logs.verbosity()},
             scaling_config=_scaling(config, each),
             run_config=RunConfig(
-                name=f"{directory.path.name}-{secrets.token_hex(4)}",  # new: Ray must not resume by a state of its own
+                name=f"{directory.path.name}-{secrets.token_hex(4)}",  # new: Ray must not resume from its own state
                 storage_path=storage,
                 # Ray's own notes are in its log files; the driver shows the progress of the run.
                 logging_config=LoggingConfig(log_level="ERROR"),
@@ -79,10 +79,10 @@ def launch(job: Job) -> None:
 
 @contextmanager
 def connected() -> Iterator[bool]:
-    """Within a cluster: that of RAY_ADDRESS or of `ray start`, else a local one; whether we leave it with the block."""
-    # Workers import torch at the same time: on a laptop that can take longer than Ray's minute.
+    """Joins the cluster of RAY_ADDRESS or `ray start`, else a local one; yields True if this block disconnects."""
+    # All workers import torch at once: on a laptop that can take longer than the minute that Ray allows.
     os.environ.setdefault(_START_TIMEOUT, "300")
-    if ray.is_initialized():  # a sweep's trial, or a notebook: whoever connected will disconnect
+    if ray.is_initialized():  # a sweep's trial or a notebook has connected, and will disconnect
         yield False
         return
     address = _address()
@@ -93,8 +93,8 @@ def connected() -> Iterator[bool]:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         ray.init(address, logging_level="error")
-    except ConnectionError as error:  # somebody answers, but not as Ray does
-        advice = f"correct RAY_ADDRESS, or where `ray start` has crashed, rm {RAY_CURRENT_CLUSTER}"
+    except ConnectionError as error:  # something answers there that is not Ray
+        advice = f"correct RAY_ADDRESS; if `ray start` has crashed, remove {RAY_CURRENT_CLUSTER}"
         raise UserError(f"{error}; {advice}") from error
     try:
         yield True
@@ -103,7 +103,7 @@ def connected() -> Iterator[bool]:
 
 
 def _address() -> str | None:
-    """Where Ray is to look for a cluster; None: where it does by itself. It asks a dead one for minutes.
+    """Address of the cluster to join; None: Ray finds or starts one. Ray would try a dead cluster for minutes.
 
     Raises:
         UserError: the cluster of RAY_ADDRESS does not answer.
@@ -113,9 +113,10 @@ def _address() -> str | None:
         return None
     address, by_user = named
     if by_user:
-        advice = "start that cluster or correct the address, or unset RAY_ADDRESS and one is started here"
+        advice = "start that cluster, correct the address, or unset RAY_ADDRESS to start one here"
         raise UserError(f"the Ray cluster of RAY_ADDRESS, {address}, does not answer ({error}); {advice}")
-    log.warning("what `ray start` began at %s does not answer (%s): another one is started here", address, error)
+    problem = "the Ray cluster that `ray start` started at %s does not answer (%s): another one is started here"
+    log.warning(problem, address, error)
     return "local"
 
 
@@ -124,10 +125,10 @@ def cpus_per_worker(config: Config) -> int:
 
 
 def check_resources(config: Config) -> dict[str, int]:
-    """What each worker takes of a node.
+    """CPUs and GPUs that each worker takes of a node.
 
     Raises:
-        ConfigError: the cluster's nodes are too small or too few for the fewest workers; Ray would wait for ever.
+        ConfigError: the nodes are too small or too few for the fewest workers, and Ray would wait for ever.
     """
     workers, each = config.launch.fewest_workers, {"CPU": cpus_per_worker(config)}
     with_gpu = each | {"GPU": 1}
@@ -148,7 +149,7 @@ def check_resources(config: Config) -> dict[str, int]:
 
 
 def workers_that_fit(each: dict[str, int]) -> int:
-    """Workers that fit into the nodes there are; a worker lies on one node."""
+    """Number of workers that fit into the cluster's nodes; each worker runs on one node."""
     return sum(min(int(node.get(name, 0)) // amount for name, amount in each.items()) for node in _nodes())
 
 
@@ -171,8 +172,8 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
     """`trainer.fit()` in a thread, so that this one can pass signals on to the workers.
 
     Args:
-        leave_at_once: Once a worker has told why it left, after saving: a job that is stopped has three seconds, and
-            its actors end with this process anyway.
+        leave_at_once: Leave as soon as a worker has saved and left its failure: Ray gives a stopped job three seconds,
+            and its actors end with this process anyway.
     """
     code = EXIT_INTERRUPTED
     with stop_file_on_signal(directory.stop):
@@ -191,29 +192,30 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
 
 
 def _wait(fit: InThread, directory: RunDirectory, *, leave_at_once: bool) -> None:
-    """Until it has ended or need not be waited for; raises Interrupted where nobody is there to hear a stop request."""
-    asked: float | None = None
+    """Waits for the end of `fit`, or for a failure to leave at; raises Interrupted where a stop finds no workers."""
+    requested: float | None = None
     while not fit.ended(within=0.2):
         if leave_at_once and (read_json(directory.failure) or {}).get("interrupted"):
             return
-        if asked is None and directory.stop.exists():
-            asked = time.monotonic()
-            # In a store it reaches rank 0 on another machine.
+        if requested is None and directory.stop.exists():
+            requested = time.monotonic()
+            # The store passes the stop request on to rank 0 on another machine.
             directory.mirror.attempt(partial(directory.mirror.send, directory.stop.name))
-        if asked is not None and time.monotonic() - asked > _PATIENCE_SECONDS and _nobody_works_in(directory):
+        late = requested is not None and time.monotonic() - requested > _PATIENCE_SECONDS
+        if late and _nobody_works_in(directory):
             directory.raise_failure()
-            raise Interrupted(0, 0)  # workers wait for room in the cluster, and hear nothing
+            raise Interrupted(0, 0)  # workers still wait for room in the cluster
 
 
 def _end_process(code: int) -> None:
-    """At once: Ray, which still works in its thread, crashes an interpreter that is taken apart."""
+    """Ends this process at once: Ray still works in its thread and would crash a regular exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _nobody_works_in(directory: RunDirectory) -> bool:
-    """True if no worker holds the run's lock; in a store that cannot be told."""
+    """True if no worker holds the run's lock; False for a run in a store, whose lock is not seen here."""
     if is_uri(directory.location):
         return False
     held = directory.try_lock()
@@ -224,7 +226,7 @@ def _nobody_works_in(directory: RunDirectory) -> bool:
 
 
 def _worker(values: dict[str, Any]) -> None:
-    """One rank; Ray has set up the process group."""
+    """Runs one rank; Ray has set up the process group."""
     logs.set_up(values["verbose"], who=f"rank {ray.train.get_context().get_world_rank()}")
     logs.adopt("torch")
     job = Job.from_dict(values["job"])
@@ -234,14 +236,14 @@ def _worker(values: dict[str, Any]) -> None:
     world = World.current(device)
     log.info("worker %d of %d on %s, %d thread(s)", world.rank + 1, world.size, device, torch.get_num_threads())
     with live_tracker(job, world) as tracker:
-        # The question is a barrier of all workers: on one machine, which goes as a whole, it is not asked.
-        # Rank 0 says for all whether it is one, for nodes may be joining.
+        # The check is a barrier of all workers. A single machine goes as a whole, so it does without the check.
+        # Rank 0 counts the nodes for all workers, because nodes may be joining.
         preempted = _preempted if world.broadcast(len(_nodes()) > 1) else None
         Worker(job, world, tracker=tracker, preempted=preempted).run_for_driver()
 
 
 def _preempted() -> bool:
-    """True if Ray has been told that a node of this run's workers is drained (a spot instance is reclaimed)."""
+    """True if Ray knows that a node of this run's workers is being drained (a spot instance is reclaimed)."""
     return ray.train.get_preemption_info() is not None
 
 

@@ -1,4 +1,4 @@
-"""Hearing a stop signal in the driver, and passing it on to workers that do not get it themselves."""
+"""Receives a stop signal in the driver and passes it on to workers that do not get it themselves."""
 
 import signal
 import threading
@@ -11,10 +11,10 @@ from zskt_dist.errors import announce_stop
 
 
 class InThread:
-    """A call that goes on in a thread of its own, so that the main one hears signals meanwhile.
+    """A call in a thread of its own, so that the main thread can receive signals meanwhile.
 
     Attributes:
-        failure: What it has raised, whatever that is.
+        failure: The exception that the call has raised; None where there is none.
     """
 
     def __init__(self, call: Callable[[], object], name: str) -> None:
@@ -24,7 +24,7 @@ class InThread:
         self._thread.start()
 
     def ended(self, within: float) -> bool:
-        """True if it has ended, at the latest after so many seconds."""
+        """Waits for so many seconds at most; True if the call has ended."""
         self._thread.join(timeout=within)
         return not self._thread.is_alive()
 
@@ -37,10 +37,10 @@ class InThread:
 
 @contextmanager
 def stop_file_on_signal(stop: Path) -> Iterator[None]:
-    """While active, SIGTERM and SIGINT create `stop`, which asks the workers to save and leave the loop.
+    """While active, SIGTERM and SIGINT create the file `stop`, and the workers save and leave the loop.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread, which alone gets signals, nothing
-    happens: whoever runs us there creates the file.
+    A second Ctrl-C raises KeyboardInterrupt at once. Only the main thread gets signals: in another one this does
+    nothing, and the caller there creates the file.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

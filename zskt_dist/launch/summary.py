@@ -13,7 +13,7 @@ _SOURCES = {"held_out": "pseudo-images", "noise": "normal noise", "uniform_noise
 
 
 def print_summary(result: dict[str, Any], directory: Path, console: Console) -> None:
-    """What was trained, how good it is, how long it took, and where everything lies."""
+    """Prints what was trained, how good it is, how long it took, and where everything lies."""
     teacher, student = result["teacher"], result["student"]
     several = len(result.get("seeds", [])) > 1
     over = f", mean ± std over {len(result['seeds'])} seeds" if several else ""
@@ -60,10 +60,10 @@ def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]
 
 
 def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console, *, several: bool = False) -> None:
-    """What can be said without labels, one row for each source of images; nothing where it was not estimated.
+    """Prints the label-free estimates, one row for each source of images; prints nothing where there are none.
 
     Args:
-        several: True if these are means over several seeds.
+        several: True if the numbers are means over several seeds.
     """
     if not sources:
         return
@@ -92,7 +92,7 @@ def print_estimates(sources: dict[str, dict[str, float]] | None, console: Consol
 
 
 def _percent(entry: dict[str, Any], name: str, several: bool) -> str:
-    """A fraction, over several seeds with its standard deviation."""
+    """A fraction in per cent, with its standard deviation where there are several seeds."""
     fraction, spread = entry[name], entry.get(f"{name}_std") if several else None
     if fraction is None:
         return ""

@@ -1,4 +1,4 @@
-"""`synthesize`: which run's generators and teacher make which pseudo-data, and what came of it."""
+"""`synthesize`: checks the run, orders its pseudo-data and prints the result."""
 
 import re
 import time
@@ -24,14 +24,14 @@ from zskt_dist.tasks.synthesize import SynthesisOrder
 
 Result = dict[str, Any]
 
-# Where, and of which teacher; all else belongs to the run.
+# Keys for where, and with which teacher; all others belong to the run.
 _OWN_KEYS = ("launch.", "device=", "teacher.checkpoint=")
-# Processes of this machine with a thread each: sums are made in one order, and shards are equal to the byte.
+# Processes of this machine with one thread each: sums have one order, so shards are equal to the byte.
 _PLACE = ("launch.kind=local", "launch.workers=1", "launch.cpus_per_worker=1", "tracking.uri=none")
 
 
 class Wanted(NamedTuple):
-    """What the command line asks for."""
+    """The options of the command line."""
 
     images: int
     out: str | None
@@ -42,10 +42,10 @@ class Wanted(NamedTuple):
 
 
 def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh: bool, console: Console) -> Result:
-    """Makes the pseudo-data, or what is missing of it, and returns what there is; {} on torchrun's other ranks.
+    """Makes the pseudo-data, or the missing part of it, and returns its description; {} on torchrun's other ranks.
 
     Raises:
-        UserError: no such run, snapshot or teacher, or a folder with something else in it.
+        UserError: the run, a snapshot or the teacher is missing, or the folder holds something else.
     """
     for override in overrides:
         if not override.startswith(_OWN_KEYS):
@@ -77,7 +77,7 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
 
 
 def describe(folder: Path) -> Result:
-    """What a folder of shards holds: what it was made from, how large it is, and how often each class is there."""
+    """Describes a folder of shards: what it was made from, how large it is, and how often it has each class."""
     data = PseudoData.open(str(folder))
     files = sorted(folder.glob("train-*.parquet"))
     labels = np.concatenate([pq.read_table(file, columns=["label"])["label"].to_numpy() for file in files])

@@ -1,4 +1,4 @@
-"""Networks: teachers and students by name, the generator, and taps into any network."""
+"""Networks: teachers and students by name, the generator, and taps that read the layers of any network."""
 
 from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what a block computes is not kept for the backward pass but computed there once more."""
+"""Activation checkpointing: a block's activations are not kept for the backward pass but computed again there."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +16,7 @@ def checkpoint_activations(network: nn.Module) -> None:
 
     Only the blocks' inputs are kept. Everything else about the network stays as it is: names, outputs, gradients,
     hooks, copies of it, and running statistics, which the recomputation does not move again. Where no gradient is
-    asked for, nothing is different. To do it twice is to do it once.
+    needed, nothing changes. A second call changes nothing either.
     """
     for block in list(blocks(network)) or [network]:
         if not isinstance(block.forward, _Recomputed):
@@ -34,7 +34,7 @@ def keep_activations(network: nn.Module) -> None:
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules in a chain that have more than one layer with parameters and are no chain themselves.
+    """Yields the outermost members of chains that have several layers with parameters and are no chain themselves.
 
     A chain is an `nn.Sequential` or `nn.ModuleList`. So these are the residual blocks of wide and other residual
     networks, and the blocks of transformers. Networks like LeNet and the generator have none; `checkpoint_activations`
@@ -49,15 +49,15 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _layers(module: nn.Module) -> int:
-    """Modules with parameters of their own."""
+    """Number of modules with parameters of their own."""
     return sum(next(each.parameters(recurse=False), None) is not None for each in module.modules())
 
 
 class _Recomputed:
-    """In place of a block's `forward`. It is an object, not a closure, so that copies of a network call their own.
+    """Replaces a block's `forward`. It is an object, not a closure, so that copies of a network call their own block.
 
     Args:
-        own: A `forward` that somebody has given to this block alone.
+        own: A `forward` that was set on this block alone.
     """
 
     def __init__(self, block: nn.Module, own: Callable[..., Any] | None = None) -> None:
@@ -67,33 +67,31 @@ class _Recomputed:
         forward = self.own or partial(type(self.block).forward, self.block)
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        if (
-            torch.compiler.is_compiling()
-        ):  # a compiler takes no context, and does not need to be told: nothing moves twice
+        if torch.compiler.is_compiling():  # a compiler takes no context and needs none: it moves nothing twice
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         recorded = _is_recorded(args)
         return checkpoint(
             forward,
             *args,
             use_reentrant=False,
-            preserve_rng_state=self.block.training and not recorded,  # in eval mode nothing is drawn
+            preserve_rng_state=self.block.training and not recorded,  # in eval mode nothing is random
             context_fn=partial(self._contexts, recorded),
             **kwargs,
         )
 
     def _contexts(self, recorded: bool) -> tuple[AbstractContextManager[Any], AbstractContextManager[None]]:
-        """Of the forward pass and of the recomputation."""
+        """Contexts of the forward pass and of the recomputation."""
         return _NothingDrawn() if recorded else nullcontext(), _on_copies(self.block)
 
 
 def _is_recorded(inputs: tuple[Any, ...]) -> bool:
-    """True if a CUDA graph is being recorded, in which nobody may look at the generator of random numbers."""
+    """True if a CUDA graph is being recorded; code in it may not read the state of the random generator."""
     on_cuda = any(isinstance(x, Tensor) and x.is_cuda for x in inputs)
     return on_cuda and torch.cuda.is_current_stream_capturing()
 
 
 class _NothingDrawn(TorchDispatchMode):
-    """Makes it an error to draw random numbers, which a recomputation that is recorded cannot draw again."""
+    """Makes it an error to draw random numbers: a recorded recomputation cannot draw the same ones again."""
 
     def __torch_dispatch__(
         self, function: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -105,7 +103,7 @@ class _NothingDrawn(TorchDispatchMode):
 
 @contextmanager
 def _on_copies(block: nn.Module) -> Iterator[None]:
-    """What moves in training, as running statistics do, has moved in the forward pass: now only copies move."""
+    """Lets buffers such as running statistics move on copies only: the forward pass has moved them already."""
     buffers: list[tuple[nn.Module, str, Tensor]] = [
         (module, name, buffer)
         for module in block.modules()

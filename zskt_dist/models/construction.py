@@ -1,4 +1,4 @@
-"""Making a network from a callable and keyword arguments, with errors that name the wrong ones."""
+"""Makes a network from a callable and keyword arguments; errors name the wrong arguments."""
 
 import inspect
 import re
@@ -22,19 +22,19 @@ class ImageShape(NamedTuple):
 
 
 class NetworkError(ValueError):
-    """Such a network cannot be had; the message says what would work."""
+    """The network cannot be made or used; the message says what would work."""
 
 
 class OptionsError(NetworkError):
-    """The name of a network is fine, and the options given with it are not."""
+    """The name of the network is right, but its options are wrong."""
 
 
 def construct(make: Callable[..., Any], given: Options, options: Options) -> Any:
     """`make(**given, **options)`.
 
     Args:
-        given: What name and images say.
-        options: What the user says besides.
+        given: Arguments that follow from the name and the images.
+        options: Further arguments of the user.
 
     Raises:
         OptionsError: an option is unknown or given already, or a required one is missing.
@@ -54,7 +54,7 @@ def construct(make: Callable[..., Any], given: Options, options: Options) -> Any
 
 
 def describe_error(error: Exception) -> str:
-    """An exception of somebody else's code on one line, with the place where it was raised."""
+    """An exception of foreign code on one line, with the place where it was raised."""
     text = " ".join(str(error).split())[:300]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
@@ -62,7 +62,7 @@ def describe_error(error: Exception) -> str:
 
 
 def signature_of(make: Callable[..., Any]) -> inspect.Signature | None:
-    """None where it cannot be told."""
+    """The signature of a callable; None where it has none that can be read."""
     try:
         return inspect.signature(make)
     except (TypeError, ValueError):
@@ -70,7 +70,7 @@ def signature_of(make: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _what_it_takes(make: Callable[..., Any], given: Options, wrong: str) -> str:
-    """For messages; nothing where that is not to be seen."""
+    """The options that a callable takes, for messages; empty where they are not known."""
     signature = signature_of(make)
     parameters = list(signature.parameters.values()) if signature else []
     if not parameters or any(each.kind == each.VAR_KEYWORD for each in parameters):

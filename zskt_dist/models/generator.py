@@ -22,9 +22,9 @@ class Generator(nn.Module):
         channels: Channels of the two hidden stages.
 
     Attributes:
-        low_resolution: Upsampling and convolution as one operation, see `upsampled_conv2d`.
-        channels_last: Activations, and with them the images, have their channels innermost in memory.
-        autocast: Type of the arithmetic; None: that of the weights. Images are float32 either way.
+        low_resolution: True if upsampling and convolution are one operation (`upsampled_conv2d`).
+        channels_last: True if activations and images have their channels innermost in memory.
+        autocast: Type of the arithmetic; None: that of the weights. Images are always float32.
     """
 
     low_resolution = False
@@ -58,7 +58,7 @@ class Generator(nn.Module):
         height, width = self.image_size
         x = self.project(z).view(-1, *self.seed_shape)
         if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)  # whatever follows keeps its layout
+            x = x.contiguous(memory_format=torch.channels_last)  # all later operations keep this layout
         x = self.bn0(x)
         x = functional.leaky_relu(self.bn1(self._on_upsampled(self.conv1, x)), 0.2)
         x = functional.leaky_relu(self.bn2(self._on_upsampled(self.conv2, x)), 0.2)

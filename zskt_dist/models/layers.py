@@ -1,4 +1,4 @@
-"""What the layers of any network give, found by a forward pass, and which of them show where it looks."""
+"""The outputs of a network's layers, found by a forward pass, and the layers whose attention maps can be compared."""
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
@@ -23,9 +23,9 @@ class Layer(NamedTuple):
     """A module that takes part in a forward pass.
 
     Attributes:
-        name: As in `network.named_modules()`.
+        name: Name in `network.named_modules()`.
         kind: Name of its class.
-        output: Shape of what it gives for one image; None: not one tensor.
+        output: Shape of its output for one image; None where that is not a single tensor.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 
     @property
     def size(self) -> Size:
-        """Of its map; for layers that give [1, C, H, W]."""
+        """Size of the layer's map; only for layers with output [1, C, H, W]."""
         assert self.output is not None
         return self.output[2], self.output[3]
 
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
 def observe(network: nn.Module, image_shape: ImageShape) -> list[Layer]:
     """All modules that an image of zeros runs through, in the order in which they finish; the network is unchanged.
 
-    A module that is called several times counts as it ends the last time.
+    For a module that is called several times, the last call counts.
     """
     seen: dict[str, Layer] = {}
 
@@ -69,10 +69,10 @@ def observe(network: nn.Module, image_shape: ImageShape) -> list[Layer]:
 
 
 def is_map(layer: Layer, image_shape: ImageShape) -> bool:
-    """True if it gives [1, C, H, W] of more than one pixel, in the proportions of the image.
+    """True if the layer's output is [1, C, H, W] with more than one pixel, in the proportions of the image.
 
-    That is: H and W are those of the image divided by one number, both rounded up or both down. So [1, H, W, C], as of
-    Swin transformers, is none.
+    That is, H and W are those of the image divided by one number, both rounded up or both down. So the [1, H, W, C] of
+    Swin transformers is not a map.
     """
     match layer.output:
         case (_, _, height, width):
@@ -81,7 +81,7 @@ def is_map(layer: Layer, image_shape: ImageShape) -> bool:
 
 
 def is_channels_last(layer: Layer, image_shape: ImageShape) -> bool:
-    """True if it gives [1, H, W, C]."""
+    """True if the layer's output is a map [1, H, W, C]."""
     match layer.output:
         case (_, height, width, _):
             return _in_proportion((height, width), image_shape) and not _in_proportion(layer.size, image_shape)
@@ -89,23 +89,23 @@ def is_channels_last(layer: Layer, image_shape: ImageShape) -> bool:
 
 
 def declared_layers(network: nn.Module) -> tuple[str, ...]:
-    """The names that a network itself tells: its class attribute `attention_layers`."""
+    """The layers that a network itself declares, in its class attribute `attention_layers`."""
     names = getattr(network, "attention_layers", ())
-    is_told = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_told else ()
+    are_names = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if are_names else ()
 
 
 def candidates(network: nn.Module, image_shape: ImageShape, layers: Sequence[Layer] | None = None) -> list[Layer]:
     """Layers whose attention maps may be compared, in the order of `observe`: those that the network declares.
 
-    Of one that declares none all maps count, but for those
-    - inside a module that gives a map of this size or another, unless nothing around it has this size: they are of a
-      computation that is not finished. `nn.Sequential` is a chain of computations, and none itself;
-    - of normalisation, which removes what a map shows, layer norm all of it, and of dropout;
-    - before the blocks of a transformer, which give tokens: they are linear embeddings of the image.
+    If it declares none, these are all layers with maps, except those
+    - layers inside a module that gives a map too, unless nothing around the layer has its size: their computation is
+      not finished. `nn.Sequential` does not count, as it is only a chain of computations;
+    - normalisation, which removes what a map shows (layer norm all of it), and dropout;
+    - layers before the blocks of a transformer, which give tokens: these are linear embeddings of the image.
 
     Args:
-        layers: What `observe` tells of the network; None: it is asked.
+        layers: Result of `observe` for the network; None: it is called here.
     """
     layers = observe(network, image_shape) if layers is None else layers
     if names := declared_layers(network):
@@ -128,9 +128,9 @@ def candidates(network: nn.Module, image_shape: ImageShape, layers: Sequence[Lay
 
 
 def last_of_each_size(layers: Sequence[Layer]) -> dict[Size, Layer]:
-    """The last layer with a map of each size, largest first; what is larger than one before it is passed over.
+    """The last layer with a map of each size, largest first; a map larger than an earlier one is left out.
 
-    For that is a small map blown up, as by the pooling of VGG on small images, or a matrix of something else.
+    Such a map is an enlarged small one, as from the pooling of VGG on small images, or not a map at all.
     """
     last: dict[Size, Layer] = {}
     for layer in layers:
@@ -140,10 +140,10 @@ def last_of_each_size(layers: Sequence[Layer]) -> dict[Size, Layer]:
 
 
 def pair_by_size(teacher: Sequence[Layer], student: Sequence[Layer], *, resize: bool) -> list[tuple[Layer, Layer]]:
-    """The last layers of equal size, largest first.
+    """Pairs of the last layers of equal size, largest first.
 
     Args:
-        resize: Sizes need not be equal: two are paired where neither network has one that is nearer to the other's.
+        resize: True if sizes may differ: two are paired where each is the other network's nearest.
     """
     mine, theirs = last_of_each_size(teacher), last_of_each_size(student)
     if resize:
@@ -155,7 +155,7 @@ def pair_by_size(teacher: Sequence[Layer], student: Sequence[Layer], *, resize: 
 
 
 def _nearest(size: Size, others: Iterable[Size]) -> Size:
-    """By the factors between heights and between widths."""
+    """The nearest of other sizes, by the factors between heights and between widths."""
     return min(others, key=lambda other: abs(log(size[0] / other[0])) + abs(log(size[1] / other[1])))
 
 
@@ -168,11 +168,11 @@ def _is_spatial(layer: Layer) -> bool:
 
 
 def _depth(name: str, around: Collection[str]) -> int:
-    """In how many modules of `around` the module of that name lies."""
+    """Number of modules in `around` that contain the module of that name."""
     parts = name.split(".")
     return sum(".".join(parts[:length]) in around for length in range(1, len(parts)))
 
 
 def _tokens(block: Layer, image_shape: ImageShape) -> bool:
-    """Neither a map nor a vector for each image, but [1, N, C], [1, H, W, C], or more than one tensor."""
+    """True if a block's output is neither a map nor a vector: [1, N, C], [1, H, W, C], or more than one tensor."""
     return block.output is None or len(block.output) == 3 or is_channels_last(block, image_shape)

@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision by name, untrained, and what these libraries say of them: nothing is downloaded."""
+"""Untrained networks of timm and torchvision by name, and their declared inputs; nothing is downloaded."""
 
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class InputSpec(NamedTuple):
-    """Of the images a network takes and the classes it tells apart; None where nothing is said."""
+    """The images that a network takes and the classes that it tells apart; None where that is not declared."""
 
     image_shape: ImageShape | None = None
     num_classes: int | None = None
@@ -22,10 +22,10 @@ class InputSpec(NamedTuple):
 
 
 def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
-    """`timm.create_model`; networks of a fixed input size are made for the size of the images.
+    """Calls `timm.create_model`; networks of a fixed input size are made for the size of the images.
 
     Raises:
-        NetworkError: timm is not installed or has no such network; OptionsError: it takes no such options.
+        NetworkError: timm is not installed or has no such network; OptionsError: the network takes no such options.
     """
     if problem := lacking("timm"):
         raise NetworkError(problem)
@@ -41,11 +41,11 @@ def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Opt
 
 
 def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
-    """`torchvision.models.get_model`; for images of other than three channels with another first convolution.
+    """Calls `torchvision.models.get_model`; replaces the first convolution where images do not have three channels.
 
     Raises:
         NetworkError: torchvision is not installed or has no such classifier, or its first layer cannot be replaced;
-            OptionsError: it takes no such options.
+            OptionsError: the network takes no such options.
     """
     if problem := lacking("torchvision"):
         raise NetworkError(problem)
@@ -69,21 +69,21 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
 
 
 def input_spec_of_arch(arch: str) -> InputSpec:
-    """What `timm:NAME` and `torchvision:NAME` say of the weights they offer by default, most of them of ImageNet.
+    """The declared inputs of the default weights of `timm:NAME` and `torchvision:NAME`, most of them for ImageNet.
 
-    For a network of that name with other weights these are no more than defaults. Other names, and those that the
-    library does not know or does not say anything about, declare nothing.
+    For other weights of the same network these are only defaults. Other names declare nothing; neither do networks that
+    the library does not know or has no facts about.
     """
     library, _, name = arch.partition(":")
     known = {"timm": _timm_spec, "torchvision": _torchvision_spec}
     try:
         return known[library](name) if library in known else InputSpec()
-    except ImportError:  # whoever builds the network tells that the library is missing
+    except ImportError:  # building the network raises a clear error later
         return InputSpec()
 
 
 def _refuse(options: Options, *names: str) -> None:
-    """What the data says, and what would fetch or read weights by another way than `checkpoint`."""
+    """Refuses options that the data decides, and options that would load weights by another way than `checkpoint`."""
     for name in names:
         if name in options:
             raise OptionsError(
@@ -92,7 +92,7 @@ def _refuse(options: Options, *names: str) -> None:
 
 
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:
-    """By one with the same arguments for images of so many channels."""
+    """Replaces the first convolution by one with the same arguments for images of so many channels."""
     name, first = next(((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if first is None or first.in_channels != 3 or first.groups != 1:
         raise NetworkError(f"takes images of 3 channels and has no first convolution to replace, got {channels}")
@@ -115,7 +115,7 @@ def _timm_spec(name: str) -> InputSpec:
 
     try:
         about = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # the name is known and its tag is not
+    except RuntimeError:  # the name is known, but its tag is not
         return InputSpec()
     if about is None:
         return InputSpec()

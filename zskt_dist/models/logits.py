@@ -1,4 +1,4 @@
-"""Whatever a network returns, read as logits."""
+"""Reads the logits in the output of any network."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -9,37 +9,37 @@ from torch import Tensor, nn
 from zskt_dist.models.construction import NetworkError
 
 NAMES = ("logits", "output", "out")
-"""What the logits are called where a network returns several things, the likeliest first."""
+"""Names of the logits where a network returns several values, the likeliest first."""
 
 
 class ReadLogits:
-    """A forward hook: the network returns its logits alone, [B, classes].
+    """A forward hook that makes a network return only its logits, [B, classes].
 
     Hooks leave the names of layers and weights as they are, and go along with copies of the network. This one is an
     object of a module's class, so that it can be pickled with it.
 
     Args:
-        num_classes: Of the data.
+        num_classes: Number of classes of the data.
     """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
     def __call__(self, _module: nn.Module, _inputs: object, output: Any) -> Tensor:
-        """Raises NetworkError where there are no logits of so many classes."""
+        """The logits in an output; raises NetworkError where there are none of so many classes."""
         return logits_of(output, self.num_classes)
 
 
 def logits_of(output: Any, num_classes: int | None = None) -> Tensor:
-    """The logits in what a network has returned: a tensor, or a mapping, sequence or object that holds one.
+    """The logits in a network's output, which is a tensor, or a mapping, sequence or object that holds one.
 
     A part called `logits`, `output` or `out` is taken, else the first tensor of shape [B, classes].
 
     Args:
-        num_classes: None: as many as there are; then parts without such names may not differ in it.
+        num_classes: Number of classes; None: any number, on which parts without such names must agree.
 
     Raises:
-        NetworkError: none fits.
+        NetworkError: no part fits.
     """
     found = output if isinstance(output, Tensor) else _likeliest(output, num_classes)
     if _fits(found, num_classes):

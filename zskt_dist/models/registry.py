@@ -31,11 +31,11 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
     """A freshly initialised network, [B, C, H, W] to logits [B, num_classes]; draws from torch's global random state.
 
     Args:
-        options: Keyword arguments on top of what `arch`, `image_shape` and `num_classes` say.
+        options: Keyword arguments besides those that follow from `arch`, `image_shape` and `num_classes`.
 
     Raises:
-        ValueError: the name is unknown, or such a network is not possible (a NetworkError where it is somebody else's);
-            OptionsError: `options` are at fault.
+        ValueError: the name is unknown, or such a network is not possible (NetworkError if the network is not ours);
+            OptionsError: `options` are wrong.
     """
     if is_own(arch):
         return _own(arch, image_shape, num_classes, options or {})
@@ -49,7 +49,7 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
         _check(network)
     except NetworkError:
         raise
-    except Exception as error:  # somebody else's code may raise anything
+    except Exception as error:  # foreign code may raise anything
         shown = f" with options {dict(options)}" if options else ""
         raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {describe_error(error)}") from None
     network.register_forward_hook(ReadLogits(num_classes))
@@ -57,20 +57,20 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
 
 
 def is_own(arch: str) -> bool:
-    """True if a name is one of our own zoo, whose networks return logits and use all their parameters."""
+    """True if a name is one of our own networks, which return logits and use all their parameters."""
     return ":" not in arch
 
 
 def is_user_code(arch: str) -> bool:
-    """True if a name is an import path: `build_network` runs what it names, and such code may do anything."""
+    """True if a name is an import path, whose code `build_network` runs; such code may do anything."""
     return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
 
 
 def ask(network: nn.Module, image_shape: ImageShape) -> None:
-    """Lets a network answer two images, in evaluation and in training; its statistics move.
+    """Runs a network on two images, in evaluation and in training mode; its statistics move.
 
     Raises:
-        NetworkError: it cannot, or what it returns holds no logits.
+        NetworkError: the network fails, or its output holds no logits.
     """
     images = torch.zeros(2, *image_shape, device=device_of(network))
     training = network.training
@@ -87,10 +87,10 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
 
 
 def uses_all_parameters(network: nn.Module, image_shape: ImageShape, tries: int = 4) -> bool:
-    """True if every parameter has a part in what a network answers in training; the network stays as it is.
+    """True if every parameter affects a network's output in training; the network stays as it is.
 
     Args:
-        tries: Answers that are looked at, for some networks skip layers at random.
+        tries: Number of forward passes to check, because some networks skip layers at random.
     """
     images = torch.zeros(2, *image_shape, device=device_of(network))
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -127,7 +127,7 @@ def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options)
 
 
 def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:
-    """Layers that learn their sizes from the first images, such as `nn.LazyLinear`, learn them now."""
+    """Lets layers such as `nn.LazyLinear` take their sizes from a first image."""
     if any(is_lazy(each) for each in [*network.parameters(), *network.buffers()]):
         with torch.no_grad():
             network.eval()(torch.zeros(1, *image_shape))

@@ -40,7 +40,7 @@ class ResNet(nn.Module):
         in_channels: Channels of the images.
         num_classes: Length of the logits.
         image_size: Height and width of the images, at least 8 each.
-        channels: Of the first group; the others have two, four and eight times as many.
+        channels: Channels of the first group; the others have two, four and eight times as many.
 
     Raises:
         ValueError: the images are too small, or `channels` is not positive.

@@ -1,4 +1,4 @@
-"""Reading activations inside any network by layer name."""
+"""Reads the activations of layers of any network by name."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,14 +10,14 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Beliefs(NamedTuple):
-    """What a network thinks of a batch."""
+    """The outputs of a network for a batch."""
 
     logits: Tensor
     """[B, classes]"""
     activations: tuple[Tensor, ...]
-    """One [B, C_l, H_l, W_l] for each tapped layer, in the order asked for."""
+    """One [B, C_l, H_l, W_l] for each tapped layer, in the order of `layers`."""
     features: Tensor | None = None
-    """What the last linear layer reads, [B, F], where it was asked for; as precise as the logits."""
+    """Input of the last linear layer, [B, F], with `features=True`; as precise as the logits."""
 
 
 class TappedNetwork(nn.Module):
@@ -25,7 +25,7 @@ class TappedNetwork(nn.Module):
 
     Args:
         network: Maps images [B, C, H, W] to logits [B, classes]; it is not changed.
-        layers: Names as in `network.named_modules()`.
+        layers: Names in `network.named_modules()`.
         features: True if the input of the last linear layer is read too.
 
     Attributes:
@@ -63,13 +63,13 @@ class TappedNetwork(nn.Module):
             return self._beliefs(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """As of any module; from now on the hooks stay, for the compiler cannot follow their coming and going."""
+        """Compiles as any module does; the hooks stay from now on, as the compiler cannot follow their changes."""
         if not self._hooks_stay:
             self._hooks_stay, self._staying = True, self._add_hooks()
         super().compile(*args, **kwargs)
 
     def release(self) -> None:
-        """Takes off the network what `compile` has left on it; it is not asked through this object any more."""
+        """Removes the hooks that `compile` has left on the network; this object must not be called any more."""
         for handle in self._staying:
             handle.remove()
 
@@ -88,13 +88,13 @@ class TappedNetwork(nn.Module):
         return Beliefs(_precise(logits), activations, None if features is None else _precise(features))
 
     def _add_hooks(self) -> list[RemovableHandle]:
-        # By name, for batch norms may have been replaced by synchronised ones.
+        # By name, because synchronised batch norms may have replaced the layers.
         tapped = [self.network.get_submodule(name) for name in self.layers]
         handles = [module.register_forward_hook(partial(self._keep_output, n)) for n, module in enumerate(tapped)]
         return handles + [module.register_forward_pre_hook(self._keep_input) for module in self._classifier]
 
     def _keep_output(self, place: int, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        if self._asked:  # and not the network itself, by somebody else
+        if self._asked:  # else: the network was called directly
             self._seen[place] = output
 
     def _keep_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -103,5 +103,5 @@ class TappedNetwork(nn.Module):
 
 
 def _precise(x: Tensor) -> Tensor:
-    """At least float32: with the eight bits of a bfloat16 mantissa a sum over a batch is wrong by per cents."""
+    """At least float32: with the eight bits of a bfloat16 mantissa a sum over a batch is wrong by some per cent."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the first parameter, or else buffer, lies; the CPU where there is neither."""
+    """The device of the first parameter, else of the first buffer; the CPU where there is neither."""
     return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
@@ -19,9 +19,9 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Parameters, buffers, and what else modules keep in attributes, or in lists, tuples and dicts there; each once."""
+    """Parameters, buffers, and tensors in other attributes of modules (or in lists, tuples, dicts there), once each."""
     tensors: list[Tensor] = []
-    seen: set[int] = set()  # what is kept may hold itself
+    seen: set[int] = set()  # a container may hold itself
     ahead: list[Any] = [vars(module) for module in network.modules()]
     while ahead:
         value = ahead.pop()

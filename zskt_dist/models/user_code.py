@@ -1,4 +1,4 @@
-"""Networks of the user's own code, by import path: `package.module:callable`."""
+"""Networks from the user's own code, by import path: `package.module:callable`."""
 
 import importlib
 import re
@@ -14,13 +14,13 @@ from zskt_dist.models.construction import ImageShape, NetworkError, Options, con
 
 
 def from_import_path(path: str, image_shape: ImageShape, num_classes: int, options: Options) -> nn.Module:
-    """What the callable returns.
+    """The network that the callable returns.
 
     It is called with `options`, and with those of `num_classes`, `in_channels` and `image_shape` that its signature
     names; an option of that name wins.
 
     Raises:
-        NetworkError: no such module or callable, or it does not return a network; OptionsError: it takes other options.
+        NetworkError: the module or callable is missing, or returns no network; OptionsError: it takes other options.
     """
     make = _imported(path)
     about = {"num_classes": num_classes, "in_channels": image_shape.channels, "image_shape": tuple(image_shape)}
@@ -43,7 +43,7 @@ def _imported(path: str) -> Any:
         sys.path.append(here)
     importlib.invalidate_caches()
     try:
-        # It runs once: it shall take no numbers from the networks' seed, nor leave constants on the meta device.
+        # It runs once: it must draw no numbers from the networks' seed and leave no constants on the meta device.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

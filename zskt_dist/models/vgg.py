@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 CONVOLUTIONS = (1, 1, 2, 2, 2)
-"""In each group."""
+"""Convolutions in each group."""
 
 
 class VGG11(nn.Module):
@@ -16,7 +16,7 @@ class VGG11(nn.Module):
         in_channels: Channels of the images.
         num_classes: Length of the logits.
         image_size: Height and width of the images, at least 8 each.
-        channels: Of the first group; the others have two, four, eight and eight times as many.
+        channels: Channels of the first group; the others have two, four, eight and eight times as many.
 
     Raises:
         ValueError: the images are too small, or `channels` is not positive.

@@ -1,1 +1,1 @@
-"""A named network with its weights and the shape of its images."""
+"""Networks with their weights, the images and classes they are made for, and their pairs of attention maps."""

@@ -1,4 +1,4 @@
-"""Which layers of teacher and student have their attention maps compared: as a configuration names them, or by size."""
+"""Chooses the layers of teacher and student whose attention maps are compared: as configured, or by size."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ from zskt_dist.models import (
 
 @dataclass(frozen=True)
 class Attention:
-    """Layers of teacher and student whose attention maps are compared; none: there is no attention term.
+    """Layers of teacher and student whose attention maps are compared; without any there is no attention term.
 
     Attributes:
-        warning: Why fewer layers are compared than one would expect, and what to do; None: they are as expected.
+        warning: Why fewer layers are compared than the user may expect, and what to do; None where there is no reason.
     """
 
     pairs: tuple[tuple[Layer, Layer], ...] = ()
@@ -42,7 +42,7 @@ class Attention:
         return [student.name for _, student in self.pairs]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """For `result.json`; `size` is that at which maps are compared, [H, W]."""
+        """Content of `result.json`; maps are compared at `size`, [H, W]."""
         return [
             {"teacher": teacher.name, "student": student.name, "size": list(map(min, teacher.size, student.size))}
             for teacher, student in self.pairs
@@ -57,13 +57,13 @@ class Attention:
 def pair_layers(
     config: Config, teacher: nn.Module, student: nn.Module, image_shape: ImageShape, *, weight: str = "loss"
 ) -> Attention:
-    """What a configuration has compared, `loss.taps`; nothing with beta = 0. Needs a forward pass of each network.
+    """The layers that `loss.taps` chooses; none with beta = 0. Makes a forward pass of each network.
 
     Args:
         weight: Section whose `beta` weighs the attention term, `loss` or `distill`.
 
     Raises:
-        ConfigError: a layer that is asked for does not exist or gives no map, or maps asked for differ in size.
+        ConfigError: a configured layer does not exist or gives no map, or two configured maps differ in size.
         UserError: a network declares a layer that does not exist or gives no map.
     """
     loss, beta = config.loss, getattr(config, weight).beta
@@ -90,18 +90,18 @@ def pair_automatically(config: Config, teacher: nn.Module, student: nn.Module, i
     networks = {"teacher": teacher, "student": student}
     resize = config.loss.resize_maps
     seen = {role: _seen(network, image_shape) for role, network in networks.items()}
-    told = [_declared(config, role, network, image_shape, seen[role]) for role, network in networks.items()]
-    if all(told) and [layer.size for layer in told[0]] == [layer.size for layer in told[1]]:
-        return Attention(tuple(zip(*told, strict=True)))
+    declared = [_declared(config, role, network, image_shape, seen[role]) for role, network in networks.items()]
+    if all(declared) and [layer.size for layer in declared[0]] == [layer.size for layer in declared[1]]:
+        return Attention(tuple(zip(*declared, strict=True)))
     of_teacher, of_student = (
         candidates(network, image_shape, list(seen[role].values())) for role, network in networks.items()
     )
     pairs = tuple(pair_by_size(of_teacher, of_student, resize=resize))
-    if pairs and not all(told):
+    if pairs and not all(declared):
         return Attention(pairs)
     found = f"teacher: {_last(of_teacher)}; student: {_last(of_student)}"
     if pairs:
-        return Attention(pairs, f"attention maps of teacher and student pair by size, and not all of them ({found})")
+        return Attention(pairs, f"only some attention maps of teacher and student pair by size ({found})")
     resizing = "loss.resize_maps=true compares unequal sizes, " if of_teacher and of_student and not resize else ""
     return Attention(
         warning=f"no attention term: teacher and student have no size of attention maps in common ({found}); {resizing}"
@@ -113,10 +113,10 @@ def pair_automatically(config: Config, teacher: nn.Module, student: nn.Module, i
 def tap_pair(
     config: Config, teacher: nn.Module, student: nn.Module, attention: Attention, *, weight: str = "loss"
 ) -> tuple[TappedNetwork, TappedNetwork]:
-    """Teacher and student with taps on the layers that are compared.
+    """Teacher and student, wrapped to return the outputs of the layers that are compared.
 
     Raises:
-        ConfigError: the teacher has no features for the diversity term, which goes with `weight="loss"`.
+        ConfigError: with `weight="loss"`, the teacher has no features for the diversity term.
     """
     diversity = config.generator_terms.diversity
     features = weight == "loss" and diversity != 0
@@ -127,7 +127,7 @@ def tap_pair(
 
 
 def _at_positions(config: Config, role: str, network: nn.Module, image_shape: ImageShape) -> list[Layer]:
-    """`loss.attention_layers`, of those that the network declares."""
+    """The declared layers at the positions `loss.attention_layers`."""
     layers = _declared(config, role, network, image_shape, _seen(network, image_shape))
     chosen = config.loss.attention_layers or ()
     if any(position >= len(layers) for position in chosen):
@@ -139,7 +139,7 @@ def _at_positions(config: Config, role: str, network: nn.Module, image_shape: Im
 
 
 def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShape) -> list[Layer]:
-    """`loss.taps.teacher` or `loss.taps.student`."""
+    """The layers that `loss.taps.teacher` or `loss.taps.student` names."""
     seen = _seen(network, image_shape)
     chosen: tuple[str, ...] = getattr(config.loss.taps, role) or ()
     for name in chosen:
@@ -155,7 +155,7 @@ def _named(config: Config, role: str, network: nn.Module, image_shape: ImageShap
 def _declared(
     config: Config, role: str, network: nn.Module, image_shape: ImageShape, seen: Mapping[str, Layer]
 ) -> list[Layer]:
-    """What the network itself tells; raises UserError where it is wrong about a layer."""
+    """The layers that the network itself declares; raises UserError where one does not exist or gives no map."""
     for name in declared_layers(network):
         if problem := _unfit(name, network, seen, image_shape):
             problem = f"declares attention_layers {name!r}: {problem}"
@@ -166,18 +166,18 @@ def _declared(
 
 
 def _arch(config: Config, role: str) -> str | None:
-    """Where the configuration names it; else the network may be one that was given, as from Python."""
+    """The architecture in the configuration; None where the network may be one that a Python caller gave."""
     section: Teacher | Student = getattr(config, role)
     return section.arch if "arch" in section.model_fields_set else None
 
 
 def _seen(network: nn.Module, image_shape: ImageShape) -> dict[str, Layer]:
-    """By name, in the order of `observe`."""
+    """Layers by name, in the order of `observe`."""
     return {layer.name: layer for layer in observe(network, image_shape)}
 
 
 def _unfit(name: str, network: nn.Module, seen: Mapping[str, Layer], image_shape: ImageShape) -> str:
-    """Why a layer gives no attention maps; empty where it does, be they of one pixel."""
+    """Why a layer gives no attention maps; empty where it does, even if they have a single pixel."""
     if name not in seen:
         there = name in dict(network.named_modules())
         return "takes no part in a forward pass" if there else f"no such layer{did_you_mean(name, seen)}"

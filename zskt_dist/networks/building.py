@@ -1,4 +1,4 @@
-"""Networks as a configuration asks for them: built, seeded, read back."""
+"""Builds and seeds the networks of a configuration, and reads trained ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,15 +42,15 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
 
 
 def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_classes: int) -> dict[str, nn.Module]:
-    """Networks to be looked at before anything is computed, which have been asked once.
+    """Networks by role for checks before training; each has made one forward pass.
 
-    They are on the meta device, in milliseconds and without memory; but on the CPU where somebody's code needs numbers.
+    They are on the meta device, which takes milliseconds and no memory; on the CPU where user code needs real values.
 
     Raises:
         ConfigError: a network cannot be built, cannot take these images, or returns no logits.
     """
 
-    def asked(role: str) -> nn.Module:
+    def outline(role: str) -> nn.Module:
         network = new_network(config, role, image_shape, num_classes)
         arch: str = getattr(config, role).arch
         try:
@@ -61,9 +61,9 @@ def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_
 
     try:
         with torch.device("meta"):
-            return {role: asked(role) for role in roles}
+            return {role: outline(role) for role in roles}
     except ConfigError:
-        return {role: asked(role) for role in roles}
+        return {role: outline(role) for role in roles}
 
 
 def new_generator(config: Config, image_shape: ImageShape) -> Generator:
@@ -92,12 +92,12 @@ def read_network(
     """The network of `config.teacher` or `config.student` with the weights of a file.
 
     Args:
-        source: The file, which may have been read already; a text may be a URI.
+        source: The location of the file, a path or a URI, or a file that has been read already.
         key: Configuration key that names the file, for messages.
-        world: All its workers call together, and rank 0 alone reads the file.
+        world: All workers call this together; only rank 0 reads the file.
 
     Raises:
-        ConfigError: no such file, damaged, unsafe, or it does not fit the architecture.
+        ConfigError: the file is missing, damaged or unsafe, or does not fit the architecture.
     """
     network = new_network(config, role, image_shape, num_classes)
 
@@ -112,7 +112,7 @@ def read_network(
 def fitting_weights(
     config: Config, role: str, network: nn.Module, num_classes: int, file: WeightsFile, *, quiet: bool = False
 ) -> dict[str, Tensor]:
-    """The weights of a file, by the names of `network`; raises as `read_network`, `quiet` as `WeightsFile.tensors`."""
+    """A file's weights by the names of `network`; for errors see `read_network`, for `quiet` `WeightsFile.tensors`."""
     weights = file.tensors(role, quiet=quiet)
     section: Teacher | Student = getattr(config, role)
     about = file.about
@@ -124,23 +124,23 @@ def fitting_weights(
 
 
 def seed_initialisation(seed: int, role: str) -> None:
-    """Initialisations of different networks are independent, and equal on all workers."""
+    """Seeds torch: initialisations of different networks are independent, and equal on all workers."""
     number = ("teacher", "student", "generator").index(role)
     torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
 
 
 def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:
-    """True if DDP has to look for parameters without a part in the network's answer."""
+    """True if DDP must search for parameters that do not affect the network's output."""
     return world.size > 1 and not uses_all_parameters(network, image_shape)
 
 
 def seed_layers(seed: int, world: World, iteration: int) -> None:
-    """What layers draw in an iteration, as dropout does, follows from these; so a resumed run needs no random state."""
+    """Seeds what layers draw in an iteration (dropout), so that a resumed run needs no saved random state."""
     torch.manual_seed(int(stream(seed, Purpose.LAYERS, iteration, world.rank).integers(2**63)))
 
 
 def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
-    """`network`; with `batch_norm: sync`, statistics of the global batch; it works on CUDA only."""
+    """`network`; with `batch_norm: sync` it normalises by statistics of the global batch (CUDA only)."""
     if config.engine.batch_norm == "local" or world.size == 1:
         return network
     if world.device.type != "cuda":
@@ -149,7 +149,7 @@ def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
 
 
 def with_checkpointing(config: Config, *networks: nn.Module) -> None:
-    """With `engine.activation_checkpointing`, backward passes recompute what is inside the networks' blocks."""
+    """With `engine.activation_checkpointing`, makes backward passes recompute the activations in networks' blocks."""
     if config.engine.activation_checkpointing:
         for network in networks:
             checkpoint_activations(network)

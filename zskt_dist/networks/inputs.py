@@ -1,4 +1,4 @@
-"""What networks read and answer: settled once, from the configuration, the data set and the teacher, for everything."""
+"""Shape, normalisation and classes of images: settled once from configuration, data set and teacher."""
 
 import json
 import math
@@ -21,29 +21,29 @@ from zskt_dist.networks.weights import WeightsFile
 Declaration = tuple[str, str, InputSpec]
 """Name and location of a file, and what it declares."""
 Claim = tuple[str, object, Any]
-"""A key and its value, and what they state; None: nothing."""
+"""A key, its value, and the fact that they state; None: they state nothing."""
 
 _KEYS = ("data.image_shape", "data.num_classes", "data.mean")
 """Keys that state the fields of `InputSpec`, in its order."""
 _METADATA = ("image_shape", "num_classes", "mean", "std")
 """Metadata of our files of weights, by the names of `data`."""
 _ROUNDING = 1e-3
-"""Numbers of a normalisation that are nearer are the same, written with fewer digits."""
+"""Two numbers of a normalisation that are nearer than this count as equal: one has fewer digits."""
 
 
 class Inputs(NamedTuple):
-    """What teacher, student and generator have in common."""
+    """Images and classes, the same for teacher, student and generator."""
 
     image_shape: ImageShape
     num_classes: int
     statistics: Statistics | None
-    """How images are normalised; None: as measured on the train images, once that is needed."""
+    """Mean and standard deviation of the normalisation; None: measured on the train images when first needed."""
     normalised_by: str
-    """The configuration key or the weights that state it."""
+    """The configuration key or the weights that state the normalisation."""
     dataset: ImageDataset | None
-    """The real images, normalised so; None with `data.name=none`."""
+    """The real images with this normalisation; None with `data.name=none`."""
     guessed: tuple[str, ...] = ()
-    """Keys that only the name of the teacher's architecture states."""
+    """Keys whose values come only from the name of the teacher's architecture."""
 
     @property
     def mean_std(self) -> Statistics:
@@ -54,18 +54,18 @@ class Inputs(NamedTuple):
 
     @property
     def warning(self) -> str | None:
-        """A line on what is guessed: the teacher may have been trained on something else."""
+        """Warning of guessed values, as the teacher may have been trained with others; None without guesses."""
         if not self.guessed:
             return None
-        said = {
+        values = {
             "data.image_shape": f"data.image_shape={_shown(self.image_shape)}",
             "data.num_classes": f"data.num_classes={self.num_classes}",
             "data.mean": self.statistics and _words(self.statistics),
         }
-        taken = " ".join(str(said[key]) for key in self.guessed)
+        guesses = " ".join(str(values[key]) for key in self.guessed)
         return (
-            f"only the name of teacher.arch says {taken}: what such networks usually have; "
-            "say what you know of this teacher's weights (docs/inputs.md)"
+            f"guessed from the name of teacher.arch: {guesses}, which such networks usually have; "
+            "set these keys to what this teacher was trained with (docs/inputs.md)"
         )
 
     def standardise(self, device: torch.device) -> Standardise:
@@ -73,41 +73,41 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_train: bool) -> Inputs:
-    """Images, classes and normalisation of a configuration, and its data set where it has one.
+    """Images, classes and normalisation of a configuration, with its data set if it has one.
 
-    The data set's files say what they hold, `data.image_shape` and its like what the user says, a safetensors file of
-    ours what the network in it was trained for; they have to agree. For the normalisation `data.mean` goes before the
-    usual one of a data set. What nobody says is as the teacher's architecture declares it.
+    Three sources state these facts and must agree: the files of the data set, the keys `data.*` of the configuration,
+    and the metadata of our safetensors files. For the normalisation, `data.mean` takes precedence over the data set's
+    usual one. What none of them states comes from the teacher's architecture.
 
     Args:
         weights: What files of weights, and of pseudo-data, declare.
-        needs_train: Real images are trained on, so a missing train split is an error already now.
+        needs_train: True if real images are trained on: then a missing train split is an error now.
 
     Raises:
-        ConfigError: they contradict each other, nobody says something that is needed, or the data set is not there.
+        ConfigError: two sources contradict each other, none states a fact that is needed, or the data set is missing.
     """
     dataset = None if config.data.name == "none" else open_dataset(config, needs_train=needs_train)
-    who, said = _said(config.data, dataset, weights)
+    source, stated = _stated(config.data, dataset, weights)
     measurable = dataset is not None and dataset.has_train
-    taken = _filled_by_arch(said, config.teacher.arch, measurable)
-    shape, classes, statistics = taken
+    filled = _filled_by_arch(stated, config.teacher.arch, measurable)
+    shape, classes, statistics = filled
     if shape is None:
         raise _unknown("data.image_shape", "how large the teacher's images are; give [channels, height, width]")
     if classes is None:
         raise _unknown("data.num_classes", "how many classes the teacher tells apart")
     if statistics is None and not measurable:
         raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
-    guessed = tuple(key for key, one, two in zip(_KEYS, said, taken, strict=True) if one is None and two is not None)
+    guessed = tuple(key for key, one, two in zip(_KEYS, stated, filled, strict=True) if one is None and two is not None)
     if "data.mean" in guessed:
-        who = "teacher.arch"
+        source = "teacher.arch"
     if statistics and len(statistics[0]) != shape.channels:
-        raise wrong_channels(statistics, shape.channels, who)
+        raise wrong_channels(statistics, shape.channels, source)
     dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
-    return Inputs(shape, classes, statistics, who, dataset, guessed)
+    return Inputs(shape, classes, statistics, source, dataset, guessed)
 
 
-def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, InputSpec]:
-    """Who says how images are normalised, and what configuration, data set and weights say; raises as `open_inputs`."""
+def _stated(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaration]) -> tuple[str, InputSpec]:
+    """The source of the normalisation, and all that configuration, data set and weights state; raises ConfigError."""
 
     def by_weights(fact: str) -> Iterator[Claim]:
         return ((key, location, getattr(declared, fact)) for key, location, declared in weights)
@@ -130,23 +130,23 @@ def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaratio
         if classes < dataset.num_classes:
             problem = f"has labels up to {dataset.num_classes - 1}, and the networks tell {classes} classes apart"
             raise ConfigError("data.root", data.root, problem)
-    who, statistics = _normalisation(
+    source, statistics = _normalisation(
         ("data.mean", data.mean, (data.mean, data.std) if data.mean and data.std else None),
         ("data.name", data.name, dataset and dataset.statistics),
         *by_weights("statistics"),
     )
-    return who, InputSpec(shape, classes, statistics)
+    return source, InputSpec(shape, classes, statistics)
 
 
-def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
-    """The facts in `said`, completed by what an architecture declares.
+def _filled_by_arch(stated: InputSpec, arch: str, measurable: bool) -> InputSpec:
+    """The facts in `stated`, completed by what an architecture declares.
 
     Args:
-        measurable: True if there are train images, whose normalisation is measured instead.
+        measurable: True if there are train images to measure the normalisation on.
     """
-    shape, classes, statistics = said
+    shape, classes, statistics = stated
     if shape is not None and classes is not None and (statistics is not None or measurable):
-        return said
+        return stated
     declared = input_spec_of_arch(arch)
     shape, classes = shape or declared.image_shape, classes or declared.num_classes
     if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:
@@ -155,7 +155,7 @@ def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
 
 
 def declared_by_pseudo_data(folder: str) -> Declaration:
-    """What a folder of pseudo-data declares; raises ConfigError where it is none."""
+    """What a folder of pseudo-data declares; raises ConfigError where it holds none."""
     from zskt_dist.data.pseudo import PseudoData  # late: it needs pyarrow
 
     about = PseudoData.open(folder).about
@@ -164,10 +164,10 @@ def declared_by_pseudo_data(folder: str) -> Declaration:
 
 
 def declared_by_file(file: WeightsFile) -> Declaration:
-    """What the metadata of a safetensors file of ours declares; of files of other origin nothing.
+    """What the metadata of our safetensors files declare; files of other origin declare nothing.
 
     Raises:
-        ConfigError: the file is damaged, or its metadata is none of ours.
+        ConfigError: the file or its metadata is damaged.
     """
     key, location, about = file.key, file.location, file.about
     try:
@@ -185,39 +185,42 @@ def declared_by_file(file: WeightsFile) -> Declaration:
     return key, location, declared
 
 
-def _settled(what: str, *said: Claim) -> Any:
-    """What all say who say something; None where nobody does.
+def _settled(what: str, *claims: Claim) -> Any:
+    """The value on which all claims agree; None where no claim states one.
 
     Args:
-        what: With a place for the value, for messages.
-        said: The configuration, the data set, the weights: what can be changed more easily comes first.
+        what: The fact in words, with a place for the value, for messages.
+        claims: Those of the configuration, the data set, the weights: the easiest to change comes first.
 
     Raises:
         ConfigError: two contradict each other.
     """
-    known = [each for each in said if each[2] is not None]
-    for key, said_by, value in known[1:]:
+    known = [each for each in claims if each[2] is not None]
+    for key, stated_by, value in known[1:]:
         first_key, first_value, first = known[0]
         if value != first:
             free = first_key in ("data.image_shape", "data.num_classes")
             remedy = f"{first_key}=null" if free else "data (data.name, data.root) and networks that fit"
-            problem = f"means {what.format(_shown(first))}, but {key}={said_by} means {_shown(value)}; use {remedy}"
+            problem = f"means {what.format(_shown(first))}, but {key}={stated_by} means {_shown(value)}; use {remedy}"
             raise ConfigError(first_key, first_value, problem)
     return known[0][2] if known else None
 
 
-def _normalisation(*said: Claim) -> tuple[str, Statistics | None]:
-    """Who says how images are normalised, and what; None where nobody does. Arguments and errors as `_settled`.
+def _normalisation(*claims: Claim) -> tuple[str, Statistics | None]:
+    """The source and the values of the normalisation; None where no claim states them.
 
-    Who normalises a data set in another way than is usual may have reasons, but a network was trained with one.
+    `data.mean` may differ from the usual one of a data set, but not from the one that a network was trained with.
+
+    Raises:
+        ConfigError: two contradict each other.
     """
-    known = [each for each in said if each[2] is not None]
+    known = [each for each in claims if each[2] is not None]
     if not known:
         return "data.name", None
     first_key, first_value, first = known[0]
-    for key, said_by, value in known[1:]:
+    for key, stated_by, value in known[1:]:
         if key != "data.name" and not _close(first, value):
-            problem = f"means {_words(first)}, but {key}={said_by} was trained with {_words(value)}; use the latter"
+            problem = f"means {_words(first)}, but {key}={stated_by} was trained with {_words(value)}; use the latter"
             raise ConfigError(first_key, first_value, problem)
     return first_key, first
 
@@ -235,9 +238,9 @@ def _words(statistics: Statistics) -> str:
 
 
 def _shown(value: Sequence[float] | int) -> str:
-    """As it is written on the command line."""
+    """A value as it is written on the command line."""
     return str(value) if isinstance(value, int) else f"[{','.join(f'{number:g}' for number in value)}]"
 
 
 def _unknown(key: str, what: str) -> ConfigError:
-    return ConfigError(key, None, f"neither data nor teacher.checkpoint nor teacher.arch says {what}")
+    return ConfigError(key, None, f"neither data nor teacher.checkpoint nor teacher.arch states {what}")

@@ -1,4 +1,4 @@
-"""State dicts of any origin: found in what a checkpoint holds, and fitted to a network by name."""
+"""Finds state dicts in checkpoints of any origin, and fits them to a network by name."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ PLAIN = (
 )
 """Keys under which checkpoints keep weights, the likeliest first."""
 AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "shadow")
-"""Keys of their exponential moving averages."""
+"""Keys under which checkpoints keep exponential moving averages of weights."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
-"""What DDP, torch.compile and wrappers such as Lightning's put before all names."""
+"""Prefixes that DDP, torch.compile and wrappers such as Lightning's add to all names."""
 
 _DEPTH = 3
-"""Keys on the way to a state dict; somebody's file may hold mappings without end, or one within itself."""
+"""Most keys on the way to a state dict; a file may hold endless mappings, or one within itself."""
 _SHOWN = 3
 
 
@@ -30,11 +30,11 @@ class Found(NamedTuple):
 
 
 def find_state_dicts(loaded: object, role: str = "", depth: int = _DEPTH) -> Iterator[Found]:
-    """The state dicts in a checkpoint, the preferred one first: those named after the role, plain ones, averaged ones.
+    """Yields the state dicts in a checkpoint by preference: those named after the role, plain ones, averaged ones.
 
     Args:
         role: `teacher` or `student`.
-        depth: How many keys may lead there.
+        depth: Number of keys that may lead to a state dict.
     """
     if not isinstance(loaded, Mapping):
         return
@@ -52,7 +52,7 @@ def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_cl
     """`weights` by the names of a network; batch norm's counters, which older files lack, start at 0.
 
     Args:
-        expected: The network's own state dict; only names and shapes are looked at.
+        expected: The network's own state dict; only its names and shapes are used.
         num_classes: Length of its logits, for messages.
 
     Raises:
@@ -85,13 +85,13 @@ def fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], num_cl
 
 
 def printable(name: object) -> str:
-    """A name out of somebody's file, for a message of one line."""
+    """A name from a file, shortened and quoted for a message of one line."""
     text = str(name)
     return text if text.isprintable() else repr(text)
 
 
 def _without_prefixes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """With prefixes taken off where that leaves a name of the network."""
+    """The weights without prefixes, where that leaves names of the network."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         short = name
@@ -103,7 +103,7 @@ def _without_prefixes(weights: Mapping[str, Tensor], expected: Mapping[str, Tens
 
 
 def _in_words(reshaped: list[tuple[tuple[int, ...], tuple[int, ...]]], num_classes: int | None) -> str:
-    """What wrong shapes mean, where that is clear."""
+    """The cause of wrong shapes in words, where it is clear."""
     heads = {(was[:1], needed[:1]) for was, needed in reshaped if was[1:] == needed[1:]}
     if len(heads) == 1:
         ((was, needed),) = heads

@@ -1,4 +1,4 @@
-"""Weights as files: safetensors, read and written without running anybody's code."""
+"""Weights as files: safetensors and torch's, read without running code from the file."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ from zskt_dist.runs.mirror import local_file
 log = logging.getLogger(__name__)
 
 _SAFE_TORCH = "2.6"
-"""The first torch whose `weights_only=True` runs nobody's code."""
+"""The first torch whose `weights_only=True` runs no code from the file."""
 
 
 def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) -> str:
@@ -48,7 +48,7 @@ def parse_weights(content: bytes) -> dict[str, Tensor]:
 
 
 def read_about(path: Path) -> dict[str, object]:
-    """What `save_weights` was given, from the head of the file; empty for files of other origin."""
+    """The metadata that `save_weights` wrote, read from the head of the file; empty for files of other origin."""
     with path.open("rb") as file:
         head = file.read(9)
         return _about(head + file.read(_header_size(head))) if _is_safetensors(path, head) else {}
@@ -56,10 +56,10 @@ def read_about(path: Path) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights that was read once; all that is asked of it later is answered from memory.
+    """A file of weights that was read once; every method works on the content in memory.
 
     Attributes:
-        key: Of the configuration, which names the file; for messages.
+        key: Configuration key that names the file, for messages.
         location: As the user gives it, a path or a URI.
     """
 
@@ -70,7 +70,7 @@ class WeightsFile:
 
     @classmethod
     def open(cls, location: Path | str, key: str) -> "WeightsFile":
-        """Reads the whole file; raises ConfigError where there is none that can be read."""
+        """Reads the whole file; raises ConfigError where it cannot be read."""
         path = local_file(str(location), key)
         try:
             if path.is_dir():
@@ -85,7 +85,7 @@ class WeightsFile:
 
     @property
     def about(self) -> dict[str, object]:
-        """What `save_weights` was given; empty for files of other origin.
+        """The metadata that `save_weights` wrote; empty for files of other origin.
 
         Raises:
             ConfigError: the file is damaged.
@@ -98,20 +98,20 @@ class WeightsFile:
             raise self._damaged(error) from None
 
     def tensors(self, role: str = "", *, quiet: bool = False) -> dict[str, Tensor]:
-        """A state dict from safetensors, or from what `torch.load(weights_only=True)` accepts; no fallback.
+        """The state dict in a safetensors file, or in one that `torch.load(weights_only=True)` accepts.
 
         Args:
             role: `teacher` or `student`, where the file may hold both.
-            quiet: Not to warn that the weights are a part of the file: somebody else does.
+            quiet: True if the caller, not this method, warns that the weights are only a part of the file.
 
         Raises:
-            ConfigError: damaged, without weights, or a pickle that could run code.
+            ConfigError: the file is damaged, holds no weights, or is a pickle that could run code.
         """
         if not _is_safetensors(self.path, self.content):
             return _read_torch(self, role, quiet)
         try:
             return load(self.content)
-        except Exception as error:  # a damaged file may lead anywhere
+        except Exception as error:  # a damaged file may raise anything
             raise self._damaged(error) from None
 
     def _damaged(self, error: Exception) -> ConfigError:
@@ -119,7 +119,7 @@ class WeightsFile:
 
 
 def read_weights(path: Path, key: str, role: str = "") -> dict[str, Tensor]:
-    """The weights in a file; raises as `WeightsFile.open` and `WeightsFile.tensors`."""
+    """The weights in a file; raises the errors of `WeightsFile.open` and `WeightsFile.tensors`."""
     return WeightsFile.open(path, key).tensors(role)
 
 
@@ -137,7 +137,7 @@ def load_into(
 def fit(
     network: nn.Module, weights: Mapping[str, Tensor], key: str, path: Path | str, num_classes: int | None = None
 ) -> dict[str, Tensor]:
-    """`weights` by the names of `network`; raises as `load_into`."""
+    """`weights` by the names of `network`; raises the errors of `load_into`."""
     try:
         return fitted(weights, network.state_dict(), num_classes)
     except ValueError as error:
@@ -145,7 +145,7 @@ def fit(
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
-    """By name, or by what it begins with: the length of a header in eight bytes, and the header, which is JSON."""
+    """True by the file's name, or if it begins with the length of a header (eight bytes) and that header, in JSON."""
     return path.suffix == ".safetensors" or head[8:9] == b"{"
 
 
@@ -154,7 +154,7 @@ def _header_size(head: bytes) -> int:
 
 
 def _about(content: bytes) -> dict[str, object]:
-    """From the JSON header of a safetensors file; raises ValueError where there is none."""
+    """The metadata in the JSON header of a safetensors file; raises ValueError where there is no header."""
     header = json.loads(content[8 : 8 + _header_size(content)])
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     try:
@@ -172,14 +172,12 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(io.BytesIO(file.content), map_location="cpu", weights_only=True)
-    except Exception as error:  # likewise; nothing in the file has been run
+    except Exception as error:  # a damaged file may raise anything; no code in it has run
         raise ConfigError(key, location, _why_not(error)) from None
     found = list(find_state_dicts(loaded, role))
     if not found:
         names = ", ".join(map(printable, list(loaded)[:8])) if isinstance(loaded, Mapping) else type(loaded).__name__
-        problem = (
-            f"expected a state dict (names to tensors) and found only: {names or 'nothing'}; weights are looked for"
-        )
+        problem = f"expected a state dict (names to tensors) and found only: {names or 'nothing'}; weights may lie"
         where = f"under {', '.join(PLAIN[:3])}, {AVERAGED[0]} and the like: save model.state_dict()"
         raise ConfigError(key, location, f"{problem} {where}")
     chosen, rest = found[0], ", ".join(each.place for each in found[1:] if each.place)
@@ -191,7 +189,7 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> dict[str, Tensor]:
 
 
 def _why_not(error: Exception) -> str:
-    """What `torch.load(weights_only=True)` did not like."""
+    """Why `torch.load(weights_only=True)` refused a file."""
     text = str(error)
     if match := re.search(r"GLOBAL (\S+)", text):
         return (

@@ -238,7 +238,9 @@ def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterato
     if config is not None and config.pseudo_data is not None and result["command"] == "train":
         return
     if (method := str(result["command"])) not in (*METHODS, "pretrain"):
-        log.warning("left out of the report: %s is a run of %s, which is no method of the paper", directory.path, method)
+        log.warning(
+            "left out of the report: %s is a run of %s, which is no method of the paper", directory.path, method
+        )
         return
     if config is not None and "dataset" in result and "seed" in result:
         fetched = lent is not None and directory.path.is_relative_to(lent.absolute())

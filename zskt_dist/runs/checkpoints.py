@@ -1,6 +1,6 @@
-"""Checkpoints: written whole or not at all, verified when read, the newest good one wins.
+"""Checkpoints: each is written whole or not at all and verified when read; the newest good one wins.
 
-A file's name carries the SHA-256 of its content (`000500-3f2a….pt`), so a checkpoint proves itself
+A file's name carries the SHA-256 of its content (`000500-3f2a….pt`), so the file shows whether it is whole,
 and there is no separate index to lose.
 """
 
@@ -31,7 +31,7 @@ class CheckpointStore:
     """The last `keep` checkpoints in a folder.
 
     Args:
-        on_saved: Called after each one.
+        on_saved: Called after each checkpoint.
     """
 
     def __init__(self, folder: Path, keep: int = 2, on_saved: Callable[[], None] | None = None) -> None:
@@ -46,7 +46,7 @@ class CheckpointStore:
         write_atomic(path, content)
         log.info("saved checkpoint of iteration %d in %s, %.1f MB", iteration, self.folder, len(content) / 1e6)
         others = [other for other in self._newest_first() if other != path]
-        # Later ones are of a future that was given up: damaged, or this run would have begun there.
+        # Later checkpoints are leftovers: this run would have begun there, had they not been damaged.
         later = [other for other in others if int(_parse(other)["iteration"]) >= iteration]
         earlier = [other for other in others if other not in later]
         for old in [*later, *earlier[self.keep - 1 :]]:

@@ -19,7 +19,7 @@ Result = dict[str, Any]
 
 
 class Digest(NamedTuple):
-    """A file of the user's."""
+    """A file that the user gives: its location and the SHA-256 of its content."""
 
     location: str
     sha256: str
@@ -39,7 +39,7 @@ class RunDirectory:
         self.location = str(location)
         self.path = path = working_copy(self.location) if is_uri(self.location) else Path(location)
         self.mirror = Mirror(self.location, path)
-        """Carries the working copy from and to the store; of a plain folder: does nothing."""
+        """Copies between the store and the working copy; does nothing for a plain folder."""
         self.config = path / "config.yaml"
         self.begun = path / "command.json"
         self.result = path / "result.json"
@@ -55,7 +55,7 @@ class RunDirectory:
         self.progress = path / "progress.json"
         self.tracking = path / "mlflow.json"
         self.stop = path / "stop"
-        """Its existence asks the workers to save and stop."""
+        """While this file exists, the workers save and stop."""
         self.failure = path / "failure.json"
         """The error of a worker, which the driver shows to the user."""
 
@@ -78,7 +78,7 @@ class RunDirectory:
 
         Args:
             reads: Keys that decide the result.
-            task: Which the command stands for with this configuration.
+            task: The task that the command stands for with this configuration.
         """
         begun = read_json(self.begun)
         if isinstance(begun, dict):
@@ -110,14 +110,14 @@ class RunDirectory:
         group: str | None = None,
         files: Mapping[str, Digest] = MappingProxyType({}),
     ) -> None:
-        """Writes down what this run is, where the weights of its teacher are or will be, and what it belongs to.
+        """Records what this run is, where its teacher's weights are or will be, and which group it belongs to.
 
         Args:
-            group: Name of the directory, beside this one, of several seeds or a sweep; None: as before.
+            group: Name of the directory, beside this one, of several seeds or a sweep; None: stays as it is.
             files: The user's files that it begins with, by key.
 
         Raises:
-            ConfigError: as `check_files`.
+            ConfigError: a file has changed (`check_files`).
         """
         self.check_files(files)
         before = read_json(self.begun) or {}
@@ -127,7 +127,7 @@ class RunDirectory:
         write_json(self.begun, {"command": command, "task": task, "teacher": teacher, "group": group, "files": known})
 
     def check_files(self, files: Mapping[str, Digest]) -> None:
-        """Raises ConfigError where a file has changed since the run began: its student would be another one."""
+        """Raises ConfigError where a file has changed since the run began, as the result would change too."""
         before = (read_json(self.begun) or {}).get("files", {})
         for key, (location, sha256) in files.items():
             if before.get(key, sha256) != sha256:
@@ -136,11 +136,11 @@ class RunDirectory:
 
     def group(self) -> "RunDirectory | None":
         """The directory of the several seeds, or of the sweep, that this run belongs to."""
-        told = (read_json(self.begun) or {}).get("group")
-        return told and self.sibling(told)
+        name = (read_json(self.begun) or {}).get("group")
+        return name and self.sibling(name)
 
     def belong_to(self, group: str) -> None:
-        """Makes a run that was begun earlier one of `group`."""
+        """Adds a run that was begun earlier to `group`."""
         write_json(self.begun, (read_json(self.begun) or {}) | {"group": group})
 
     def teacher_weights(self) -> str | None:
@@ -202,15 +202,15 @@ class RunDirectory:
         self.mirror.attempt(lambda: self.mirror.forget(self.stop.name, self.failure.name))
 
     def try_lock(self) -> IO[str] | None:
-        """An open file: one group of workers at a time writes here, until rank 0 closes the file or ends."""
+        """Locks the directory for one group of workers until rank 0 closes this file or ends; None: others hold it."""
         return try_lock(self.path / ".lock")
 
     @contextmanager
     def driven(self) -> Iterator[None]:
-        """One command at a time drives a run; the lock lies beside the directory, which may be moved aside.
+        """Locks the run for one command; the lock file lies beside the directory, which may be moved aside.
 
         Raises:
-            UserError: another command is at it.
+            UserError: another command works on it.
         """
         held = try_lock(self.path.with_name(f".{self.path.name}.lock"))
         if held is None:
@@ -220,10 +220,10 @@ class RunDirectory:
 
 
 def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
-    """A run that somebody names, with what its store has of it but checkpoints.
+    """The run at a location, with all that its store holds except checkpoints.
 
     Args:
-        key: What names it, for messages.
+        key: Argument or key that gives the location, for messages.
 
     Raises:
         ConfigError: a URI that cannot be used or reached.
@@ -238,14 +238,14 @@ def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
 def open_run(
     location: Path | str, *, fresh: bool = False, announce: Callable[[str], object] = print
 ) -> Iterator[RunDirectory]:
-    """A run that this command alone drives from now on, as `find_run`, without earlier requests to stop.
+    """The run at a location, locked for this command; earlier requests to stop are removed.
 
     Args:
-        fresh: What is there is kept under another name.
-        announce: Tells the user that name.
+        fresh: Keep the earlier run under another name and start over.
+        announce: Shows that name to the user.
 
     Raises:
-        UserError: another command is at it, or its store cannot be reached.
+        UserError: another command works on it, or its store cannot be reached.
     """
     directory = RunDirectory(absolute(location))
     with directory.driven():

@@ -59,7 +59,7 @@ def split(location: str) -> tuple[str, str]:
 
 
 def local_folder(location: str, key: str = "--out") -> Path:
-    """Raises ConfigError where it is a file, or a URI, which a path would make a folder `s3:` of."""
+    """The folder as a path; raises ConfigError for a file, and for a URI, which would become a folder named `s3:`."""
     if is_uri(location):
         raise ConfigError(key, location, "expected a folder of this machine")
     folder = Path(location)
@@ -72,7 +72,7 @@ def working_copy(location: str) -> Path:
     """Where a URI's files lie on this machine: below `$ZSKT_CACHE`, else `~/.cache/zskt_dist`.
 
     Raises:
-        ConfigError: the URI leaves its folder, or holds a password, which would be written down with the run.
+        ConfigError: the URI has `.` or `..` in it, or holds a password, which would be saved with the run.
     """
     place, _, query = location.partition("?")
     scheme, _, rest = place.partition("://")
@@ -80,7 +80,7 @@ def working_copy(location: str) -> Path:
     user, at, _ = host.partition("@")
     if at and ":" in user:
         shown = location.replace(user, "…")
-        raise ConfigError("runs_dir", shown, f"would write its password down with every run; {_advice(location)}")
+        raise ConfigError("runs_dir", shown, f"would save its password with every run; {_advice(location)}")
     if {".", ".."} & set(names):
         raise ConfigError("runs_dir", location, "has . or .. in it; write the folder out")
     digest = hashlib.sha256(f"{scheme}://{host}?{query}".encode()).hexdigest()[:8]
@@ -93,7 +93,7 @@ def connect(location: str, key: str = "runs_dir") -> tuple[Any, str]:
     """The pyarrow filesystem of a URI, and the path in it.
 
     Args:
-        key: What names the URI, for messages.
+        key: Argument or key that gives the URI, for messages.
 
     Raises:
         ConfigError: an unknown scheme, no such bucket, no access.
@@ -115,13 +115,13 @@ def connect(location: str, key: str = "runs_dir") -> tuple[Any, str]:
 
 
 def check(location: str, key: str = "runs_dir") -> None:
-    """Connects to a URI; a plain folder is not looked at. Raises as `connect`."""
+    """Connects to a URI; does nothing for a plain folder. Raises as `connect`."""
     if is_uri(location):
         connect(location, key)
 
 
 def check_writable(location: str, key: str = "runs_dir") -> None:
-    """Writes a small file to a URI, and removes it with the folders it took; raises as `connect` if it cannot."""
+    """Writes a small file to a URI and removes it again, with the folders made for it; raises as `connect`."""
     from pyarrow import fs
 
     filesystem, path = connect(location, key)
@@ -159,7 +159,7 @@ def finished_below(location: str, key: str = "FOLDER") -> list[str]:
 
 
 def remove_folder(location: str) -> None:
-    """A folder and all in it, where that is possible."""
+    """Removes a folder and all in it, where that is possible."""
     if not is_uri(location):
         shutil.rmtree(location, ignore_errors=True)
         return
@@ -169,7 +169,7 @@ def remove_folder(location: str) -> None:
 
 
 def short(error: Exception) -> str:
-    """One line of a message; pyarrow's are long and of several."""
+    """The first line of a message; pyarrow's have several long ones."""
     return " ".join(str(error).split())[:_SHORT_MESSAGE] or type(error).__name__
 
 

@@ -3,7 +3,7 @@
 All other code reads and writes the working copy. `pull` brings it up to date before a command reads
 it; `push` uploads what a command has written: after each checkpoint, from a thread, and at the end.
 One machine at a time works on a run. `.mirror.json` keeps the size and time of each file, here and
-in the store, as of the last transfer. What has happened since follows from that:
+in the store, after the last transfer. A comparison with it shows what has changed since:
 
 - changed here: the next push uploads it, also if the store was away for a day;
 - changed there: the next pull downloads it, also over a change here;
@@ -12,7 +12,7 @@ in the store, as of the last transfer. What has happened since follows from that
 
 At every moment the store holds a run that can be read: files are replaced whole; a checkpoint follows
 what it needs, and its name proves its content; `result.json` comes last, deletions after it. Messages
-(`stop`, `failure.json`) are no part of this: they are sent, received and forgotten one by one.
+(`stop`, `failure.json`) are no part of this: they are sent, received and deleted one by one.
 """
 
 import logging
@@ -30,7 +30,7 @@ from zskt_dist.runs.locations import OBJECT_STORES, check, connect, is_uri, shor
 log = logging.getLogger(__name__)
 
 Stamp = list[int | None]
-"""Size in bytes and time of the last change in ns: what tells two versions of a file apart.
+"""Size in bytes and time of the last change in ns, which tell two versions of a file apart.
 
 S3 dates to the second, so versions of one size that two machines write within a second look alike.
 """
@@ -41,7 +41,7 @@ _POLL_SECONDS = 1.5
 
 
 class Mirror:
-    """Carries a run directory to and from its store; for a plain folder it does nothing.
+    """Copies a run directory to and from its store; does nothing for a plain folder.
 
     All methods but `attempt`, `push_soon` and `following` raise UserError if the store cannot be reached.
     """
@@ -55,8 +55,8 @@ class Mirror:
         """Downloads what is new in the store and deletes what is gone from it.
 
         Args:
-            checkpoints: Also these, which are large and needed for training on only.
-            pseudo_data: Also this, which is large and needed for making more of it only.
+            checkpoints: Download these too, which are large and needed only to train on.
+            pseudo_data: Download this too, which is large and needed only to make more of it.
         """
         if not self.is_stored:
             return
@@ -78,7 +78,7 @@ class Mirror:
         """Uploads what is new here, then deletes in the store what was deleted here."""
         if not self.is_stored:
             return
-        finished = (self.folder / _RESULT).exists()  # asked before the listing, which then has all that goes with it
+        finished = (self.folder / _RESULT).exists()  # before the listing, which then has all that goes with it
         here = _stamps(*self._copy)
         if not finished:
             here.pop(_RESULT, None)
@@ -99,7 +99,7 @@ class Mirror:
                     del known[name]
 
     def fetch(self, name: str) -> Path:
-        """The path of one file, after a pull of that file alone."""
+        """Downloads one file and returns its path."""
         with self._transfer() as known:
             self._update(known, name, _stamp(*self._store, name))
         return self.folder / name
@@ -157,7 +157,7 @@ class Mirror:
             self.forget(*reversed(names))  # the result first: half a directory must not look finished
 
     def attempt(self, action: Callable[[], object]) -> None:
-        """Makes one warning per outage of the errors of `action`."""
+        """Runs `action`; its errors become one warning per outage."""
         try:
             action()
             self._warned = False
@@ -167,16 +167,16 @@ class Mirror:
             self._warned = True
 
     def push_soon(self) -> None:
-        """Asks the thread of `following` for a push."""
+        """Starts a push in the thread of `following`."""
         if self._due:
             self._due.set()
 
     @contextmanager
     def following(self, stop: Path | None = None) -> Iterator[None]:
-        """Runs a thread that pushes when asked to; an outage is a warning, and the next push tries again.
+        """Runs a thread that pushes after each `push_soon`; an outage is a warning, and the next push tries again.
 
         Args:
-            stop: The thread creates this file when there is one of its name in the store. None: nobody sends one.
+            stop: The thread creates this file when the store has one of that name. None: nobody sends one.
         """
         if not self.is_stored:
             yield
@@ -240,7 +240,7 @@ class Mirror:
                     write_json(self.folder / _RECORD, known)
 
     def _update(self, known: dict[str, list[Stamp]], name: str, there: Stamp) -> None:
-        """Downloads one file, unless the last transfer was of that version."""
+        """Downloads one file, unless the last transfer brought that version."""
         has_it = name in known and known[name][1] == there and (self.folder / name).exists()
         if not has_it and self.receive(name):
             known[name] = [_stamp(*self._copy, name), there]
@@ -263,7 +263,7 @@ def local_file(location: str, key: str) -> Path:
 
 
 def _stamps(filesystem: Any, folder: str) -> dict[str, Stamp]:
-    """What is carried of a folder's files; hidden ones are locks, temporary ones and Ray's."""
+    """The files of a folder to copy; hidden ones (locks, temporary files, Ray's) are left out."""
     from pyarrow import fs
 
     found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
@@ -277,5 +277,5 @@ def _stamp(filesystem: Any, folder: str, name: str) -> Stamp:
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
-    """Sorts a checkpoint after what it needs, and what says "finished" last."""
+    """Sort key: a checkpoint comes after what it needs, and the result comes last."""
     return name == _RESULT, name.startswith(_CHECKPOINTS), name

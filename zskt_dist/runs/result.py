@@ -17,16 +17,16 @@ Launcher = Literal["local", "ray"]
 
 
 class TeacherResult(TypedDict):
-    """The network that is learnt from, or, of `pretrain`, the one that was trained."""
+    """The network that is learnt from; for `pretrain` the one that was trained."""
 
     arch: str
     """Name of the architecture."""
     params: int
     """Weights, trainable or frozen; buffers do not count."""
     accuracy: float | None
-    """On the test images; null without any. With several seeds the mean."""
+    """Accuracy on the test images; null without any. With several seeds the mean."""
     accuracy_std: NotRequired[float | None]
-    """Population standard deviation over the seeds."""
+    """Population standard deviation of the accuracy over the seeds."""
 
 
 class StudentResult(TypedDict):
@@ -39,17 +39,17 @@ class StudentResult(TypedDict):
     accuracy_last: float | None
     """The headline: accuracy on the test images after the last iteration; null without test images."""
     accuracy_best: float | None
-    """The best on the test images along the way; never the result, for it was chosen by them."""
+    """Best accuracy on the test images along the way; never the result, because the test images chose it."""
     agreement: float | None
-    """Share of the test images on which student and teacher predict the same class; null without either."""
+    """Share of test images on which student and teacher predict the same class; null without a teacher or images."""
     sha256: NotRequired[str]
-    """Of `student.safetensors`, hex."""
+    """SHA-256 of `student.safetensors`, hex."""
     accuracy_last_std: NotRequired[float | None]
-    """Population standard deviation over the seeds."""
+    """Population standard deviation of the accuracy over the seeds."""
     accuracy_best_std: NotRequired[float | None]
-    """Likewise."""
+    """Population standard deviation of the best accuracy over the seeds."""
     agreement_std: NotRequired[float | None]
-    """Likewise."""
+    """Population standard deviation of the agreement over the seeds."""
 
 
 class LayerPair(TypedDict):
@@ -68,28 +68,28 @@ class SourceEstimate(TypedDict):
     """Agreement on one kind of images that are not real (docs/estimates.md); with several seeds also `NAME_std`."""
 
     images: float
-    """How many images student and teacher were asked about."""
+    """Number of images that student and teacher classified."""
     agreement: float
-    """Share of them for which both predict the same class."""
+    """Share of these images on which both predict the same class."""
     agreement_low: float
     """Lower end of Wilson's 95 % interval of the agreement."""
     agreement_high: float
-    """Upper end of it."""
+    """Upper end of the same interval."""
     chance_agreement: float
-    """Agreement of two networks that predict the classes as often, but know nothing of the image."""
+    """Agreement by chance: that of two networks with the same class frequencies that do not see the image."""
     kl_5: float
     """KL(teacher || student) of single images in nats, 5 % quantile."""
     kl_50: float
-    """Its median."""
+    """Median of the same KL."""
     kl_95: float
-    """Its 95 % quantile."""
+    """95 % quantile of the same KL."""
     teacher_classes: float
-    """How many classes the teacher predicts at all on these images."""
+    """Number of classes that the teacher predicts at least once on these images."""
 
 
 @with_config(ConfigDict(extra="allow", use_attribute_docstrings=True))
 class Estimates(TypedDict):
-    """Estimates of the student that need no labels and no real images; with several seeds also `NAME_std`."""
+    """How good the student is, estimated without labels and real images; with several seeds also `NAME_std`."""
 
     label_free_score: NotRequired[float]
     """Mean agreement with the teacher over the generator's snapshots and noise; what sweeps choose by."""
@@ -102,7 +102,7 @@ class Estimates(TypedDict):
     generator_loss_drift: NotRequired[float]
     """Mean generator loss of the last fifth of the reports minus that of the fifth before; near 0 at a plateau."""
     sources: NotRequired[dict[str, SourceEstimate]]
-    """By kind of images: `held_out` (all snapshots together), `noise` and `uniform_noise`."""
+    """Estimates for each kind of images: `held_out` (all snapshots together), `noise` and `uniform_noise`."""
 
 
 class TransitionError(TypedDict):
@@ -111,7 +111,7 @@ class TransitionError(TypedDict):
     value: float | None
     """Mean of |p_A - p_B| over steps, target classes and images (Eq. 2)."""
     dataset: str
-    """Whose test images the curves start from."""
+    """Data set whose test images the curves start from."""
     steps: int
     """K, values of each curve."""
     step_size: float
@@ -125,24 +125,24 @@ class TransitionError(TypedDict):
     images_per_class: int | None
     """M, real training images of each class that the student has seen; null: none, or all."""
     value_std: NotRequired[float | None]
-    """Population standard deviation over the seeds."""
+    """Population standard deviation of the value over the seeds."""
     images_std: NotRequired[float | None]
-    """Likewise."""
+    """Population standard deviation of the number of images over the seeds."""
 
 
 class MlflowRun(TypedDict):
     """Where the run is recorded."""
 
     tracking_uri: str
-    """The store."""
+    """URI of the MLflow store."""
     experiment_id: str
-    """The experiment's number in it."""
+    """Number of the experiment in the store."""
     run_id: str
-    """The run's."""
+    """Number of the run in the store."""
 
 
 class RunResult(TypedDict):
-    """`train`, `pretrain`, `distill` and `finetune`; of `evaluate` what `--json` writes.
+    """The answer of `train`, `pretrain`, `distill` and `finetune`, and what `evaluate --json` writes.
 
     With several seeds the numbers of the single runs are means.
     """
@@ -158,7 +158,7 @@ class RunResult(TypedDict):
     config_hash: str
     """Hash of everything in the configuration that can change the result."""
     git_commit: str | None
-    """Of the code that ran; null where it is in no repository."""
+    """Commit of the code that ran; null where it is in no repository."""
     launcher: Launcher
     """What started the workers."""
     engine: str
@@ -166,15 +166,15 @@ class RunResult(TypedDict):
     world_size: int
     """Workers at the end."""
     device: str
-    """Of worker 0, as torch names it: `cpu`, `cuda:0`."""
+    """Device of worker 0, as torch names it: `cpu`, `cuda:0`."""
     speed: NotRequired[str]
     """Fast paths that iterations took (docs/speed.md); one seed only."""
     attention: list[LayerPair] | None
     """Layers whose attention maps were compared; null where the method compares none."""
     seed: NotRequired[int]
-    """Of the trained network; one seed only."""
+    """Seed of the trained network; one seed only."""
     seeds: NotRequired[list[int]]
-    """With several seeds: theirs."""
+    """The seeds, where there are several."""
     runs: NotRequired[list[str]]
     """With several seeds: the names of their runs, folders beside this one."""
     dataset: str
@@ -190,19 +190,19 @@ class RunResult(TypedDict):
     seconds: float
     """Training, evaluation and saving, over all starts of the run; with several seeds the sum."""
     iterations_per_second: float
-    """Iterations by these seconds."""
+    """Iterations divided by `seconds`."""
     peak_memory_bytes: int
-    """Largest memory of worker 0: on CUDA what its allocator held, else of the process; of several seeds the largest."""
+    """Largest memory of worker 0: on CUDA that of torch's allocator, else of the process; the largest of all seeds."""
     teacher: TeacherResult | None
-    """Null where a network learnt without one."""
+    """The teacher; null where the network learnt without one."""
     student: StudentResult | None
-    """Null where the teacher itself was trained."""
+    """The student; null where the teacher itself was trained."""
     estimates: Estimates | None
-    """Null where nothing was estimated, or not for all seeds."""
+    """Label-free estimates; null where there are none, or not for all seeds."""
     mte: TransitionError | None
-    """Null until `evaluate` has measured it, for all seeds in the same way."""
+    """Mean transition error; null until `evaluate` has measured it, for all seeds in the same way."""
     mlflow: MlflowRun | None
-    """Null where MLflow is switched off or could not be reached."""
+    """The run's record in MLflow; null where MLflow is switched off or could not be reached."""
     evaluation: NotRequired[dict[str, Any] | list[dict[str, Any]]]
     """`evaluate --json` only: the content of `evaluation/evaluation.json`; with several seeds a list of them."""
 
@@ -211,21 +211,21 @@ class BestTrial(TypedDict):
     """The trial that a sweep chooses."""
 
     settings: dict[str, Any]
-    """Its values of the keys that the sweep varies."""
+    """The trial's values of the keys that the sweep varies."""
     trial: int
-    """Its number."""
+    """The trial's number."""
     run: str
-    """Name of its run."""
+    """Name of the trial's run."""
     score: float | None
     """What trials are ranked by without labels: agreement on pooled images, else `label_free_score`."""
     label_free_score: float | None
-    """As in the `estimates` of its run."""
+    """The same number as in the `estimates` of its run."""
     accuracy: float | None
-    """Of its student on the test images."""
+    """Accuracy of the trial's student on the test images."""
     agreement: float | None
-    """Of student and teacher on the test images."""
+    """Agreement of student and teacher on the test images."""
     mte: float | None
-    """Its mean transition error, where it was evaluated."""
+    """The trial's mean transition error, where it was evaluated."""
 
 
 RankCorrelation = TypedDict(
@@ -233,13 +233,13 @@ RankCorrelation = TypedDict(
     {
         "score": Annotated[str, Field(description="Which label-free score; `|NAME|`: its absolute value.")],
         "rank correlation with accuracy": Annotated[float, Field(description="Spearman's rho with test accuracy.")],
-        "n": Annotated[int, Field(description="How many settings, each the mean of its seeds.")],
+        "n": Annotated[int, Field(description="Number of settings, each the mean of its seeds.")],
     },
 )
 
 
 class SweepResult(TypedDict):
-    """`tune.sweep`."""
+    """The answer of `tune.sweep`."""
 
     status: Literal["finished", "partial"]
     """`partial` while trials are left, failed ones included: the same command tries them."""
@@ -250,68 +250,68 @@ class SweepResult(TypedDict):
     name: str
     """The sweep's folder in that of the experiment."""
     sweep: dict[str, Any]
-    """Its file, with defaults."""
+    """The sweep's file, with defaults."""
     trials: int
-    """How many there are."""
+    """Number of all trials."""
     finished: int
-    """How many have ended well."""
+    """Number of trials that have ended well."""
     stopped: int
-    """How many were stopped early by their score."""
+    """Number of trials that were stopped early by their score."""
     failed: int
-    """How many have ended in an error."""
+    """Number of trials that have ended in an error."""
     select_by: Literal["label_free_score", "accuracy"]
     """What the best trial was chosen by."""
     compares_teachers: bool
-    """Trials had different teachers, so that their scores do not compare."""
+    """The trials had different teachers, so their scores cannot be compared."""
     best: BestTrial | None
-    """Null while none has finished."""
+    """The best trial; null while none has finished."""
     rank_correlations: list[RankCorrelation]
     """How each label-free score ranks settings, compared with test accuracy; empty for fewer than four settings."""
     runs: list[str]
     """Names of the finished trials' runs, folders beside this one."""
     mlflow: MlflowRun | None
-    """Null where MLflow is switched off or could not be reached."""
+    """The sweep's record in MLflow; null where MLflow is switched off or could not be reached."""
 
 
 class ToyTeacher(TypedDict):
     """The teacher of `toy`."""
 
     accuracy: float
-    """On the points it was trained on. With several seeds the mean."""
+    """Accuracy on the points it was trained on; with several seeds the mean."""
     accuracy_std: NotRequired[float]
-    """Population standard deviation over the seeds."""
+    """Population standard deviation of the accuracy over the seeds."""
 
 
 class ToyStudent(TypedDict):
     """The student of `toy`. With several seeds numbers are means."""
 
     agreement: float
-    """Share of the plane's cells in which it predicts the teacher's class."""
+    """Share of the plane's cells in which the student predicts the teacher's class."""
     agreement_at_start: float
-    """The same before training."""
+    """The same share before training."""
     agreement_std: NotRequired[float]
-    """Population standard deviation over the seeds."""
+    """Population standard deviation of the agreement over the seeds."""
     agreement_at_start_std: NotRequired[float]
-    """Likewise."""
+    """Population standard deviation of the agreement before training."""
 
 
 class ToyResult(TypedDict):
-    """`toy`."""
+    """The answer of `toy`."""
 
     status: Literal["finished"]
     """A run that has not ended has no `result.json`."""
     command: Literal["toy"]
     """What was run."""
     seed: NotRequired[int]
-    """One seed only."""
+    """The run's seed; one seed only."""
     seeds: NotRequired[list[int]]
-    """With several seeds: theirs."""
+    """The seeds, where there are several."""
     runs: NotRequired[list[str]]
     """With several seeds: the folders of their runs, beside this one."""
     settings: dict[str, Any]
     """Sizes and learning rates."""
     seconds: float
-    """Over all starts of the run; with several seeds the sum."""
+    """Seconds over all starts of the run; with several seeds the sum."""
     teacher: ToyTeacher
     """The network that is learnt from."""
     student: ToyStudent
@@ -326,52 +326,52 @@ class WeightsFile(TypedDict):
     arch: str
     """Name of the architecture."""
     sha256: str
-    """Of the weights, hex."""
+    """SHA-256 of the weights, hex."""
 
 
 class PseudoDataResult(TypedDict):
-    """`synthesize`, what `--json` writes; all up to `teacher` is the metadata of each shard too."""
+    """What `synthesize --json` writes; all fields up to `teacher` are the metadata of each shard too."""
 
     status: Literal["finished"]
     """All shards are there."""
     command: Literal["synthesize"]
     """What was run."""
     folder: str
-    """Of the shards."""
+    """Folder of the shards."""
     format: int
-    """Version of their format."""
+    """Version of the shards' format."""
     version: str
-    """Of the package that made them."""
+    """Version of the package that made the shards."""
     image_shape: list[int]
     """[C, H, W] in pixels."""
     num_classes: int
     """Classes of the teacher."""
     mean: list[float]
-    """Of each channel of the real images, which the networks' normalisation subtracts."""
+    """Mean of each channel of the real images, which the networks' normalisation subtracts."""
     std: list[float]
-    """Of each channel, by which it divides."""
+    """Standard deviation of each channel, by which the normalisation divides."""
     images: int
     """N, images in all shards."""
     shard_images: int
     """Images of each shard but the last."""
     seed: int
-    """Of the noise that the images are drawn from."""
+    """Seed of the noise that the images are drawn from."""
     batch_size: int
     """Images that a generator draws at a time."""
     generators: dict[str, str]
     """SHA-256 of each generator, hex, by its iteration."""
     teacher: WeightsFile
-    """The network that labelled them."""
+    """The network that labelled the images."""
     shards: int
-    """How many there are."""
+    """Number of shards."""
     bytes: int
-    """Size of their files together."""
+    """Size of all shards together, in bytes."""
     classes: list[int]
     """How often the teacher predicts each class."""
     run: str
-    """The run whose generators drew them."""
+    """The run whose generators drew the images."""
     seconds: float
-    """Of this command, which makes only what is missing."""
+    """Seconds of this command, which makes only what is missing."""
 
 
 def schema() -> dict[str, Any]:

@@ -14,7 +14,7 @@ Result = dict[str, Any]
 def summarise(
     command: str, config: Config, hash: str, directory: RunDirectory, results: list[Result]
 ) -> RunResult:
-    """`result.json` of several seeds: as of one, with means, population standard deviations and the runs' names."""
+    """`result.json` of several seeds: that of one, with means, population standard deviations and the runs' names."""
     first = results[0]
     return {
         "status": first["status"],
@@ -53,7 +53,7 @@ def summarise_mte(values: list[Result | None]) -> Any:
 def summarise_estimates(values: list[Result | None]) -> Any:
     """Mean and standard deviation of each number that was estimated for all seeds; None where there is none.
 
-    Likewise in the entries of each kind of images.
+    Each kind of images is summarised in the same way.
     """
     present = [entry for entry in values if entry]
     if not present or len(present) < len(values):

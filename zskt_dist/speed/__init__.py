@@ -1,4 +1,4 @@
-"""Fast paths: other ways to compute the same iteration, and which of them a run takes."""
+"""Fast paths: other ways to compute the same iteration, and the choice among them."""
 
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
 from zskt_dist.speed.fast_paths import PLAIN, FastPaths, choose_fast_paths, fastest_convolutions, uses_cuda_graphs

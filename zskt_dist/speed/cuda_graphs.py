@@ -17,12 +17,12 @@ from zskt_dist.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# In the first iteration gradients and the optimizer's state are made and cuDNN is set up, in the second they are used.
+# The first iteration makes gradients and the optimizer's state and sets up cuDNN; the second one uses them.
 _WARM_UP = 3
 
 
 class Supervised(Protocol):
-    """A supervised algorithm, whose step is `learn` and then `decay`."""
+    """A supervised algorithm: a step is `learn`, then `decay`."""
 
     def learn(self, x: Tensor, label: Tensor, /) -> Metrics: ...
 
@@ -30,12 +30,12 @@ class Supervised(Protocol):
 
 
 class RecordedTransfer:
-    """`transfer.step` in ordinary iterations at first, then recorded and from there on replayed.
+    """Runs `transfer.step` in ordinary iterations at first, then records one and replays it from then on.
 
     The optimizers must be `capturable`, with learning rates in tensors. The metrics are overwritten by the next step.
 
     Args:
-        required: True if it is an error where an iteration cannot be recorded; else all are ordinary ones then.
+        required: True if it is an error that an iteration cannot be recorded; otherwise all stay ordinary then.
     """
 
     def __init__(self, transfer: BeliefMatching, *, required: bool = False, warm_up: int = _WARM_UP) -> None:
@@ -49,7 +49,7 @@ class RecordedTransfer:
         return self._recorded.works
 
     def step(self, noise: Noise) -> Metrics:
-        """As `BeliefMatching.step`."""
+        """One iteration, as `BeliefMatching.step` computes it."""
         self._inputs.take(noise)
         metrics = self._recorded()
         self._transfer.decay()
@@ -57,7 +57,7 @@ class RecordedTransfer:
 
 
 class RecordedTraining:
-    """A supervised step, recorded likewise; all batches have one shape."""
+    """Records and replays a supervised step in the same way; all batches have one shape."""
 
     def __init__(self, training: Supervised, *, required: bool = False, warm_up: int = _WARM_UP) -> None:
         self._training = training
@@ -66,7 +66,7 @@ class RecordedTraining:
 
     @property
     def works(self) -> bool:
-        """As `RecordedTransfer.works`."""
+        """False once a step could not be recorded."""
         return self._recorded.works
 
     def step(self, x: Tensor, label: Tensor) -> Metrics:
@@ -111,23 +111,23 @@ class _Recorded:
         return self._metrics
 
     def _learn_aside(self) -> None:
-        """On the stream that will record: autograd remembers where gradients were first accumulated."""
+        """Learns on the stream that will record: autograd remembers where gradients were first accumulated."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._metrics = self._learn()
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _try_to_record(self) -> torch.cuda.CUDAGraph | None:
-        """None where something waits for the device or is otherwise not for recording, as networks of users may be."""
+        """The recording; None where an operation cannot be recorded, such as one that waits for the device."""
         before = _drawn_on_the_host()
         try:
             graph = self._record()
-            if _drawn_on_the_host() != before:  # such as which layers to skip, in Python: replays would skip the same
+            if _drawn_on_the_host() != before:  # as to skip layers in Python: each replay would skip the same ones
                 raise RuntimeError("it draws random numbers on the host")
             return graph
         except RuntimeError as error:
             _forget_recording()
-            # Where an operation is refused the end of the recording fails too, and says less.
+            # Where an operation is refused, the end of the recording fails too, with a less helpful error.
             reason = str(error.__context__ or error).partition("\n")[0]
         problem = f"cannot record an iteration as a CUDA graph ({reason})"
         if self._required:
@@ -137,21 +137,21 @@ class _Recorded:
         return None
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        """Computes nothing yet."""
+        """Records one call; this computes nothing yet."""
         graph = torch.cuda.CUDAGraph()
-        # The outer context restores the stream also where the end of the recording fails.
+        # The outer context restores the stream even if the end of the recording fails.
         with _no_collection(), torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
             self._metrics = self._learn()
         return graph
 
 
 def _drawn_on_the_host() -> tuple[object, ...]:
-    """Changes when Python, NumPy or torch draws a random number that is not the device's."""
+    """The state of the host's random generators; it changes when Python, NumPy or torch draws from one."""
     return str(np.random.get_state()), random.getstate(), torch.get_rng_state().tolist()
 
 
 def _forget_recording() -> None:
-    """For the device's generator a recording that was broken off goes on, and nobody else may draw from it."""
+    """Frees the device's generator, which an aborted recording still holds, so that others can draw from it."""
     if torch.cuda.is_available():
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         generator.graphsafe_set_state(generator.clone_state())
@@ -159,7 +159,7 @@ def _forget_recording() -> None:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Graphs are parts of reference cycles, and a recording in which an older one is destroyed is spoilt."""
+    """Stops garbage collection: it could destroy an older graph and so spoil the recording."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -171,7 +171,7 @@ def _no_collection() -> Iterator[None]:
 
 
 class _Inputs:
-    """Noise at addresses that stay, for a graph reads where it was recorded to read."""
+    """Noise at fixed addresses: a graph always reads from the addresses of its recording."""
 
     def __init__(self) -> None:
         self._now: Noise | None = None

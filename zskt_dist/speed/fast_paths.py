@@ -1,4 +1,4 @@
-"""Which fast paths a run takes: what was asked for, and where that is `auto` what wins on the device."""
+"""Chooses the fast paths of a run: the configured ones, and for `auto` those that win on the device."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ _RECOMPILE_LIMIT = 64
 
 @dataclass(frozen=True)
 class FastPaths:
-    """The fast paths of a run, none of them `auto`; as in `config.Speed`."""
+    """The fast paths of a run: the keys of `config.Speed`, with every `auto` decided."""
 
     channels_last: bool
     folded_teacher: bool
@@ -31,17 +31,17 @@ class FastPaths:
     autocast: torch.dtype | None
 
     def __str__(self) -> str:
-        """For people: `channels last, folded teacher, …`."""
+        """`channels last, folded teacher, …`, for people."""
         names = [name.replace("_", " ") for name, value in vars(self).items() if value is True]
         return ", ".join([*names, *([str(self.autocast).removeprefix("torch.")] if self.autocast else [])]) or "plain"
 
     def apply(self, *networks: Generator | TappedNetwork) -> None:
-        """Sets the networks, which are on their device already, to be computed this way."""
+        """Makes networks, which must be on their device already, compute this way."""
         for network in networks:
             if isinstance(network, Generator):
                 network.low_resolution, network.channels_last = self.low_resolution, self.channels_last
             network.autocast = self.autocast
-            # On CPU the layout follows that of the images, and weights of another are no faster.
+            # On CPU the layout of activations follows the images; other weights would be no faster.
             if self.channels_last and device_of(network).type == "cuda":
                 to_channels_last(network)
             if self.compile:
@@ -49,18 +49,18 @@ class FastPaths:
 
 
 PLAIN = FastPaths(False, False, False, False, False, None)
-"""None of them."""
+"""No fast paths."""
 
 
 def choose_fast_paths(config: Config, device: torch.device, gflop: Callable[[], float], workers: int) -> FastPaths:
     """The choice for a run; the same for the same configuration and device, so that a resumed run takes it again.
 
     Args:
-        gflop: Operations of the whole run on this worker, in thousands of millions; asked only where they matter.
-        workers: Of the run.
+        gflop: Returns the operations of the whole run on this worker, in thousands of millions; called only if needed.
+        workers: Number of workers of the run.
 
     Raises:
-        ConfigError: a path is asked for that the device does not have.
+        ConfigError: a configured path does not work on the device.
     """
     speed, cuda = config.speed, device.type == "cuda"
     recorded = uses_cuda_graphs(config, device, workers)
@@ -90,10 +90,10 @@ def choose_fast_paths(config: Config, device: torch.device, gflop: Callable[[], 
 
 
 def fastest_convolutions(device: torch.device) -> None:
-    """On CUDA each shape of convolution is from now on computed by the algorithm that is fastest when tried.
+    """On CUDA, from now on each shape of convolution uses the algorithm that is fastest in a trial.
 
-    Shapes are the same in every iteration, so that trying pays. Other algorithms round differently, so nothing is
-    done where the process asks torch for determinism.
+    Shapes are the same in every iteration, so the trials pay. Algorithms round differently, so this does nothing in
+    a process that has set torch to be deterministic.
     """
     asked = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
     if device.type == "cuda" and not asked:
@@ -101,19 +101,19 @@ def fastest_convolutions(device: torch.device) -> None:
 
 
 def to_channels_last(network: nn.Module) -> None:
-    """Of weights and buffers [., C, H, W]; `Module.to` would try it with five dimensions, too, and fail."""
+    """Converts weights and buffers of four dimensions; `Module.to` would try five, too, and fail."""
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def compile_in_place(network: nn.Module) -> None:
-    """Compiles each of `network`'s batch sizes by itself, when it is first seen."""
+    """Makes `network` compile itself once for each batch size, when that size first comes."""
     # Networks of one class share a cache, with an entry for each batch size, network and kind of gradient; beyond the
     # limit (8) torch would go on uncompiled.
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
-    # It remarks that there is no CUDA, where nobody has asked for it.
+    # The compiler warns that there is no CUDA, even if none is needed.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     network.compile(dynamic=False)
 
@@ -125,7 +125,7 @@ def uses_cuda_graphs(config: Config, device: torch.device, workers: int) -> bool
     recording on another stream must not wait for.
 
     Raises:
-        ConfigError: it is asked for and cannot be.
+        ConfigError: `speed.cuda_graphs=true` is not possible here.
     """
     possible = device.type == "cuda" and workers == 1 and config.engine.kind == "ddp"
     if config.speed.cuda_graphs is True and not possible:

@@ -9,17 +9,17 @@ from zskt_dist.models import sharing_weights
 
 
 def fold_batch_norm(network: nn.Module, keep: Collection[str] = ()) -> tuple[nn.Module, int]:
-    """A copy of a frozen network, in eval mode, in which a batch norm that reads a convolution alone is part of it.
+    """A copy of a frozen network in eval mode; each batch norm that only follows one convolution is folded into it.
 
     In eval mode batch norm is a fixed affine map of each channel, so that w' = w * gamma / sqrt(var + eps) and
     b' = (b - mean) * gamma / sqrt(var + eps) + beta give the same output up to rounding. The names of all other modules
     stay, so that they can be tapped.
 
     Args:
-        keep: Names of layers whose own output somebody reads.
+        keep: Names of layers whose own output is read.
 
     Returns:
-        The copy, and how many batch norms it has lost; 0 where the control flow of the network cannot be followed.
+        The copy, and the number of folded batch norms; 0 where the network cannot be traced.
     """
     folded = sharing_weights(network).eval()
     pairs = [(convolution, norm) for convolution, norm in _pairs(folded) if not _read_between(convolution, norm, keep)]
@@ -39,7 +39,7 @@ def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of convolutions and of the batch norms that follow them, each used once and for nothing else."""
     try:
         nodes = list(fx.symbolic_trace(network).graph.nodes)
-    except Exception:  # whatever a network does that cannot be traced, it works unfolded
+    except Exception:  # a network that cannot be traced works unfolded
         return
     calls = [node.target for node in nodes if node.op == "call_module"]
     for node in nodes:
@@ -48,8 +48,8 @@ def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
             continue
         convolution, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
         if any(module._forward_hooks or module._forward_pre_hooks for module in (convolution, norm)):
-            continue  # which see, or make, what is about to change: weight_norm is one
-        # Of these very types: a subclass may do more than its parent, timm's batch norms an activation.
+            continue  # hooks may read or make the weights that are about to change, as weight_norm does
+        # Exactly these types: a subclass may do more, as timm's batch norms apply an activation.
         if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_var is None:
             continue
         if len(before.users) == 1 and calls.count(before.target) == 1 and calls.count(node.target) == 1:

@@ -1,4 +1,4 @@
-"""How much arithmetic an iteration is, from one forward pass of each network."""
+"""Counts the operations of an iteration from one forward pass of each network."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from zskt_dist.models import ImageShape, device_of
 def iteration_gflop(
     config: Config, generator: nn.Module, teacher: nn.Module, student: nn.Module, image_shape: ImageShape
 ) -> float:
-    """Operations of one iteration over all workers, in thousands of millions; to a tenth.
+    """Operations of one iteration over all workers, in thousands of millions, accurate to a tenth.
 
     A backward pass to the input costs as much as a forward pass, and one to the parameters as much again. Linear and
     convolutional layers are counted as they are defined; torch's own counter needs seconds to start.
@@ -20,18 +20,18 @@ def iteration_gflop(
         for network, shape in ((generator, (config.generator.z_dim,)), (teacher, image_shape), (student, image_shape))
     )
     n_s = config.transfer.student_steps
-    asked = {"post_update": 1, "pre_update": 0, "fresh": n_s}[config.transfer.pseudo_batch]
-    each = config.transfer.generator_steps * (3 * g + 2 * t + 2 * s) + asked * (g + t) + n_s * 3 * s
+    draws = {"post_update": 1, "pre_update": 0, "fresh": n_s}[config.transfer.pseudo_batch]
+    each = config.transfer.generator_steps * (3 * g + 2 * t + 2 * s) + draws * (g + t) + n_s * 3 * s
     return config.batch_size * each / 1e9
 
 
 def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:
-    """Operations of one step of a network that is trained alone, likewise."""
+    """Operations of one step of a network that is trained alone, in the same unit."""
     return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
 
 
 def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Of one example."""
+    """Operations of one forward pass for one example."""
     counts: list[int] = []
 
     def count(layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:

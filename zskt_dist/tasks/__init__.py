@@ -1,1 +1,1 @@
-"""One file for each thing that trains: what it reads, what it needs, and what one iteration is."""
+"""The tasks that a stage can do: what each reads, what it needs, and what one iteration is."""

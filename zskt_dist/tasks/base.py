@@ -31,30 +31,30 @@ from zskt_dist.tasks.stages import Stage, user_files
 from zskt_dist.tracking.base import Row
 
 Lines = list[tuple[str, str]]
-"""Topics and what is to be said of them."""
+"""Topics, each with a line of text."""
 Files = dict[str, WeightsFile]
-"""Files of weights that have been read already, by location; whoever builds a network from one takes it out."""
+"""Files of weights that have been read already, by location; building a network from one removes it here."""
 
 
 class Training(Protocol):
     """What one iteration is, and which networks it trains."""
 
     phase: str
-    """For people: what is going on."""
+    """What is going on, in words for people."""
     iterations: int
     weight: float
-    """Of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
+    """Weight of this worker's metrics in the mean over the workers: its share of the batch, relative to an even one."""
 
     @property
     def speed(self) -> str:
-        """For people: the fast paths that iterations take."""
+        """The fast paths that iterations take, in words for people."""
 
     def trained(self) -> AbstractContextManager[nn.Module]:
-        """The trained network, [B, C, H, W] to logits: what is evaluated and taken home; all workers enter together."""
+        """The trained network, [B, C, H, W] to logits, to be evaluated or saved; all workers enter together."""
 
     @property
     def engines(self) -> Mapping[str, Engine]:
-        """Trained networks by name, with all that has to be saved to go on."""
+        """Engines of the trained networks by name; a checkpoint holds their states."""
 
     @property
     def attention(self) -> Attention | None:
@@ -67,17 +67,17 @@ class Training(Protocol):
         """Scores of the trained network that need no labels, on all ranks together; {} where there are none."""
 
     def estimate(self, network: nn.Module) -> Answer | None:
-        """What `estimates.json` has of it after the last iteration, on all ranks together; None: nothing."""
+        """The content of `estimates.json` after the last iteration, on all ranks together; None: there is none."""
 
     def picture(self, path: Path | None) -> bool:
         """Draws the current state, on all ranks together, and writes it as PNG where there is a path.
 
-        False where there is nothing to show.
+        Returns False where there is nothing to draw.
         """
 
 
 class PlainTraining:
-    """The parts of `Training` that most have in common: one engine, whose network is tapped, and no estimates."""
+    """The parts of `Training` that most tasks share: one engine, whose network is tapped, and no estimates."""
 
     attention: Attention | None = None
 
@@ -106,8 +106,8 @@ class Context:
     """A stage on one worker.
 
     Attributes:
-        directory: Of the stage's run, which the workers hold.
-        open_inputs: What networks read and answer in this job; all workers call it together.
+        directory: The stage's run directory, which the workers have locked.
+        open_inputs: Returns what networks read and answer in this job; all workers call it together.
     """
 
     stage: Stage
@@ -132,7 +132,7 @@ class Context:
 
     @cached_property
     def teacher(self) -> nn.Module | None:
-        """Frozen, in eval mode, where `engine.teacher` wants it; None where the stage has none."""
+        """The teacher, frozen, in eval mode, placed as `engine.teacher` demands; None where the stage has none."""
         if "teacher" not in self.stage.inputs:
             return None
         return placed_teacher(self.config, self.network("teacher").eval().requires_grad_(False))
@@ -148,15 +148,15 @@ class Context:
 
 
 def declarations(stages: Sequence[Stage], files: Files) -> list[Declaration]:
-    """What the user's files declare of the images and classes of the networks of a job.
+    """What the user's files declare about the images and classes of a job's networks.
 
     Raises:
-        ConfigError: one is damaged.
+        ConfigError: a file is damaged.
     """
     found = [
         declared_by_file(files.get(location) or WeightsFile.open(location, key))
         for key, location in user_files(stages[-1]).items()
-        if location in files or is_file(location, key)  # else: who reads the weights says that they are missing
+        if location in files or is_file(location, key)  # reading a missing file raises a clear error later
     ]
     folders = {stage.config.pseudo_data for stage in stages if "pseudo_data" in stage.reads}
     return [*found, *(declared_by_pseudo_data(folder) for folder in folders if folder)]
@@ -168,7 +168,7 @@ def check_images(stages: Sequence[Stage]) -> None:
     if goal.config.data.name != "none":
         return
     if goal.task.needs_test_images:
-        problem = f"{goal.task.command} measures on labelled test images; say which: data.name=… data.root=…"
+        problem = f"{goal.task.command} measures on labelled test images; name them: data.name=… data.root=…"
         raise ConfigError("data.name", "none", problem)
     if goal.task.real_images:
         problem = f"{goal.task.command} learns from labelled images; only train needs none"

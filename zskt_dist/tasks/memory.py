@@ -2,7 +2,7 @@
 
 The task itself runs an iteration over fake tensors, which have a shape and no content, while the bytes that would be
 allocated are added up. So micro-batches, recomputed activations and the precision count as they do in training, and
-what is held for a moment only counts too.
+so does memory that is held only for a moment.
 """
 
 import math
@@ -44,9 +44,9 @@ class Memory:
     Attributes:
         teacher: Parameters and running statistics.
         student: Parameters, statistics, gradients and the state of the optimizer.
-        generator: Likewise.
-        generator_step: The most that a generator step holds besides, most of it activations.
-        student_step: Likewise, with the pseudo-batch and the teacher's answer to it.
+        generator: Parameters, statistics, gradients and the state of the optimizer.
+        generator_step: Peak of a generator step on top of the networks, most of it activations.
+        student_step: Peak of a student step on top of the networks, with the pseudo-batch and the teacher's logits.
     """
 
     teacher: int
@@ -57,12 +57,12 @@ class Memory:
 
     @property
     def networks(self) -> int:
-        """What is held all the time."""
+        """Bytes that are held all the time."""
         return self.teacher + self.student + self.generator
 
     @property
     def activations(self) -> int:
-        """The most that is held besides."""
+        """Peak on top of the networks."""
         return max(self.generator_step, self.student_step)
 
     @property
@@ -72,24 +72,24 @@ class Memory:
 
 
 def estimate_memory(config: Config, image_shape: ImageShape, num_classes: int) -> Memory:
-    """Of the worker with the largest share of the batch.
+    """Estimates the memory of the worker with the largest share of the batch.
 
     Takes a second or a few. Compiled networks and recorded CUDA graphs are counted as plain ones.
 
     Raises:
         ConfigError: the networks cannot be built, or do not pair.
-        UserError: the code of a network that is not our own needs numbers.
+        UserError: a network of the user or of a library computes with values, which fake tensors do not have.
     """
     try:
         return _estimate(config, image_shape, num_classes)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
-        raise UserError(f"cannot be estimated: the code of a network needs numbers ({error})") from None
+        raise UserError(f"cannot be estimated: the code of a network needs the values of tensors ({error})") from None
 
 
 def _estimate(config: Config, image_shape: ImageShape, num_classes: int) -> Memory:
     share = math.ceil(config.batch_size / config.launch.fewest_workers)
     simulated = _images_to_simulate(share, config.engine.micro_batch)
-    # Of the images that are not simulated only the pseudo-batch itself is held, and the logits of both networks.
+    # Images that are not simulated take only the pseudo-batch itself and the logits of both networks.
     waiting = (share - simulated) * 4 * (math.prod(image_shape) + 2 * num_classes)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, _everything_in_place(), _Watch() as watch:
         networks = (_fake_network(mode, config, role, image_shape, num_classes) for role in ("teacher", "student"))
@@ -113,13 +113,13 @@ def _estimate(config: Config, image_shape: ImageShape, num_classes: int) -> Memo
 
 
 def _images_to_simulate(share: int, micro_batch: int | None) -> int:
-    """Two micro-batches: more of them would hold no more activations."""
+    """Images in two micro-batches: more of them would hold no more activations."""
     count = math.ceil(share / (micro_batch or share))
     return min(share, 2 * math.ceil(share / count))
 
 
 def _one_iteration(config: Config, batch_size: int) -> Config:
-    """One step of each network, on one worker of the plain engine, computed by nothing that has to be warmed up."""
+    """The configuration of one step per network, on one worker of the plain engine, without paths that warm up."""
     changes: dict[str, dict[str, Any]] = {
         "transfer": {"generator_steps": 1, "student_steps": 1},
         "engine": {"kind": "ddp", "batch_norm": "local"},
@@ -130,7 +130,7 @@ def _one_iteration(config: Config, batch_size: int) -> Config:
 
 
 def _take_a_step(engine: Engine) -> None:
-    """Gradients and the state of the optimizer are there from the second iteration on."""
+    """Allocates gradients and the state of the optimizer, which exist from the second iteration on."""
     for parameter in engine.raw.parameters():
         parameter.grad = torch.zeros_like(parameter)
     engine.update()
@@ -160,7 +160,7 @@ class _Watch(TorchDispatchMode):
         self._seen: set[int] = set()
 
     def close(self, phase: str, *_: object) -> None:
-        """The peak since the last call was that of `phase`."""
+        """Notes the peak since the last call as that of `phase`."""
         self.peaks[phase] = self.peak
         self.peak = self.live
 
@@ -189,7 +189,7 @@ class _Watch(TorchDispatchMode):
 def _fake_network(
     mode: FakeTensorMode, config: Config, role: str, image_shape: ImageShape, num_classes: int
 ) -> nn.Module:
-    """Networks that are not our own are built of numbers, which their code may read, and then made fake."""
+    """A network of fake tensors; one that is not our own is built with real values, as its code may read them."""
     if is_own(getattr(config, role).arch):
         return new_network(config, role, image_shape, num_classes)
     with unset_fake_temporarily():
@@ -202,6 +202,6 @@ def _fake_network(
 
 @contextmanager
 def _everything_in_place() -> Iterator[None]:
-    """Fake tensors are where they should be, and `Module.to` would not find that out: it cannot move them."""
+    """Makes `Module.to` do nothing: it cannot move fake tensors, which are in the right place already."""
     with mock.patch.object(nn.Module, "to", lambda module, *_: module):
         yield

@@ -1,4 +1,4 @@
-"""Learning from pseudo-data that `synthesize` has made, put together: no generator, no forward pass of a teacher."""
+"""Learning from the pseudo-data that `synthesize` has made: no generator, and no forward pass of a teacher."""
 
 from dataclasses import replace
 from functools import partial
@@ -42,11 +42,11 @@ def start(context: Context) -> Training:
 
 
 class PseudoDataTraining(PlainTraining):
-    """Student steps of Algorithm 1, one an iteration, on batches of the folder `config.pseudo_data`.
+    """One student step of Algorithm 1 per iteration, on batches from the folder `config.pseudo_data`.
 
     Args:
-        inputs: The pseudo-data has to be of this shape, these classes and this normalisation.
-        teacher: With which the trained student is compared; None: with nobody.
+        inputs: Shape, classes and normalisation, which the pseudo-data must share.
+        teacher: Network that the trained student is compared with; None: no comparison.
 
     Raises:
         ConfigError: the folder is missing, damaged, or does not fit.
@@ -60,7 +60,7 @@ class PseudoDataTraining(PlainTraining):
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
         work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
         chosen = choose_fast_paths(config, world.device, lambda: config.iterations * work() / world.size, world.size)
-        self.fast_paths = replace(chosen, folded_teacher=False, low_resolution=False)  # of networks that are not there
+        self.fast_paths = replace(chosen, folded_teacher=False, low_resolution=False)  # those networks are not there
         with_checkpointing(config, student)
         unused = may_not_use_all(student, inputs.image_shape, world)
         tapped = TappedNetwork(student)

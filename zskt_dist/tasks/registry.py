@@ -1,7 +1,8 @@
 """All tasks there are: the one place that lists them, and imports none of what they need to train.
 
-A task is one thing that trains a network. Its entry says which command it serves, which keys it reads (so its identity
-follows) and which weights it begins with; its module has the rest: `describe` and `start` (see `tasks.base`).
+A task is what one stage does: most train a network, two work on a finished run. Its entry says which command it serves,
+which keys it reads (its identity follows from them) and which weights it begins with; its module has the rest:
+`describe` and `start`, or `run` (see `tasks.base`).
 """
 
 from collections.abc import Callable
@@ -15,9 +16,9 @@ class Need:
     """Weights that a task begins with.
 
     Attributes:
-        role: Of the network, `teacher` or `student`.
-        key: Of the configuration, which names their file.
-        made_by: Command that makes them first where the key is null; None: then the task does without.
+        role: Role of the network, `teacher` or `student`.
+        key: Configuration key that names the file of weights.
+        made_by: Command that makes the weights first where the key is null; None: the task then does without them.
         otherwise: What the user can do where the file is missing.
     """
 
@@ -28,29 +29,28 @@ class Need:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All that say which weights they are."""
+        """All keys that decide which weights these are."""
         return self.key, f"{self.role}.arch", f"{self.role}.options"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What has to be known of a task before anything heavy is imported.
+    """What one stage does, described without importing anything heavy.
 
     Attributes:
-        command: The verb that it is the goal of.
-        module: Has `describe` and `start`.
-        reads: Keys and sections of the configuration that decide its result.
-        role: Of the network that it trains.
-        needs: Weights that it begins with.
-        label: What its runs' names have between the experiment's and the hash.
-        serves: True if it is what `command` means with a configuration.
-        real_images: True if it learns from real images with labels, and from so many of each class as
-            `data.images_per_class` says.
-        compares: Section whose `beta` weighs its attention term; None: it compares no attention maps.
-        needs_test_images: It can do nothing without them; all others do without.
-        opens_images: It opens the data set; else a file says what images are.
-        estimates_memory: `tasks.memory` can say beforehand what it takes.
-        trains: Else its module has `run` in place of `start`, and it works on the directory of a finished run.
+        command: The command that ends with this task.
+        module: Name of the module with `describe` and `start`, or `run`.
+        reads: Keys and sections of the configuration that decide the task's result.
+        role: Role of the network that the task trains.
+        needs: Weights that the task begins with.
+        label: Part of a run's name between the experiment and the hash.
+        serves: Returns True if `command` means this task with a given configuration.
+        real_images: True if the task learns from labelled real images, `data.images_per_class` of each class.
+        compares: Section whose `beta` weighs the attention term; None: the task compares no attention maps.
+        needs_test_images: True if the task cannot run without test images.
+        opens_images: True if the task opens the data set; otherwise a file declares the shape of the images.
+        estimates_memory: True if `tasks.memory` can estimate the task's memory beforehand.
+        trains: False if the module has `run` instead of `start`, which works on the directory of a finished run.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Task:
     opens_images: bool = True
 
     def images_per_class(self, config: Config) -> int | None:
-        """M, where the network learns from so many labelled images of each class; a teacher sees all there are."""
+        """M, number of labelled images per class that the network learns from; None: all, as a teacher's, or none."""
         return config.data.images_per_class if self.real_images and self.role == "student" else None
 
 
@@ -179,5 +179,5 @@ def all_reads(task: Task) -> tuple[str, ...]:
 
 
 def task_of(command: str, config: Config) -> Task:
-    """What a command trains in the end."""
+    """The last task of a command."""
     return next(task for task in TASKS.values() if task.command == command and task.serves(config))

@@ -1,6 +1,6 @@
 """What a command runs, as data: the stages that make the weights it needs, and then its own.
 
-Plain values, which travel between machines, and nothing heavy is imported.
+Stages are plain values, which travel between machines; nothing heavy is imported.
 """
 
 import re
@@ -22,8 +22,8 @@ class Stage:
     """One task in one run directory.
 
     Attributes:
-        name: Of the task in the registry.
-        config: Its paths are absolute: workers may start in other folders.
+        name: Name of the task in the registry.
+        config: The configuration with absolute paths, as workers may start in other folders.
         run: Location of the run directory, absolute: a folder that all workers see, or a URI.
         hash: Identity: eight hex digits over everything that can change the result.
         inputs: Locations of the weights that it begins with, by role: the user's, or those that earlier stages make.
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Keys that decide the result, those that name weights too."""
+        """Keys that decide the result, including those that name weights."""
         return (*self.task.reads, *(key for need in self.task.needs for key in need.keys))
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def run_directory(config: Config, command: str) -> RunDirectory:
 
 
 def user_files(stage: Stage) -> dict[str, str]:
-    """Locations of the weights that the user gives, by key; of a task that trains nothing, of all that it reads."""
+    """Locations of the weights that the user gives, by key; for a task that trains nothing, of all weights it reads."""
     if not stage.task.trains:
         keys = {"teacher": "teacher.checkpoint"} if stage.config.teacher.checkpoint else {}
         return {keys.get(role, f"{role} weights"): location for role, location in stage.inputs.items()}
@@ -84,7 +84,7 @@ def user_files(stage: Stage) -> dict[str, str]:
 
 
 def user_digests(stage: Stage) -> dict[str, Digest]:
-    """The user's files that lie on this machine, as they are now."""
+    """Digests of the user's files on this machine, by key, as they are now."""
     files = {key: Path(location) for key, location in user_files(stage).items()}
     return {key: Digest(str(path), sha256_of(path)) for key, path in files.items() if path.is_file()}
 
@@ -107,7 +107,7 @@ def _collect(task: Task, config: Config, found: dict[str, Stage]) -> Stage:
 
 
 def _prepared(task: Task, config: Config) -> Config:
-    """A teacher's run is that of its own seed, whatever the seed of who learns from it."""
+    """The configuration with which a task runs: a teacher has its own seed, independent of the student's."""
     if task.role != "teacher" or config.teacher.seed is None:
         return config
     if config.seeds is not None:
@@ -118,7 +118,7 @@ def _prepared(task: Task, config: Config) -> Config:
 
 
 def _maker(command: str, config: Config) -> tuple[Task, Config]:
-    """Who makes weights for a run with this configuration; such runs are shared, so they have no name of their own."""
+    """The task that makes weights for a run, and its configuration without `name`: such runs are shared."""
     supervised = config.supervised.model_copy(update={"network": "teacher"})
     config = config.model_copy(update={"name": None, "seeds": None, "supervised": supervised})
     return task_of(command, config), config

@@ -31,7 +31,7 @@ class ImageTraining(PlainTraining):
     """An algorithm on shuffled, augmented batches of the images that the task may see.
 
     Args:
-        steps: Recorded here, on CUDA.
+        steps: The algorithm; on CUDA its steps are recorded here.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ def engine_for(
     schedule: Callable[[int], float],
     batch_size: int,
 ) -> Engine:
-    """What trains a tapped network on batches of that size."""
+    """The engine that trains a tapped network on batches of that size."""
     unused = may_not_use_all(network.network, context.inputs.image_shape, context.world)
     return new_engine(
         context.config,
@@ -93,7 +93,7 @@ def engine_for(
 
 
 def learning_rate(context: Context, rate: float) -> float | Tensor:
-    """`rate`; where steps are recorded they read it from the device."""
+    """`rate`; as a tensor on the device where steps are recorded."""
     config, world = context.config, context.world
     return rate_on(world.device, rate) if uses_cuda_graphs(config, world.device, world.size) else rate
 
@@ -106,7 +106,7 @@ def describe_recipe(config: Config) -> Lines:
 
 
 def _begin_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Zeros where a parameter gets its first gradient, which may be late; fused SGD begins all at once."""
+    """Sets the momentum to zero where a parameter gets its first gradient late; fused SGD would start all at once."""
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
             if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
@@ -114,7 +114,7 @@ def _begin_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
 
 
 def _subset(context: Context) -> np.ndarray | None:
-    """Positions in the train split, where only some images of each class are seen; written down then."""
+    """Positions in the train split of the images that are used, which are also saved; None: all images."""
     count = context.stage.task.images_per_class(context.config)
     if count is None:
         return None

@@ -44,20 +44,20 @@ from zskt_dist.tracking.local import ProgressFile
 from zskt_dist.version import __version__
 
 ABOUT_FILE = "pseudo_data.json"
-"""Says what a folder is made from before there is a shard in it, and that its shards may be replaced."""
+"""File that says what a folder is made from before it has a shard, and that its shards may be replaced."""
 _SHARD_IMAGES = 2000
 
 
 @dataclass(frozen=True)
 class SynthesisOrder:
-    """What is to be made of a run.
+    """The pseudo-data to make from a run.
 
     Attributes:
-        folder: For the shards, absolute.
-        images: N.
+        folder: Absolute path of the folder for the shards.
+        images: N, number of images.
         shard_images: Images in a shard; None: about two thousand.
         sources: Iterations of the generator's snapshots that are drawn from, in equal shares.
-        fresh: Shards that are there already are made anew.
+        fresh: True if existing shards are made anew.
     """
 
     folder: str
@@ -94,7 +94,7 @@ class Synthesis:
         self.progress = ProgressFile(self.directory.progress if world.is_main else None)
 
     def run(self) -> None:
-        """Raises Interrupted when asked to stop, after the shards that are under way."""
+        """Writes the shards; a stop request raises Interrupted after the shards under way."""
         missing = self.world.from_main(partial(missing_shards, self.folder, self.about, self.order.fresh))
         total = shard_count(self.about)
         for first in range(0, len(missing), self.world.size):
@@ -134,10 +134,10 @@ class Synthesis:
         x = self.generators[source](torch.from_numpy(z).to(self.world.device)).half()
         if not torch.isfinite(x).all():
             raise UserError(f"the generator of iteration {source} draws what is not finite; use other --sources")
-        return x.cpu(), self.teacher(x.float()).float().cpu()  # asked of the very pixels that are kept
+        return x.cpu(), self.teacher(x.float()).float().cpu()  # logits of exactly the pixels that are saved
 
     def _generator(self, source: int, shape: ImageShape) -> nn.Module:
-        """In training mode, as it was trained: it normalises by the statistics of the batch."""
+        """The generator of a snapshot, in training mode: it normalises by the statistics of the batch."""
         path = snapshot_path(self.directory.snapshots, source)
         generator = new_generator(self.config, shape)
         load_into(generator, self.world.from_main(lambda: read_weights(path, "RUN_DIR")), "RUN_DIR", path)
@@ -163,10 +163,10 @@ class Synthesis:
 
 
 def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
-    """Numbers of the shards that are not there, or damaged; the folder is prepared for them.
+    """Numbers of the shards that are missing or damaged; prepares the folder for them.
 
     Args:
-        fresh: True if what is there is forgotten.
+        fresh: True if existing shards are to be made anew.
 
     Raises:
         ConfigError: the folder holds other pseudo-data, or files of somebody else.

@@ -1,4 +1,4 @@
-"""Zero-shot transfer by belief matching, put together from configuration, networks, engines and the algorithm."""
+"""Zero-shot transfer by belief matching, built from configuration, networks, engines and the algorithm."""
 
 import copy
 import math
@@ -81,7 +81,7 @@ class TransferTraining:
         student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         fast_paths: How iterations are computed; None: as configured.
-        pixels: A further source of images, on which the trained student is judged too.
+        pixels: Another source of images for the label-free scores of the trained student.
 
     Raises:
         ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
@@ -127,7 +127,7 @@ class TransferTraining:
         self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
 
     def _engines(self, generator: nn.Module, student: nn.Module, unused: bool) -> dict[str, Engine]:
-        """Of both trained networks; `unused`: the student may have parameters without a part in its answer."""
+        """Engines of both trained networks; `unused`: some of the student's parameters may not affect its logits."""
         config = self._config
         networks = {
             "generator": (generator, config.optimizer.generator_lr),
@@ -176,7 +176,7 @@ class TransferTraining:
         return metrics
 
     def _adam(self, learning_rate: float, parameters: Iterator[nn.Parameter]) -> torch.optim.Adam:
-        """Fused; where steps are recorded it reads its learning rate from the device."""
+        """Fused Adam; where steps are recorded it reads its learning rate from the device."""
         device, recorded = self._world.device, self.fast_paths.cuda_graphs
         rate = rate_on(device, learning_rate) if recorded else learning_rate
         return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=recorded)
@@ -187,7 +187,7 @@ class TransferTraining:
             yield tapped.get_submodule("network")
 
     def release(self) -> nn.Module:
-        """The student, without what training has hung on it; the task is over."""
+        """The student without the hooks of the training, which must be over."""
         tapped = self.engines["student"].raw
         assert isinstance(tapped, TappedNetwork)
         tapped.release()
@@ -198,7 +198,7 @@ class TransferTraining:
         return self.held_out.judge(network, iteration)
 
     def estimate(self, network: nn.Module, iteration: int | None = None) -> Answer | None:
-        """As every training's; `iteration`: so many are done, where it was ended early."""
+        """The content of `estimates.json`; `iteration`: number of iterations done, where the run was ended early."""
         done = self.iterations if iteration is None else iteration
         sources = [*self.held_out.sources(done), *([self._pixels] if self._pixels else [])]
         return estimate(self._config, network, self.held_out.teacher, sources, self._world)
@@ -213,7 +213,7 @@ class TransferTraining:
             return False
         rng = stream(self._config.seed, Purpose.FIGURES)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim)).to(self._world.device)
-        # A copy in training mode, on what is normalised together in training too; nothing of the run is touched.
+        # A copy in training mode, on as many images as training normalises together; the run stays as it is.
         with torch.no_grad(), self.engines["generator"].whole() as generator:
             images = torch.cat([part.cpu() for part in map(copy.deepcopy(generator), self.transfer.micro_batches(z))])
         if path is not None:

@@ -1,1 +1,1 @@
-"""Where the numbers of a run go; nothing here can stop or slow training."""
+"""Records the numbers of a run; nothing here can stop or slow training."""

@@ -8,24 +8,24 @@ Row = dict[str, float]
 
 
 def is_evaluation(row: Row) -> bool:
-    """True if a network was evaluated: with an accuracy, or where there are no test images with a score at least."""
+    """True if the row has an evaluation: an accuracy, or without test images a label-free score."""
     return "accuracy" in row or "label_free_score" in row
 
 
 class Tracker(Protocol):
-    """Takes what a run reports; every call returns at once and none raises."""
+    """Records what a run reports; every call returns at once, and none raises."""
 
     def log_row(self, row: Row) -> None: ...
 
     def log_image(self, iteration: int, path: Path) -> None:
-        """A PNG file of what the generator draws after so many iterations."""
+        """Records a PNG file with the generator's images after so many iterations."""
 
     def close(self) -> None:
-        """After the last call; may take a few seconds to hand over what is left."""
+        """Called last; may take a few seconds to send the remaining rows."""
 
 
 class NullTracker:
-    """Keeps nothing: on workers that do not report, and where nobody listens."""
+    """Records nothing: for workers that do not report, and for runs without records."""
 
     def log_row(self, row: Row) -> None:
         pass

@@ -9,13 +9,13 @@ from torch import Tensor
 from zskt_dist.files import write_atomic
 
 _BORDER = 2
-"""Pixels of black between two images, and around them."""
+"""Width of the black border between and around images, in pixels."""
 
 
 def save_image_grid(images: Tensor, path: Path) -> None:
-    """Images [N, C, H, W] of any range, each stretched to black … white, small ones enlarged to stay visible.
+    """Saves images [N, C, H, W] of any range; each is stretched to black … white, and small ones are enlarged.
 
-    Three channels are colours; of more the first three are, and two are shown as the first alone.
+    Three channels are shown as colours. Of more channels the first three are shown, of two the first.
     """
     images = images.detach().float().cpu()
     images = images[:, : 3 if images.shape[1] > 2 else 1]

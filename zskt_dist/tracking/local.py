@@ -1,4 +1,4 @@
-"""The run's own record: `history.parquet`, and `progress.json` for whoever watches."""
+"""The run's own records: `history.parquet`, and `progress.json` for a progress bar in another process."""
 
 import io
 import time
@@ -10,10 +10,10 @@ from zskt_dist.tracking.base import Row, is_evaluation
 
 
 class History:
-    """Metric rows in the order of iterations; what is reported for one iteration shares a row.
+    """Metric rows in the order of iterations; all reports for one iteration share a row.
 
     Args:
-        path: None: they are kept in memory only.
+        path: The Parquet file; None: rows are kept in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -36,7 +36,7 @@ def read_history(path: Path) -> list[Row]:
     """The rows of a `history.parquet`, without the nulls; none where there is no file."""
     if not path.exists():
         return []
-    import pyarrow.parquet as pq  # late: rows that nobody writes do without
+    import pyarrow.parquet as pq  # late: it is needed only where rows are written
 
     rows = pq.read_table(path).to_pylist()
     return [{key: value for key, value in row.items() if value is not None} for row in rows]
@@ -57,7 +57,7 @@ def _parquet(rows: list[Row]) -> bytes:
 
 
 class ProgressFile:
-    """How far a run is, a few times a second at most, for a progress bar in another process."""
+    """Writes how far a run is, a few times a second at most, for a progress bar in another process."""
 
     SECONDS = 0.3
 
@@ -68,7 +68,7 @@ class ProgressFile:
         self._evaluated = 0
 
     def tick(self, phase: str, iteration: int, iterations: int) -> None:
-        """Called every iteration; nearly always free."""
+        """Called after every iteration; nearly always free."""
         now = time.monotonic()
         if self._path is None or (now < self._next and iteration < iterations):
             return
@@ -79,7 +79,7 @@ class ProgressFile:
             write_json(self._path, state, durable=False)
 
     def show(self, row: Row) -> None:
-        """Metrics to be shown from now on."""
+        """Adds metrics to show from now on."""
         self._metrics = self._metrics | row
         if is_evaluation(row):
             self._evaluated = int(row["iteration"])

@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Fitting:
-    """Runs the loop on what a task starts, keeps the trained network and says how good it is.
+    """Runs the loop on the training that a task starts, saves the trained network and builds the result.
 
     Attributes:
-        start: Of the task's module.
-        progress: File for whoever watches the job.
+        start: The function `start` of the task's module.
+        progress: File that a progress bar in another process reads.
     """
 
     context: Context
@@ -45,7 +45,7 @@ class Fitting:
     preempted: Callable[[], bool] | None
 
     def run(self) -> None:
-        """All workers together; rank 0 writes weights, estimates and at last the result."""
+        """Trains, on all workers together; rank 0 writes weights, estimates and at last the result."""
         context, world = self.context, self.context.world
         fastest_convolutions(world.device)
         self._check_batches()
@@ -88,7 +88,7 @@ class Fitting:
                 raise UserError(f"{key}={size}: is fewer than one image for each of the {workers} workers")
 
     def _evaluator(self) -> Evaluator | None:
-        """None where there are no test images."""
+        """Scores networks on the test images; None where there are none."""
         context = self.context
         if context.inputs.dataset is None:
             return None

@@ -13,10 +13,10 @@ class Job:
     """One command's stages, done in order; the last one is the command's own.
 
     Attributes:
-        launcher: `local` or `ray`, for the record.
+        launcher: `local` or `ray`; the result notes it.
         tracking: `{tracking_uri, experiment_id, run_id}` of the MLflow run of the last stage; None: not tracked live.
-        git_commit: Commit of the code that runs, where it is known.
-        digests: Files of the user's that the stages begin with, by key, as they were read before the start.
+        git_commit: Commit of the code that runs; None where it is not known.
+        digests: The user's files that the stages begin with, by key, with their SHA-256 from before the start.
     """
 
     stages: tuple[Stage, ...]
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def needs_training_images(self) -> bool:
-        """True if real labelled images are trained on; a zero-shot student never is, its teacher may be."""
+        """True if a stage learns from real labelled images: never a zero-shot student's, but maybe its teacher's."""
         return any(stage.task.real_images for stage in self.stages)
 
     @property
@@ -54,7 +54,7 @@ class Job:
         return tuple(key for stage in self.stages for key in stage.reads)
 
     def push(self) -> None:
-        """Uploads what the stores lack of this job's run and of those made on its way, which it refers to.
+        """Uploads what the stores lack of this job's run and of the earlier runs that it refers to.
 
         Raises:
             UserError: a store cannot be reached.

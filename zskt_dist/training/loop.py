@@ -27,13 +27,13 @@ from zskt_dist.tracking.local import History
 
 
 class Progress(Protocol):
-    """Whoever shows how far the run is."""
+    """Shows how far the run is."""
 
     def tick(self, phase: str, iteration: int, iterations: int) -> None:
-        """After every iteration."""
+        """Called after every iteration."""
 
     def show(self, row: Row) -> None:
-        """What has been measured, as soon as it is."""
+        """Called with metrics as soon as they are measured."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,17 @@ class Cadence:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the loop has to say after the last iteration."""
+    """What the loop returns after the last iteration."""
 
     scores: Scores | None
     """None without test images, as the accuracy."""
     accuracy_best: float | None
     resumed_from: int | None
     seconds: float
-    """Training, evaluation and saving, summed over resumed runs."""
+    """Time of training, evaluation and saving, summed over resumed runs."""
     iterations_per_second: float
     estimates: dict[str, Any]
-    """How good the network is, as far as that can be told without labels; {} where it is not estimated."""
+    """Label-free scores of the network; {} where nothing is estimated."""
 
 
 class Loop:
@@ -75,10 +75,10 @@ class Loop:
         store: None: nothing is saved, and a run that is stopped starts anew.
         evaluate: Scores a network; all ranks call it together. None: there are no test images.
         history: Rows so far; part of every checkpoint.
-        tracker: Further records, told of new rows only; on rank 0 alone.
+        tracker: Further records, which get new rows only; on rank 0 alone.
         figures: Folder for the training's pictures; None: it draws none.
-        preempted: Asked on every rank after each report: whether a machine of the run is about to be taken away.
-            Then everything is saved at once, and training goes on until it is.
+        preempted: Called on every rank after each report. It returns True if a machine of the run is about to be taken
+            away: then everything is saved at once, and training goes on until the machine is gone.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Loop:
         """All iterations from the newest checkpoint, or from the start.
 
         Raises:
-            Interrupted: asked to stop; a checkpoint holds everything up to there.
+            Interrupted: a stop was requested; a checkpoint holds everything up to there.
             UserError: the loss is no longer finite.
         """
         resumed_from = self._resume()
@@ -196,7 +196,7 @@ class Loop:
         """The iteration of the newest good checkpoint, restored into the training; None at the start."""
         if self.store is None:
             return None
-        saved = self.world.from_main(self.store.latest)  # other workers may be on machines without the file
+        saved = self.world.from_main(self.store.latest)  # other workers' machines may not have the file
         if saved is None:
             return None
         iteration, state = saved
@@ -208,7 +208,7 @@ class Loop:
         return iteration
 
     def elapsed(self) -> float:
-        """Seconds, with those of the runs this one continues."""
+        """Seconds so far, with those of the runs that this one continues."""
         return self.seconds + time.perf_counter() - self._clock
 
     def _outcome(self, resumed_from: int | None) -> Outcome:

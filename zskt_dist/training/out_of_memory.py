@@ -1,4 +1,4 @@
-"""What a worker can run out of, in words for people."""
+"""Out of memory or disk space: errors that say what would help."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from zskt_dist.errors import UserError, is_full, no_space
 
 @contextmanager
 def shortage_as_user_error() -> Iterator[None]:
-    """What is done inside may find the device's memory or the disk at its end.
+    """Turns errors of a device without memory, or of a full disk, into a UserError.
 
     Raises:
-        UserError: in place of torch's or the system's own error.
+        UserError: instead of torch's or the system's own error.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What `result.json` says of a run that has just been trained."""
+"""The content of `result.json` for a run that has just been trained."""
 
 import resource
 import sys
@@ -40,8 +40,8 @@ def build_result(
     """The result of a stage.
 
     Args:
-        parameters: Of the networks that took part, by role; a student may have learnt without a teacher.
-        sha256: Of the trained network's weights.
+        parameters: Number of parameters of each network, by role; a student may have learnt without a teacher.
+        sha256: SHA-256 of the trained network's weights.
     """
     config, scores, task, directory = stage.config, outcome.scores, stage.task, stage.directory
     teacher: TeacherResult | None = None
@@ -88,7 +88,7 @@ def build_result(
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Largest memory in use so far: of the device's allocator on CUDA, else of this process."""
+    """Largest memory in use so far: on CUDA that of the device's allocator, else that of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

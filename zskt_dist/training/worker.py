@@ -23,7 +23,7 @@ from zskt_dist.training.fitting import Fitting
 from zskt_dist.training.job import Job
 from zskt_dist.training.out_of_memory import shortage_as_user_error
 
-# A killed job's workers may still write for a moment; a teacher may take another run hours to train.
+# A killed job's workers may still write for a moment; another run may train the shared teacher for hours.
 _RUN_PATIENCE_SECONDS = 90.0
 _EARLIER_PATIENCE_SECONDS = 24 * 3600.0
 
@@ -36,7 +36,7 @@ class Worker:
 
     Attributes:
         tracker: Further records of the last stage's run; used on rank 0 only.
-        preempted: True if a machine of the run is about to be taken away; asked on every rank together.
+        preempted: Returns True if a machine of the run is about to be taken away; all ranks call it together.
         files: Weights that have been read already in this process, by location.
     """
 
@@ -54,8 +54,8 @@ class Worker:
         """Runs the job to its end; the results are in the run directories.
 
         Raises:
-            Interrupted: asked to stop, everything is saved.
-            UserError: something the user asked for cannot be done.
+            Interrupted: a stop was requested; everything is saved.
+            UserError: the job cannot be done.
         """
         with shortage_as_user_error(), self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             for stage in self.job.stages[:-1]:
@@ -67,25 +67,25 @@ class Worker:
         self.world.from_main(self.job.push)
 
     def run_for_driver(self) -> None:
-        """As `run`, where the driver is another process: what is meant for the user is left in the run directory."""
+        """Runs the job for a driver in another process: errors for the user are left in the run directory."""
         if is_uri(self.directory.location):
             self.directory.failure.unlink(missing_ok=True)  # of an earlier run; the driver may be on another machine
         try:
             self.run()
         except Interrupted as error:
-            if self.world.is_main:  # the others leave while rank 0 is still saving, and the driver waits for this word
+            if self.world.is_main:  # rank 0 may be the last to save, and the driver waits for this failure
                 self.directory.leave_failure(error)
         except UserError as error:
             self.directory.leave_failure(error)
             if self.world.size > 1:
-                dist.destroy_process_group()  # the others may wait for this worker, and now find it gone
+                dist.destroy_process_group()  # other workers may wait for this one; now their wait ends in an error
         except RuntimeError:
-            if not self.directory.failure_left():  # else: another worker has told why it left
+            if not self.directory.failure_left():  # else: this error follows from that of another worker
                 raise
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What networks read and answer, the same in all stages; all workers ask for it together first."""
+        """What networks read and answer, the same in all stages; all workers read it together the first time."""
         goal = self.job.goal
         found = self.world.from_main(lambda: declarations(self.job.stages, self.files))
         inputs = open_inputs(goal.config, found, needs_train=self.job.needs_training_images)
@@ -114,7 +114,7 @@ class Worker:
         ).run()
 
     def _begin(self, stage: Stage, directory: RunDirectory) -> None:
-        """An earlier stage's run, unless it is finished: of the same files of the user's."""
+        """Begins the run of an earlier stage, or checks that the user's files are still the same."""
         given = user_files(stage)
         files = {key: digest for key, digest in self.job.digests.items() if key in given}
         if directory.finished():
@@ -125,16 +125,16 @@ class Worker:
 
     @contextmanager
     def _held(self, directory: RunDirectory, patience: float) -> Iterator[None]:
-        """These workers alone write to a directory; rank 0 fetches it from its store and uploads to it."""
+        """Lets these workers alone write to a directory; rank 0 downloads it from its store and uploads to it."""
         with _Lock(directory, self.world, self.stop, patience):
             self.world.from_main(lambda: _fetch(directory))
             if not self.world.is_main:
                 yield
                 return
             # Elsewhere the driver is on this machine, and writes the stop file itself.
-            asked = directory.stop if self.job.launcher == "ray" and directory.path == self.directory.path else None
+            stop = directory.stop if self.job.launcher == "ray" and directory.path == self.directory.path else None
             try:
-                with directory.mirror.following(asked):
+                with directory.mirror.following(stop):
                     yield
             finally:
                 directory.mirror.attempt(directory.mirror.push)
@@ -142,7 +142,7 @@ class Worker:
 
 def _fetch(directory: RunDirectory) -> None:
     directory.mirror.pull(checkpoints=False)
-    if directory.finished() is None:  # it is to go on from its checkpoints
+    if directory.finished() is None:  # training needs its checkpoints
         directory.mirror.pull()
 
 
@@ -153,7 +153,7 @@ class _Lock:
         self._directory, self._world, self._stop, self._patience = directory, world, stop, patience
 
     def __enter__(self) -> None:
-        """Raises Interrupted when asked to stop while waiting, UserError when patience is at its end."""
+        """Waits for the lock; raises Interrupted where a stop is requested, and UserError after `patience` seconds."""
         started = time.monotonic()
         while True:
             self._held = self._directory.try_lock() if self._world.is_main else None
