@@ -29,6 +29,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         default=0,
         help="log to stderr what every worker does; -vv: in detail, with the messages of libraries",
     )
+    parser.allow_abbrev = False  # else `--dry` would stay in the Ray job that a dry run suggests
     options = parser.parse_intermixed_args(argv)
     if os.environ.get(VARIABLE, _LEVELS[0]) not in _LEVELS:
         parser.error(f"{VARIABLE}={os.environ[VARIABLE]!r}: expected {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import TINY
+from zskt_dist.__main__ import module_of
 from zskt_dist.commands import reproduce
 from zskt_dist.config import Config, load_config
 from zskt_dist.config.graph import Task
@@ -42,9 +43,7 @@ def test_a_graph_runs_once_and_ends_in_its_report(tmp_path: Path, monkeypatch: p
         """In this process: starting one for each command would take a minute."""
         verb, *rest = arguments
         started.append(verb)
-        module = "zskt_dist.report.__main__" if verb == "report" else f"zskt_dist.{verb}"
-        rest = [*rest, "--no-mlflow"] if verb == "report" else rest
-        assert importlib.import_module(module).main(rest) == 0
+        assert importlib.import_module(module_of(verb)).main(rest) == 0
 
     monkeypatch.setattr(graph, "_run", here)
     assert reproduce.main(["graph.yaml", *SETTINGS, "--dry-run"]) == 0

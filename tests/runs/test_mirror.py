@@ -360,7 +360,7 @@ def test_a_stop_and_a_failure_cross_machines(
         _wait(rank0.stop.exists)
     with rank0.mirror.following(rank0.stop):  # started again, and still asked to stop
         _wait(rank0.stop.exists)
-    rank0.tell(Interrupted(3, 10, "shard"))
+    rank0.leave_failure(Interrupted(3, 10, "shard"))
     with pytest.raises(Interrupted, match="shard 3 of 10"):
         driver.raise_failure()
     driver.clear_requests()

@@ -77,6 +77,7 @@ UNSEEN = {
     "tracking.log_every": "[1, 2]",
     "checkpoint.every": "[1, 2]",
     "launch.max_failures": "[1, 2]",
+    "launch.cpus_per_worker": "[1, 2]",
     "data.images_per_class": "[1, 2]",
     "supervised.network": "[teacher, student]",
     "distill.beta": "[1, 2]",

@@ -177,7 +177,6 @@ def test_teacher_identity_stays(override: str) -> None:
         "teacher.arch=wrn-40-2",
         "seed=1",
         "data.name=mnist",
-        "data.root=elsewhere",
         "data.num_classes=9",
         "data.augment=none",
         "supervised.learning_rate=0.2",
@@ -267,7 +266,7 @@ def test_a_name_is_not_that_of_a_run_on_the_way() -> None:
 @pytest.mark.parametrize(
     ("command", "before", "now", "key"),
     [
-        ("pretrain", ["iterations=7"], ["iterations=8"], "supervised.iterations"),
+        ("pretrain", ["iterations=7"], ["iterations=8"], "iterations"),
         ("distill", ["supervised.iterations=7"], ["supervised.iterations=8"], "supervised.iterations"),
         ("train", ["teacher.seed=1"], ["teacher.seed=2"], "teacher.seed"),
         ("train", ["teacher.checkpoint=t"], [], "teacher.checkpoint"),
@@ -293,3 +292,9 @@ def test_a_named_run_notices_another_task_of_its_command(tmp_path: Path) -> None
     job = Job.plan("train", _config("name=run", "loss.beta=0"))
     with pytest.raises(UserError, match="holds a run of pseudo_data"):
         directory.check("train", config, job.reads, job.goal.name)
+
+
+@pytest.mark.parametrize(("name", "reads"), [("mnist", True), ("parquet", True), ("digits", False)])
+def test_the_folder_of_the_data_counts_where_it_is_read(name: str, reads: bool) -> None:
+    here, there = (_config(f"data.name={name}", f"data.root={root}") for root in ("a", "b"))
+    assert all((identity(command, here) != identity(command, there)) is reads for command in ("train", "pretrain"))

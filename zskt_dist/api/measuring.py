@@ -11,7 +11,7 @@ from zskt_dist.api.networks import answer_of, frozen_view
 from zskt_dist.api.results import Evaluation, TransitionError
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.evaluation.curves import CurveSummary
+from zskt_dist.evaluation.curve_summary import CurveSummary
 from zskt_dist.evaluation.scorer import Score, Scorer
 from zskt_dist.models import ReadLogits, device_of
 

@@ -23,12 +23,12 @@ class Launch(Section):
     """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train."""
     workers: Workers = 1
     """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
-    cpus_per_worker: Positive | None = None
+    cpus_per_worker: Annotated[Positive | None, Purpose.SPEED] = None
     """CPU threads of a worker; null: 1 under ray, else the machine's cores shared evenly."""
     max_failures: Annotated[NonNegative | None, Purpose.PLACEMENT] = None
     """Ray: how often a failed group of workers is started again from the last checkpoint; null: 3, or 100 with
     [fewest, most] workers, where losing nodes is ordinary."""
-    resize_seconds: PositiveFloat = 60.0
+    resize_seconds: Annotated[PositiveFloat, Purpose.PLACEMENT] = 60.0
     """Ray, with [fewest, most] workers: seconds between two checks for free room in the cluster."""
 
     @property

@@ -66,7 +66,10 @@ def digest(values: Mapping[str, Any]) -> str:
 def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) -> list[str]:
     """Keys under `reads` whose values differ, where a run that was begun with `before` is continued with `after`."""
     old, new = (_chosen(_resolved(config), reads, CONTINUATION) for config in (before, after))
-    return [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+    differing = [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
+    if before.supervised.iterations == after.supervised.iterations:  # `iterations` stands in for it, and is what differs
+        differing = ["iterations" if key == "supervised.iterations" else key for key in differing]
+    return list(dict.fromkeys(differing))
 
 
 def is_under(key: str, prefixes: Sequence[str]) -> bool:
@@ -83,6 +86,8 @@ def _resolved(config: Config) -> Leaves:
     """Every dotted key with the value that decides the result: a sharded teacher counts as a whole one."""
     leaves = dict(flatten(config))
     teacher = leaves["engine.teacher"].replace("sharded", "replicated")
+    if config.data.name in ("digits", "none"):  # which read no folder
+        leaves["data.root"] = _defaults()["data.root"]
     return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
 
 

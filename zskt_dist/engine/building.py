@@ -11,7 +11,6 @@ from zskt_dist.distributed.world import World
 from zskt_dist.engine import DDPEngine, Engine
 from zskt_dist.errors import ConfigError
 from zskt_dist.extras import lacking
-from zskt_dist.networks.building import synchronised
 
 
 def new_engine(
@@ -62,6 +61,15 @@ def new_engine(
         bfloat16=bfloat16,
     )
     return DeepSpeedEngine(network, optimizer, schedule, clip_norm=clip_norm, weight=weight, zero=zero)
+
+
+def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
+    """`network`; with `batch_norm: sync` it normalises by statistics of the global batch (CUDA only)."""
+    if config.engine.batch_norm == "local" or world.size == 1:
+        return network
+    if world.device.type != "cuda":
+        raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def check_installed(config: Config) -> None:

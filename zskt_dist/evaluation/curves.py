@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +9,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from zskt_dist.algorithms.transitions import Curves, Network, transition_curves, transition_error
+from zskt_dist.algorithms.transitions import Curves, Network, transition_curves
 from zskt_dist.config import Config
 from zskt_dist.data import Split, Standardise
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted
+from zskt_dist.evaluation.curve_summary import CurveSummary
 from zskt_dist.files import write_atomic_with
 from zskt_dist.tracking.local import ProgressFile
 
@@ -103,7 +103,7 @@ class CurveParts:
                 for number in range(len(self.parts)):
                     table = pq.read_table(self.path(number))
                     writer.write_table(table)
-                    summary.add(table)
+                    summary.add_curves(*_curves_of(table, self.settings.steps))
 
         write_atomic_with(path, write)
         return summary
@@ -128,58 +128,12 @@ class CurveParts:
         write_atomic_with(self.path(number), lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
-class CurveSummary:
-    """Mean curves with their standard errors (Figure 4) and the MTE (Eq. 2), from running sums."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.images = steps, 0
-        self._sums = torch.zeros(2, 2, steps, dtype=torch.float64)  # of the means over targets and of their squares
-        self._error = 0.0
-
-    def add(self, table: pa.Table) -> None:
-        """All curves of some images, as `SCHEMA` orders them."""
-        images = len(table["image"].unique())
-        p_a, p_b = (torch.tensor(table[name].to_numpy()).view(images, -1, self.steps) for name in ("p_a", "p_b"))
-        self.add_curves(p_a, p_b)
-
-    def add_curves(self, p_a: Tensor, p_b: Tensor) -> None:
-        """All curves of some images, p_j of A and of B, each [B, C - 1, K]."""
-        p = torch.stack([p_a, p_b]).double().cpu()
-        # The curves of one image are not independent: the spread is that of the images' means.
-        of_images = p.mean(dim=2)
-        self._sums += torch.stack([of_images.sum(dim=1), of_images.square().sum(dim=1)])
-        self._error += transition_error(*p).sum().item()
-        self.images += len(p_a)
-
-    @property
-    def mte(self) -> float | None:
-        return self._error / self.images if self.images else None
-
-    def mean_curves(self) -> dict[str, list[float]]:
-        """`p_a`, `p_b` and the standard errors of these means over images, one value per step."""
-        if not self.images:
-            return {}
-        mean, squares = self._sums / self.images
-        variance = (squares - mean.square()).clamp(min=0)
-        error = (variance / max(1, self.images - 1)).sqrt()  # ddof = 1: variance * N / (N - 1), over N images
-        values = torch.stack([mean, error], dim=1).flatten(end_dim=1).tolist()
-        return dict(zip(("p_a", "p_a_standard_error", "p_b", "p_b_standard_error"), values, strict=True))
-
-
-def describe_mte(config: Config, summary: CurveSummary, dataset: str, images_per_class: int | None) -> dict[str, Any]:
-    """The MTE with everything it depends on (section 4.4: "must be reported clearly")."""
-    settings = config.transitions
-    return {
-        "value": summary.mte,
-        "dataset": dataset,
-        "steps": settings.steps,
-        "step_size": settings.step_size,
-        "images": summary.images,
-        "stepped": settings.stepped,
-        "skip": settings.skip,
-        "images_per_class": images_per_class,
-    }
-
-
 def _flat(p: Tensor) -> np.ndarray:
     return p.flatten().float().cpu().numpy()
+
+
+def _curves_of(table: pa.Table, steps: int) -> tuple[Tensor, Tensor]:
+    """p_j of both networks, each [B, C - 1, K], from rows as `SCHEMA` orders them."""
+    images = len(table["image"].unique())
+    p_a, p_b = (torch.tensor(table[name].to_numpy()).view(images, -1, steps) for name in ("p_a", "p_b"))
+    return p_a, p_b

@@ -11,7 +11,8 @@ from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
-from zskt_dist.evaluation.curves import CurveParts, describe_mte
+from zskt_dist.evaluation.curve_summary import describe_mte
+from zskt_dist.evaluation.curves import CurveParts
 from zskt_dist.evaluation.estimates import brief, estimate
 from zskt_dist.evaluation.evaluated_run import Answer, EvaluatedRun
 from zskt_dist.evaluation.held_out import stored_sources

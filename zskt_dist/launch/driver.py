@@ -121,7 +121,7 @@ def _run(job: Job, files: Files, directory: RunDirectory, console: Console) -> N
     try:
         _work(job, files, directory, console)
         status = "FINISHED"
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise
     finally:

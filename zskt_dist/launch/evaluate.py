@@ -39,6 +39,9 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
         raise UserError(
             f"{location}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME"
         )
+    if result["command"] == "sweep":
+        best = (result["best"] or {}).get("run")
+        raise UserError(f"{location} is a sweep; evaluate one of its runs" + (f", the best is {best}" if best else ""))
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)

@@ -44,7 +44,9 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         console.print(f"{role:8} {directory.with_name(run) / f'{role}.safetensors'}", soft_wrap=True)
     console.print(f"result   {directory / 'result.json'}", soft_wrap=True)
     if result["mlflow"]:
-        console.print(f"compare  mlflow ui --backend-store-uri {result['mlflow']['tracking_uri']}", soft_wrap=True)
+        uri = result["mlflow"]["tracking_uri"]
+        where = uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {uri}"
+        console.print(f"compare  {where}", soft_wrap=True)
 
 
 def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]], console: Console) -> None:

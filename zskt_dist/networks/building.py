@@ -139,15 +139,6 @@ def seed_layers(seed: int, world: World, iteration: int) -> None:
     torch.manual_seed(int(stream(seed, Purpose.LAYERS, iteration, world.rank).integers(2**63)))
 
 
-def synchronised(network: nn.Module, config: Config, world: World) -> nn.Module:
-    """`network`; with `batch_norm: sync` it normalises by statistics of the global batch (CUDA only)."""
-    if config.engine.batch_norm == "local" or world.size == 1:
-        return network
-    if world.device.type != "cuda":
-        raise ConfigError("engine.batch_norm", "sync", f"needs CUDA, this worker has {world.device}; use local")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-
-
 def with_checkpointing(config: Config, *networks: nn.Module) -> None:
     """With `engine.activation_checkpointing`, makes backward passes recompute the activations in networks' blocks."""
     if config.engine.activation_checkpointing:

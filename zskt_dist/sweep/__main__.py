@@ -34,10 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from zskt_dist.extras import require
+    from zskt_dist.extras import EXTRAS, require
+    from zskt_dist.files import check_json, write_json
     from zskt_dist.sweep.space import load_sweep
 
-    require("zskt sweep", "ray", "pandas", "matplotlib")  # its report too, hours later
+    require("zskt sweep", "ray", *EXTRAS["report"])  # its report, too, hours later
+    if options.json:
+        check_json(options.json)
     sweep, trials = load_sweep(options.config, options.overrides)
 
     from rich.console import Console
@@ -47,7 +50,6 @@ def _sweep(options: argparse.Namespace) -> None:
         _print_trials(sweep, trials, console)
         return
 
-    from zskt_dist.files import write_json
     from zskt_dist.sweep.driver import run_sweep, sweep_directory
     from zskt_dist.sweep.summary import print_sweep
 

@@ -180,4 +180,6 @@ def all_reads(task: Task) -> tuple[str, ...]:
 
 def task_of(command: str, config: Config) -> Task:
     """The last task of a command."""
-    return next(task for task in TASKS.values() if task.command == command and task.serves(config))
+    found = [task for task in TASKS.values() if task.command == command and task.serves(config)]
+    assert len(found) == 1, f"{command} stands for {[task.name for task in found]}: exactly one task must serve"
+    return found[0]

@@ -1,27 +1,17 @@
-"""Mean curves and their standard errors, from running sums over parts of a table."""
+"""Mean curves and their standard errors, from running sums over parts."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import torch
 
-from zskt_dist.evaluation.curves import SCHEMA, CurveSummary
+from zskt_dist.evaluation.curve_summary import CurveSummary
 
 
 def _summary(p: np.ndarray, *parts: int) -> CurveSummary:
-    """Of p [N, T, K] for both networks, added in parts that end after so many images."""
-    images, targets, steps = p.shape
-    columns = [
-        np.repeat(np.arange(images), targets * steps),
-        np.zeros(p.size),
-        np.tile(np.repeat(np.arange(targets), steps), images),
-        np.tile(np.arange(steps), images * targets),
-        p.ravel(),
-        p.ravel(),
-    ]
-    table = pa.table([pa.array(c).cast(f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
-    summary = CurveSummary(steps)
-    for start, end in zip((0, *parts), (*parts, images), strict=True):
-        summary.add(table.slice(start * targets * steps, (end - start) * targets * steps))
+    """Curves p [N, T, K] of both networks, added in parts that end after so many images."""
+    summary = CurveSummary(p.shape[2])
+    for part in np.split(p, parts):
+        summary.add_curves(torch.from_numpy(part), torch.from_numpy(part))
     return summary
 
 
