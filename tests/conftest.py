@@ -46,10 +46,15 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
-def _no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verbs set up the logging of their process; this one is pytest's, which has records in `caplog`, not on stderr."""
-    monkeypatch.setattr(logs, "set_up", lambda *_, **__: None)
+@pytest.fixture(autouse=True, scope="session")
+def _no_log() -> Iterator[None]:
+    """Verbs set up the logging of their process; this one is pytest's, which has records in `caplog`, not on stderr.
+
+    For the session, because fixtures of a module run verbs, too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "set_up", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Packages beyond the core: which extra brings each, and one line that says so where one is missing."""
 
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from zskt_dist.errors import UserError
@@ -45,6 +46,13 @@ def require(who: str, *modules: str) -> None:
     """Raises UserError where a module that `who` needs is not installed."""
     if problem := lacking(*modules):
         raise UserError(f"{who} {problem}")
+
+
+def installed_version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def install(*extras: str) -> str:

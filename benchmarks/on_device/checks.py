@@ -240,7 +240,8 @@ def _supervised_waits(session: Session, graphs: bool) -> Entry:
 
 def _pretraining(config: Config, dataset: ImageDataset, world: World) -> Training:
     inputs = Inputs(dataset.image_shape, dataset.num_classes, dataset.statistics, "data.name", dataset)
-    return pretrain.start(Context(stages("pretrain", config)[-1], world, lambda: inputs))
+    stage = stages("pretrain", config)[-1]
+    return pretrain.start(Context(stage, stage.directory, world, lambda: inputs))
 
 
 def _unwaited(step: object) -> Entry:

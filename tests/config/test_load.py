@@ -192,7 +192,7 @@ def test_a_key_of_speed_beside_its_preset() -> None:
 def test_differing_keys() -> None:
     before = _config("loss.beta=1", "seed=3")
     after = _config("loss.beta=2", "seed=3", "name=x", "launch.workers=2", "checkpoint.keep=5", "iterations=5")
-    assert differing_keys(before, after) == ["iterations", "loss.beta"]
+    assert differing_keys(before, after) == ["iterations", "loss.beta", "supervised.iterations"]
     assert differing_keys(before, before) == []
     assert differing_keys(before, after, ["loss", "name", "launch"]) == ["loss.beta"]
 

@@ -15,8 +15,8 @@ from pyarrow import fs
 
 from tests.support.commands import REPOSITORY
 from tests.support.object_store import ObjectStore
+from zskt_dist import extras
 from zskt_dist.doctor import __main__ as doctor
-from zskt_dist.doctor import check as check_module
 from zskt_dist.doctor import machine, services
 from zskt_dist.doctor.check import Check, Outcome
 from zskt_dist.doctor.checks import CHECKS
@@ -40,14 +40,14 @@ def _finding(name: str, *overrides: str) -> Finding:
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
-    found = check_module.version
+    found = extras.version
 
     def version(name: str) -> str:
         if name in missing:
             raise PackageNotFoundError(name)
         return found(name)
 
-    monkeypatch.setattr(check_module, "version", version)
+    monkeypatch.setattr(extras, "version", version)
 
 
 def test_a_sound_machine(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packages_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "requires", lambda _: ["torch>=2.11", "PyYAML>=6", "timm>=1.0; extra == 'x'"])
     versions = {"torch": "2.11.0+cu128", "pyyaml": "6.0.2", "timm": "1.0.0rc1"}
-    monkeypatch.setattr(check_module, "version", lambda name: versions.get(name.lower(), "9"))
+    monkeypatch.setattr(extras, "version", lambda name: versions.get(name.lower(), "9"))
     assert _finding("packages").status == "warning", "timm 1.0.0rc1 comes before 1.0"
     versions["timm"] = "1.0"
     assert _finding("packages").status == "ok"

@@ -120,7 +120,7 @@ def test_files_of_earlier_exports_keep_the_conditions_they_were_made_under(
 ) -> None:
     run = str(untrained_run(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_versions", lambda: {"torch": "2.5.0"})
+        patch.setattr(module, "installed_version", {"torch": "2.5.0"}.get)
         patch.setattr("torch.get_num_threads", lambda: 2)
         assert export.main([run, "--to", "pt2", "--tolerance", "0.5"]) == 0
     told = "student.pt2 was exported earlier, with tolerance 0.5, 2 threads, torch 2.5.0"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from zskt_dist.launch.mlflow_fields import result_tags
 
 from tests.support.configs import TINY
 from tests.support.finished import finished_run
@@ -13,6 +12,7 @@ from zskt_dist.commands import shared as cli
 from zskt_dist.export import __main__ as export
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
+from zskt_dist.launch.mlflow_run import result_tags
 from zskt_dist.runs.directory import RunDirectory
 
 

@@ -129,8 +129,8 @@ def test_a_recorded_transfer_sees_every_noise_and_rate(
 
 def test_a_recorded_training_sees_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, recorded = (_training(tmp_path, monkeypatch, recorded=True) for _ in range(2))
-    graphs = _recording(monkeypatch, lambda: _places(recorded.engines.values(), recorded.training._batch))
-    step = plain.training._training.step
+    graphs = _recording(monkeypatch, lambda: _places(recorded.engines.values(), recorded.steps._batch))
+    step = plain.steps._training.step
     assert _metrics(recorded.step) == _metrics(lambda i: step(*plain.batches(i)))
     assert [graph.replays for graph in graphs] == [ITERATIONS - 3]
 

@@ -51,4 +51,5 @@ def context_of(
         def network(self, role: str) -> nn.Module:
             return networks[role]
 
-    return Given(stages(command, config)[-1], world, lambda: inputs)
+    stage = stages(command, config)[-1]
+    return Given(stage, stage.directory, world, lambda: inputs)

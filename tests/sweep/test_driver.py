@@ -15,7 +15,7 @@ from zskt_dist.sweep import __main__ as sweep
 from zskt_dist.sweep import driver
 from zskt_dist.sweep.driver import run_sweep, sweep_directory
 from zskt_dist.sweep.space import load_sweep
-from zskt_dist.sweep.states import States
+from zskt_dist.sweep.states import write_states
 from zskt_dist.tasks.stages import run_directory
 
 
@@ -46,10 +46,10 @@ def test_a_store_has_the_state_of_a_sweep_whose_machine_is_lost(
     one, trials = load_sweep(_write(tmp_path, ONE + "  seed: {grid: [0, 1]}\n"), words)
     there = store / "digits/sweep-one"
 
-    def run(_: Any, __: Any, states: Any, *___: Any) -> None:
+    def run(_: Any, __: Any, directory: RunDirectory, *___: Any) -> None:
         assert _arrives(there / "mlflow.json", "run_id")
-        states[trials[0]].state = "finished"
-        states.write()
+        trials[0].state = "finished"
+        write_states(directory, trials)
         assert _arrives(there / "trials.json", "finished")
         raise Lost
 
@@ -57,14 +57,6 @@ def test_a_store_has_the_state_of_a_sweep_whose_machine_is_lost(
     with pytest.raises(Lost):
         run_sweep(one, trials, fresh=False, console=Console(quiet=True))
     assert sweep_directory(one, trials).path.is_relative_to(tmp_path / "here")
-
-
-def test_what_has_ended_reports_again_first(tmp_path: Path) -> None:
-    _, trials = load_sweep(_write(tmp_path, ONE + "  seed: {grid: [0, 1, 2, 3]}\n"), [])
-    states = States(tmp_path / "trials.json", trials)
-    for number, (state, starts) in enumerate([("waiting", 0), ("interrupted", 1), ("stopped", 1), ("waiting", 0)]):
-        states[trials[number]].state, states[trials[number]].starts = state, starts
-    assert [trial.number for trial in driver._in_order(trials, states)] == [2, 1, 0, 3]
 
 
 def test_asha_is_refused_where_it_cannot_see(tmp_path: Path, store: Path) -> None:

@@ -1,4 +1,4 @@
-"""A repeated sweep: trials report again what they did before, ASHA's rungs are as they were, nothing trains twice."""
+"""A repeated sweep: ASHA's rungs are as they were, trials report what is new, and nothing trains twice."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,17 @@ from typing import IO, Any
 import pytest
 
 from tests.support.configs import tiny_config
+from tests.sweep.test_space import ONE, _write
 from zskt_dist.files import try_lock
 from zskt_dist.launch import driver
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.driver import Rungs
+from zskt_dist.sweep.space import load_sweep
 from zskt_dist.sweep.trial import TrialRun
 from zskt_dist.tasks.stages import run_directory
 from zskt_dist.tracking.local import History
+
+SEEDS = ONE + "  seed: {grid: [0, 1, 2, 3]}\n"
 
 
 @pytest.fixture
@@ -33,30 +37,31 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _run(folder: Path, scores: dict[int, float], *overrides: str) -> RunDirectory:
     """The directory of a run that was evaluated at some iterations."""
     directory = run_directory(tiny_config(folder, *overrides), "train")
-    history = History(directory.history)
-    for iteration, score in scores.items():
-        history.log({"iteration": iteration - 1, "time": 0, "student_loss": 1.0})
-        history.log({"iteration": iteration, "time": 0, "accuracy": 0.5, "label_free_score": score})
-    history.write()
+    _evaluated(directory, scores)
     # What the interrupted start has shown last: newer than its last checkpoint.
     progress = {"phase": "student", "iteration": 9, "evaluated": 4, "metrics": {"label_free_score": 0.4}}
     directory.progress.write_text(json.dumps(progress))
     return directory
 
 
-def _started(folder: Path, *overrides: str, ended: str | None = None) -> TrialRun:
+def _evaluated(directory: RunDirectory, scores: dict[int, float]) -> None:
+    history = History(directory.history)
+    for iteration, score in scores.items():
+        history.log({"iteration": iteration - 1, "time": 0, "student_loss": 1.0})
+        history.log({"iteration": iteration, "time": 0, "accuracy": 0.5, "label_free_score": score})
+    history.write()
+
+
+def _started(folder: Path, *overrides: str) -> TrialRun:
     """A trainable as Tune's actor would hold it, without the actor."""
     trainable = object.__new__(TrialRun)
     order = {
         "number": 0,
         "config": tiny_config(folder, *overrides).model_dump(mode="json"),
         "evaluate": None,
-        "ended": ended,
         "sweep": "sweep-one",
         "folder": str(folder / "nowhere"),
         "stop": str(folder / "stop"),
-        "one_machine": True,
-        "cores": 1,
         "verbose": 0,
     }
     trainable.setup({"trial": order})
@@ -106,44 +111,42 @@ def _reports(trainable: TrialRun) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("ended", ["stopped", "finished"])
-def test_a_trial_that_has_ended_reports_again_and_does_not_train(tmp_path: Path, runs: list[str], ended: str) -> None:
-    _run(tmp_path, {2: 0.2, 4: 0.4})
-    *rows, last = _reports(_started(tmp_path, ended=ended))
-    assert [(row["iteration"], row["label_free_score"], row["again"]) for row in rows] == [
-        (2, 0.2, True),
-        (4, 0.4, True),
-    ]
-    assert last == {"state": ended, "done": True}
-    assert runs == []
-
-
-def test_a_trial_that_goes_on_reports_again_and_then_trains(tmp_path: Path, runs: list[str]) -> None:
+def test_a_trial_that_goes_on_reports_only_what_is_new(tmp_path: Path, runs: list[str]) -> None:
+    """What its last start has shown, 4, it has written into its history too."""
     directory = _run(tmp_path, {2: 0.2, 4: 0.4})
-    *rows, last = _reports(_started(tmp_path))
-    assert [row["iteration"] for row in rows] == [2, 4]
-    assert last == {"state": "finished", "iteration": 10, "label_free_score": 0.9, "done": True}
+    with _hold(directory):
+        trainable = _started(tmp_path)
+        while trainable.reported > 4:
+            trainable.thread.join(timeout=0.01)
+        assert trainable._evaluation() is None
+        new = {"phase": "student", "iteration": 7, "evaluated": 6, "metrics": {"label_free_score": 0.6}}
+        directory.progress.write_text(json.dumps(new))
+        assert trainable.step() == {"label_free_score": 0.6, "iteration": 6}
+    assert _reports(trainable) == [{"state": "finished", "iteration": 10, "label_free_score": 0.9, "done": True}]
     assert runs == [directory.path.name]
 
 
-def test_rungs_are_filled_as_before_and_nothing_stops_for_what_is_reported_again(
-    tmp_path: Path, runs: list[str]
-) -> None:
-    """Three trials with rungs at 2 and 4: the finished one must stand in both, a new one is compared with all."""
-    histories = {"0": {2: 0.9, 4: 0.95}, "1": {2: 0.8, 4: 0.85}, "2": {2: 0.1}}
-    rungs = Rungs(time_attr="iteration", metric="label_free_score", mode="max", max_t=11, grace_period=2)
-    rungs._brackets[0]._rungs = [(4, {}), (2, {})]
-    for number, scores in histories.items():
-        _run(tmp_path, scores, f"seed={number}")
-        trial: Any = SimpleNamespace(trial_id=number)
+def test_rungs_are_filled_as_before_and_each_trial_stands_in_them_once(tmp_path: Path) -> None:
+    """Rungs at 2 and 4: the best trial must stand in both, one that goes on is not recorded again, a new one compared.
+
+    By the first rung it is 0.3 against 0.9, 0.8 and 0.1, of which half may go on: the median is 0.8.
+    """
+    _, trials = load_sweep(_write(tmp_path, SEEDS), [f"runs_dir={tmp_path}/runs", "iterations=7"])
+    histories: list[dict[int, float]] = [{2: 0.9, 4: 0.95}, {2: 0.8, 4: 0.85}, {2: 0.1}, {}]
+    for trial, scores in zip(trials, histories, strict=True):
+        _evaluated(trial.run, scores)
+    rungs = Rungs(trials, metric="label_free_score", max_t=7, grace_period=2, reduction_factor=2)
+    assert rungs._brackets[0]._rungs == [(4, {0: 0.95, 1: 0.85}), (2, {0: 0.9, 1: 0.8, 2: 0.1})]
+
+    def add(number: int) -> Any:
+        trial = SimpleNamespace(trial_id=f"tune_{number}", config={"trial": {"number": number}})
         rungs.on_trial_add(None, trial)
-        for row in _reports(_started(tmp_path, f"seed={number}", ended="stopped")):
-            assert rungs.on_trial_result(None, trial, row) == "CONTINUE"
-    assert [(at, recorded) for at, recorded in rungs._brackets[0]._rungs] == [
-        (4, {"0": 0.95, "1": 0.85}),
-        (2, {"0": 0.9, "1": 0.8, "2": 0.1}),
-    ]
-    new: Any = SimpleNamespace(trial_id="3")
-    rungs.on_trial_add(None, new)
+        return trial
+
+    second, new = add(1), add(3)
+    assert rungs.on_trial_result(None, second, {"iteration": 6, "label_free_score": 0.1}) == "CONTINUE"
     assert rungs.on_trial_result(None, new, {"iteration": 2, "label_free_score": 0.3}) == "STOP"
-    assert runs == []
+    assert rungs._brackets[0]._rungs == [
+        (4, {0: 0.95, "tune_1": 0.85}),
+        (2, {0: 0.9, 2: 0.1, "tune_1": 0.8, "tune_3": 0.3}),
+    ]

@@ -22,8 +22,8 @@ from zskt_dist.networks.weights import read_weights
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.sweep.selection import pooled_agreement
-from zskt_dist.sweep.states import State
-from zskt_dist.sweep.table import compares_teachers, trial_table
+from zskt_dist.sweep.space import Trial
+from zskt_dist.sweep.table import compares_teachers, trial_row
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
@@ -122,8 +122,14 @@ def test_teachers_are_told_apart_by_their_weights(runs: list[RunDirectory]) -> N
 
 
 def _table(runs: list[RunDirectory]) -> pd.DataFrame:
-    states = [State(i, run.path.name, {"seed": i}, run.path.name, "finished") for i, run in enumerate(runs)]
-    return trial_table(states, {run.path.name: run for run in runs}, {})
+    rows = []
+    for number, run in enumerate(runs):
+        config = run.read_config()
+        assert config
+        trial = Trial(number, {"seed": number}, config, None, "finished")
+        vars(trial)["run"] = run  # wherever it lies now
+        rows.append(trial_row(trial, {}))
+    return pd.DataFrame(rows)
 
 
 def test_a_run_whose_teacher_is_gone_has_no_score(runs: list[RunDirectory], tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from tests.support.results import check_result
 from tests.sweep.test_space import ONE, _write
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.space import load_sweep
-from zskt_dist.sweep.states import States
 from zskt_dist.sweep.summary import conclude
 
 
@@ -18,15 +17,14 @@ def test_the_result_names_the_best_trial_and_how_scores_rank(tmp_path: Path) -> 
     sweep, trials = load_sweep(
         _write(tmp_path, ONE + space), [f"runs_dir={tmp_path}", "experiment=digits", "tracking.uri=none"]
     )
-    states = States(tmp_path / "trials.json", trials)
     for trial, beta in zip(trials, betas, strict=True):
-        states[trial].state = "finished"
-        run = finished_run(tmp_path, "train", accuracy=beta / 10, dataset="digits", name=states[trial].run)
+        trial.state = "finished"
+        run = finished_run(tmp_path, "train", accuracy=beta / 10, dataset="digits", name=trial.run.path.name)
         result = json.loads((run / "result.json").read_text())
         result["estimates"] = {"label_free_score": 1 - beta / 10}
         (run / "result.json").write_text(json.dumps(result))
     directory = RunDirectory(tmp_path / "digits/sweep-one")
-    result = conclude(sweep, trials, states, directory, None)
+    result = conclude(sweep, trials, directory, None)
     check_result(json.loads(directory.result.read_text()))
     assert (result["status"], result["trials"], result["finished"], result["failed"]) == ("finished", 4, 4, 0)
     best = result["best"]

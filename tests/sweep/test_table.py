@@ -1,5 +1,6 @@
 """Which trial is chosen, what is averaged, how ranks are compared: worked out by hand."""
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import pytest
 from zskt_dist.sweep.plots import sweep_figures
 from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations
 
-KEYS = ["loss.beta", "seed"]
+KEYS = ["loss.beta"]
 
 
 def _table(rows: Sequence[tuple[float | None, int, str, float | None, float | None]]) -> pd.DataFrame:
@@ -18,6 +19,7 @@ def _table(rows: Sequence[tuple[float | None, int, str, float | None, float | No
     frame = pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
     return frame.assign(
         trial=range(len(rows)),
+        setting=[json.dumps(row[0]) for row in rows],
         label_free_score=frame["score"],
         mte=None,
         held_out_agreement=None,
@@ -40,9 +42,9 @@ TABLE = _table(
 
 def test_the_best_setting_is_that_of_the_best_mean_and_then_its_best_seed() -> None:
     """The single best score, 0.95, belongs to a setting that is worse on average."""
-    assert best_trial(TABLE, KEYS, "label_free_score") == 1
-    assert best_trial(TABLE, KEYS, "accuracy") == 3
-    assert best_trial(TABLE.iloc[4:], KEYS, "label_free_score") is None
+    assert best_trial(TABLE, "label_free_score") == 1
+    assert best_trial(TABLE, "accuracy") == 3
+    assert best_trial(TABLE.iloc[4:], "label_free_score") is None
 
 
 def test_means_are_over_the_seeds_of_finished_trials() -> None:
@@ -59,11 +61,11 @@ def test_null_and_lists_are_settings_like_others() -> None:
     rows = [(None, 0, "finished", 0.9, 0.7), (None, 1, "finished", 0.8, 0.7), (4, 0, "finished", 0.6, 0.9)]
     table = _table(rows)
     assert means_over_seeds(table, KEYS)["score"].tolist() == pytest.approx([0.85, 0.6])
-    assert best_trial(table, KEYS, "label_free_score") == 0
-    lists = table.assign(**{"loss.beta": [[1, 2], None, [1, 2]]})
+    assert best_trial(table, "label_free_score") == 0
+    lists = table.assign(**{"loss.beta": [[1, 2], None, [1, 2]]}, setting=["[1, 2]", "null", "[1, 2]"])
     assert means_over_seeds(lists, KEYS)["n"].tolist() == [2, 1]
     assert means_over_seeds(lists, KEYS)["loss.beta"].tolist() == [[1, 2], None]
-    assert best_trial(lists, KEYS, "label_free_score") == 1
+    assert best_trial(lists, "label_free_score") == 1
     assert "over loss.beta" not in sweep_figures(table, KEYS)
 
 
@@ -72,14 +74,14 @@ def test_rank_correlation_is_spearmans_over_settings() -> None:
     means = [(0, 0.80, 0.70), (1, 0.90, 0.72), (2, 0.95, 0.60), (3, 0.60, 0.90)]
     rows = [(b, seed, "finished", s + sign * 0.3, a) for b, s, a in means for seed, sign in ((0, -1), (1, 1))]
     table = _table(rows).assign(generator_loss_drift=[0.2, -0.2, 0.3, -0.1, -0.4, 0.4, 0.1, -0.1])
-    found = {row["score"]: row for row in rank_correlations(table, KEYS).to_dict("records")}
+    found = {row["score"]: row for row in rank_correlations(table).to_dict("records")}
     assert found["score"]["rank correlation with accuracy"] == pytest.approx(1 - 6 * 18 / 60)
     assert found["score"]["n"] == 4, "settings, and not the eight trials"
     assert "p" not in found["score"]
     drift = found["|generator_loss_drift|"]
     assert drift["rank correlation with accuracy"] == pytest.approx(_drift_rho())
-    assert rank_correlations(table.iloc[:6], KEYS).empty
-    assert rank_correlations(table, ["seed"]).empty
+    assert rank_correlations(table.iloc[:6]).empty
+    assert rank_correlations(table.assign(setting="")).empty
 
 
 def _drift_rho() -> float:
@@ -91,8 +93,8 @@ def _drift_rho() -> float:
 
 def test_without_test_images_the_score_chooses_and_is_drawn() -> None:
     table = TABLE.assign(accuracy=None, **{"teacher.arch": ["a", "a", "b", "b", "a", "b"], "student.arch": "c"})
-    assert best_trial(table, KEYS, "label_free_score") == 1
-    assert rank_correlations(table, KEYS).empty
+    assert best_trial(table, "label_free_score") == 1
+    assert rank_correlations(table).empty
     assert "accuracy" not in means_over_seeds(table, KEYS)
     figures = sweep_figures(table, [*KEYS, "teacher.arch", "student.arch"])
     assert figures["score against accuracy"] is None

@@ -56,7 +56,7 @@ def test_a_run_and_its_evaluation(tmp_path: Path) -> None:
 
 def test_pictures_show_what_is_normalised_together_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Tensor] = []
-    monkeypatch.setattr("zskt_dist.tasks.transfer.save_grid", lambda images, path: shown.append(images))
+    monkeypatch.setattr("zskt_dist.tasks.transfer.save_image_grid", lambda images, path: shown.append(images))
     config = tiny_config(tmp_path, "engine.micro_batch=3", "tracking.images=8")
     shape = ImageShape(1, 8, 8)
     teacher = new_network(config, "teacher", shape, 5).eval().requires_grad_(False)

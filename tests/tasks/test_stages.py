@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from zskt_dist.config import Config, load_config
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.tasks.registry import TASKS
 from zskt_dist.tasks.stages import Stage, identity, run_directory, stages
+from zskt_dist.training.job import Job
 
 
 def _config(*overrides: str) -> Config:
@@ -244,3 +247,49 @@ def test_what_changes_a_student_of_pseudo_data_changes_its_hash(override: str) -
 @pytest.mark.parametrize("command", ["distill", "pretrain"])
 def test_other_commands_do_not_look_at_pseudo_data(command: str) -> None:
     assert identity(command, _config(*PSEUDO)) == identity(command, _config("loss.beta=0"))
+
+
+def test_several_teachers_are_no_single_one() -> None:
+    several = stages("pretrain", _config("seeds=[0,1]"))[-1]
+    assert several.run != stages("pretrain", _config())[-1].run
+    assert stages("train", _config("seeds=[0,1]"))[0].run == stages("pretrain", _config())[-1].run
+    with pytest.raises(ConfigError, match=r"teacher.seed=7: makes one teacher, and seeds=\[0, 1\] are several"):
+        stages("pretrain", _config("seeds=[0,1]", "teacher.seed=7"))
+
+
+def test_a_name_is_not_that_of_a_run_on_the_way() -> None:
+    """Else the student would pass for the finetuned one."""
+    name = stages("train", Config())[-1].directory.path.name
+    with pytest.raises(ConfigError, match=f"name='{name}': is the run of train that finetune begins with"):
+        stages("finetune", _config(f"name={name}"))
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "now", "key"),
+    [
+        ("pretrain", ["iterations=7"], ["iterations=8"], "supervised.iterations"),
+        ("distill", ["supervised.iterations=7"], ["supervised.iterations=8"], "supervised.iterations"),
+        ("train", ["teacher.seed=1"], ["teacher.seed=2"], "teacher.seed"),
+        ("train", ["teacher.checkpoint=t"], [], "teacher.checkpoint"),
+        ("finetune", [], ["loss.beta=0"], "loss.beta"),
+    ],
+)
+def test_a_named_run_notices_other_settings(
+    command: str, before: list[str], now: list[str], key: str, tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(command, _config("name=run", *before))
+    job = Job.plan(command, _config("name=run", *now))
+    with pytest.raises(UserError, match=rf"holds a run with other settings \({key}"):
+        directory.check(command, _config("name=run", *now), job.reads, job.goal.name)
+    again = Job.plan(command, _config("name=run", *before, "launch.workers=2", "supervised.network=student"))
+    directory.check(command, _config("name=run", *before), again.reads, None)
+
+
+def test_a_named_run_notices_another_task_of_its_command(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    config = _config("name=run", "pseudo_data=folder", "loss.beta=0")
+    directory.begin("train", config, task="pseudo_data")
+    job = Job.plan("train", _config("name=run", "loss.beta=0"))
+    with pytest.raises(UserError, match="holds a run of pseudo_data"):
+        directory.check("train", config, job.reads, job.goal.name)

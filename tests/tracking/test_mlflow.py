@@ -154,7 +154,9 @@ def test_an_outage_costs_one_warning_and_what_waited_is_sent_after_it(
             time.sleep(0.01)
     stream.close()
     assert _points(address, "kl") == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
-    assert [record.getMessage() for record in caplog.records] == [
+    messages = [record.getMessage() for record in caplog.records]
+    # The thread of another test may still wait for its server, and warn of that.
+    assert [message for message in messages if store in message] == [
         f"MLflow at {store}: ConnectionError: away; training goes on"
     ]
 

@@ -253,7 +253,7 @@ def _stopped_slowly(world: World, folder: Path) -> list[str]:
     world.barrier()
     seen: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        save, tell = CheckpointStore.save, RunDirectory.tell
+        save, tell = CheckpointStore.save, RunDirectory.leave_failure
 
         def slow(store: CheckpointStore, *arguments: Any) -> Path:
             time.sleep(1)
@@ -264,7 +264,7 @@ def _stopped_slowly(world: World, folder: Path) -> list[str]:
             seen.extend(path.name for path in folder.rglob("*.pt"))  # of the teacher, which comes first
 
         patch.setattr(CheckpointStore, "save", slow)
-        patch.setattr(RunDirectory, "tell", note)
+        patch.setattr(RunDirectory, "leave_failure", note)
         Worker(job, world).run_for_driver()
     world.barrier()
     return seen

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.transitions import transition_curves, transition_error
+from zskt_dist.algorithms.transitions import transition_curves
 from zskt_dist.api.networks import answer_of, frozen_view
 from zskt_dist.api.results import Evaluation, TransitionError
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.evaluation.curves import CurveSummary
 from zskt_dist.evaluation.scorer import Score, Scorer
 from zskt_dist.models import ReadLogits, device_of
 
@@ -135,17 +136,16 @@ def mean_transition_error(
     for view in (a, b):
         view.register_forward_hook(ReadLogits(classes))
     each = max(1, rows // (classes - 1))
-    error = torch.zeros((), dtype=torch.float64, device=device)
-    means = torch.zeros(2, steps, dtype=torch.float64, device=device)
+    summary = CurveSummary(steps)
     for start in range(0, len(x), each):
         part = slice(start, start + each)
         curves = transition_curves(
             a, b, x[part].to(device), origin[part], num_classes=classes, steps=steps, step_size=step_size, rows=rows
         )
-        error += transition_error(curves.p_a.double(), curves.p_b.double()).sum()
-        means += torch.stack([p.double().mean(dim=1).sum(dim=0) for p in (curves.p_a, curves.p_b)])
-    p_a, p_b = (means / len(x)).tolist()
-    return TransitionError(value=error.item() / len(x), images=len(x), p_a=p_a, p_b=p_b)
+        summary.add_curves(curves.p_a, curves.p_b)
+    assert summary.mte is not None, "there are images on which both agree"
+    means = summary.mean_curves()
+    return TransitionError(value=summary.mte, images=len(x), p_a=means["p_a"], p_b=means["p_b"])
 
 
 @torch.no_grad()

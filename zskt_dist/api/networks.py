@@ -59,7 +59,7 @@ def images_of(teacher: nn.Module, given: object) -> ImageShape:
     """(C, H, W) of a teacher's images: as given, else as it tells itself; where the two differ there is a warning.
 
     Raises:
-        ConfigError: neither says anything, or what is said is not three positive numbers.
+        ConfigError: neither gives one, or it is not three positive numbers.
     """
     about = getattr(teacher, "pretrained_cfg", None)  # timm's
     declared = about.get("input_size") if isinstance(about, Mapping) else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transfer is, as its `on_progress` is told.
+    """How far a transfer is: what `on_progress` gets.
 
     Attributes:
         iteration: Completed so far.
@@ -42,7 +42,7 @@ class TransferResult:
     Attributes:
         student: The network that was given, trained, in eval mode, on the device it was trained on.
         history: One row of metrics per report, with `iteration` (completed so far) and `time` (ms since 1970).
-        scores: How good the student is as far as that can be told without labels, as fractions: `held_out_agreement`
+        scores: How good the student is, as far as it shows without labels, as fractions: `held_out_agreement`
             with the teacher on fresh pseudo-images, `noise_agreement` on noise, `label_free_score` their mean; and
             `held_out_kl`, KL(teacher || student) in nats. Estimates, and no accuracy.
         estimates: The same in full, as `estimates.json` of the commands: agreement with intervals, KL quantiles,
@@ -50,7 +50,7 @@ class TransferResult:
         settings: By dotted key, all that decided the result.
         seconds: Of training and judging, with those of the runs it continued.
         iterations: Completed.
-        stopped_early: Whether somebody ended it before its last iteration.
+        stopped_early: True if somebody ended it before its last iteration.
         input_shape: (C, H, W) of the pseudo-images.
         num_classes: Of both networks.
     """
@@ -81,7 +81,7 @@ class TransferResult:
         Args:
             path: A file `….safetensors`, or a folder that gets a `student.safetensors`.
             about: Further metadata, JSON values. Commands that read the file go by `mean` and `std` of the images, and
-                refuse it for another `arch`, as in their configuration; without these they take what they are told.
+                refuse it for another `arch` than their configuration's; without these they go by theirs.
 
         Raises:
             ConfigError: `path` is neither, such as `student.pt`.

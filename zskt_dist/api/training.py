@@ -104,7 +104,7 @@ def transfer(
             files.
 
     Returns:
-        The student with its history and what can be said of it without labels.
+        The student with its history and its scores without labels.
 
     Raises:
         UserError: networks that cannot be copied, do not fit each other or `input_shape`, or a loss that is no longer

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from zskt_dist import logs
 from zskt_dist.errors import UserError, did_you_mean, guarded
 
 
@@ -15,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="the configuration to copy, for example digits")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: NAME.yaml in this folder")
-    options = parser.parse_args(argv)
+    options = logs.parse(parser, argv)
     return guarded(lambda: _configs(options.name, options.file))
 
 

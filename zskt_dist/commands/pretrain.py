@@ -6,7 +6,6 @@ from zskt_dist.commands.shared import training_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    assert __doc__
     return training_command("pretrain", __doc__, argv)
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from zskt_dist.training.job import Job
 
 
-def training_command(command: str, description: str, argv: Sequence[str] | None = None) -> int:
+def training_command(command: str, description: str | None, argv: Sequence[str] | None = None) -> int:
     """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = logs.parse(_parser(command, description), arguments)
     return guarded(lambda: _train(command, options, arguments), fresh=options.fresh)
 
 
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
+def _parser(command: str, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m zskt_dist.{command}",
         description=description,
@@ -56,6 +56,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
     from zskt_dist.files import check_json, write_json
     from zskt_dist.runs.directory import find_run
+    from zskt_dist.tasks.stages import user_digests
     from zskt_dist.training.job import Job
 
     console = Console()
@@ -74,7 +75,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
     _check_run(job, config, options.fresh)
     result = None if options.fresh else directory.finished()
     if result and not is_follower():
-        _check_files(job)
+        directory.check_files(user_digests(job.goal))
         console.print("Finished earlier; --fresh starts over")
         if directory.record_is_partial():
             from zskt_dist.launch.mlflow_run import repair_record
@@ -96,18 +97,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 def _check_run(job: "Job", config: "Config", fresh: bool) -> None:
     """Raises UserError where what is there already is another run; names that are made of the settings fit always."""
     if not fresh and config.name is not None:
-        job.directory.check(job.goal.task.command, config, job.reads)
-
-
-def _check_files(job: "Job") -> None:
-    """Raises ConfigError where the user's files are no longer those that the finished run began with."""
-    from zskt_dist.files import sha256_of
-    from zskt_dist.runs.directory import Digest
-
-    for need in job.goal.task.needs:
-        path = Path(job.goal.inputs.get(need.role, ""))
-        if path.is_file():
-            job.directory.check_files({need.key: Digest(str(path), sha256_of(path))})
+        job.directory.check(job.goal.task.command, config, job.reads, job.goal.name)
 
 
 def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:

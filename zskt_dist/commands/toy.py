@@ -41,12 +41,14 @@ def _toy(options: argparse.Namespace) -> None:
     require("zskt toy", "matplotlib")
 
     from zskt_dist.experiments.toy import run_toy, run_toy_seeds
-    from zskt_dist.files import write_json
+    from zskt_dist.files import check_json, write_json
 
     settings = AUTHORS if options.authors else ToySettings()
     if options.rounds is not None:
         settings = replace(settings, rounds=options.rounds)
     home, console = Path("runs", "toy"), Console()
+    if options.json:
+        check_json(options.json)
     if options.seeds:
         folder = options.out or home
         result = run_toy_seeds(settings, options.seeds, folder, console, fresh=options.fresh)

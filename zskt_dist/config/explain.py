@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from zskt_dist.config.schema import Config, flatten
-from zskt_dist.errors import ConfigError, did_you_mean
+from zskt_dist.errors import ConfigError, UserError, did_you_mean
 
 _SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
 """What people write, and what it is called here."""
@@ -36,6 +36,12 @@ def explain(error: ValidationError) -> ConfigError:
     return explained
 
 
+def first_problem(path: object, error: ValidationError) -> UserError:
+    """Of a file other than a configuration."""
+    first = error.errors()[0]
+    return UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+
 def _explain(problem: ErrorDetails) -> ConfigError:
     parts, section = _location(problem["loc"])
     key, value = ".".join(parts), problem["input"]
@@ -50,7 +56,7 @@ def _explain(problem: ErrorDetails) -> ConfigError:
             hint = did_you_mean(_SYNONYMS.get(str(value), str(value)), choices.split(", "))
             return ConfigError(key, value, f"expected one of {choices}{hint}")
         case "model_type" | "model_attributes_type":
-            return ConfigError(key, value, f"is a section; set one of its keys: {_list(section.model_fields)}")
+            return ConfigError(key, value, f"is a section; set one of its keys: {', '.join(section.model_fields)}")
         case "tuple_type" | "list_type" if key in _LISTS:
             return ConfigError(key, value, f"expected a list, for example {key}={_LISTS[key]}")
         case "too_long" if key in _LISTS:
@@ -77,7 +83,7 @@ def _unknown(parts: Sequence[str], value: Any, known: Sequence[str]) -> ConfigEr
         words.append(str(name))
     problem = f"no section {unknown!r}" if len(words) > len(parts) else "no such key"
     hint = _in_other_section(unknown) or did_you_mean(unknown, known) or _in_other_section(words[-1])
-    hint = hint or f"; {'.'.join(sections) or 'the top level'} has {_list(known)}"
+    hint = hint or f"; {'.'.join(sections) or 'the top level'} has {', '.join(known)}"
     return ConfigError(".".join(words), value, problem + hint)
 
 
@@ -110,7 +116,3 @@ def _in_other_section(leaf: str) -> str:
     """A key given without its section, or in a wrong one."""
     found = [key for key, _ in flatten(Config()) if key.split(".")[-1] == leaf]
     return f"; did you mean {' or '.join(found)}?" if found else ""
-
-
-def _list(words: Sequence[str] | dict[str, Any]) -> str:
-    return ", ".join(words)

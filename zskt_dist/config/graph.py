@@ -1,19 +1,17 @@
 """A graph of experiments: commands in order, each with settings, and the report they end in."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from zskt_dist.config.fields import Section
-from zskt_dist.config.load import load_config, read_yaml
+from zskt_dist.config.load import load_config, read_model, words_of
 from zskt_dist.config.schema import Config
 from zskt_dist.config.shipped import beside, locate
-from zskt_dist.errors import UserError
 
 Settings = dict[str, Any]
 """Dotted keys to values, as on the command line."""
@@ -66,11 +64,7 @@ def load_graph(path: Path, overrides: list[str]) -> tuple[Graph, list[Task]]:
         UserError: the file is missing or no graph; ConfigError: a step's configuration cannot work.
     """
     path = locate(path)
-    try:
-        graph = Graph.model_validate_json(json.dumps(read_yaml(path)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    graph = read_model(path, Graph)
     return graph, [task for step in graph.steps for task in _tasks(graph, step, path, overrides)]
 
 
@@ -78,10 +72,6 @@ def _tasks(graph: Graph, step: Step, path: Path, overrides: list[str]) -> Iterat
     config = str(beside(path, step.config))
     for values in itertools.product(*step.each.values()):
         settings = graph.set | step.set | dict(zip(step.each, values, strict=True))
-        words = [*_words(settings), *overrides]
-        evaluate = None if step.evaluate is None else _words(step.evaluate)
+        words = [*words_of(settings), *overrides]
+        evaluate = None if step.evaluate is None else words_of(step.evaluate)
         yield Task(step.command, ["--config", config, *words], load_config(config, words), evaluate)
-
-
-def _words(settings: Settings) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]

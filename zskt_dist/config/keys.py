@@ -49,8 +49,7 @@ def leaves_of(config: Config, reads: Sequence[str]) -> Leaves:
     Args:
         reads: Keys and sections.
     """
-    resolved = {"supervised.iterations": config.supervised_iterations}
-    return _chosen(_leaves(config) | resolved, reads, IDENTITY)
+    return _chosen(_resolved(config), reads, IDENTITY)
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -66,7 +65,7 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) -> list[str]:
     """Keys under `reads` whose values differ, where a run that was begun with `before` is continued with `after`."""
-    old, new = (_chosen(_leaves(config), reads, CONTINUATION) for config in (before, after))
+    old, new = (_chosen(_resolved(config), reads, CONTINUATION) for config in (before, after))
     return [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
 
 
@@ -80,10 +79,11 @@ def _defaults() -> Mapping[str, Any]:
     return dict(flatten(Config()))
 
 
-def _leaves(config: Config) -> Leaves:
-    """Every dotted key; a teacher in shards computes what a whole one does."""
+def _resolved(config: Config) -> Leaves:
+    """Every dotted key as it is computed with: a teacher in shards answers as a whole one does."""
     leaves = dict(flatten(config))
-    return leaves | {"engine.teacher": leaves["engine.teacher"].replace("sharded", "replicated")}
+    teacher = leaves["engine.teacher"].replace("sharded", "replicated")
+    return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
 
 
 def _chosen(leaves: Leaves, reads: Sequence[str], wanted: Sequence[Purpose]) -> Leaves:

@@ -5,10 +5,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import explain
@@ -17,6 +17,7 @@ from zskt_dist.config.shipped import locate
 from zskt_dist.errors import ConfigError, UserError
 
 Tree = dict[str, Any]
+T = TypeVar("T", bound=BaseModel)
 
 # YAML 1.1 reads `1e-3` as text; here it is a number, as in YAML 1.2.
 _FLOAT = (
@@ -113,6 +114,26 @@ def read_yaml(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise UserError(f"--config {path}: expected a mapping of keys, got {type(tree).__name__}")
     return tree
+
+
+def read_model(path: Path, model: type[T], overrides: Sequence[str] = ()) -> T:
+    """A YAML file that describes several runs, with `key=value` on top; raises UserError where it is none."""
+    tree = read_yaml(path)
+    for override in overrides:
+        assign(tree, override)
+    try:
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            message = f"no such key; there are: {', '.join(model.model_fields)}"
+        raise UserError(f"{locate(path)}: {'.'.join(map(str, first['loc']))}: {message}") from None
+
+
+def words_of(settings: Mapping[str, Any]) -> list[str]:
+    """`key=value`, as on the command line."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def _parse_value(key: str, text: str) -> Any:

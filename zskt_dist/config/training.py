@@ -27,7 +27,7 @@ class Transfer(Section):
     pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update"
     """Images the student learns from: of the updated generator, of the one before, or a new z for every step."""
     generator_step_statistics: Literal["update", "keep"] = "update"
-    """True if the student's running batch-norm statistics also move in the generator step (authors: update)."""
+    """update: the student's running batch-norm statistics also move in the generator step (authors); keep: not."""
 
 
 class Taps(Section):

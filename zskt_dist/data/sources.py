@@ -29,7 +29,7 @@ class Facts(NamedTuple):
     """What `data.root` has to contain."""
 
 
-# Means and standard deviations: facts, section 1; the gray ones were measured on the train splits.
+# Means and standard deviations are those of the authors' code; the gray ones were measured on the train splits.
 KNOWN = {
     "digits": Facts(ImageShape(1, 8, 8), (0.3054,), (0.3760,), "crop", "nothing, it comes with this package"),
     "cifar10": Facts(

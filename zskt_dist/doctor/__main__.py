@@ -24,15 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _doctor(options: argparse.Namespace) -> None:
     from zskt_dist.doctor.findings import examine, healthy
+    from zskt_dist.files import check_json, write_json
 
+    if options.json:
+        check_json(options.json)
     findings = []
     for finding in examine(options.config, options.overrides):
         findings.append(finding)
         print(finding, flush=True)
     works = healthy(findings)
     if options.json:
-        from zskt_dist.files import write_json
-
         write_json(options.json, {"works": works, "findings": [vars(finding) for finding in findings]})
     if not works:
         raise UserError("something that a run needs does not work; see the problems above")

@@ -1,7 +1,6 @@
 """What a check of `doctor` is, what it is given and what it finds."""
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,9 +42,9 @@ class Check(NamedTuple):
 
     Attributes:
         advice: Where the check itself fails.
-        essential: Whether every run needs it.
+        essential: True if every run needs it.
         seconds: After which it counts as hanging.
-        required_by: Whether a configuration asks for it.
+        required_by: True for a configuration that asks for it.
     """
 
     name: str
@@ -56,18 +55,7 @@ class Check(NamedTuple):
     required_by: Callable[[Requirements], bool] = lambda _: False
 
 
-def installed_version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
 def existing_folder(path: Path) -> Path:
     """The path, or the nearest one above it that exists."""
     path = path.absolute()
     return next(each for each in (path, *path.parents) if each.exists())
-
-
-def in_gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

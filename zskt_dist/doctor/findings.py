@@ -23,7 +23,7 @@ class Finding:
     """An `Outcome` with what was checked.
 
     Attributes:
-        essential: Whether every run needs it, or what the configuration asks for.
+        essential: True if every run needs it, or the configuration asks for it.
         details: The same for programs; sizes in bytes.
     """
 
@@ -65,7 +65,7 @@ def examine(
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether a run with this configuration can begin: everything that is essential works."""
+    """True if a run with this configuration can begin: everything that is essential works."""
     return not any(finding.essential and finding.status == "problem" for finding in findings)
 
 

@@ -9,7 +9,9 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, in_gib, installed_version
+from zskt_dist.doctor.check import LITTLE, Outcome, Requirements
+from zskt_dist.extras import installed_version
+from zskt_dist.files import describe_size
 from zskt_dist.launch.environment import git_commit
 
 NEEDED = ("torch", "numpy", "pydantic", "PyYAML", "pyarrow", "safetensors", "rich", "pillow")
@@ -96,7 +98,7 @@ def check_cuda(requirements: Requirements) -> Outcome:
             for local_rank in range(local_workers(requirements.config)):
                 worker_device(requirements.config, local_rank)
         shown = ", ".join(
-            f"{each['name']} ({in_gib(each['free'])} of {in_gib(each['total'])} free)" for each in devices
+            f"{each['name']} ({describe_size(each['free'])} of {describe_size(each['total'])} free)" for each in devices
         )
         return Outcome("ok", shown, None, {"devices": devices})
     if shutil.which("nvidia-smi"):
@@ -131,8 +133,8 @@ def check_memory(_: Requirements) -> Outcome:
         return Outcome("warning", "this system does not tell how much is free", "watch it during the first iterations")
     if free < LITTLE:
         advice = "--dry-run estimates a run; engine.micro_batch and engine.activation_checkpointing lower it"
-        return Outcome("warning", f"{in_gib(free)} free", advice, {"free": free})
-    return Outcome("ok", f"{in_gib(free)} free", None, {"free": free})
+        return Outcome("warning", f"{describe_size(free)} free", advice, {"free": free})
+    return Outcome("ok", f"{describe_size(free)} free", None, {"free": free})
 
 
 def _granted_cores() -> float | None:

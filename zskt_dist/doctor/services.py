@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, existing_folder, in_gib, installed_version
+from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, existing_folder
 from zskt_dist.errors import one_line
-from zskt_dist.extras import install
+from zskt_dist.extras import install, installed_version
+from zskt_dist.files import describe_size
 from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, refused
 
 
@@ -23,8 +24,8 @@ def check_disk(requirements: Requirements) -> Outcome:
     free = shutil.disk_usage(folder).free
     if free < LITTLE:
         advice = "make room, or set runs_dir to another disk; checkpoint.keep=1 halves what checkpoints take"
-        return Outcome("warning", f"{in_gib(free)} free", advice, {"free": free})
-    return Outcome("ok", f"{in_gib(free)} free", None, {"free": free})
+        return Outcome("warning", f"{describe_size(free)} free", advice, {"free": free})
+    return Outcome("ok", f"{describe_size(free)} free", None, {"free": free})
 
 
 def check_runs_dir(requirements: Requirements) -> Outcome:

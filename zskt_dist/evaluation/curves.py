@@ -1,7 +1,6 @@
 """Transition curves of many images: shared over workers, saved part by part, merged into one Parquet file."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,22 +132,24 @@ class CurveSummary:
     """Mean curves with their standard errors (Figure 4) and the MTE (Eq. 2), from running sums."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.curves, self.images = steps, 0, 0
-        self._sums = {name: np.zeros((2, steps)) for name in ("p_a", "p_b")}
+        self.steps, self.images = steps, 0
+        self._sums = torch.zeros(2, 2, steps, dtype=torch.float64)  # of the means over targets and of their squares
         self._error = 0.0
 
     def add(self, table: pa.Table) -> None:
         """All curves of some images, as `SCHEMA` orders them."""
-        p = {name: table[name].to_numpy().astype(np.float64).reshape(-1, self.steps) for name in ("p_a", "p_b")}
         images = len(table["image"].unique())
-        for name, values in p.items():
-            # The curves of one image are not independent: the spread is that of the images' means.
-            of_images = values.reshape(images, -1, self.steps).mean(axis=1)
-            self._sums[name] += np.stack([of_images.sum(axis=0), np.square(of_images).sum(axis=0)])
-        p_a, p_b = (torch.from_numpy(values).view(images, -1, self.steps) for values in p.values())
-        self._error += transition_error(p_a, p_b).sum().item()
-        self.curves += len(p["p_a"])
-        self.images += images
+        p_a, p_b = (torch.tensor(table[name].to_numpy()).view(images, -1, self.steps) for name in ("p_a", "p_b"))
+        self.add_curves(p_a, p_b)
+
+    def add_curves(self, p_a: Tensor, p_b: Tensor) -> None:
+        """All curves of some images, p_j of A and of B, each [B, C - 1, K]."""
+        p = torch.stack([p_a, p_b]).double().cpu()
+        # The curves of one image are not independent: the spread is that of the images' means.
+        of_images = p.mean(dim=2)
+        self._sums += torch.stack([of_images.sum(dim=1), of_images.square().sum(dim=1)])
+        self._error += transition_error(*p).sum().item()
+        self.images += len(p_a)
 
     @property
     def mte(self) -> float | None:
@@ -156,15 +157,13 @@ class CurveSummary:
 
     def mean_curves(self) -> dict[str, list[float]]:
         """`p_a`, `p_b` and the standard errors of these means over images, one value per step."""
-        return dict(self._means()) if self.curves else {}
-
-    def _means(self) -> Iterator[tuple[str, list[float]]]:
-        for name, (total, squares) in self._sums.items():
-            mean = total / self.images
-            variance = np.maximum(squares / self.images - np.square(mean), 0)
-            yield name, mean.tolist()
-            # ddof = 1: variance * N / (N - 1), over N images
-            yield f"{name}_standard_error", np.sqrt(variance / max(1, self.images - 1)).tolist()
+        if not self.images:
+            return {}
+        mean, squares = self._sums / self.images
+        variance = (squares - mean.square()).clamp(min=0)
+        error = (variance / max(1, self.images - 1)).sqrt()  # ddof = 1: variance * N / (N - 1), over N images
+        values = torch.stack([mean, error], dim=1).flatten(end_dim=1).tolist()
+        return dict(zip(("p_a", "p_a_standard_error", "p_b", "p_b_standard_error"), values, strict=True))
 
 
 def describe_mte(config: Config, summary: CurveSummary, dataset: str, images_per_class: int | None) -> dict[str, Any]:

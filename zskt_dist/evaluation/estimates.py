@@ -1,4 +1,4 @@
-"""Everything that can be said of a student without labels and real images, written as `estimates.json`.
+"""All numbers about a student that need no labels and no real images, written as `estimates.json`.
 
 `HeldOut.judge` sums up the same images in four numbers for selection.
 """

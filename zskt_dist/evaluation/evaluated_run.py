@@ -59,7 +59,7 @@ class EvaluatedRun:
 
     @cached_property
     def is_own(self) -> bool:
-        """Whether data set and teacher are the run's: only then its MTE is the one in `result.json`."""
+        """True if data set and teacher are the run's: only then its MTE is the one in `result.json`."""
         return self._own_data() and self._own_teacher()
 
     @property
@@ -88,13 +88,13 @@ class EvaluatedRun:
     def publish(self, answer: Answer) -> None:
         """The run's result learns the MTE and the label-free estimates, if they are its own."""
         result = self.directory.finished() or self.result
-        told = result | {"mte": answer["mte"]}
+        updated = result | {"mte": answer["mte"]}
         if answer["estimates"]:
             known = result.get("estimates") or {}
-            # Without snapshots generators could be asked at the end of training only: what they said stays.
-            told["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
-        if self.is_own and result != told:
-            self.directory.finish(told)
+            # Without snapshots generators could be asked at the end of training only: those numbers stay.
+            updated["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
+        if self.is_own and result != updated:
+            self.directory.finish(updated)
 
     def discard_parts(self) -> None:
         """Forgets what an interrupted evaluation has left."""
@@ -122,12 +122,12 @@ class EvaluatedRun:
 
 def teacher_weights(directory: RunDirectory) -> str | None:
     """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
-    told = directory.teacher_weights()
-    if told is None or is_file(told, "RUN_DIR"):
-        return told
-    folder, name = split(told)
+    then = directory.teacher_weights()
+    if then is None or is_file(then, "RUN_DIR"):
+        return then
+    folder, name = split(then)
     moved = join(split(split(directory.location)[0])[0], "teachers", split(folder)[1], name)
-    return moved if is_file(moved, "RUN_DIR") else told
+    return moved if is_file(moved, "RUN_DIR") else then
 
 
 def _identity(role: str, location: str) -> str:

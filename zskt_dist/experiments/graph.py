@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from rich.console import Console
-from rich.table import Table
 
 from zskt_dist.config import differing_keys
 from zskt_dist.config.graph import Graph, Task
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.experiments.seeds import runs_of_seeds
+from zskt_dist.launch.summary import print_runs
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import local_folder, split
 from zskt_dist.tasks.stages import run_directory
@@ -86,19 +86,17 @@ def _made_by(task: Task) -> Iterator[str]:
 def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
     """`--dry-run`: every run, and whether it is finished; raises as `run_graph`."""
     _check(graph, tasks)
-    table = Table(title=graph.title, title_justify="left")
-    for column in ("command", "run", "state", "evaluated"):
-        table.add_column(column, overflow="fold")
-    for task in tasks:
-        directory = run_directory(task.config, task.command)
-        directory.mirror.pull(checkpoints=False)
-        state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
-        table.add_row(task.command, directory.path.name, state, "" if task.evaluate is None else "yes")
-    console.print(table)
+    about = [{"command": task.command, "evaluated": "" if task.evaluate is None else "yes"} for task in tasks]
+    directories = [run_directory(task.config, task.command) for task in tasks]
+    print_runs(graph.title, list(zip(about, directories, strict=True)), console)
 
 
 def _run(arguments: Sequence[str], done: int, total: int) -> None:
-    """One command in a process and session of its own; a signal that stops us stops it, gently."""
+    """One command in a process and session of its own; a signal that stops us stops it, gently.
+
+    In one process the memory of a command would count for all that follow: in their results, and on a GPU, where the
+    allocator keeps it, in what is free.
+    """
     process: subprocess.Popen[bytes] | None = None
     asked: list[int] = []
 

@@ -12,7 +12,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import adopt, complete_record, open_group
 from zskt_dist.runs.directory import RunDirectory, open_run
 from zskt_dist.runs.several import summarise
-from zskt_dist.tasks.stages import identity, run_directory
+from zskt_dist.tasks.stages import identity, run_directory, user_digests
 from zskt_dist.training.job import Job
 
 Result = dict[str, Any]
@@ -31,7 +31,8 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
     singles = dict(runs_of_seeds(config))
     if config.name is not None and not fresh:  # other names are made of the settings
         for single in singles.values():
-            run_directory(single, command).check(command, single, Job.plan(command, single).reads)
+            job = Job.plan(command, single)
+            job.directory.check(command, single, job.reads, job.goal.name)
     # Every rank of torchrun looks for itself, before it takes part in anything: as no run is finished
     # without all ranks, they find the same.
     missing = [seed for seed, single in singles.items() if fresh or not _finished(run_directory(single, command))]
@@ -40,7 +41,9 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
             execute(command, singles[seed], fresh=fresh, console=console)
         return {}
     with open_run(run_directory(config, command).location, fresh=fresh, announce=console.print) as directory:
-        directory.begin(command, config)
+        goal = Job.plan(command, config).goal
+        files = user_digests(goal)
+        directory.begin(command, config, task=goal.name, files=files)
         open_group(directory, config)
         status = "FAILED"
         try:
@@ -51,6 +54,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
                 if seed in missing:
                     execute(command, single, fresh=fresh, console=console, group=directory.path.name)
                 else:
+                    run.check_files(files)
                     adopt(run, directory, config.tracking.uri)
                 results.append(run.finished() or {})
             directory.finish(summarise(command, config, identity(command, config), directory, results))

@@ -11,7 +11,7 @@ from zskt_dist.config.keys import is_under
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError
 from zskt_dist.export import quality
-from zskt_dist.export.exported_network import NORMALISED, PIXELS, ExportedNetwork, own_role
+from zskt_dist.export.exported_network import PIXELS, ExportedNetwork, own_role
 from zskt_dist.export.tables import earlier_files, files_table, networks_table, percent, thread_count
 from zskt_dist.files import write_atomic
 from zskt_dist.models import is_user_code
@@ -19,15 +19,6 @@ from zskt_dist.tasks.stages import stages
 
 Record = dict[str, Any]
 Rows = list[tuple[str, ...]]
-
-CITATION = """\
-@inproceedings{micaelli2019zeroshot,
-  title     = {Zero-shot Knowledge Transfer via Adversarial Belief Matching},
-  author    = {Micaelli, Paul and Storkey, Amos},
-  booktitle = {Advances in Neural Information Processing Systems 32},
-  year      = {2019},
-  url       = {https://arxiv.org/abs/1905.09768}
-}"""
 
 _ZERO_SHOT = (
     "Zero-shot knowledge transfer by adversarial belief matching (Micaelli & Storkey, NeurIPS 2019): a generator "
@@ -63,20 +54,6 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "scratch": _SUPERVISED,
 }
 _ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
-_LIMITS = (
-    "It knows the classes it was trained on and puts every image into one of them.",
-    "It inherits the errors and biases of its teacher, and has seen no real image that could correct them.",
-    "Its confidence is not calibrated beyond what is measured above; on images unlike the training data it can be "
-    "confidently wrong.",
-    "Agreement on generated images and noise says how alike two networks are there, not how often either is right.",
-    "Test it on labelled images of your own before you rely on it.",
-)
-_NOTHING_MEASURED = "Nothing: there were no labelled test images."
-_NOTHING_ESTIMATED = "Nothing was estimated."
-_FLAG = (
-    "**Estimates, not measurements.** No real image and no label went into these numbers; they say how alike student "
-    "and teacher are on images that are not real. Near the agreement by chance, agreement means nothing."
-)
 
 
 def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
@@ -88,31 +65,33 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
     from huggingface_hub import ModelCard
 
     result = exported.result
+    estimates = (result.get("estimates") or {}) if exported.role == "student" else {}
+    files = record["files"].values()
     card = ModelCard.from_template(
         _metadata(exported),
         template_path=str(Path(__file__).with_name("card.md")),
+        exported=exported,
+        record=record,
         title=_name(exported),
         summary=summary(exported),
-        facts=markdown(("", ""), _facts(exported, record)),
+        parameters=record["networks"][exported.role]["parameters"],
+        teacher=teacher_of(exported) if exported.role == "student" else None,
         training=training(exported),
         settings=markdown(("setting", "value"), settings(exported)),
         data=data_used(exported),
-        measured=markdown(*quality.measured_table(exported)) or _NOTHING_MEASURED,
-        estimated=_estimated(exported),
-        limits=limits(exported),
-        input=input_of(exported, record),
+        measured=markdown(*quality.measured_table(exported)),
+        estimates=estimates,
+        estimated=markdown(*quality.estimates_table(estimates)),
+        inherits_from_teacher=exported.role == "student" and result["command"] == "train",
+        shape=", ".join(map(str, exported.image_shape)),
+        takes_pixels=PIXELS in [entry["input"] for entry in (*files, record.get("mlflow")) if entry],
         examples=examples(record),
         networks=markdown(*networks_table(record)),
         files=markdown(*files_table(record)),
         threads=thread_count(record["threads"]),
-        batch_sizes=", ".join(map(str, record["check"]["batch_sizes"])),
-        large=f"{record['check']['large']:g}",
-        tolerance=f"{record['tolerance']:g}",
-        agreement=int8_agreement(record),
+        agreement=record["files"].get("int8", {}).get("agreement", {}),
         earlier="; ".join(earlier_files(record)),
-        citation=CITATION,
-        run=f"{result['experiment']}/{result['name']}",
-        sha256=exported.sha256,
+        percent=percent,
     )
     write_atomic(path, str(card))
 
@@ -121,32 +100,6 @@ def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A table; empty without rows."""
     lines = [header, ("---",) * len(header), *rows] if rows else []
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _estimated(exported: ExportedNetwork) -> str:
-    estimates = exported.result.get("estimates") if exported.role == "student" else None
-    if not estimates:
-        return _NOTHING_ESTIMATED
-    parts = [_FLAG, markdown(*quality.estimates_table(estimates))]
-    if (score := estimates.get("label_free_score")) is not None:
-        parts.append(f"Label-free score, the mean agreement over generators and normal noise: {percent(score)}.")
-    return "\n\n".join(part for part in parts if part)
-
-
-def _facts(exported: ExportedNetwork, record: Record) -> list[tuple[str, ...]]:
-    own = record["networks"][exported.role]
-    facts: list[tuple[str, ...]] = [
-        ("architecture", f"`{exported.arch}`, {own['parameters']:,} parameters"),
-        ("input", f"float32 `[B, {', '.join(map(str, exported.image_shape))}]`"),
-        ("output", f"logits of {exported.num_classes} classes"),
-    ]
-    if exported.class_names:
-        facts.append(("classes", ", ".join(exported.class_names)))
-    if exported.role == "student" and (teacher := teacher_of(exported)):
-        size, identity = teacher.get("params"), teacher.get("sha256")
-        told = f"{size:,} parameters" if size else f"weights with SHA-256 `{identity}`"
-        facts.append(("teacher", f"`{teacher['arch']}`, {told}"))
-    return facts
 
 
 def _metadata(exported: ExportedNetwork) -> Any:
@@ -226,7 +179,7 @@ def settings(exported: ExportedNetwork) -> Rows:
         idle += _ATTENTION
 
     def shaped(key: str) -> bool:
-        read = (is_under(key, _SETTINGS[task.name]) and is_under(key, task.reads) for task in tasks)
+        read = (is_under(key, _SETTINGS.get(task.name, task.reads)) and is_under(key, task.reads) for task in tasks)
         return any(read) and not is_under(key, idle)
 
     leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
@@ -250,29 +203,6 @@ def data_used(exported: ExportedNetwork) -> str:
     many = result.get("images_per_class")
     which = f"{many} labelled training images per class" if many else "All labelled training images"
     return f"{which} of {result['dataset']}."
-
-
-def limits(exported: ExportedNetwork) -> str:
-    sentences = list(_LIMITS)
-    if exported.role == "teacher" or exported.result["command"] != "train":
-        sentences[1] = "It inherits the errors and biases of what it was trained with."
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def input_of(exported: ExportedNetwork, record: Record) -> str:
-    """What images have to be like."""
-    inputs = [entry["input"] for entry in (*record["files"].values(), record.get("mlflow")) if entry]
-    shape = ", ".join(map(str, exported.image_shape))
-    text = f"All take float32 images `[B, {shape}]`, channels first, and answer logits `[B, {exported.num_classes}]`."
-    if exported.mean is None or exported.std is None:
-        return f"{text} The run does not say how its images were normalised."
-    text += (
-        f" *{NORMALISED.capitalize()}* are bytes divided by 255, minus mean {list(exported.mean)}, divided by standard "
-        f"deviation {list(exported.std)}, channel by channel."
-    )
-    if PIXELS in inputs:
-        text += f" *{PIXELS.capitalize()}* are bytes divided by 255 and nothing else: the program normalises them."
-    return text
 
 
 def examples(record: Record) -> list[tuple[str, str]]:
@@ -304,14 +234,6 @@ def examples(record: Record) -> list[tuple[str, str]]:
         )
         found.append((f"The registered model, from its MLflow store, which takes {model['input']}", code))
     return found
-
-
-def int8_agreement(record: Record) -> str:
-    """How often the int8 file predicts the same class as the network; empty without one."""
-    shares = record["files"].get("int8", {}).get("agreement", {})
-    where = {"noise": "normal noise", "pseudo_images": "pseudo-images of the run's generator"}
-    told = [f"on {percent(share)} of {where[name]}" for name, share in shares.items()]
-    return f"it predicts the same class {' and '.join(told)}" if told else ""
 
 
 def _pseudo_data(exported: ExportedNetwork) -> Record | None:

@@ -1,6 +1,5 @@
 """`export`: which run is exported to what, and the answer as tables."""
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Collection, Iterator
@@ -21,6 +20,7 @@ from zskt_dist.export.latency import latency_ms
 from zskt_dist.export.packages import check_packages
 from zskt_dist.export.register import register
 from zskt_dist.export.tables import earlier_files, files_table, networks_table, percent, thread_count
+from zskt_dist.extras import installed_version
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.report.folder import refuse_runs
@@ -31,6 +31,7 @@ Record = dict[str, Any]
 _RECORD = "export.json"
 # Beside the file that bears the name of its format.
 _COMPANIONS = {"safetensors": "config.json", "card": "README.md"}
+_MEASURED_WITH = ("torch", "onnx", "onnxscript", "onnxruntime", "mlflow")
 _CONDITIONS = ("tolerance", "threads", "machine", "versions")
 
 
@@ -71,8 +72,11 @@ def export_run(
     exported = open_network(directory, result, role)
     folder = chosen or directory.path / ("export" if exported.role == own_role(result) else f"export-{exported.role}")
     exporter = Exporter(exported, folder, tolerance=tolerance, normalises=normalises)
-    record = _record(exported, tolerance) | _earlier(exported, folder)
-    record["written"] = _ours(exporter, formats)
+    before = read_json(folder / _RECORD)
+    if not isinstance(before, dict) or "weights_sha256" not in before:
+        before = {}
+    record = _record(exported, tolerance) | _earlier(exported, folder, before)
+    record["written"] = _ours(exporter, formats, before)
     record["networks"] = _networks(exported)
     write_json(folder / _RECORD, record)  # what is written from here on is known to be ours
     failures = list(_export_files(exporter, formats, record))
@@ -128,8 +132,8 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
     for name, share in record["files"].get("int8", {}).get("agreement", {}).items():
         console.print(f"int8 agrees with PyTorch on {percent(share)} of {name.replace('_', '-')}", highlight=False)
     if model := record.get("mlflow"):
-        told = f"models:/{model['name']}/{model['version']} at {model['tracking_uri']}"
-        console.print(f"registered  {told}", soft_wrap=True, highlight=False)
+        address = f"models:/{model['name']}/{model['version']} at {model['tracking_uri']}"
+        console.print(f"registered  {address}", soft_wrap=True, highlight=False)
     console.print(f"exported    {folder}", soft_wrap=True, highlight=False)
 
 
@@ -161,58 +165,44 @@ def _record(exported: ExportedNetwork, tolerance: float) -> Record:
         "tolerance": tolerance,
         "threads": torch.get_num_threads(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
-        "versions": _versions(),
+        "versions": {name: found for name in _MEASURED_WITH if (found := installed_version(name))},
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("torch", "onnx", "onnxscript", "onnxruntime", "mlflow"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _earlier(exported: ExportedNetwork, folder: Path) -> Record:
+def _earlier(exported: ExportedNetwork, folder: Path, before: Record) -> Record:
     """What was exported before into the folder and is still as it was then; `made`: under which conditions.
 
     Raises:
         UserError: it was another network, and files of both would lie side by side.
     """
-    before = read_json(folder / _RECORD)
-    if not isinstance(before, dict) or "weights_sha256" not in before:
+    if not before:
         return {"files": {}}
     if before["weights_sha256"] != exported.sha256:
         held = f"the {before['role']} of {before['run']['experiment']}/{before['run']['name']}"
         raise UserError(f"{folder} holds {held} with other weights; choose another folder with --out, or remove it")
     made = {"made": {key: before[key] for key in _CONDITIONS}}
-    files = {name: made | entry for name, entry in before["files"].items() if _is_intact(folder / entry["file"], entry)}
+    files = {
+        name: made | entry
+        for name, entry in before["files"].items()
+        if (path := folder / entry["file"]).is_file() and sha256_of(path) == entry["sha256"]
+    }
     return {"files": files, **({"mlflow": before["mlflow"]} if "mlflow" in before else {})}
 
 
-def _ours(exporter: Exporter, formats: Collection[str]) -> list[str]:
+def _ours(exporter: Exporter, formats: Collection[str], before: Record) -> list[str]:
     """Names of the files that exports have written into the folder, and of those that this one will write.
 
     Raises:
         ConfigError: one of the latter is there and none of the former, so it is somebody else's.
     """
     folder = exporter.folder
-    before = read_json(folder / _RECORD)
-    ours: set[str] = set()
-    if isinstance(before, dict) and "weights_sha256" in before:
-        ours = {_RECORD, *before["written"]}
+    ours = {_RECORD, *before["written"]} if before else set()
     new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
     new |= {file for name, file in _COMPANIONS.items() if name in formats}
     if foreign := sorted(name for name in new - ours if (folder / name).exists()):
         problem = f"holds {foreign[0]}, which no export has written; choose another folder"
         raise ConfigError("--out", str(folder), problem)
     return sorted(ours | new)
-
-
-def _is_intact(path: Path, entry: Record) -> bool:
-    return path.is_file() and sha256_of(path) == entry["sha256"]
 
 
 def _networks(exported: ExportedNetwork) -> dict[str, Record]:

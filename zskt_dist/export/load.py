@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 from zskt_dist.config import parse_config
+from zskt_dist.config.explain import first_problem
 from zskt_dist.config.fields import Positive
 from zskt_dist.config.inputs import Student
 from zskt_dist.errors import UserError
@@ -73,8 +74,7 @@ def load_network(folder: Path | str, *, arch: str | None = None) -> tuple[nn.Mod
     try:
         written = _Written.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise first_problem(path, error) from None
     named = written.network.arch
     if arch != named and (arch is not None or is_user_code(named)):
         raise UserError(f"{path} needs the network {named!r}; where you trust its code, pass arch={named!r} to run it")

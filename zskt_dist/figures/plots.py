@@ -1,18 +1,14 @@
 """The figures of one run, with Matplotlib."""
 
-import io
 from pathlib import Path
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from zskt_dist.figures.drawing import evenly_spaced, png
 from zskt_dist.files import write_atomic
 from zskt_dist.tracking.base import Row
 
@@ -86,7 +82,7 @@ def estimates(found: dict[str, Any]) -> Figure:
 
 
 def _divergences(axes: Axes, labels: list[str], quantiles: list[dict[str, float]]) -> None:
-    """Median, middle half and 5 to 95 %, one row per source; below a millionth of a nat nothing is told apart."""
+    """Median, middle half and 5 to 95 %, one row per source; values below a millionth of a nat look alike."""
     for place, values in enumerate(quantiles):
         low, first, median, third, high = (max(value, 1e-6) for value in values.values())
         axes.plot([low, high], [place, place], color="gray", linewidth=1)
@@ -126,8 +122,8 @@ def training_curves(rows: list[Row]) -> Figure:
 
 def over_training(grids: list[Path]) -> Figure:
     """Up to eight grids from the first to the last, evenly spaced."""
-    count = min(len(grids), _STRIP_COLUMNS)
-    chosen = [grids[round(i * (len(grids) - 1) / max(1, count - 1))] for i in range(count)]
+    chosen = evenly_spaced(grids, _STRIP_COLUMNS)
+    count = len(chosen)
     figure, panels = plt.subplots(1, count, figsize=(2.6 * count, 2.9), constrained_layout=True, squeeze=False)
     for axes, path in zip(panels[0], chosen, strict=True):
         axes.imshow(plt.imread(path))
@@ -137,7 +133,4 @@ def over_training(grids: list[Path]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    plt.close(figure)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, png(figure))

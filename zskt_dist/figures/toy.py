@@ -4,10 +4,6 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -15,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from zskt_dist.algorithms.toy import SIDE, Snapshot
+from zskt_dist.figures.drawing import evenly_spaced, png
 from zskt_dist.files import write_atomic
 
 # Colour-blind safe (Okabe and Ito), pale enough for points to show.
@@ -34,9 +31,9 @@ def draw_toy(snapshots: Sequence[Snapshot], teacher_map: Tensor, data: tuple[Ten
 
 def _strip(snapshots: Sequence[Snapshot], teacher_map: Tensor, data: tuple[Tensor, Tensor]) -> bytes:
     """Teacher above, student below, from left to right over training; the data only in the first teacher's panel."""
-    count = min(len(snapshots), _COLUMNS)
-    chosen = [snapshots[round(i * (len(snapshots) - 1) / max(1, count - 1))] for i in range(count)]
-    figure, panels = plt.subplots(2, count + 1, figsize=(2.1 * (count + 1), 4.5), constrained_layout=True)
+    chosen = evenly_spaced(snapshots, _COLUMNS)
+    columns = len(chosen) + 1
+    figure, panels = plt.subplots(2, columns, figsize=(2.1 * columns, 4.5), constrained_layout=True)
     x, label = data
     _map(panels[0][0], teacher_map)
     panels[0][0].scatter(x[:, 0], x[:, 1], c=label, cmap="cividis", s=1)
@@ -50,10 +47,7 @@ def _strip(snapshots: Sequence[Snapshot], teacher_map: Tensor, data: tuple[Tenso
         panels[1][column].set_xlabel(f"agreement {snapshot.agreement:.0%}", fontsize=8)
     panels[0][1].set_ylabel("teacher")
     panels[1][1].set_ylabel("student")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    plt.close(figure)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _frame(snapshot: Snapshot, teacher_map: Tensor) -> Image.Image:
@@ -63,10 +57,7 @@ def _frame(snapshot: Snapshot, teacher_map: Tensor) -> Image.Image:
         axes.scatter(*snapshot.points.T, c="black", s=8, linewidths=0)
         axes.set_title(name, fontsize=9)
     figure.suptitle(f"round {snapshot.round:,}: agreement {snapshot.agreement:.0%}", fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=80, format="png")
-    plt.close(figure)
-    return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE)
+    return Image.open(io.BytesIO(png(figure, dpi=80))).convert("P", palette=Image.Palette.ADAPTIVE)
 
 
 def _map(axes: Axes, classes: Tensor) -> None:

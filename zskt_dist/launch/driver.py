@@ -43,8 +43,10 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
     checked = preflight(job)
     with open_run(job.goal.run, fresh=fresh, announce=console.print) as directory:
         announce(command, describe(checked), console)
-        directory.begin(command, config, job.goal.inputs.get("teacher"), group=group, files=checked.digests)
-        job = open_record(replace(job, git_commit=git_commit()))
+        goal, digests = job.goal, checked.digests
+        teacher = goal.inputs.get("teacher")
+        directory.begin(command, config, teacher, task=goal.name, group=group, files=digests)
+        job = open_record(replace(job, git_commit=git_commit(), digests=digests))
         directory.mirror.push()
         _run(job, checked.files, directory, console)
         job.push()

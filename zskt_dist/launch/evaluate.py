@@ -47,19 +47,17 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     if is_follower():
         return {}
     own = all(measurement.is_own for measurement in measurements)
+    mte = summarise_mte([answer["mte"] for answer in answers]) if "seeds" in result else answers[0]["mte"]
     if "seeds" in result and own:
         estimates = summarise_estimates([(run.finished() or {}).get("estimates") for run in runs])
-        mte = summarise_mte([answer["mte"] for answer in answers])
         directory.finish(result | {"estimates": estimates, "mte": mte})
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
         directory.mirror.push()
     result = directory.finished() or result
-    mte = summarise_mte([answer["mte"] for answer in answers]) if "seeds" in result else answers[0]["mte"]
-    rows = [
-        (measurement.directory.path.name, answer) for measurement, answer in zip(measurements, answers, strict=True)
-    ]
-    print_evaluation(rows, result | {"mte": mte}, console)
+    print_evaluation(
+        [(run.path.name, answer) for run, answer in zip(runs, answers, strict=True)], result | {"mte": mte}, console
+    )
     if not own:
         folders = ", ".join(str(measurement.folder) for measurement in measurements)
         console.print(f"Other data or another teacher than the run's: result.json keeps its MTE, this is in {folders}")

@@ -52,7 +52,7 @@ def list_layers(
         if shape is None or num_classes is None:
             job = Job.plan("train", config)
             check_images(job.stages)
-            inputs = open_inputs(config, declarations(job.goal, {}), needs_train=job.needs_training_images)
+            inputs = open_inputs(config, declarations(job.stages, {}), needs_train=job.needs_training_images)
             shape, num_classes = shape or inputs.image_shape, num_classes or inputs.num_classes
         _print_pair(config, shape, num_classes, everything, console)
     elif len(words) > 1 or config_file:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ _RENDEZVOUS_PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others; rank 0 may be uploading the run before."""
 
 
-def launch(job: Job, files: Files = MappingProxyType({})) -> None:
+def launch(job: Job, files: Files | None = None) -> None:
     """Runs the job to its end; raises what a worker raises for the user. Under torchrun every rank calls this.
 
     Args:
@@ -44,7 +43,7 @@ def launch(job: Job, files: Files = MappingProxyType({})) -> None:
         with _group(job, "env://", int(os.environ.get("LOCAL_RANK", "0")), files) as worker:
             worker.run()
     elif job.config.launch.most_workers == 1:
-        with _leaving_groups(), _single(job, worker_device(job.config, local_rank=0), files) as worker:
+        with _leaving_groups(), _single(job, worker_device(job.config, local_rank=0), files or {}) as worker:
             worker.run()
     else:
         _spawn(job)
@@ -84,7 +83,7 @@ def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any]) -> Non
 
 
 @contextmanager
-def _group(job: Job, rendezvous: str, local_rank: int, files: Files = MappingProxyType({})) -> Iterator[Worker]:
+def _group(job: Job, rendezvous: str, local_rank: int, files: Files | None = None) -> Iterator[Worker]:
     """A worker of a process group; rank and size are in the environment."""
     device = worker_device(job.config, local_rank)
     if device.type == "cuda":
@@ -96,7 +95,7 @@ def _group(job: Job, rendezvous: str, local_rank: int, files: Files = MappingPro
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        with _single(job, device, files) as worker:
+        with _single(job, device, files or {}) as worker:
             yield worker
     finally:
         if dist.is_initialized():

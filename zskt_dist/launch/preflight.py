@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,21 +24,15 @@ from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_m
 from zskt_dist.models import count_parameters
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
 from zskt_dist.networks.building import fitting_weights, outlines
-from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
-from zskt_dist.networks.weights import WeightsFile
-from zskt_dist.runs.directory import Digest
-from zskt_dist.runs.locations import check, is_file
+from zskt_dist.networks.inputs import Inputs, open_inputs
+from zskt_dist.networks.weights import WeightsFile, read_about
+from zskt_dist.runs.directory import Digest, find_run
+from zskt_dist.runs.locations import check, is_file, is_uri
 from zskt_dist.speed import choose_fast_paths
-from zskt_dist.tasks.base import Lines, check_images, declarations, user_files
+from zskt_dist.tasks.base import Lines, check_images, declarations
 from zskt_dist.tasks.memory import estimate_memory
+from zskt_dist.tasks.stages import user_files
 from zskt_dist.training.job import Job
-
-_WITHOUT = {
-    "pretrain": "null trains a teacher first",
-    "train": "null trains the zero-shot student first",
-    None: "null does without",
-}
-"""What happens without a file of weights, by the command that makes it."""
 
 
 @dataclass
@@ -61,9 +56,9 @@ class Preflight:
 
     @property
     def digests(self) -> dict[str, Digest]:
-        """Of the user's files, by key."""
-        given = user_files(self.job.goal).items()
-        return {key: Digest(at, self.files[at].sha256) for key, at in given if at in self.files}
+        """The user's files that lie on this machine, by key."""
+        given = {key: at for key, at in user_files(self.job.goal).items() if at in self.files and not is_uri(at)}
+        return {key: Digest(at, self.files[at].sha256) for key, at in given.items()}
 
     def problems(self) -> Iterator[UserError]:
         """Everything that would stop the job, cheapest check first: nothing is trained."""
@@ -80,13 +75,13 @@ class Preflight:
                 choose_fast_paths(config, worker_device(config, 0), lambda: 0.0, config.launch.most_workers)
         except UserError as error:
             yield error
-        if goal.name == "synthesize":
-            return  # of images, only their shape: the student's file says it
+        if not goal.task.opens_images:
+            return
         try:
             check_images(self.job.stages)
-            declared = declarations(goal, self.files)
+            declared = declarations(self.job.stages, self.files)
             self.inputs = open_inputs(config, declared, needs_train=self.job.needs_training_images)
-            if "pseudo_data" in goal.reads:
+            if "pseudo_data" in self.job.reads:
                 _check_pseudo_data(config, self.inputs)
             self._check_networks(self.inputs)
             if self.inputs.dataset is not None:
@@ -95,11 +90,11 @@ class Preflight:
             yield error
 
     def _read_files(self) -> None:
-        """Every file of weights that the user gives is there."""
-        makers = {need.key: need.made_by for need in self.job.goal.task.needs}
+        """Reads every file of weights that the user gives; raises ConfigError where one is missing."""
+        advice = {need.key: need.otherwise for need in self.job.goal.task.needs}
         for key, location in user_files(self.job.goal).items():
             if not is_file(location, key) and not Path(location).is_dir():
-                raise ConfigError(key, location, f"no such file; {_WITHOUT[makers.get(key)]}")
+                raise ConfigError(key, location, f"no such file; {advice.get(key, 'say where it is')}")
             self.files[location] = WeightsFile.open(location, key)
 
     def _check_networks(self, inputs: Inputs) -> None:
@@ -121,14 +116,12 @@ class Preflight:
     def _check_cached_teacher(self, inputs: Inputs) -> None:
         """A teacher that was trained earlier knows these images and classes; those of a folder may have changed."""
         for stage in self.job.stages[:-1]:
-            cached = stage.directory
-            if stage.task.role != "teacher" or not cached.finished():
+            if stage.task.role != "teacher" or not (cached := find_run(stage.run, "runs_dir")).finished():
                 continue
-            location = str(cached.weights("teacher"))
-            self.files[location] = file = WeightsFile.open(location, "teacher weights")
-            _, _, there = declared_by_file(file)
+            about: dict[str, Any] = read_about(cached.weights("teacher"))
+            there = about.get("image_shape"), about.get("num_classes")
             now = inputs.image_shape, inputs.num_classes
-            before = there.image_shape or now[0], there.num_classes or now[1]
+            before = tuple(there[0] or now[0]), there[1] or now[1]
             if before != now:
                 kinds = [f"{'x'.join(map(str, shape))} in {classes} classes" for shape, classes in (now, before)]
                 problem = f"holds images of {kinds[0]}; the teacher in {cached.location} was trained on those of"

@@ -1,10 +1,13 @@
 """The short table at the end of a command."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from zskt_dist.runs.directory import RunDirectory
 
 _SOURCES = {"held_out": "pseudo-images", "noise": "normal noise", "uniform_noise": "uniform noise"}
 
@@ -42,6 +45,18 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     console.print(f"result   {directory / 'result.json'}", soft_wrap=True)
     if result["mlflow"]:
         console.print(f"compare  mlflow ui --backend-store-uri {result['mlflow']['tracking_uri']}", soft_wrap=True)
+
+
+def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]], console: Console) -> None:
+    """`--dry-run` of several: what there is to say of each run, by column, and how far it is."""
+    table = Table(title=title, title_justify="left")
+    for column in (*runs[0][0], "run", "state"):
+        table.add_column(column, overflow="fold")
+    for about, directory in runs:
+        directory.mirror.pull(checkpoints=False)
+        state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
+        table.add_row(*about.values(), directory.path.name, state)
+    console.print(table)
 
 
 def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console, *, several: bool = False) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from zskt_dist.data.dataset_card import dataset_card
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.files import write_atomic
+from zskt_dist.files import read_json, write_atomic
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import measured_config
@@ -62,7 +62,9 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         raise ConfigError("teacher.checkpoint", None, f"{location} does not say where its teacher is")
     out = (local_folder(wanted.out) if wanted.out else directory.path / "pseudo_data").absolute()
     order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
-    stage = Stage("synthesize", absolute_paths(config), directory.location, "", options=asdict(order))
+    config = absolute_paths(config)
+    teacher = {"teacher": str(config.teacher.checkpoint)}
+    stage = Stage("synthesize", config, directory.location, "", teacher, asdict(order))
     began = time.monotonic()
     synthesize(stage, console)
     if is_follower():
@@ -92,6 +94,10 @@ def _check_run(directory: RunDirectory, location: str) -> None:
     if "seeds" in result:
         runs = ", ".join(directory.sibling(name).location for name in result["runs"])
         raise UserError(f"{location} stands for several seeds; choose one of {runs}")
+    if (read_json(directory.begun) or {}).get("task") == "pseudo_data":
+        raise UserError(
+            f"{location} learnt from pseudo-data and has no generator; use a run of train without pseudo_data"
+        )
     if result["command"] != "train":
         raise UserError(f"{location} is a run of {result['command']}, which has no generator; use one of train")
 

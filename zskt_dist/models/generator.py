@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class Generator(nn.Module):
-    """Three convolutions with two nearest-neighbour upsamplings in between (authors' code; facts, section 1).
+    """Three convolutions with two nearest-neighbour upsamplings in between (authors' code).
 
     The last batch norm is affine and there is no tanh: pixels are not bounded, and on average they
     have the statistics of normalised images.

@@ -50,7 +50,8 @@ class Attention:
 
     def __str__(self) -> str:
         """`layer1 with features.3 8x8`, for each pair: the teacher's, and the student's."""
-        return ", ".join(_in_words(*pair) for pair in self.pairs) or "no layers"
+        pairs = (f"{one.name if one.size == other.size else one} with {other}" for one, other in self.pairs)
+        return ", ".join(pairs) or "no layers"
 
 
 def pair_layers(
@@ -198,7 +199,3 @@ def _last(layers: Sequence[Layer]) -> str:
 
 def _listed(layers: Iterable[Layer]) -> str:
     return ", ".join(map(str, layers))
-
-
-def _in_words(teacher: Layer, student: Layer) -> str:
-    return f"{teacher.name if teacher.size == student.size else teacher} with {student}"

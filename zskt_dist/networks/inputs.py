@@ -13,7 +13,6 @@ from zskt_dist.config import Config
 from zskt_dist.config.explain import explain
 from zskt_dist.config.inputs import Data
 from zskt_dist.data import ImageDataset, Standardise, open_dataset
-from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.data.sources import wrong_channels
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
@@ -140,7 +139,7 @@ def _said(data: Data, dataset: ImageDataset | None, weights: Sequence[Declaratio
 
 
 def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
-    """`said`, with what it lacks as an architecture declares it.
+    """The facts in `said`, completed by what an architecture declares.
 
     Args:
         measurable: True if there are train images, whose normalisation is measured instead.
@@ -157,6 +156,8 @@ def _filled_by_arch(said: InputSpec, arch: str, measurable: bool) -> InputSpec:
 
 def declared_by_pseudo_data(folder: str) -> Declaration:
     """What a folder of pseudo-data declares; raises ConfigError where it is none."""
+    from zskt_dist.data.pseudo import PseudoData  # late: it needs pyarrow
+
     about = PseudoData.open(folder).about
     statistics = tuple(about["mean"]), tuple(about["std"])
     return "pseudo_data", folder, InputSpec(ImageShape(*about["image_shape"]), about["num_classes"], statistics)

@@ -77,7 +77,7 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     """The command that would make a missing group, as its neighbours were made.
 
     It takes the configuration of a neighbour and says whatever has to be other than there: networks, M, seeds, and
-    what makes the neighbour special. Where the neighbour's folder is a download, all is said on the command line.
+    what makes the neighbour special. Where the neighbour's folder is a download, the command line holds all settings.
 
     Args:
         groups: The neighbours, one or more.
@@ -94,7 +94,7 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     whose = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
     if same or paper.configuration(dataset, whose):
         wanted |= _overrides(reference_recipe(dataset, method, whose, same), recipe_of(config, method))
-    # M is always said: a neighbour's own would fill another cell.
+    # M always stands there: a neighbour's own would fill another cell.
     said = {k: v for k, v in wanted.items() if v is not None or k == "data.images_per_class"}
     said = {k: v for k, v in said.items() if k == "data.images_per_class" or v != seen.get(k)}
     seeds = sorted({run.seed for group in groups if group.method != "teacher" for run in group.runs}) or [base.seed]
@@ -125,7 +125,7 @@ def _gap(groups: Sequence[Group], dataset: str, pair: Pair, method: str, many: i
 
 
 def _distance(group: Group, pair: Pair, method: str) -> tuple[Any, ...]:
-    """How much has to be said to get from a group to one of another method: the same method and pair come first."""
+    """How many settings lie between a group and one of another method: the same method and pair come first."""
     order = ("train", "distill", "finetune", "scratch", "teacher")
     return group.first.lent, group.pair != pair, bool(group.changes), group.method != method, order.index(group.method)
 

@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
     n: int
     hashes: str
     special: bool
-    """Whether its recipe is other than the reference's."""
+    """True if its recipe is other than the reference's."""
 
 
 def predictions_of(groups: Sequence[Group], dataset: str, pair: Pair) -> list[Predictions]:

@@ -3,17 +3,16 @@
 import base64
 import hashlib
 import html
-import io
 import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from zskt_dist.figures.drawing import png
 from zskt_dist.files import write_atomic
 from zskt_dist.report import curves, estimates, gaps, noise, plots, tables
 from zskt_dist.report.folder import replaced
@@ -59,10 +58,7 @@ class Report:
         return path
 
     def figure(self, name: str, heading: str, label: str, figure: Figure) -> None:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=110, format="png")
-        plt.close(figure)
-        self.text(self._image(name, label, f"{heading}: {label}", buffer.getvalue()))
+        self.text(self._image(name, label, f"{heading}: {label}", png(figure)))
 
     def picture(self, name: str, label: str, source: Path) -> None:
         """An existing PNG file, under a line that says what it is."""

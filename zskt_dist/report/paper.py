@@ -10,10 +10,9 @@ Pair = tuple[str | None, str | None]
 
 
 class Reported(NamedTuple):
-    """A number of the paper and where it stands; `std` where one is given."""
+    """A number of the paper, with its deviation where one is given."""
 
     mean: float
-    source: str
     std: float | None = None
 
 
@@ -69,15 +68,13 @@ def accuracy(method: str, dataset: str, pair: Pair, images_per_class: int | None
     """
     if dataset == "cifar10" and (method, images_per_class) in {("train", None), ("distill", 200)}:
         known = _TABLE_1.get((pair[0] or "", pair[1] or ""))
-        return known and Reported(known[_COLUMNS.index(method)][0], "Table 1", known[_COLUMNS.index(method)][1])
+        return known and Reported(*known[_COLUMNS.index(method)])
     if dataset == "cifar10" and method in ("teacher", "scratch") and images_per_class is None:
-        place, column = (0, 0) if method == "teacher" else (1, 1)
-        for architectures, values in _TABLE_1.items():
-            if architectures[place] == pair[place]:
-                return Reported(values[column][0], "Table 1", values[column][1])
-        return None
+        place = _COLUMNS.index(method)  # of its network in the pair, too
+        found = (values for architectures, values in _TABLE_1.items() if architectures[place] == pair[place])
+        return next((Reported(*values[place]) for values in found), None)
     if method == "train" and dataset == "svhn" and pair == FIGURE_2_PAIR:
-        return Reported(94.06, "section 4.1", 0.27)
+        return Reported(94.06, 0.27)  # section 4.1
     return figure_2(method, dataset, pair, images_per_class)
 
 
@@ -87,7 +84,7 @@ def figure_2(method: str, dataset: str, pair: Pair, images_per_class: int | None
         return None
     value = _FIGURE_2.get((dataset, method), {}).get(images_per_class)
     std = _FIGURE_2_STD.get((dataset, method, images_per_class))
-    return None if value is None else Reported(value, "Figure 2", std)
+    return None if value is None else Reported(value, std)
 
 
 def transition_error(method: str, dataset: str, pair: Pair, images_per_class: int | None) -> Reported | None:
@@ -98,4 +95,4 @@ def transition_error(method: str, dataset: str, pair: Pair, images_per_class: in
     if pair != FIGURE_2_PAIR or images_per_class != (200 if method == "distill" else None):
         return None
     value = _MTE.get((dataset, method))
-    return None if value is None else Reported(value, "Table 2")
+    return None if value is None else Reported(value)

@@ -1,10 +1,7 @@
 """The paper's figures from groups of runs."""
 
+import textwrap
 from collections.abc import Sequence
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -131,10 +128,6 @@ def _legend_outside(axes: Axes) -> None:
 
 
 def _wrapped(text: str, width: int = 44) -> str:
-    """Lines that break after commas: labels have as many settings as a run differs in."""
-    lines = [""]
-    for part in text.split(", "):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += (", " if lines[-1] else "") + part
-    return ",\n".join(lines)
+    """Lines that break between settings: labels have as many as a run differs in."""
+    whole = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return textwrap.fill(whole, width, break_long_words=False, break_on_hyphens=False)

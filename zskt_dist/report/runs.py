@@ -57,7 +57,7 @@ class Run:
     result: Result
     config: Config
     lent: bool = False
-    """Whether its directory is a download, which no command can be told of."""
+    """True if its directory is a download, which goes away: no command can name it."""
 
     @property
     def method(self) -> str:
@@ -135,7 +135,7 @@ class Group:
     changes: Recipe
     """What the recipe has other than the one it is compared with."""
     of_paper: bool
-    """Whether that one is the paper's; else it is the central one of the runs that were found."""
+    """True if that one is the paper's; else it is the central one of the runs that were found."""
     dropped: tuple[Run, ...] = ()
     """Older runs with the seed of another."""
 
@@ -167,7 +167,7 @@ class Group:
 
     @property
     def is_paper_setting(self) -> bool:
-        """Whether everything that matters is as in the paper, so that the numbers can be compared."""
+        """True if everything that matters is as in the paper, so that the numbers can be compared."""
         return self.of_paper and not self.changes
 
     @property
@@ -191,7 +191,7 @@ class Group:
         return found
 
     def belongs_to(self, dataset: str, pair: Pair) -> bool:
-        """Whether it has a place beside a pair: its own runs, its teacher's, its student's from scratch."""
+        """True if it has a place beside a pair: its own runs, its teacher's, its student's from scratch."""
         return self.dataset == dataset and self.pair in (pair, (pair[0], None), (None, pair[1]))
 
 
@@ -236,6 +236,9 @@ def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterato
         log.warning("left out of the report: %s", error)
         return
     if config is not None and config.pseudo_data is not None and result["command"] == "train":
+        return
+    if (method := str(result["command"])) not in (*METHODS, "pretrain"):
+        log.warning("left out of the report: %s is a run of %s, which is no method of the paper", directory.path, method)
         return
     if config is not None and "dataset" in result and "seed" in result:
         fetched = lent is not None and directory.path.is_relative_to(lent.absolute())

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import entr
+from scipy.stats import binom
 
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
@@ -99,8 +102,7 @@ def table_1(groups: Sequence[Group]) -> pd.DataFrame:
             reported = paper.accuracy(method, dataset, pair, group.images_per_class if group else None)
             as_there = group.is_paper_setting if group else teachers[2]
             if reported and as_there:
-                row[f"{NAMES[method]}: paper"] = show_reported(reported)
-                row[f"{NAMES[method]}: difference"] = f"{spread.mean - reported.mean:+.2f}"
+                row |= {f"{NAMES[method]}: {name}": text for name, text in _compared(spread, reported).items()}
         row["config"] = "; ".join(f"{NAMES[method]} {text}" for method, text in hashes.items() if text)
         rows.append(row)
     frame = pd.DataFrame(rows).fillna("")
@@ -148,8 +150,7 @@ def table_2(groups: Sequence[Group]) -> pd.DataFrame:
                     "N": _range([run.mte["images"] for run in runs if run.mte]),
                     "stepped": measure.stepped,
                     "skipped class": measure.skip,
-                    "paper": show_reported(reported) if reported and as_there else "",
-                    "difference": f"{spread.mean - reported.mean:+.3f}" if reported and as_there else "",
+                    **_compared(spread, reported if as_there else None, 3),
                     "config": group.hashes,
                 }
             )
@@ -191,17 +192,11 @@ def uniform_entropy(classes: int, batch: int) -> float:
     """Expected entropy, in nats, of the class frequencies in a batch whose predictions are uniform over the classes.
 
     Frequencies of few draws are less even than what they are drawn from: the expectation is below log C, by about
-    (C - 1) / (2 batch). Each count is binomial, so E[H] = -C sum_k P(k) (k / batch) log(k / batch) exactly.
+    (C - 1) / (2 batch). Each count is binomial, so E[H] = -C sum_k P(k) (k / batch) log(k / batch) exactly; `entr` is
+    -x log(x).
     """
-    p = 1 / classes
-    if classes == 1:
-        return 0.0
-    total = 0.0
-    for k in range(1, batch + 1):
-        choose_k = math.lgamma(batch + 1) - math.lgamma(k + 1) - math.lgamma(batch - k + 1)
-        share = k / batch
-        total -= math.exp(choose_k + k * math.log(p) + (batch - k) * math.log1p(-p)) * share * math.log(share)
-    return classes * total
+    k = np.arange(batch + 1)
+    return float(classes * binom.pmf(k, batch, 1 / classes) @ entr(k / batch))
 
 
 def show(spread: Spread | None, digits: int = 2) -> str:
@@ -213,6 +208,14 @@ def show(spread: Spread | None, digits: int = 2) -> str:
 
 def show_reported(reported: paper.Reported) -> str:
     return f"{reported.mean:.2f}" + (f" ± {reported.std:.2f}" if reported.std is not None else "")
+
+
+def _compared(spread: Spread | None, reported: paper.Reported | None, digits: int = 2) -> Row:
+    """The columns of the paper's number and of the distance to it, empty where there is none."""
+    return {
+        "paper": show_reported(reported) if reported else "",
+        "difference": f"{spread.mean - reported.mean:+.{digits}f}" if spread and reported else "",
+    }
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -261,8 +264,7 @@ def _figure_2_row(
         "M": 0 if sees_none else many or "all",
         "accuracy %": show(accuracy),
         "n": accuracy.n if accuracy else "",
-        "paper": show_reported(reported) if reported else "",
-        "difference": f"{accuracy.mean - reported.mean:+.2f}" if accuracy and reported else "",
+        **_compared(accuracy, reported),
         "config": group.hashes if group else "",
     }
 

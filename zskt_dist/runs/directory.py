@@ -57,7 +57,7 @@ class RunDirectory:
         self.stop = path / "stop"
         """Its existence asks the workers to save and stop."""
         self.failure = path / "failure.json"
-        """What a worker has to tell the user, for the driver to say."""
+        """The error of a worker, which the driver shows to the user."""
 
     def weights(self, role: str) -> Path:
         """`student.safetensors` or `teacher.safetensors`."""
@@ -69,22 +69,26 @@ class RunDirectory:
         return result if isinstance(result, dict) and result.get("status") == "finished" else None
 
     def record_is_partial(self) -> bool:
-        """Whether an MLflow run was opened and not everything has been uploaded to it."""
+        """True if an MLflow run was opened and lacks something that is here."""
         known = read_json(self.tracking)
         return isinstance(known, dict) and not known.get("complete", False)
 
-    def check(self, command: str, config: Config, reads: Sequence[str] = ("",)) -> None:
+    def check(self, command: str, config: Config, reads: Sequence[str] = ("",), task: str | None = None) -> None:
         """Raises UserError where what is here belongs to a run of another command or configuration.
 
         Args:
-            reads: Keys that decide the result of `command`.
+            reads: Keys that decide the result.
+            task: Which the command stands for with this configuration.
         """
         begun = read_json(self.begun)
-        if isinstance(begun, dict) and begun.get("command") != command:
-            raise UserError(
-                f"name={config.name}: {self.location} holds a run of {begun.get('command')}. "
-                "Choose another name, or start over with --fresh"
-            )
+        if isinstance(begun, dict):
+            pairs = ((begun.get("command"), command), (begun.get("task"), task))
+            other = next((before for before, now in pairs if before and now and before != now), None)
+            if other is not None:
+                raise UserError(
+                    f"name={config.name}: {self.location} holds a run of {other}. "
+                    "Choose another name, or start over with --fresh"
+                )
         if (before := self.read_config()) and (keys := differing_keys(before, config, reads)):
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(
@@ -102,6 +106,7 @@ class RunDirectory:
         config: Config,
         teacher: str | None = None,
         *,
+        task: str | None = None,
         group: str | None = None,
         files: Mapping[str, Digest] = MappingProxyType({}),
     ) -> None:
@@ -119,7 +124,7 @@ class RunDirectory:
         known = before.get("files", {}) | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))
         group = group or before.get("group")
-        write_json(self.begun, {"command": command, "teacher": teacher, "group": group, "files": known})
+        write_json(self.begun, {"command": command, "task": task, "teacher": teacher, "group": group, "files": known})
 
     def check_files(self, files: Mapping[str, Digest]) -> None:
         """Raises ConfigError where a file has changed since the run began: its student would be another one."""
@@ -178,12 +183,12 @@ class RunDirectory:
         self.mirror.attempt(lambda: self.mirror.send(self.failure.name))
 
     def failure_left(self) -> Any | None:
-        """What a worker has told, here or on another machine."""
+        """The error that a worker has left, here or on another machine."""
         self.mirror.attempt(lambda: self.mirror.receive(self.failure.name))
         return read_json(self.failure)
 
     def raise_failure(self) -> None:
-        """Raises what a worker has told, if anything."""
+        """Raises the error that a worker has left, if any."""
         told = self.failure_left()
         if told and told["interrupted"]:
             raise Interrupted(*told["interrupted"])

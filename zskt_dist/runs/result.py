@@ -89,7 +89,7 @@ class SourceEstimate(TypedDict):
 
 @with_config(ConfigDict(extra="allow", use_attribute_docstrings=True))
 class Estimates(TypedDict):
-    """What can be said of the student without labels and real images; with several seeds also `NAME_std`."""
+    """Estimates of the student that need no labels and no real images; with several seeds also `NAME_std`."""
 
     label_free_score: NotRequired[float]
     """Mean agreement with the teacher over the generator's snapshots and noise; what sweeps choose by."""

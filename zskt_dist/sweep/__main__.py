@@ -58,21 +58,12 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console") -> None:
-    from rich.table import Table
-
     from zskt_dist.launch.preflight import Preflight, refuse
-    from zskt_dist.tasks.stages import run_directory
+    from zskt_dist.launch.summary import print_runs
     from zskt_dist.training.job import Job
 
-    table = Table(title=sweep.title, title_justify="left")
-    for column in ("trial", "settings", "run", "state"):
-        table.add_column(column, overflow="fold")
-    for trial in trials:
-        directory = run_directory(trial.config, "train")
-        directory.mirror.pull(checkpoints=False)
-        state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
-        table.add_row(str(trial.number), trial.label, directory.path.name, state)
-    console.print(table)
+    runs = [({"trial": str(trial.number), "settings": trial.label}, trial.run) for trial in trials]
+    print_runs(sweep.title, runs, console)
     found = {
         str(problem): problem for trial in trials for problem in Preflight(Job.plan("train", trial.config)).problems()
     }

@@ -6,9 +6,9 @@ of Tune's own records: finished trials are left alone, others continue from thei
 
 import logging
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -26,10 +26,12 @@ from zskt_dist.runs.locations import absolute, is_uri, join, remove_folder
 from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
-from zskt_dist.sweep.states import ENDED, States
+from zskt_dist.sweep.states import read_states
 from zskt_dist.sweep.summary import conclude
-from zskt_dist.sweep.trial import AGAIN, TrialRun
+from zskt_dist.sweep.trial import TrialRun
 from zskt_dist.sweep.watch import Watch
+from zskt_dist.tracking.base import is_evaluation
+from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
 from zskt_dist.training.job import Job
 
@@ -60,25 +62,18 @@ def run_sweep(sweep: Sweep, trials: Sequence[Trial], *, fresh: bool, console: Co
         # In a store, what became of the trials must be there should this machine be lost.
         with directory.mirror.following():
             parent = open_parent(directory, sweep, trials[0].config)
-            states = States(directory.path / "trials.json", list(trials), written=directory.mirror.push_soon)
+            read_states(directory, trials)
             directory.mirror.push_soon()
-            if todo := states.left():
-                # Rungs compare a trial with those before it, which report once more what they did, and no more.
-                started = trials if sweep.scheduler == "asha" else todo
-                _run(sweep, _in_order(started, states), states, directory, parent, console)
-        result = conclude(sweep, trials, states, directory, parent)
+            if not all(trial.ended for trial in trials):
+                _run(sweep, trials, directory, parent, console)
+        result = conclude(sweep, trials, directory, parent)
         directory.mirror.push()
         if directory.stop.exists():
-            raise Interrupted(states.count(*ENDED), len(trials), "trial")
+            raise Interrupted(result["finished"] + result["stopped"], len(trials), "trial")
     if result["finished"] == 0:
-        first = next((state.message for state in states if state.message), "see the lines above")
+        first = next((trial.message for trial in trials if trial.message), "see the lines above")
         raise UserError(f"no trial of {directory.path} has finished; the first one said: {first}")
     return result
-
-
-def _in_order(trials: Sequence[Trial], states: States) -> list[Trial]:
-    """Those that have ended, those that had begun, and the others: the first have reported again before one goes on."""
-    return sorted(trials, key=lambda trial: (not states.ended(trial), states[trial].starts == 0))
 
 
 def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:
@@ -88,12 +83,7 @@ def sweep_directory(sweep: Sweep, trials: Sequence[Trial]) -> RunDirectory:
 
 
 def _run(
-    sweep: Sweep,
-    trials: Sequence[Trial],
-    states: States,
-    directory: RunDirectory,
-    parent: RunAddress | None,
-    console: Console,
+    sweep: Sweep, trials: Sequence[Trial], directory: RunDirectory, parent: RunAddress | None, console: Console
 ) -> None:
     os.environ |= {
         "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the sweep was started
@@ -102,16 +92,18 @@ def _run(
         "RAY_AIR_NEW_OUTPUT": "0",
     }
     storage = join(directory.location, ".tune")
+    begun_first = sorted(trials, key=lambda trial: trial.starts == 0)
+    todo = [trial for trial in begun_first if not trial.ended]
     with connected():
-        concurrent = _concurrent_trials(sweep, trials)
-        console.print(f"{len(trials)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
+        concurrent = _concurrent_trials(sweep, todo)
+        console.print(f"{len(todo)} trials, {concurrent} at a time, in {directory.path}", soft_wrap=True)
         _warn_of_one_file(parent, len(ray.nodes()))
         _check_sight(sweep, directory, len(ray.nodes()))
-        by_number = {trial.number: trial for trial in trials}
-        with Watch(by_number, states, console) as watch, stop_file_on_signal(directory.stop):
+        watch = Watch(trials, directory, console)
+        with watch.bar, stop_file_on_signal(directory.stop):
             tuner = tune.Tuner(
                 tune.with_resources(TrialRun, {"memory": 1}),  # a driver takes no CPU from its workers
-                param_space={"trial": tune.grid_search([_order(t, states, directory, parent) for t in trials])},
+                param_space={"trial": tune.grid_search([_order(trial, directory, parent) for trial in todo])},
                 tune_config=tune.TuneConfig(scheduler=_scheduler(sweep, trials), max_concurrent_trials=concurrent),
                 run_config=tune.RunConfig(
                     name="trials",
@@ -135,29 +127,30 @@ def _fit(tuner: tune.Tuner, stop: Path) -> None:
     Trials on machines that share no disk with this one do not; they go on from their last checkpoints.
     """
     fit = InThread(tuner.fit, "ray-tune")
-    asked: float | None = None
-    while not fit.ended(within=0.2) and (asked is None or time.monotonic() - asked < _STOP_SECONDS):
-        if asked is None and stop.exists():
-            asked = time.monotonic()
+    while not fit.ended(within=0.2) and not stop.exists():
+        pass
+    fit.ended(within=_STOP_SECONDS)
     if fit.failure:
         raise UserError(f"Ray Tune gave up: {fit.failure}; the same command goes on") from fit.failure
 
 
-def _order(trial: Trial, states: States, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
-    """What `TrialRun` is told; the store by name, for workers of a cluster have another environment."""
+def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> dict[str, Any]:
+    """What `TrialRun` gets; the store by name, for workers of a cluster have another environment."""
     config = trial.config
     uri = parent.tracking_uri if parent else tracking_uri(config.tracking.uri) or "none"
     tracking = config.tracking.model_copy(update={"uri": uri})
+    evaluate = trial.evaluate
+    if evaluate is not None and len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"):
+        # The workers will have left, and their room will still be this trial's: it is measured right there.
+        cores = config.launch.fewest_workers * cpus_per_worker(config)
+        evaluate = [*evaluate, "launch.kind=local", "launch.workers=1", f"launch.cpus_per_worker={cores}"]
     return {
         "number": trial.number,
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
-        "evaluate": trial.evaluate,
-        "ended": states[trial].state if states.ended(trial) else None,
+        "evaluate": evaluate,
         "sweep": directory.path.name,
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
-        "one_machine": len(ray.nodes()) == 1 and not ray.cluster_resources().get("GPU"),
-        "cores": config.launch.fewest_workers * cpus_per_worker(config),
         "verbose": logs.verbosity(),
     }
 
@@ -176,28 +169,37 @@ def _concurrent_trials(sweep: Sweep, trials: Sequence[Trial]) -> int:
 
 
 class Rungs(AsyncHyperBandScheduler):
-    """ASHA that takes note of what trials report again and stops none for it: that was decided when it was new."""
+    """ASHA that begins with what trials reported before; it stops none for that: it was decided when it was new."""
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        decision = super().on_trial_result(tune_controller, trial, result)
-        return self.CONTINUE if result.get(AGAIN) else decision
+    def __init__(self, trials: Sequence[Trial], **settings: Any) -> None:
+        super().__init__(time_attr="iteration", mode="max", **settings)
+        for trial in trials:
+            trial.run.mirror.pull(checkpoints=False)
+            before = SimpleNamespace(trial_id=trial.number)
+            super().on_trial_add(None, before)
+            for row in filter(is_evaluation, read_history(trial.run.history)):
+                self.on_trial_result(None, before, row)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """What it reported before stands under its number; Tune has another name for it each time."""
+        super().on_trial_add(tune_controller, trial)
+        number = trial.config["trial"]["number"]
+        for _, recorded in self._brackets[0]._rungs:
+            if number in recorded:
+                recorded[trial.trial_id] = recorded.pop(number)
 
 
 def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
     if sweep.scheduler == "all":
         return FIFOScheduler()
+    longest = max(trial.config.iterations for trial in trials) + 1  # at the last iteration runs end by themselves
     return Rungs(
-        time_attr="iteration",
-        metric=sweep.select_by,
-        mode="max",
-        max_t=max(trial.config.iterations for trial in trials) + 1,  # at the last iteration runs end by themselves
-        grace_period=sweep.grace,
-        reduction_factor=sweep.reduction,
+        trials, metric=sweep.select_by, max_t=longest, grace_period=sweep.grace, reduction_factor=sweep.reduction
     )
 
 
 def _check_sight(sweep: Sweep, directory: RunDirectory, nodes: int) -> None:
-    """Whether asha sees the evaluations of runs, in their `progress.json`, which goes to no store.
+    """ASHA must see the evaluations of runs, in their `progress.json`, which goes to no store.
 
     Raises:
         ConfigError: the workers of a trial may be on another machine than the process that drives it.

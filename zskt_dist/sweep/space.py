@@ -1,24 +1,28 @@
 """What a sweep tries: a YAML file with a search space over dotted configuration keys, and its trials.
 
-This module imports neither torch nor Ray until trials are drawn.
+This module imports neither torch nor Ray.
 """
 
-import json
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+import numpy as np
+from pydantic import Field, model_validator
 
 from zskt_dist.config import Config, load_config
 from zskt_dist.config.fields import Identifier, NonNegative, Positive, Purpose, Section, Seed
 from zskt_dist.config.keys import IDENTITY, is_under, keys_for
-from zskt_dist.config.load import assign, read_yaml
+from zskt_dist.config.load import read_model, words_of
 from zskt_dist.config.shipped import beside, locate
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.registry import TASKS, all_reads
-from zskt_dist.tasks.stages import identity
+from zskt_dist.tasks.stages import identity, run_directory
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")
 """Where the trials of a sweep lie and run together."""
@@ -49,6 +53,16 @@ class Axis(Section):
             if not low < high or (rule == "loguniform" and low <= 0):
                 raise ValueError(f"{rule} needs [low, high] with {'0 < ' * (rule == 'loguniform')}low < high")
         return self
+
+    def draw(self, rng: np.random.Generator) -> list[Any]:
+        """All values of a grid, or one of the others: a number to six digits, for people read it."""
+        if self.grid is not None:
+            return self.grid
+        if self.choice is not None:
+            return [self.choice[rng.integers(len(self.choice))]]
+        (low, high), share = self.uniform or self.loguniform or (0, 1), rng.random()
+        number = low + (high - low) * share if self.uniform else low * (high / low) ** share
+        return [float(f"{number:.6g}")]
 
 
 class Sweep(Section):
@@ -83,25 +97,44 @@ class Sweep(Section):
     """Most trials at a time; null: as many as the cluster has room for."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trial:
-    """One run of a sweep."""
+    """One run of a sweep, and what has become of it: after `evaluate`, what `trials.json` keeps."""
 
     number: int
-    settings: Settings = field(hash=False)
+    settings: Settings
     """What distinguishes it, by single dotted keys."""
-    config: Config = field(hash=False)
-    evaluate: list[str] | None = field(hash=False)
+    config: Config
+    evaluate: list[str] | None
     """Of the command line of `evaluate`; None: no evaluation."""
+    state: str = "waiting"
+    """waiting, running, finished, stopped (early, by the scheduler), interrupted, failed."""
+    iteration: int = 0
+    score: float | None = None
+    """Its label-free score at the last evaluation."""
+    message: str = ""
+    starts: int = 0
+    """How often it has been started."""
+    evaluated: list[str] | None = None
+    """The settings of `evaluate` with which it was finished."""
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return identity("train", self.config)
+
+    @cached_property
+    def run(self) -> RunDirectory:
+        return RunDirectory(absolute(run_directory(self.config, "train").location))
 
     @property
     def label(self) -> str:
         """For people: `loss.beta=250 transfer.student_steps=5`."""
         return " ".join(f"{key}={_short(value)}" for key, value in self.settings.items())
+
+    @property
+    def ended(self) -> bool:
+        """True if a repeated command leaves it alone; a finished run that is to be evaluated otherwise it does not."""
+        return self.state == "stopped" or (self.state == "finished" and self.evaluate in (None, self.evaluated))
 
 
 def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]]:
@@ -116,19 +149,13 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     own = [text.removeprefix("sweep.") for text in overrides if text.startswith("sweep.")]
     others = [text for text in overrides if not text.startswith("sweep.")]
     path = locate(path)
-    tree = read_yaml(path)
-    for text in own:
-        assign(tree, text)
-    try:
-        sweep = Sweep.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explained(error)}") from None
+    sweep = read_model(path, Sweep, own)
     _check_keys(sweep, others)
     trials: dict[str, Trial] = {}
     for settings in _draw(sweep):
-        words = [*_words(sweep.set), *others, *_words(settings)]
+        words = [*words_of(sweep.set), *others, *words_of(settings)]
         config = load_config(beside(path, sweep.config), [*words, "launch.kind=ray"])
-        evaluate = None if sweep.evaluate is None else _words(sweep.evaluate)
+        evaluate = None if sweep.evaluate is None else words_of(sweep.evaluate)
         _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)
         _check_apart(trials.setdefault(trial.hash, trial), trial)
@@ -141,17 +168,16 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
 def _check_keys(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Each setting is given in one place, and those that would give trials one run are given nowhere."""
     swept = [key for keys in sweep.space for key in _split(keys)]
-    for key in (*swept, *sweep.set, *(text.partition("=")[0] for text in overrides)):
+    given = [*sweep.set, *(text.partition("=")[0] for text in overrides)]
+    for key in (*swept, *given):
         if key in ("name", "seeds"):
             raise ConfigError(key, "…", "is no setting of a trial: every trial is a run of its own; sweep over `seed`")
-    for key in (*sweep.set, *(text.partition("=")[0] for text in overrides)):
-        if key in swept:
+        if key in swept and key in given:
             raise ConfigError(key, "…", "is what the sweep varies; change the sweep's space")
     for key in swept:
         _check_swept(sweep, key)
-    twice = [key for key in swept if swept.count(key) > 1]
-    if twice:
-        raise ConfigError(twice[0], "…", "is in the search space twice")
+        if swept.count(key) > 1:
+            raise ConfigError(key, "…", "is in the search space twice")
 
 
 def _check_swept(sweep: Sweep, key: str) -> None:
@@ -184,7 +210,7 @@ def _check_apart(first: Trial, trial: Trial) -> None:
 
 
 def _check_images(sweep: Sweep, config: Config) -> None:
-    """Whether there are test images where trials are to be measured on some."""
+    """There must be test images where trials are to be measured on some."""
     if config.data.name == "none" and sweep.select_by == "accuracy":
         raise ConfigError("sweep.select_by", "accuracy", "needs test images, and data.name=none has none")
     if config.data.name == "none" and sweep.evaluate is not None and "data.name" not in sweep.evaluate:
@@ -192,7 +218,7 @@ def _check_images(sweep: Sweep, config: Config) -> None:
 
 
 def _check_stopping(sweep: Sweep, config: Config) -> None:
-    """Whether asha has something to go by, at the first rung and at each one after it."""
+    """ASHA must have something to go by, at the first rung and at each one after it."""
     if sweep.grace > config.iterations:
         raise ConfigError("sweep.grace", sweep.grace, f"is more than a trial's {config.iterations} iterations")
     every = config.evaluation.every
@@ -204,22 +230,14 @@ def _check_stopping(sweep: Sweep, config: Config) -> None:
 
 
 def _draw(sweep: Sweep) -> Iterator[Settings]:
-    """The settings of every trial, drawn by Ray Tune; the same for the same sweep."""
-    import numpy as np
-    from ray import tune
-    from ray.tune.search.variant_generator import generate_variants
-
-    rules = {"grid": tune.grid_search, "choice": tune.choice}
-    space: dict[str, Any] = {}
-    for keys, axis in sweep.space.items():
-        ((rule, values),) = axis.model_dump(exclude_none=True).items()
-        space[keys] = rules[rule](values) if rule in rules else getattr(tune, rule)(*values)
-    random_rules = any(axis.grid is None for axis in sweep.space.values())
+    """The settings of every trial; the same for the same sweep."""
     rng = np.random.default_rng(sweep.seed)
+    random_rules = any(axis.grid is None for axis in sweep.space.values())
     for _ in range(sweep.samples if random_rules else 1):
         # Drawn before the grids are gone through: the seeds of one setting differ in nothing else.
-        for _, spec in generate_variants(space, constant_grid_search=True, random_state=rng):
-            yield _by_single_keys(spec)
+        drawn = [axis.draw(rng) for axis in sweep.space.values()]
+        for values in itertools.product(*drawn):
+            yield _by_single_keys(dict(zip(sweep.space, values, strict=True)))
 
 
 def _by_single_keys(spec: Mapping[str, Any]) -> Settings:
@@ -230,7 +248,7 @@ def _by_single_keys(spec: Mapping[str, Any]) -> Settings:
         values = list(value) if len(names) > 1 else [value]
         if len(values) != len(names):
             raise ConfigError(keys, value, f"needs a list of {len(names)} values each time")
-        settings |= {name: _plain(value) for name, value in zip(names, values, strict=True)}
+        settings |= zip(names, values, strict=True)
     return settings
 
 
@@ -238,25 +256,5 @@ def _split(keys: str) -> list[str]:
     return [key.strip() for key in keys.split(",")]
 
 
-def _plain(value: Any) -> Any:
-    """A number of Python's own, to six digits: a drawn one is read by people and written into YAML."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _words(settings: Settings) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-
-
-def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"no such key; there are: {', '.join(Sweep.model_fields)}"
-    return f"{where}: {message}"

@@ -1,7 +1,7 @@
 """A sweep as tables: one row per trial, means over seeds, and how well the label-free score ranks."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,52 +10,47 @@ from zskt_dist.errors import UserError
 from zskt_dist.files import sha256_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import local_file
-from zskt_dist.sweep.states import State
+from zskt_dist.sweep.space import Trial
 
-MEASURES = ("score", "label_free_score", "accuracy", "mte")
-"""What is averaged over seeds, and drawn."""
+MEASURES = ["score", "label_free_score", "accuracy", "mte"]
+"""What is averaged over seeds."""
 _RANKING = ("score", "label_free_score", "held_out_agreement", "noise_agreement", "generator_loss_drift")
 """What trials could be ranked by without labels; of the drift the size, so a good one goes down as accuracy goes up."""
 _FEWEST = 4
 """Settings for a rank correlation."""
 
 
-def trial_table(states: Iterable[State], runs: Mapping[str, RunDirectory], pooled: Mapping[str, float]) -> pd.DataFrame:
-    """One row per trial: settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
+def trial_row(trial: Trial, pooled: Mapping[str, float]) -> dict[str, Any]:
+    """Settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
 
     Args:
-        runs: Run directories by the hash of the trial.
         pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for.
 
     Returns:
-        `score` is what trials are ranked by without labels: the pooled agreement, or their own label-free score.
+        `score` is what trials are ranked by without labels: the pooled agreement, or their own label-free score;
+        `setting` is one text for all settings but the seed.
     """
-    return pd.DataFrame([_row(state, runs[state.hash], pooled) for state in states])
-
-
-def _row(state: State, run: RunDirectory, pooled: Mapping[str, float]) -> dict[str, Any]:
-    result = run.finished() if state.state == "finished" else None
-    estimates, student = (result or {}).get("estimates") or {}, (result or {}).get("student") or {}
-    own = estimates.get("label_free_score", state.score)
+    result = (trial.run.finished() if trial.state == "finished" else None) or {}
+    estimates, student = result.get("estimates") or {}, result.get("student") or {}
+    own = estimates.get("label_free_score", trial.score)
     return {
-        "trial": state.number,
-        **state.settings,
-        "state": state.state,
-        "iteration": result["iterations"] if result else state.iteration,
-        "score": pooled.get(str(run.path)) if pooled else (own if result else None),
+        "trial": trial.number,
+        **trial.settings,
+        "state": trial.state,
+        "iteration": result.get("iterations", trial.iteration),
+        "score": pooled.get(str(trial.run.path)) if pooled else (own if result else None),
         "label_free_score": own,
-        "held_out_agreement": estimates.get("held_out_agreement"),
-        "noise_agreement": estimates.get("noise_agreement"),
-        "generator_loss_drift": estimates.get("generator_loss_drift"),
+        **{name: estimates.get(name) for name in ("held_out_agreement", "noise_agreement", "generator_loss_drift")},
         "accuracy": student.get("accuracy_last"),
         "agreement": student.get("agreement"),
-        "teacher_weights": _teacher(run) if result else None,
-        "teacher_accuracy": ((result or {}).get("teacher") or {}).get("accuracy"),
-        "mte": ((result or {}).get("mte") or {}).get("value"),
-        "seconds": result["seconds"] if result else None,
-        "run": run.path.name,
-        "config_hash": state.hash,
-        "message": state.message,
+        "teacher_weights": _teacher(trial.run) if result else None,
+        "teacher_accuracy": (result.get("teacher") or {}).get("accuracy"),
+        "mte": (result.get("mte") or {}).get("value"),
+        "seconds": result.get("seconds"),
+        "run": trial.run.path.name,
+        "config_hash": trial.hash,
+        "message": trial.message,
+        "setting": json.dumps({key: value for key, value in trial.settings.items() if key != "seed"}),
     }
 
 
@@ -63,44 +58,29 @@ def means_over_seeds(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean and population standard deviation over the seeds of each setting, with n.
 
     Args:
-        keys: Dotted keys that the sweep varies.
+        keys: Dotted keys that the sweep varies, but for the seed.
     """
-    settings = [key for key in keys if key != "seed"]
-    finished = table[table["state"] == "finished"]
-    if finished.empty or not settings:
-        return pd.DataFrame()
-    rows = []
-    for _, group in finished.groupby(_setting(finished, settings), sort=False):
-        row: dict[str, Any] = {key: group[key].iloc[0] for key in settings} | {"n": len(group)}
-        for name in MEASURES:
-            numbers = group[name].astype(float).dropna()
-            if len(numbers):
-                row |= {name: numbers.mean(), f"{name}_std": numbers.std(ddof=0)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    finished = table[table["state"] == "finished"].astype(dict.fromkeys(MEASURES, float))
+    seeds = finished.groupby("setting", sort=False)
+    spread = seeds[MEASURES].mean().join(seeds[MEASURES].std(ddof=0), rsuffix="_std").dropna(axis="columns", how="all")
+    first = finished.drop_duplicates("setting").set_index("setting")[list(keys)]
+    return first.assign(n=seeds.size()).join(spread)
 
 
-def best_trial(table: pd.DataFrame, keys: Sequence[str], select_by: str) -> int | None:
+def best_trial(table: pd.DataFrame, select_by: str) -> int | None:
     """Number of the chosen trial: of the best setting (on average over seeds) the best one; None if none finished."""
     column = "score" if select_by == "label_free_score" else "accuracy"
     finished = table[(table["state"] == "finished") & table[column].notna()]
-    if finished.empty:
-        return None
-    settings = [key for key in keys if key != "seed"]
-    means = finished.groupby(_setting(finished, settings))[column].transform("mean") if settings else finished[column]
+    means = finished.groupby("setting")[column].transform("mean")
     order = finished.assign(mean=means).sort_values(["mean", column, "trial"], ascending=[False, False, True])
-    return int(order.iloc[0]["trial"])
+    return next(iter(order["trial"]), None)
 
 
-def rank_correlations(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Spearman's rho of every label-free score with test accuracy, over means of settings; empty for fewer than four.
-
-    Args:
-        keys: Dotted keys that the sweep varies.
-    """
+def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rho of every label-free score with test accuracy, over settings; empty for fewer than four."""
     rows = []
     for name in _RANKING:
-        both = settings_by(table, keys, name)
+        both = settings_by(table, name)
         if both is not None:
             rho = both[name].corr(both["accuracy"], method="spearman")
             shown = f"|{name}|" if name == "generator_loss_drift" else name
@@ -108,22 +88,18 @@ def rank_correlations(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def settings_by(table: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame | None:
+def settings_by(table: pd.DataFrame, name: str) -> pd.DataFrame | None:
     """Mean accuracy and score `name` of each setting over its seeds; None for too few settings, or all alike.
 
     Seeds of one setting are no independent observations: counted one by one they would promise too much.
     """
-    both = table[table["accuracy"].notna() & table[name].notna()]
-    settings = [key for key in keys if key != "seed"]
-    if both.empty or not settings:
-        return None
-    numbers = both[["accuracy", name]].astype(float).abs()
-    means = numbers.groupby(_setting(both, settings), sort=False).mean()
+    both = table.set_index("setting")[["accuracy", name]].astype(float).dropna().abs()
+    means = both.groupby("setting", sort=False).mean()
     return means if len(means) >= _FEWEST and (means.nunique() > 1).all() else None
 
 
 def compares_teachers(table: pd.DataFrame) -> bool:
-    """Whether finished trials learnt from different teachers: the one that is easiest to imitate has an advantage."""
+    """True if finished trials learnt from different teachers: the one that is easiest to imitate has an advantage."""
     return bool(table["teacher_weights"].nunique() > 1)
 
 
@@ -134,8 +110,3 @@ def _teacher(run: RunDirectory) -> str | None:
         return where and sha256_of(local_file(where, "teacher weights"))[:8]
     except (OSError, UserError):
         return where
-
-
-def _setting(table: pd.DataFrame, settings: Sequence[str]) -> "pd.Series[str]":
-    """The values of these keys as one text per trial: lists can be grouped by it, and null is a value like others."""
-    return table[list(settings)].apply(lambda row: json.dumps(row.tolist(), default=str), axis=1)

@@ -1,94 +1,69 @@
 """What becomes of the trials, written down and shown by the driver while Tune runs them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from zskt_dist.launch.progress import new_bar
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.space import Trial
-from zskt_dist.sweep.states import State, States
+from zskt_dist.sweep.states import write_states
 
 
 class Watch(tune.Callback):
-    """Writes down and shows what becomes of the trials, in the driver."""
+    """Writes down and shows what becomes of the trials, in the driver; on a terminal while `bar` is entered."""
 
-    def __init__(self, trials: dict[int, Trial], states: States, console: Console) -> None:
-        self._trials, self._states, self._console = trials, states, console
-        self._bar = Progress(
-            TextColumn("trials"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("trials", total=len(trials), note="")
-        self._ended: set[int] = set()
-        self._left_alone = {number for number, trial in trials.items() if states.ended(trial)}
-        """Trials that only report again."""
+    def __init__(self, trials: Sequence[Trial], directory: RunDirectory, console: Console) -> None:
+        self._trials, self._directory, self._console = trials, directory, console
+        self.bar = new_bar(console)
+        self._task = self.bar.add_task("trials", total=sum(not trial.ended for trial in trials), note="")
         self._running: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes its callbacks down, to restore them; nothing here is needed for that."""
         return {}
 
-    def __enter__(self) -> "Watch":
-        self._bar.start()
-        return self
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        mine = self._mine(trial)
+        mine.state, mine.message, mine.starts = "running", "", mine.starts + 1
+        self._tell(mine, "started")
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        state = self._state(trial)
-        if state.number not in self._left_alone:
-            state.state, state.message, state.starts = "running", "", state.starts + 1
-            self._states.write()
-            self._show(state, "started")
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        state = self._state(trial)
-        if state.number not in self._left_alone:
-            state.iteration = int(result.get("iteration", state.iteration))
-            state.score = result.get("label_free_score", state.score)
-            if "label_free_score" in result:
-                self._show(state, f"{state.iteration}: score {state.score:.4f}", line=False)
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        mine = self._mine(trial)
+        mine.iteration = int(result.get("iteration", mine.iteration))
+        mine.score = result.get("label_free_score", mine.score)
         if "state" in result:
-            self._end(state, str(result["state"]), str(result.get("message", "")))
-        elif result.get("done"):  # the scheduler has decided: Tune sets this before it tells us
-            self._end(state, "stopped", f"by the scheduler after {state.iteration} iterations")
+            self._end(mine, str(result["state"]), str(result.get("message", "")))
+        elif result.get("done"):  # the scheduler has decided: Tune sets this before it calls
+            self._end(mine, "stopped", f"by the scheduler after {mine.iteration} iterations")
+        elif "label_free_score" in result:
+            self._note(mine, f"{mine.iteration}: score {mine.score:.4f}")
 
-    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        state = self._state(trial)
-        if state.number not in self._left_alone:
-            self._show(state, "its process ended unexpectedly; it is started again")
+    def on_trial_recover(self, trial: Any, **_: Any) -> None:
+        self._tell(self._mine(trial), "its process ended unexpectedly; it is started again")
 
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._end(self._state(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
+        if self._mine(trial).state != "stopped":  # else it was only leaving
+            self._end(self._mine(trial), "failed", "its process ended unexpectedly; Ray's log tells more")
 
-    def _end(self, state: State, how: str, message: str) -> None:
-        if state.number in self._ended:
-            return
-        self._ended.add(state.number)
-        self._bar.update(self._task, advance=1)
-        if state.number in self._left_alone:
-            return
-        state.state, state.message = how, message
-        if how == "finished":
-            state.evaluated = self._trials[state.number].evaluate
-        self._states.write()
-        self._running.pop(state.number, None)
-        self._show(state, f"{how}{f': {message}' if message else ''}", running=False)
+    def _end(self, trial: Trial, state: str, message: str) -> None:
+        trial.state, trial.message = state, message
+        trial.evaluated = trial.evaluate if state == "finished" else trial.evaluated
+        self._tell(trial, ": ".join(filter(None, (state, message))))
+        self.bar.update(self._task, advance=1)
+        self._note(trial, None)
 
-    def _show(self, state: State, what: str, *, running: bool = True, line: bool = True) -> None:
-        if running:
-            self._running[state.number] = f"#{state.number} {what}"
-        self._bar.update(self._task, note="  ".join(self._running.values()))
-        if line:
-            label = self._trials[state.number].label
-            self._console.print(f"trial {state.number}  {label}  {what}", soft_wrap=True, highlight=False)
+    def _tell(self, trial: Trial, what: str) -> None:
+        write_states(self._directory, self._trials)
+        self._note(trial, what)
+        self._console.print(f"trial {trial.number}  {trial.label}  {what}", soft_wrap=True, highlight=False)
 
-    def _state(self, trial: Any) -> State:
-        return self._states[self._trials[trial.config["trial"]["number"]]]
+    def _note(self, trial: Trial, what: str | None) -> None:
+        """Beside the bar; None: the trial has ended."""
+        self._running[trial.number] = f"#{trial.number} {what}" if what else ""
+        self.bar.update(self._task, note="  ".join(filter(None, self._running.values())))
+
+    def _mine(self, trial: Any) -> Trial:
+        return self._trials[trial.config["trial"]["number"]]

@@ -21,20 +21,19 @@ from zskt_dist.engine import Engine
 from zskt_dist.engine.building import placed_teacher
 from zskt_dist.errors import ConfigError
 from zskt_dist.evaluation.estimates import Answer
-from zskt_dist.models import count_parameters
 from zskt_dist.networks.attention import Attention
 from zskt_dist.networks.building import read_network
 from zskt_dist.networks.inputs import Declaration, Inputs, declared_by_file, declared_by_pseudo_data
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_file
-from zskt_dist.tasks.stages import Stage
+from zskt_dist.tasks.stages import Stage, user_files
 from zskt_dist.tracking.base import Row
 
 Lines = list[tuple[str, str]]
 """Topics and what is to be said of them."""
-Files = Mapping[str, WeightsFile]
-"""Files of weights that have been read already, by location."""
+Files = dict[str, WeightsFile]
+"""Files of weights that have been read already, by location; whoever builds a network from one takes it out."""
 
 
 class Training(Protocol):
@@ -107,10 +106,12 @@ class Context:
     """A stage on one worker.
 
     Attributes:
+        directory: Of the stage's run, which the workers hold.
         open_inputs: What networks read and answer in this job; all workers call it together.
     """
 
     stage: Stage
+    directory: RunDirectory
     world: World
     open_inputs: Callable[[], Inputs]
     files: Files = field(default_factory=dict)
@@ -118,10 +119,6 @@ class Context:
     @property
     def config(self) -> Config:
         return self.stage.config
-
-    @cached_property
-    def directory(self) -> RunDirectory:
-        return self.stage.directory
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -138,47 +135,31 @@ class Context:
         """Frozen, in eval mode, where `engine.teacher` wants it; None where the stage has none."""
         if "teacher" not in self.stage.inputs:
             return None
-        teacher = self.network("teacher").eval().requires_grad_(False)
-        self.teacher_parameters = count_parameters(teacher)
-        return placed_teacher(self.config, teacher)
+        return placed_teacher(self.config, self.network("teacher").eval().requires_grad_(False))
 
     def network(self, role: str) -> nn.Module:
         """A network that the stage begins with, on the worker's device; all workers call it together."""
-        location, key = self.stage.inputs[role], f"{role} weights"
-        for need in self.stage.task.needs:
-            key = need.key if need.role == role else key
-        source = self.files.get(location, location)
+        location = self.stage.inputs[role]
+        key = next((need.key for need in self.stage.task.needs if need.role == role), f"{role} weights")
+        source = self.files.pop(location, location)
         shape, classes = self.inputs.image_shape, self.inputs.num_classes
         network = read_network(self.config, role, shape, classes, source, key, self.world)
         return network.to(self.world.device)
 
 
-def user_files(stage: Stage) -> dict[str, str]:
-    """Locations of the weights that the user gives, by key."""
-    if not stage.task.trains:
-        return {f"{role} weights": location for role, location in stage.inputs.items()}
-    return {need.key: stage.inputs[need.role] for need in stage.task.needs if need.key in _given(stage.config)}
-
-
-def _given(config: Config) -> set[str]:
-    named = {"teacher.checkpoint": config.teacher.checkpoint, "finetune.student": config.finetune.student}
-    return {key for key, location in named.items() if location is not None}
-
-
-def declarations(stage: Stage, files: Files) -> list[Declaration]:
-    """What the user's files declare of the images and classes of their networks.
+def declarations(stages: Sequence[Stage], files: Files) -> list[Declaration]:
+    """What the user's files declare of the images and classes of the networks of a job.
 
     Raises:
         ConfigError: one is damaged.
     """
     found = [
         declared_by_file(files.get(location) or WeightsFile.open(location, key))
-        for key, location in user_files(stage).items()
+        for key, location in user_files(stages[-1]).items()
         if location in files or is_file(location, key)  # else: who reads the weights says that they are missing
     ]
-    if stage.config.pseudo_data is not None and "pseudo_data" in stage.reads:
-        found.append(declared_by_pseudo_data(stage.config.pseudo_data))
-    return found
+    folders = {stage.config.pseudo_data for stage in stages if "pseudo_data" in stage.reads}
+    return [*found, *(declared_by_pseudo_data(folder) for folder in folders if folder)]
 
 
 def check_images(stages: Sequence[Stage]) -> None:

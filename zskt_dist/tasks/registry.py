@@ -18,11 +18,13 @@ class Need:
         role: Of the network, `teacher` or `student`.
         key: Of the configuration, which names their file.
         made_by: Command that makes them first where the key is null; None: then the task does without.
+        otherwise: What the user can do where the file is missing.
     """
 
     role: str
     key: str
     made_by: str | None
+    otherwise: str = "say where it is"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -46,6 +48,7 @@ class Task:
             `data.images_per_class` says.
         compares: Section whose `beta` weighs its attention term; None: it compares no attention maps.
         needs_test_images: It can do nothing without them; all others do without.
+        opens_images: It opens the data set; else a file says what images are.
         estimates_memory: `tasks.memory` can say beforehand what it takes.
         trains: Else its module has `run` in place of `start`, and it works on the directory of a finished run.
     """
@@ -63,13 +66,14 @@ class Task:
     trains: bool = True
     estimates_memory: bool = False
     needs_test_images: bool = False
+    opens_images: bool = True
 
     def images_per_class(self, config: Config) -> int | None:
         """M, where the network learns from so many labelled images of each class; a teacher sees all there are."""
         return config.data.images_per_class if self.real_images and self.role == "student" else None
 
 
-_TEACHER = Need("teacher", "teacher.checkpoint", made_by="pretrain")
+_TEACHER = Need("teacher", "teacher.checkpoint", "pretrain", "null trains a teacher first")
 _RUN = ("seed", "seeds", "device", "launch", "evaluation", "student")
 _ENGINE = tuple(
     f"engine.{key}" for key in ("kind", "batch_norm", "zero_stage", "offload_optimizer", "offload_parameters")
@@ -86,7 +90,7 @@ _TASKS = (
         command="pretrain",
         module="zskt_dist.tasks.pretrain",
         reads=(
-            *("seed", "teacher.arch", "teacher.options", "engine.batch_norm", *_SUPERVISED),
+            *("seed", "seeds", "teacher.seed", "teacher.arch", "teacher.options", "engine.batch_norm", *_SUPERVISED),
             *("data.name", "data.root", "data.num_classes", "data.mean", "data.std", "data.augment"),
         ),
         role="teacher",
@@ -123,7 +127,7 @@ _TASKS = (
             *(*_RUN, *_IMAGES, "engine", "speed", "iterations", "batch_size", "pseudo_data"),
             *("loss.divergence", "loss.temperature", "loss.reduction", "optimizer.student_lr", "optimizer.clip_norm"),
         ),
-        needs=(Need("teacher", "teacher.checkpoint", made_by=None),),
+        needs=(Need("teacher", "teacher.checkpoint", None, "null does without"),),
         serves=lambda config: config.pseudo_data is not None,
     ),
     Task(
@@ -141,7 +145,7 @@ _TASKS = (
         command="finetune",
         module="zskt_dist.tasks.finetune",
         reads=(*_RUN, *_ENGINE, "engine.teacher", *_REAL_IMAGES, "finetune"),
-        needs=(_TEACHER, Need("student", "finetune.student", made_by="train")),
+        needs=(_TEACHER, Need("student", "finetune.student", "train", "null trains the zero-shot student first")),
         label="finetune-",
         real_images=True,
     ),
@@ -153,7 +157,14 @@ _TASKS = (
         trains=False,
         needs_test_images=True,
     ),
-    Task(name="synthesize", command="synthesize", module="zskt_dist.tasks.synthesize", reads=(), trains=False),
+    Task(
+        name="synthesize",
+        command="synthesize",
+        module="zskt_dist.tasks.synthesize",
+        reads=(),
+        trains=False,
+        opens_images=False,
+    ),
 )
 TASKS = {task.name: task for task in _TASKS}
 

@@ -5,11 +5,14 @@ Plain values, which travel between machines, and nothing heavy is imported.
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config, flatten, parse_config
 from zskt_dist.config.keys import digest, leaves_of
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.errors import ConfigError
+from zskt_dist.files import sha256_of
+from zskt_dist.runs.directory import Digest, RunDirectory
 from zskt_dist.runs.locations import absolute, join
 from zskt_dist.tasks.registry import TASKS, Need, Task, task_of
 
@@ -20,7 +23,7 @@ class Stage:
 
     Attributes:
         name: Of the task in the registry.
-        config: That the run is written down with, its paths absolute: workers may start in other folders.
+        config: Its paths are absolute: workers may start in other folders.
         run: Location of the run directory, absolute: a folder that all workers see, or a URI.
         hash: Identity: eight hex digits over everything that can change the result.
         inputs: Locations of the weights that it begins with, by role: the user's, or those that earlier stages make.
@@ -72,6 +75,20 @@ def run_directory(config: Config, command: str) -> RunDirectory:
     return RunDirectory(_location(task_of(command, config), config))
 
 
+def user_files(stage: Stage) -> dict[str, str]:
+    """Locations of the weights that the user gives, by key; of a task that trains nothing, of all that it reads."""
+    if not stage.task.trains:
+        keys = {"teacher": "teacher.checkpoint"} if stage.config.teacher.checkpoint else {}
+        return {keys.get(role, f"{role} weights"): location for role, location in stage.inputs.items()}
+    return {need.key: stage.inputs[need.role] for need in stage.task.needs if _named(stage.config, need) is not None}
+
+
+def user_digests(stage: Stage) -> dict[str, Digest]:
+    """The user's files that lie on this machine, as they are now."""
+    files = {key: Path(location) for key, location in user_files(stage).items()}
+    return {key: Digest(str(path), sha256_of(path)) for key, path in files.items() if path.is_file()}
+
+
 def _collect(task: Task, config: Config, found: dict[str, Stage]) -> Stage:
     config = _prepared(task, config)
     inputs: dict[str, str] = {}
@@ -83,18 +100,27 @@ def _collect(task: Task, config: Config, found: dict[str, Stage]) -> Stage:
             maker = _collect(*_maker(need.made_by, config), found)
             inputs[need.role] = join(maker.run, f"{need.role}.safetensors")
     run = absolute(_location(task, config))
+    if run in found and found[run].name != task.name:
+        problem = f"is the run of {found[run].task.command} that {task.command} begins with; choose another name"
+        raise ConfigError("name", config.name, problem)
     return found.setdefault(run, Stage(task.name, absolute_paths(config), run, _identity(task, config), inputs))
 
 
 def _prepared(task: Task, config: Config) -> Config:
     """A teacher's run is that of its own seed, whatever the seed of who learns from it."""
-    return config.model_copy(update={"seed": config.teacher_seed}) if task.role == "teacher" else config
+    if task.role != "teacher" or config.teacher.seed is None:
+        return config
+    if config.seeds is not None:
+        problem = f"makes one teacher, and seeds={list(config.seeds)} are several; use teacher.seed=null"
+        raise ConfigError("teacher.seed", config.teacher.seed, problem)
+    teacher = config.teacher.model_copy(update={"seed": None})
+    return config.model_copy(update={"seed": config.teacher_seed, "teacher": teacher})
 
 
 def _maker(command: str, config: Config) -> tuple[Task, Config]:
     """Who makes weights for a run with this configuration; such runs are shared, so they have no name of their own."""
     supervised = config.supervised.model_copy(update={"network": "teacher"})
-    config = config.model_copy(update={"name": None, "supervised": supervised})
+    config = config.model_copy(update={"name": None, "seeds": None, "supervised": supervised})
     return task_of(command, config), config
 
 

@@ -8,7 +8,7 @@ Row = dict[str, float]
 
 
 def is_evaluation(row: Row) -> bool:
-    """Whether a network was evaluated: with an accuracy, or where there are no test images with a score at least."""
+    """True if a network was evaluated: with an accuracy, or where there are no test images with a score at least."""
     return "accuracy" in row or "label_free_score" in row
 
 

@@ -66,7 +66,7 @@ class Fitting:
         if role == "teacher":
             accuracy = outcome.scores.accuracy if outcome.scores else None
         if context.teacher is not None:
-            parameters["teacher"] = context.teacher_parameters
+            parameters["teacher"] = count_parameters(context.teacher)
         if world.is_main:
             result = build_result(
                 self.job,

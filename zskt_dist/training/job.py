@@ -1,10 +1,10 @@
 """What a launcher hands to every worker: plain values that travel between machines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zskt_dist.config import Config
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.directory import Digest, RunDirectory
 from zskt_dist.tasks.stages import Stage, stages
 
 
@@ -15,13 +15,15 @@ class Job:
     Attributes:
         launcher: `local` or `ray`, for the record.
         tracking: `{tracking_uri, experiment_id, run_id}` of the MLflow run of the last stage; None: not tracked live.
-        git_commit: Of the code that runs, where it is known.
+        git_commit: Commit of the code that runs, where it is known.
+        digests: Files of the user's that the stages begin with, by key, as they were read before the start.
     """
 
     stages: tuple[Stage, ...]
     launcher: str
     tracking: dict[str, str] | None = None
     git_commit: str | None = None
+    digests: dict[str, Digest] = field(default_factory=dict)
 
     @classmethod
     def plan(cls, command: str, config: Config) -> "Job":
@@ -65,4 +67,5 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Job":
-        return cls(**values | {"stages": tuple(map(Stage.from_dict, values["stages"]))})
+        digests = {key: Digest(*digest) for key, digest in values["digests"].items()}
+        return cls(**values | {"stages": tuple(map(Stage.from_dict, values["stages"])), "digests": digests})

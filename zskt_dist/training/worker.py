@@ -17,7 +17,7 @@ from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_uri
 from zskt_dist.tasks.base import Context, Files, declarations
-from zskt_dist.tasks.stages import Stage
+from zskt_dist.tasks.stages import Stage, user_files
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.training.fitting import Fitting
 from zskt_dist.training.job import Job
@@ -59,10 +59,11 @@ class Worker:
         """
         with shortage_as_user_error(), self.stop.listening(), self._held(self.directory, _RUN_PATIENCE_SECONDS):
             for stage in self.job.stages[:-1]:
-                with self._held(stage.directory, _EARLIER_PATIENCE_SECONDS):
-                    self._run(stage, NullTracker())
+                directory = stage.directory
+                with self._held(directory, _EARLIER_PATIENCE_SECONDS):
+                    self._run(stage, directory, NullTracker())
                 self.world.barrier()  # rank 0 has written the weights
-            self._run(self.job.goal, self.tracker)
+            self._run(self.job.goal, self.directory, self.tracker)
         self.world.from_main(self.job.push)
 
     def run_for_driver(self) -> None:
@@ -86,23 +87,22 @@ class Worker:
     def inputs(self) -> Inputs:
         """What networks read and answer, the same in all stages; all workers ask for it together first."""
         goal = self.job.goal
-        found = self.world.from_main(lambda: declarations(goal, self.files))
+        found = self.world.from_main(lambda: declarations(self.job.stages, self.files))
         inputs = open_inputs(goal.config, found, needs_train=self.job.needs_training_images)
         if self.world.is_main and inputs.warning:
             log.warning("%s", inputs.warning)
         return inputs
 
-    def _run(self, stage: Stage, tracker: Tracker) -> None:
-        context = Context(stage, self.world, lambda: self.inputs, self.files)
+    def _run(self, stage: Stage, directory: RunDirectory, tracker: Tracker) -> None:
+        context = Context(stage, directory, self.world, lambda: self.inputs, self.files)
         module = import_module(stage.task.module)
         if not stage.task.trains:
             module.run(context, self.stop)
             return
-        directory = context.directory
+        if stage is not self.job.goal:  # whose directory the driver has begun
+            self.world.from_main(lambda: self._begin(stage, directory))
         if self.world.broadcast(directory.finished() if self.world.is_main else None):
             return
-        if self.world.is_main and stage is not self.job.goal:  # whose directory the driver has begun
-            directory.begin(stage.task.command, stage.config, stage.inputs.get("teacher"))
         Fitting(
             context,
             module.start,
@@ -112,6 +112,16 @@ class Worker:
             progress=self.directory.progress,
             preempted=self.preempted,
         ).run()
+
+    def _begin(self, stage: Stage, directory: RunDirectory) -> None:
+        """An earlier stage's run, unless it is finished: of the same files of the user's."""
+        given = user_files(stage)
+        files = {key: digest for key, digest in self.job.digests.items() if key in given}
+        if directory.finished():
+            directory.check_files(files)
+        else:
+            teacher = stage.inputs.get("teacher")
+            directory.begin(stage.task.command, stage.config, teacher, task=stage.name, files=files)
 
     @contextmanager
     def _held(self, directory: RunDirectory, patience: float) -> Iterator[None]:
