@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `--numprocesses`, each process takes whole files, as fixtures are a file's; one of them all that start Ray.
 
-    `ray stop` knows no clusters, only the machine's, so Ray's tests have to follow each other.
+    They share a cluster, and mostly wait: two of them at a time would leave processors without work.
     """
     from xdist.scheduler import LoadScopeScheduling
 

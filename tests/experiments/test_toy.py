@@ -1,14 +1,21 @@
 """`python -m zskt_dist.toy` from its arguments to its figures."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.support.results import check_result
-from zskt_dist.algorithms.toy import ToyTransfer
+from zskt_dist.algorithms.toy import ToyTransfer, train_teacher
 from zskt_dist.commands import toy
+
+
+@pytest.fixture
+def brief_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher of 50 steps: of 1,000 it takes longer than all the rest."""
+    monkeypatch.setattr("zskt_dist.experiments.toy.train_teacher", partial(train_teacher, steps=50))
 
 
 def test_figures_and_result_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
@@ -32,6 +39,7 @@ def test_bad_arguments_end_with_exit_code_2(argument: str, capsys: pytest.Captur
     assert argument.split("=")[0].strip("-") in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("brief_teacher")
 def test_killed_and_repeated_it_ends_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zskt_dist.experiments.toy._CHECKPOINT_ROUNDS", 2)
     arguments = ["--rounds", "6", "--out"]
@@ -64,6 +72,7 @@ def test_killed_and_repeated_it_ends_as_if_it_had_not_been(tmp_path: Path, monke
     assert len(done) == 3, "other settings are another run"
 
 
+@pytest.mark.usefixtures("brief_teacher")
 def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
     arguments = ["--rounds", "2", "--out", str(tmp_path), "--json", str(tmp_path / "both.json")]
     assert toy.main([*arguments, "--seeds", "0", "3"]) == 0

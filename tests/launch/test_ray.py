@@ -1,60 +1,126 @@
-"""Real Ray Train: workers are killed, the driver is stopped, and the result is that of an undisturbed run."""
+"""Real Ray: a run loses a worker, is stopped, becomes a job that is stopped, goes on, and is as if nothing had been."""
 
 import os
+import re
 import signal
 import subprocess
+import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from ray._private.runtime_env.packaging import create_package
+from ray.job_submission import JobStatus, JobSubmissionClient
 
-from tests.support.commands import command, finish, read_result, run, wait_for_iteration
+from benchmarks.faults import RUN, Run, kill_worker, strike
+from tests.support.commands import REPOSITORY, read_result, run
 from tests.support.configs import TINY
+from tests.support.ray_cluster import RAY
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-RUN = [*TINY, "iterations=120", "evaluation.every=50", "checkpoint.every=20", "name=run", "student.arch=wrn-10-1"]
-RUN += ["loss.beta=0", "launch.workers=2"]
+EVERY = 20
+SETTINGS = [*TINY, "iterations=240", "evaluation.every=60", f"checkpoint.every={EVERY}", f"name={RUN}"]
+SETTINGS += ["student.arch=wrn-10-1", "loss.beta=0", "launch.workers=2"]
+MAX_PACKAGE_MIB = 2.0
 
 
-def _workers() -> list[int]:
-    """Process ids of Ray's training workers."""
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in listing.splitlines() if "ray::RayTrainWorker" in line]
+def _submit(*arguments: str, environment: dict[str, str], options: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Exit code and output of `ray job submit` of the repository with `zskt_dist.train`."""
+    entrypoint = [sys.executable, "-m", "zskt_dist.train", *arguments, "launch.kind=ray"]
+    command = [RAY, "job", "submit", "--working-dir", ".", *options, "--", *entrypoint]
+    answer = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    return answer.returncode, answer.stdout + answer.stderr
 
 
-def test_stopped_and_with_a_killed_worker_it_ends_with_the_same_bits(
-    ray_cluster: dict[str, str], tmp_path: Path
+@pytest.mark.timeout(900)
+def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
+    ray_cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local, folder = tmp_path / "local", tmp_path / "ray"
     local.mkdir()
     folder.mkdir()
-    code, output = run("train", *RUN, folder=local)
+    code, output = run("train", *SETTINGS, folder=local)
     assert code == 0, output
     expected = read_result(local)
 
-    arguments = [*RUN, "launch.kind=ray"]
-    progress = folder / "runs/digits/run/progress.json"
-    process = command("train", *arguments, folder=folder, environment=ray_cluster)
-    wait_for_iteration(process, progress, "student", 30)
-    process.send_signal(signal.SIGTERM)
-    code, output = finish(process)
-    assert code == 143, output
-    assert "the same command continues" in output
+    for name, value in ray_cluster.items():
+        monkeypatch.setenv(name, value)
+    begun = Run(folder, ray_cluster["RAY_ADDRESS"], SETTINGS)
+    try:
+        killed = strike(begun, "a worker is killed", kill_worker, at=EVERY + 5)
+        assert killed.checkpoint >= EVERY
+        assert killed.checkpoint < killed.went_on_at, "the new workers start from the last checkpoint"
+        assert killed.wasted <= EVERY
+        assert killed.workers == 2
+        begun.process.send_signal(signal.SIGTERM)
+        assert begun.process.wait(timeout=120) == 143
+    finally:
+        begun.kill()
+    log = (folder / "log").read_text()
+    assert "the same command continues" in log
+    assert (begun.checkpoint(), begun.directory.joinpath("result.json").exists()) == (_stopped_at(log), False)
 
-    process = command("train", *arguments, folder=folder, environment=ray_cluster)
-    wait_for_iteration(process, progress, "student", 70)
-    os.kill(_workers()[-1], signal.SIGKILL)
-    code, output = finish(process)
+    _a_job_goes_on_and_is_stopped_within_its_grace(begun, ray_cluster)
+    saved = begun.checkpoint()
+    arguments = [*SETTINGS, f"runs_dir={folder / 'runs'}"]
+    code, output = _submit(*arguments, environment=ray_cluster)
     assert code == 0, output
+    assert "test accuracy" in output, "the job's log, with the summary, reaches whoever submitted it"
     result = read_result(folder)
-    assert result["resumed_from"] >= 60, "the new workers start from the last checkpoint"
+    assert result["resumed_from"] == saved
     assert result["launcher"] == "ray"
     assert result["world_size"] == 2
     assert result["student"]["sha256"] == expected["student"]["sha256"]
 
 
-def test_too_many_workers_are_refused_at_once(ray_cluster: dict[str, str], tmp_path: Path) -> None:
-    code, output = run("train", *TINY, "launch.kind=ray", "launch.workers=8", folder=tmp_path, environment=ray_cluster)
-    assert code == 2, output
-    assert "launch.workers=8: needs 8 CPUs" in output
-    assert "at most launch.workers=2" in output
+def _a_job_goes_on_and_is_stopped_within_its_grace(run: Run, ray_cluster: dict[str, str]) -> None:
+    began_at, shown = run.checkpoint(), len(run.shown)
+    arguments = [*SETTINGS, f"runs_dir={run.folder / 'runs'}"]
+    code, output = _submit(*arguments, environment=ray_cluster, options=("--no-wait", "--submission-id", "first"))
+    assert code == 0, output
+    deadline = time.monotonic() + 240
+    client = JobSubmissionClient(ray_cluster["RAY_API_SERVER_ADDRESS"])
+    while len(run.shown) < shown + 3:
+        assert client.get_job_status("first") in (JobStatus.PENDING, JobStatus.RUNNING), client.get_job_logs("first")
+        assert time.monotonic() < deadline, client.get_job_logs("first")
+        time.sleep(0.1)
+    client.stop_job("first")
+    while client.get_job_status("first") == JobStatus.RUNNING:
+        assert time.monotonic() < deadline, client.get_job_logs("first")
+        time.sleep(0.1)
+    assert client.get_job_status("first") == JobStatus.STOPPED
+    log = client.get_job_logs("first")
+    assert "the same command continues" in log, log
+    assert run.shown[shown] > began_at, "it went on from where the command was stopped"
+    assert run.checkpoint() == _stopped_at(log), "saved in the seconds after the stop"
+    assert not (run.directory / "result.json").exists()
+
+
+def _stopped_at(log: str) -> int:
+    (iteration,) = re.findall(r"stopped at iteration (\d+) of 240", log)
+    return int(iteration)
+
+
+def test_what_travels_is_small_and_whole(tmp_path: Path) -> None:
+    """The package that Ray makes of the repository: all code and configurations, no data, runs or environments."""
+    package = tmp_path / "package.zip"
+    create_package(str(REPOSITORY), package, include_gitignore=True)
+    assert package.stat().st_size < MAX_PACKAGE_MIB * 2**20
+    names = set(zipfile.ZipFile(package).namelist())
+    code = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "zskt_dist").rglob("*.py")}
+    assert code <= names
+    assert {"tune/sweep.py", "configs/digits.yaml"} <= names
+    tops = {name.split("/")[0] for name in names}
+    assert not tops & {"data", "runs", "mlruns", ".venv", ".git", "docs", "tests"}
+
+
+def test_a_mistake_fails_the_job_with_its_message(ray_cluster: dict[str, str]) -> None:
+    code, output = _submit("loss.bta=1", environment=ray_cluster)
+    assert code == 1, output
+    assert "error: loss.bta=1: no such key" in output
+    assert "exit code 2" in output
+    assert "Traceback" not in output

@@ -1,33 +1,47 @@
 """A real Ray cluster on this machine: it takes half a minute to start, so one serves the whole test session."""
 
 import os
-import shutil
-import subprocess
+import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 RAY = str(Path(sys.executable).with_name("ray"))
-PORT, DASHBOARD = 6397, 8397
+QUICK = {
+    "RAY_AUTH_MODE": "disabled",
+    # A node that does not answer is given up after two seconds, not fifteen.
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Nobody reads them.
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+}
+"""Ray looks after its processes more often than it would: most of the time of these tests is waiting."""
 
 
 @contextmanager
 def ray_cluster() -> Iterator[dict[str, str]]:
-    """A cluster of two CPUs, with its job server; yields the environment with which commands find it."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths have to be short
-    environment = {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"127.0.0.1:{PORT}"}
-    ports = [f"--port={PORT}", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
-    subprocess.run(
-        [RAY, "start", "--head", *ports, "--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"],
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
-        check=True,
-        capture_output=True,
-        timeout=180,
-    )
+    """A cluster of two CPUs, with its job server; yields the environment with which commands find it.
+
+    Of several clusters on a machine it ends its own, which `ray stop` could not.
+    """
+    with mock.patch.dict(os.environ, QUICK):
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": _free_port()}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        yield environment
+        jobs = f"http://{cluster.webui_url}"
+        yield QUICK | {"RAY_ADDRESS": cluster.address, "RAY_API_SERVER_ADDRESS": jobs}
     finally:
-        subprocess.run([RAY, "stop", "--force"], check=False, capture_output=True, timeout=120)
-        shutil.rmtree(folder, ignore_errors=True)
+        cluster.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
