@@ -67,7 +67,7 @@ def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) 
     """Keys under `reads` whose values differ, where a run that was begun with `before` is continued with `after`."""
     old, new = (_chosen(_resolved(config), reads, CONTINUATION) for config in (before, after))
     differing = [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
-    if before.supervised.iterations == after.supervised.iterations:  # `iterations` stands in for it, and is what differs
+    if before.supervised.iterations == after.supervised.iterations:  # then `iterations`, its default, does differ
         differing = ["iterations" if key == "supervised.iterations" else key for key in differing]
     return list(dict.fromkeys(differing))
 
