@@ -187,7 +187,7 @@ def test_declared_layers_that_are_not_there() -> None:
 
 def test_images_as_the_teacher_tells_as_given_or_not_at_all() -> None:
     teacher, student = tiny_pair()
-    with pytest.raises(ConfigError, match=r"^input_shape=None: the teacher does not say .* give \(channels, height"):
+    with pytest.raises(ConfigError, match=r"^input_shape=None: the teacher does not declare .* give \(channels"):
         tiny_transfer(teacher, student, input_shape=None)
     teacher.pretrained_cfg = {"input_size": SHAPE, "mean": (0.5,)}
     assert tiny_transfer(teacher, student, input_shape=None, iterations=2).input_shape == SHAPE

@@ -276,7 +276,7 @@ def test_fewer_gpus_than_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _finding("gpu", "device=auto", "launch.workers=4").status == "ok", "they go to the CPU"
     finding = _finding("gpu", "device=cuda", "launch.workers=4")
     assert (finding.status, finding.advice) == ("problem", "device=cpu does without")
-    assert "this machine has 1 usable GPUs, worker 1 finds none" in finding.text
+    assert "this machine has 1 usable GPUs, none for worker 1" in finding.text
     assert not healthy([finding])
 
 

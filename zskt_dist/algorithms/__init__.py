@@ -1,1 +1,1 @@
-"""The algorithms of the paper; they know nothing of distribution, tracking or storage."""
+"""The algorithms of the paper; they depend on no distribution, tracking or storage."""

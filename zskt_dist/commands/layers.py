@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "words",
         nargs="*",
         metavar="ARCH | key=value",
-        help="a network, or settings of a configuration with two of them",
+        help="a network, or settings of a configuration (two networks)",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
     parser.add_argument(

@@ -33,7 +33,7 @@ class Purpose(Enum):
     """What a key is for; stands in its type, `Annotated[bool, Purpose.SPEED]`, or in that of its section."""
 
     RECIPE = "recipe"
-    """Decides what is computed; so does every key that says nothing else."""
+    """Decides what is computed; the default for keys without another purpose."""
     WORKERS = "workers"
     """Where a run is computed, and by how many workers. Makes another run, but a named run may continue elsewhere."""
     SPEED = "speed"

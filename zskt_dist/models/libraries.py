@@ -72,7 +72,7 @@ def input_spec_of_arch(arch: str) -> InputSpec:
     """The declared inputs of the default weights of `timm:NAME` and `torchvision:NAME`, most of them for ImageNet.
 
     For other weights of the same network these are only defaults. Other names declare nothing; neither do networks that
-    the library does not know or has no facts about.
+    the library lacks or has no facts about.
     """
     library, _, name = arch.partition(":")
     known = {"timm": _timm_spec, "torchvision": _torchvision_spec}

@@ -26,7 +26,7 @@ class Digest(NamedTuple):
 
 
 class RunDirectory:
-    """Paths and small files of one run; knows nothing of what is in them.
+    """Paths and small files of one run; their content is decided elsewhere.
 
     Args:
         location: A folder, or a URI; then all paths are those of its working copy on this machine.

@@ -73,8 +73,8 @@ def choose_fast_paths(config: Config, device: torch.device, gflop: Callable[[], 
         raise ConfigError("speed.compile", True, "on CPU needs a C++ compiler (g++ or clang++, or CXX); use auto")
 
     def chosen(name: str, wins: Callable[[], bool] = lambda: True) -> bool:
-        asked = getattr(speed, name)
-        return wins() if asked == "auto" else bool(asked)
+        configured = getattr(speed, name)
+        return wins() if configured == "auto" else bool(configured)
 
     def earns_compiling() -> bool:
         return whole and not cuda and compiler() is not None and gflop() > _COMPILE_ON_CPU_GFLOP
@@ -95,8 +95,8 @@ def fastest_convolutions(device: torch.device) -> None:
     Shapes are the same in every iteration, so the trials pay. Algorithms round differently, so this does nothing in
     a process that has set torch to be deterministic.
     """
-    asked = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
-    if device.type == "cuda" and not asked:
+    deterministic = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
+    if device.type == "cuda" and not deterministic:
         torch.backends.cudnn.benchmark = True
 
 

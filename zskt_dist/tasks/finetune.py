@@ -25,7 +25,7 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
 
 
 def start(context: Context) -> Training:
-    """Cross entropy with Adam, batch norm in eval mode unless asked otherwise."""
+    """Cross entropy with Adam, batch norm in eval mode by default."""
     config, world, settings = context.config, context.world, context.config.finetune
     student = context.network("student").train(settings.batch_norm == "train").requires_grad_(True)
     with_checkpointing(config, student)

@@ -27,7 +27,7 @@ class Stage:
         run: Location of the run directory, absolute: a folder that all workers see, or a URI.
         hash: Identity: eight hex digits over everything that can change the result.
         inputs: Locations of the weights that it begins with, by role: the user's, or those that earlier stages make.
-        options: What the command line says besides the configuration.
+        options: Options of the command line besides the configuration.
     """
 
     name: str

@@ -44,7 +44,7 @@ from zskt_dist.tracking.local import ProgressFile
 from zskt_dist.version import __version__
 
 ABOUT_FILE = "pseudo_data.json"
-"""File that says what a folder is made from before it has a shard, and that its shards may be replaced."""
+"""File that describes the set of a folder before it has a shard, and marks the shards as replaceable."""
 _SHARD_IMAGES = 2000
 
 

@@ -1,1 +1,1 @@
-"""The loop and the worker, which know no task by name."""
+"""The training loop and the worker; neither depends on a particular task."""

@@ -1,6 +1,6 @@
 """The training loop of one rank: step, report, evaluate, save; resume and stop.
 
-It knows neither the algorithm nor the launcher: a training says what one iteration is.
+The loop depends neither on the algorithm nor on the launcher: a training defines one iteration.
 """
 
 import math

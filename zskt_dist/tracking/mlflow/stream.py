@@ -57,7 +57,7 @@ class MlflowStream:
         while not is_last:
             self._wake.wait()
             self._wake.clear()
-            is_last = self._closing.is_set()  # before the line is looked at: what was logged before the end is in it
+            is_last = self._closing.is_set()  # read before the queue: everything logged before the end is in it
             try:
                 run = run or RunSender(self._address)
                 while self._line:
@@ -67,5 +67,5 @@ class MlflowStream:
             except Exception as error:
                 if not is_down:
                     log.warning("MLflow at %s: %s; training goes on", self._address.tracking_uri, one_line(error))
-                is_down, run = True, None  # it cannot know what of a failed request has arrived
+                is_down, run = True, None  # parts of a failed request may have arrived
                 is_last = self._closing.wait(_RETRY_SECONDS)
