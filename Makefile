@@ -32,7 +32,7 @@ train: setup  ## the main job: CONFIG=configs/digits.yaml ARGS='dotted.key=value
 	$(BIN)/python -m zskt_dist.train --config $(CONFIG) $(ARGS)
 
 test: lint types contracts docs  ## everything CI checks
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # At sizes that end in about 15 minutes on two quiet cores; benchmarks/README.md has those of the published figures.
 BENCH := $(BIN)/python -m benchmarks

@@ -11,10 +11,10 @@ from unittest import mock
 RAY = str(Path(sys.executable).with_name("ray"))
 QUICK = {
     "RAY_AUTH_MODE": "disabled",
-    # A node that does not answer is given up after two seconds, not fifteen.
+    # A node that does not answer is given up after five seconds, not fifteen.
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_failure_threshold": "10",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Nobody reads them.
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -32,8 +32,8 @@ def ray_cluster() -> Iterator[dict[str, str]]:
     with mock.patch.dict(os.environ, QUICK):
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": _free_port()}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        ports = {name: _free_port() for name in ("dashboard_port", "dashboard_agent_listen_port")}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports})
     try:
         jobs = f"http://{cluster.webui_url}"
         yield QUICK | {"RAY_ADDRESS": cluster.address, "RAY_API_SERVER_ADDRESS": jobs}
