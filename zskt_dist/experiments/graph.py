@@ -25,7 +25,7 @@ _STOPPED = (EXIT_INTERRUPTED, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGI
 
 
 def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
-    """Runs what is missing, each command in a process of its own, and then the report.
+    """Runs what is missing, one process for each command, and then the report.
 
     Raises:
         Interrupted: asked to stop; the same command continues.
@@ -92,7 +92,7 @@ def print_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
 
 
 def _run(arguments: Sequence[str], done: int, total: int) -> None:
-    """One command in a process and session of its own; a signal that stops us stops it, gently.
+    """Runs one command, with its own process and session; a signal that stops us stops it, gently.
 
     In one process the memory of a command would count for all that follow: in their results, and on a GPU, where the
     allocator keeps it, in what is free.
