@@ -14,8 +14,8 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of weights, trainable or frozen; buffers do not count."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    """Number of weights, trainable or frozen; buffers do not count. A weight that DeepSpeed has sharded counts whole."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in network.parameters())
 
 
 def tensors_of(network: nn.Module) -> list[Tensor]:
