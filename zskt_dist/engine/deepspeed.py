@@ -4,6 +4,7 @@ This is the only file that imports deepspeed, and it does so only when something
 """
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -237,10 +238,16 @@ def _initialise(network: nn.Module, settings: dict[str, Any], optimizer: Optimiz
     import deepspeed
 
     logs.adopt("DeepSpeed")
+    logging.getLogger("DeepSpeed").addFilter(_concerns_users)
     # Without this it would first compile a collective for shared memory, which is not used here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _join(device)
     return deepspeed.initialize(model=network, optimizer=optimizer, config=settings)[0]
+
+
+def _concerns_users(record: logging.LogRecord) -> bool:
+    """False for a warning of optimizers that are not DeepSpeed's own: those used here are tested here."""
+    return "untested optimizer" not in record.getMessage()
 
 
 _joined: dist.ProcessGroup | None = None

@@ -14,7 +14,7 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of weights, trainable or frozen; buffers do not count. A weight that DeepSpeed has sharded counts whole."""
+    """Number of weights, trainable or frozen; buffers do not count, and sharded weights count whole."""
     return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in network.parameters())
 
 
