@@ -298,3 +298,17 @@ def test_a_named_run_notices_another_task_of_its_command(tmp_path: Path) -> None
 def test_the_folder_of_the_data_counts_where_it_is_read(name: str, reads: bool) -> None:
     here, there = (_config(f"data.name={name}", f"data.root={root}") for root in ("a", "b"))
     assert all((identity(command, here) != identity(command, there)) is reads for command in ("train", "pretrain"))
+
+
+def test_a_relative_folder_of_images_is_that_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two projects with one `runs_dir` may both call their images `images`: these are two data sets."""
+
+    def hash_in(folder: str, root: str) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        return identity("train", load_config(None, ["data.name=parquet", f"data.root={root}"]))
+
+    assert hash_in("one", "images") != hash_in("two", "images")
+    assert hash_in("one", "images") == hash_in("two", str(tmp_path / "one" / "images"))

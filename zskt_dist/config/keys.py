@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -88,6 +89,8 @@ def _resolved(config: Config) -> Leaves:
     teacher = leaves["engine.teacher"].replace("sharded", "replicated")
     if config.data.name in ("digits", "none"):  # which read no folder
         leaves["data.root"] = _defaults()["data.root"]
+    elif config.data.name == "parquet":  # the user's own images: `data` is another data set in another folder
+        leaves["data.root"] = str(Path(leaves["data.root"]).absolute())
     return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
 
 
