@@ -108,8 +108,8 @@ class EvaluatedRun:
         before, now = own.data, self.config.data
         if (before.name, before.mean, before.std) != (now.name, now.mean, now.std):
             return False
-        moved = Path(before.root).name == Path(now.root).name or not Path(before.root).exists()
-        return now.name != "parquet" or moved
+        moved = not Path(before.root).exists()
+        return now.name != "parquet" or moved or absolute(before.root) == absolute(now.root)
 
     def _own_teacher(self) -> bool:
         if not self.result["teacher"]:  # the run had none
