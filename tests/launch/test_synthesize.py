@@ -99,7 +99,7 @@ def test_the_plan_names_the_shards_and_no_teacher(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "nowhere: no finished run; synthesize takes a folder with a result.json of train"),
+        (["nowhere"], "nowhere: no finished run; synthesize takes a folder with a result.json, runs/EXP"),
         ([RUN, "--images", "0"], "--images=0: expected greater than 0"),
         ([RUN, "--sources", "2,3"], "--sources='2,3': expected all, last, or some of 2,4"),
         ([RUN, "--sources", "newest"], "--sources='newest': expected all, last, or some of 2,4"),
@@ -109,7 +109,7 @@ def test_the_plan_names_the_shards_and_no_teacher(
         ([RUN, "--out", f"{RUN}/config.yaml", "--workers", "2"], f"--out='{RUN}/config.yaml': is a file; expected a f"),
         ([RUN, "teacher.checkpoint=gone.safetensors"], "teacher.checkpoint='"),
         (["teacher"], "teacher is a run of pretrain, which has no generator; use one of train"),
-        (["seeds"], "seeds stands for several seeds; choose one of "),
+        (["seeds"], "seeds holds the mean of several seeds, and no network; synthesize one of "),
         (["unwatched"], "RUN_DIR='"),
     ],
 )

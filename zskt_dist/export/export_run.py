@@ -24,8 +24,8 @@ from zskt_dist.extras import installed_version
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.report.folder import refuse_runs
-from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.locations import absolute, check, local_folder
+from zskt_dist.runs.directory import find_finished
+from zskt_dist.runs.locations import local_folder
 
 Record = dict[str, Any]
 _RECORD = "export.json"
@@ -68,7 +68,7 @@ def export_run(
     chosen = None if out is None else local_folder(out)
     if chosen:
         refuse_runs(chosen)
-    directory, result = _finished(location)
+    directory, result = find_finished(location, "export", single=True)
     exported = open_network(directory, result, role)
     folder = chosen or directory.path / ("export" if exported.role == own_role(result) else f"export-{exported.role}")
     exporter = Exporter(exported, folder, tolerance=tolerance, normalises=normalises)
@@ -135,19 +135,6 @@ def print_export(record: Record, folder: Path, console: Console) -> None:
         address = f"models:/{model['name']}/{model['version']} at {model['tracking_uri']}"
         console.print(f"registered  {address}", soft_wrap=True, highlight=False)
     console.print(f"exported    {folder}", soft_wrap=True, highlight=False)
-
-
-def _finished(location: str) -> tuple[RunDirectory, dict[str, Any]]:
-    check(location, "RUN_DIR")
-    directory = RunDirectory(absolute(location))
-    directory.mirror.pull(checkpoints=False)
-    result = directory.finished()
-    if result is None:
-        raise UserError(f"{location}: no finished run; export takes a folder with a result.json, runs/EXPERIMENT/NAME")
-    if "seeds" in result:
-        runs = ", ".join(directory.sibling(name).location for name in result["runs"])
-        raise UserError(f"{location} holds the mean of several seeds, and no network; export one of {runs}")
-    return directory, result
 
 
 def _record(exported: ExportedNetwork, tolerance: float) -> Record:

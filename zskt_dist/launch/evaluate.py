@@ -13,7 +13,7 @@ from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
 from zskt_dist.launch.summary import print_estimates
-from zskt_dist.runs.directory import RunDirectory, find_run
+from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte
 
 Result = dict[str, Any]
@@ -33,12 +33,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
             key, _, value = override.partition("=")
             allowed = ", ".join(prefix.rstrip(".=") for prefix in _OWN_KEYS)
             raise ConfigError(key, value, f"belongs to the run that is evaluated; evaluate takes {allowed}")
-    directory = find_run(location)
-    result = directory.finished()
-    if result is None:
-        raise UserError(
-            f"{location}: no finished run; evaluate takes a folder with a result.json, runs/EXPERIMENT/NAME"
-        )
+    directory, result = find_finished(location, "evaluate")
     if result["command"] == "sweep":
         best = (result["best"] or {}).get("run")
         raise UserError(f"{location} is a sweep; evaluate one of its runs" + (f", the best is {best}" if best else ""))

@@ -17,7 +17,7 @@ from zskt_dist.files import read_json, write_atomic
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import measured_config
-from zskt_dist.runs.directory import RunDirectory, find_run
+from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.locations import local_folder
 from zskt_dist.tasks.stages import Stage, absolute_paths
 from zskt_dist.tasks.synthesize import SynthesisOrder
@@ -51,9 +51,14 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         if not override.startswith(_OWN_KEYS):
             key, _, value = override.partition("=")
             raise ConfigError(key, value, "belongs to the run; synthesize takes launch, device and teacher.checkpoint")
-    directory = find_run(location)
+    directory, result = find_finished(location, "synthesize", single=True)
     directory.mirror.pull(checkpoints=False, pseudo_data=wanted.out is None)
-    _check_run(directory, location)
+    if (read_json(directory.begun) or {}).get("task") == "pseudo_data":
+        raise UserError(
+            f"{location} learnt from pseudo-data and has no generator; use a run of train without pseudo_data"
+        )
+    if result["command"] != "train":
+        raise UserError(f"{location} is a run of {result['command']}, which has no generator; use one of train")
     sources = _chosen(wanted.sources, directory)
     config = measured_config(directory, [*_PLACE, *overrides])
     if config.launch.kind != "local":
@@ -85,21 +90,6 @@ def describe(folder: Path) -> Result:
     size = sum(file.stat().st_size for file in files)
     status = {"status": "finished", "command": "synthesize", "folder": str(folder)}
     return status | data.about | {"shards": len(files), "bytes": size, "classes": classes}
-
-
-def _check_run(directory: RunDirectory, location: str) -> None:
-    result = directory.finished()
-    if result is None:
-        raise UserError(f"{location}: no finished run; synthesize takes a folder with a result.json of train")
-    if "seeds" in result:
-        runs = ", ".join(directory.sibling(name).location for name in result["runs"])
-        raise UserError(f"{location} stands for several seeds; choose one of {runs}")
-    if (read_json(directory.begun) or {}).get("task") == "pseudo_data":
-        raise UserError(
-            f"{location} learnt from pseudo-data and has no generator; use a run of train without pseudo_data"
-        )
-    if result["command"] != "train":
-        raise UserError(f"{location} is a run of {result['command']}, which has no generator; use one of train")
 
 
 def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:

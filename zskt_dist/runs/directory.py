@@ -234,6 +234,25 @@ def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
     return directory
 
 
+def find_finished(location: str, verb: str, *, single: bool = False) -> tuple[RunDirectory, Result]:
+    """The finished run at a location and its result, for a verb that works on it.
+
+    Args:
+        single: True if the verb needs networks, which the mean of several seeds does not have.
+
+    Raises:
+        UserError: no finished run, or several seeds; ConfigError: a URI that cannot be used or reached.
+    """
+    directory = find_run(location)
+    result = directory.finished()
+    if result is None:
+        raise UserError(f"{location}: no finished run; {verb} takes a folder with a result.json, runs/EXPERIMENT/NAME")
+    if single and "seeds" in result:
+        runs = ", ".join(directory.sibling(name).location for name in result["runs"])
+        raise UserError(f"{location} holds the mean of several seeds, and no network; {verb} one of {runs}")
+    return directory, result
+
+
 @contextmanager
 def open_run(
     location: Path | str, *, fresh: bool = False, announce: Callable[[str], object] = print
