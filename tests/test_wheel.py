@@ -25,9 +25,11 @@ LACKING = {
     "train data.name=svhn": "data.name='svhn': needs torchvision and SciPy: pip install 'zskt-dist[zoo]'",
     "train teacher.arch=timm:resnet18": "teacher.arch='timm:resnet18': needs timm: pip install 'zskt-dist[zoo]'",
     "layers torchvision:resnet18": "'torchvision:resnet18': needs torchvision: pip install 'zskt-dist[zoo]'",
-    "sweep --config sweeps/beta": "zskt sweep needs Matplotlib, pandas and Ray: pip install 'zskt-dist[report,ray]'",
+    "sweep --config sweeps/beta": (
+        "zskt sweep needs Matplotlib, pandas, SciPy and Ray: pip install 'zskt-dist[report,ray]'"
+    ),
     "report runs": "zskt report needs Matplotlib, pandas and SciPy: pip install 'zskt-dist[report]'",
-    "reproduce two_cores/graph": ("zskt reproduce needs Matplotlib, pandas and SciPy: pip install 'zskt-dist[report]'"),
+    "reproduce two_cores/graph": "zskt reproduce needs Matplotlib, pandas and SciPy: pip install 'zskt-dist[report]'",
     "toy": "zskt toy needs Matplotlib: pip install 'zskt-dist[report]'",
     "replay runs/digits/run": "zskt replay needs MLflow: pip install 'zskt-dist[mlflow]'",
     "export runs/digits/run --to mlflow": "--to mlflow needs MLflow: pip install 'zskt-dist[mlflow]'",
