@@ -13,7 +13,7 @@ from tests.support.core import link_core
 from tests.support.distributed import Ranks
 from tests.support.images import save_unrendered
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
-from tests.support.ray_cluster import ray_cluster
+from tests.support.ray_cluster import RayCluster, ray_cluster
 from zskt_dist import logs
 
 
@@ -71,10 +71,9 @@ def _figures_of_runs_are_not_rendered(request: pytest.FixtureRequest, monkeypatc
 
 
 @pytest.fixture(scope="session", name="ray_cluster")
-def _ray_cluster() -> Iterator[dict[str, str]]:
-    """The environment of commands that shall find the session's Ray cluster."""
-    with ray_cluster() as environment:
-        yield environment
+def _ray_cluster() -> Iterator[RayCluster]:
+    with ray_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import Run, machines, strike
+from benchmarks.faults import Run, strike
 from tests.support.configs import TINY
-from tests.support.ray_cluster import QUICK
+from tests.support.ray_cluster import RayCluster
 from zskt_dist.tasks.transfer import cosine_decay
 from zskt_dist.tracking.local import read_history
 
@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EVERY, TOTAL = 20, 240
 ARGUMENTS = [*TINY, "launch.workers=[1,2]", "launch.resize_seconds=3", "batch_size=9"]
+ARGUMENTS += ["launch.cpus_per_worker=2"]  # one worker fits on a node
 ARGUMENTS += [f"iterations={TOTAL}", f"checkpoint.every={EVERY}", "evaluation.every=120", "tracking.log_every=10"]
 # So slow that the run outlasts what happens to it, and takes no time from what starts meanwhile.
 ARGUMENTS += ["teacher.arch=tests.support.user_networks:Unhurried", "loss.beta=0", "speed=plain"]
@@ -21,19 +22,20 @@ ARGUMENTS += ["teacher.arch=tests.support.user_networks:Unhurried", "loss.beta=0
 
 @pytest.mark.timeout(900)
 def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_taken_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in QUICK.items():
+    for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")  # for a node that is counted in and gone
-    with machines() as ours:
-        run = Run(tmp_path, ours.cluster.address, ARGUMENTS)
-        try:
-            lost = strike(run, "lost", ours.lose, at=EVERY + 5)
-            gained = strike(run, "gained", ours.gain, at=lost.iteration + EVERY)
-            result = run.result()
-        finally:
-            run.kill()
+    ray_cluster.gain()
+    run = Run(tmp_path, ray_cluster.address, ARGUMENTS)
+    try:
+        lost = strike(run, "lost", ray_cluster.lose, at=EVERY + 5)
+        gained = strike(run, "gained", ray_cluster.gain, at=lost.iteration + EVERY)
+        result = run.result()
+    finally:
+        run.kill()
+        ray_cluster.lose()
     assert (lost.workers, gained.workers) == (1, 2)
     for fault in (lost, gained):
         assert fault.checkpoint < fault.went_on_at, "the new workers went on from what the others had saved"

@@ -1,11 +1,9 @@
-"""Real Ray: a run loses a worker, is stopped, becomes a job that is stopped, goes on, and is as if nothing had been."""
+"""Real Ray: a job loses a worker, is stopped, goes on as a command, and its student is as if nothing had been."""
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from benchmarks.faults import RUN, Run, kill_worker, strike
 from tests.support.commands import REPOSITORY, read_result, run
 from tests.support.configs import TINY
-from tests.support.ray_cluster import RAY
+from tests.support.ray_cluster import RAY, RayCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,19 +24,27 @@ SETTINGS += ["student.arch=wrn-10-1", "loss.beta=0", "launch.workers=2"]
 MAX_PACKAGE_MIB = 2.0
 
 
-def _submit(*arguments: str, environment: dict[str, str], options: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Exit code and output of `ray job submit` of the repository with `zskt_dist.train`."""
+class SubmittedRun(Run):
+    """The training command as a job: `ray job submit` of the repository, which shows the job's log and ends with it."""
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            _submission(*self.arguments, f"runs_dir={self.folder / 'runs'}", options=("--submission-id", RUN)),
+            cwd=REPOSITORY,
+            stdout=(self.folder / "log").open("a"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _submission(*arguments: str, options: tuple[str, ...] = ()) -> list[str]:
     entrypoint = [sys.executable, "-m", "zskt_dist.train", *arguments, "launch.kind=ray"]
-    command = [RAY, "job", "submit", "--working-dir", ".", *options, "--", *entrypoint]
-    answer = subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=400, check=False
-    )
-    return answer.returncode, answer.stdout + answer.stderr
+    return [RAY, "job", "submit", "--working-dir", ".", *options, "--", *entrypoint]
 
 
 @pytest.mark.timeout(900)
 def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
-    ray_cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local, folder = tmp_path / "local", tmp_path / "ray"
     local.mkdir()
@@ -47,29 +53,23 @@ def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
     assert code == 0, output
     expected = read_result(local)
 
-    for name, value in ray_cluster.items():
+    for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    begun = Run(folder, ray_cluster["RAY_ADDRESS"], SETTINGS)
+    job = SubmittedRun(folder, ray_cluster.address, SETTINGS)
     try:
-        killed = strike(begun, "a worker is killed", kill_worker, at=EVERY + 5)
+        killed = strike(job, "a worker is killed", kill_worker, at=EVERY + 5)
         assert killed.checkpoint >= EVERY
         assert killed.checkpoint < killed.went_on_at, "the new workers start from the last checkpoint"
         assert killed.wasted <= EVERY
         assert killed.workers == 2
-        begun.process.send_signal(signal.SIGTERM)
-        assert begun.process.wait(timeout=120) == 143
+        _stop_within_its_grace(job)
     finally:
-        begun.kill()
-    log = (folder / "log").read_text()
-    assert "the same command continues" in log
-    assert (begun.checkpoint(), begun.directory.joinpath("result.json").exists()) == (_stopped_at(log), False)
+        job.kill()
+    saved = job.checkpoint()
 
-    _a_job_goes_on_and_is_stopped_within_its_grace(begun, ray_cluster)
-    saved = begun.checkpoint()
-    arguments = [*SETTINGS, f"runs_dir={folder / 'runs'}"]
-    code, output = _submit(*arguments, environment=ray_cluster)
+    code, output = run("train", *SETTINGS, "launch.kind=ray", folder=folder)
     assert code == 0, output
-    assert "test accuracy" in output, "the job's log, with the summary, reaches whoever submitted it"
+    assert "test accuracy" in output
     result = read_result(folder)
     assert result["resumed_from"] == saved
     assert result["launcher"] == "ray"
@@ -77,32 +77,17 @@ def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
     assert result["student"]["sha256"] == expected["student"]["sha256"]
 
 
-def _a_job_goes_on_and_is_stopped_within_its_grace(run: Run, ray_cluster: dict[str, str]) -> None:
-    began_at, shown = run.checkpoint(), len(run.shown)
-    arguments = [*SETTINGS, f"runs_dir={run.folder / 'runs'}"]
-    code, output = _submit(*arguments, environment=ray_cluster, options=("--no-wait", "--submission-id", "first"))
-    assert code == 0, output
-    deadline = time.monotonic() + 240
-    client = JobSubmissionClient(ray_cluster["RAY_API_SERVER_ADDRESS"])
-    while len(run.shown) < shown + 3:
-        assert client.get_job_status("first") in (JobStatus.PENDING, JobStatus.RUNNING), client.get_job_logs("first")
-        assert time.monotonic() < deadline, client.get_job_logs("first")
-        time.sleep(0.1)
-    client.stop_job("first")
-    while client.get_job_status("first") == JobStatus.RUNNING:
-        assert time.monotonic() < deadline, client.get_job_logs("first")
-        time.sleep(0.1)
-    assert client.get_job_status("first") == JobStatus.STOPPED
-    log = client.get_job_logs("first")
+def _stop_within_its_grace(job: SubmittedRun) -> None:
+    """Ray gives a job that it stops three seconds."""
+    client = JobSubmissionClient()
+    client.stop_job(RUN)
+    job.process.wait(timeout=60)
+    assert client.get_job_status(RUN) == JobStatus.STOPPED
+    log = (job.folder / "log").read_text()
     assert "the same command continues" in log, log
-    assert run.shown[shown] > began_at, "it went on from where the command was stopped"
-    assert run.checkpoint() == _stopped_at(log), "saved in the seconds after the stop"
-    assert not (run.directory / "result.json").exists()
-
-
-def _stopped_at(log: str) -> int:
-    (iteration,) = re.findall(r"stopped at iteration (\d+) of 240", log)
-    return int(iteration)
+    (stopped_at,) = re.findall(r"stopped at iteration (\d+) of 240", log)
+    assert job.checkpoint() == int(stopped_at), "saved in the seconds after the stop"
+    assert not (job.directory / "result.json").exists()
 
 
 def test_what_travels_is_small_and_whole(tmp_path: Path) -> None:
@@ -118,9 +103,13 @@ def test_what_travels_is_small_and_whole(tmp_path: Path) -> None:
     assert not tops & {"data", "runs", "mlruns", ".venv", ".git", "docs", "tests"}
 
 
-def test_a_mistake_fails_the_job_with_its_message(ray_cluster: dict[str, str]) -> None:
-    code, output = _submit("loss.bta=1", environment=ray_cluster)
-    assert code == 1, output
+def test_a_mistake_fails_the_job_with_its_message(ray_cluster: RayCluster) -> None:
+    environment = os.environ | ray_cluster.environment
+    answer = subprocess.run(
+        _submission("loss.bta=1"), cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    output = answer.stdout + answer.stderr
+    assert answer.returncode == 1, output
     assert "error: loss.bta=1: no such key" in output
     assert "exit code 2" in output
     assert "Traceback" not in output

@@ -1,16 +1,19 @@
 """A process that has imported torch: commands forked off it start at once, where a new one takes seconds.
 
-`python -m tests.support.fork_server DESCRIPTOR` serves the socket at that descriptor: each byte brings a socket of the
-command's own and the end of a pipe for its output. On that socket arrives what is to be run; its process id and, at
-last, its exit code go back.
+`python -m tests.support.fork_server DESCRIPTOR` accepts connections of the socket at that descriptor. Each brings the
+end of a pipe for a command's output and a line that says what is to be run; the command's process id and, at last, its
+exit code go back. The server ends when its standard input does, with whoever has started it.
 """
 
 import json
 import os
+import random
 import runpy
+import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ PRELOADED = (
     "zskt_dist.tasks.supervised",
     "zskt_dist.evaluation.run_evaluation",
     "zskt_dist.figures.run",
+    "zskt_dist.tracking.mlflow.runs",
     "pyarrow.parquet",
     "sklearn.datasets",
 )
@@ -31,25 +35,27 @@ def serve(server: socket.socket) -> dict[str, Any]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell how a command has ended
     while True:
-        byte, descriptors, *_ = socket.recv_fds(server, 1, 2)
-        if not byte:
+        ready, _, _ = select.select([server, sys.stdin], [], [])
+        if sys.stdin in ready:
             os._exit(0)
+        connection, _ = server.accept()
         if os.fork() == 0:
             server.close()
-            return _begin(*descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            return _begin(connection)
+        connection.close()
 
 
-def _begin(connection: int, output: int) -> dict[str, Any]:
+def _begin(connection: socket.socket) -> dict[str, Any]:
     """Forks the command and tells how it ends; returns in the command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with socket.socket(fileno=connection) as answers, answers.makefile("rw", encoding="utf-8") as lines:
+    _, (output, *_), *_ = socket.recv_fds(connection, 1, 1)
+    with connection, connection.makefile("rw", encoding="utf-8") as lines:
         request: dict[str, Any] = json.loads(lines.readline())
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for standard in (1, 2):
                 os.dup2(output, standard)
             os.close(output)
@@ -57,8 +63,9 @@ def _begin(connection: int, output: int) -> dict[str, Any]:
             return request
         os.close(output)
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), file=lines, flush=True)
-    os._exit(0)
+        with suppress(BrokenPipeError):  # whoever asked has ended
+            print(os.waitstatus_to_exitcode(status), file=lines, flush=True)
+        os._exit(0)
 
 
 def _become(request: dict[str, Any]) -> None:
@@ -66,9 +73,14 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    sys.path[0] = request["folder"]
-    sys.argv = [request["module"], *request["arguments"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    random.seed()
+    sys.argv = [request["program"], *request["arguments"]]
+    if Path(request["program"]).is_absolute():
+        sys.path[0] = str(Path(request["program"]).parent)
+        runpy.run_path(request["program"], run_name="__main__")
+    else:
+        sys.path[0] = request["folder"]
+        runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

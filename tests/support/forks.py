@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,29 +31,32 @@ class Process(Protocol):
 
 
 class ForkServer:
-    """Ours of `tests.support.fork_server`; it ends with this process."""
+    """Ours of `tests.support.fork_server`; it ends with this process.
+
+    Attributes:
+        name: Of its socket, in Linux's abstract namespace: there is no file to remove.
+    """
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
-            cwd=REPOSITORY,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        theirs.close()
+        self.name = f"zskt-tests-{os.getpid()}"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"\0{self.name}")
+            listener.listen(64)  # those that come while it imports
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fork_server", str(listener.fileno())],
+                cwd=REPOSITORY,
+                env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
 
     def start(self, module: str, *arguments: str, folder: Path, environment: dict[str, str]) -> "Forked":
         """`python -m MODULE ARGUMENT …` in that folder and environment, in a session of its own."""
-        ours, theirs = socket.socketpair()
         output, their_output = os.pipe()
-        socket.send_fds(self._socket, [b"1"], [theirs.fileno(), their_output])
-        theirs.close()
+        answers = ask(self.name, their_output, module, arguments, folder, environment)
         os.close(their_output)
-        request = {"module": module, "arguments": arguments, "folder": str(folder), "environment": environment}
-        ours.sendall(json.dumps(request).encode() + b"\n")
-        return Forked(ours, output)
+        return Forked(answers, output)
 
 
 class Forked:
@@ -99,6 +103,25 @@ class Forked:
     def __del__(self) -> None:
         os.close(self._output)
         self._answers.close()
+
+
+def ask(
+    server: str, output: int, program: str, arguments: Sequence[str], folder: Path, environment: dict[str, str]
+) -> socket.socket:
+    """Has the fork server of that name run a program, a module's name or the path of a script.
+
+    Args:
+        output: Descriptor that takes what it prints, on both streams.
+
+    Returns:
+        A connection on which a line with its process id arrives and, at last, one with its exit code.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(f"\0{server}")
+    socket.send_fds(connection, [b"1"], [output])
+    request = {"program": program, "arguments": arguments, "folder": str(folder), "environment": environment}
+    connection.sendall(json.dumps(request).encode() + b"\n")
+    return connection
 
 
 def _left(deadline: float | None) -> float | None:

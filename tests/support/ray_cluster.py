@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine: it takes half a minute to start, so one serves the whole test session."""
+"""A real Ray cluster on this machine: it takes long to start, so one serves the whole test session."""
 
 import os
 import socket
@@ -6,7 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+from tests.support import ray_worker
+from tests.support.forks import REPOSITORY, fork_server
 
 RAY = str(Path(sys.executable).with_name("ray"))
 QUICK = {
@@ -21,24 +25,52 @@ QUICK = {
     "RAY_enable_metrics_collection": "0",
 }
 """Ray looks after its processes more often than it would: most of the time of these tests is waiting."""
+NODE = {"num_cpus": 2, "setup_worker_path": ray_worker.__file__}
 
 
-@contextmanager
-def ray_cluster() -> Iterator[dict[str, str]]:
-    """A cluster of two CPUs, with its job server; yields the environment with which commands find it.
+class RayCluster:
+    """A cluster whose nodes have two CPUs each: one at first, with a job server.
 
     Of several clusters on a machine it ends its own, which `ray stop` could not.
+
+    Attributes:
+        environment: Of commands that shall find it.
     """
-    with mock.patch.dict(os.environ, QUICK):
+
+    def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
         ports = {name: _free_port() for name in ("dashboard_port", "dashboard_agent_listen_port")}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports})
-    try:
-        jobs = f"http://{cluster.webui_url}"
-        yield QUICK | {"RAY_ADDRESS": cluster.address, "RAY_API_SERVER_ADDRESS": jobs}
-    finally:
-        cluster.shutdown()
+        self._cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": True, **ports})
+        jobs = f"http://{self._cluster.webui_url}"
+        self.environment = QUICK | {"RAY_ADDRESS": self._cluster.address, "RAY_API_SERVER_ADDRESS": jobs}
+        self._joined: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        return self.environment["RAY_ADDRESS"]
+
+    def gain(self) -> None:
+        """A node joins."""
+        self._joined.append(self._cluster.add_node(**NODE))
+
+    def lose(self) -> None:
+        """The node that joined last is gone, with everything on it, without a word."""
+        self._cluster.remove_node(self._joined.pop(), allow_graceful=False)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextmanager
+def ray_cluster() -> Iterator[RayCluster]:
+    ours = {"PYTHONPATH": str(REPOSITORY), ray_worker.FORK_SERVER: fork_server().name}
+    with mock.patch.dict(os.environ, QUICK | ours):
+        cluster = RayCluster()
+        try:
+            yield cluster
+        finally:
+            cluster.close()
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from tests.support.commands import command, finish, kill_group, wait_until
 from tests.support.configs import TINY
+from tests.support.ray_cluster import RayCluster
 from tests.support.results import check_result
 from zskt_dist.files import sha256_of
 from zskt_dist.sweep import __main__ as sweep
@@ -48,19 +49,18 @@ def _student(folder: Path, run: str) -> tuple[str, str, int]:
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_sweep_goes_on_and_ends_with_every_trial_once(ray_cluster: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_and_ends_with_every_trial_once(ray_cluster: RayCluster, tmp_path: Path) -> None:
     path = _write(tmp_path)
     arguments = ["--config", str(path), "--json", "out.json"]
-    first = command("sweep", *arguments, folder=tmp_path, environment=ray_cluster, package="tune")
+    first = command("sweep", *arguments, folder=tmp_path, environment=ray_cluster.environment, package="tune")
     wait_until(lambda: any(state["state"] == "finished" for state in _states(tmp_path)), first, timeout=400)
     kill_group(first)
     first.wait()
     done = {state["hash"]: state["run"] for state in _states(tmp_path) if state["state"] == "finished"}
     before = {key: _student(tmp_path, run) for key, run in done.items()}
 
-    code, output = finish(
-        command("sweep", *arguments, folder=tmp_path, environment=ray_cluster, package="tune"), timeout=500
-    )
+    again = command("sweep", *arguments, folder=tmp_path, environment=ray_cluster.environment, package="tune")
+    code, output = finish(again, timeout=500)
     assert code == 0, output
     states = _states(tmp_path)
     assert [state["state"] for state in states] == ["finished", "failed", "finished"]
