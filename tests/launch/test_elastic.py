@@ -28,10 +28,12 @@ def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_take
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")  # for a node that is counted in and gone
     ray_cluster.gain()
-    run = Run(tmp_path, ray_cluster.address, ARGUMENTS)
+    enough = tmp_path / "enough"
+    run = Run(tmp_path, ray_cluster.address, [*ARGUMENTS, f"teacher.options={{until: {enough}}}"])
     try:
         lost = strike(run, "lost", ray_cluster.lose, at=EVERY + 5)
         gained = strike(run, "gained", ray_cluster.gain, at=lost.iteration + EVERY)
+        enough.touch()
         result = run.result()
     finally:
         run.kill()

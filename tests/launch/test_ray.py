@@ -19,7 +19,7 @@ from tests.support.ray_cluster import RAY, RayCluster
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EVERY = 20
-SETTINGS = [*TINY, "iterations=240", "evaluation.every=60", f"checkpoint.every={EVERY}", f"name={RUN}"]
+SETTINGS = [*TINY, "iterations=160", "evaluation.every=80", f"checkpoint.every={EVERY}", f"name={RUN}"]
 SETTINGS += ["student.arch=wrn-10-1", "loss.beta=0", "launch.workers=2"]
 MAX_PACKAGE_MIB = 2.0
 
@@ -85,7 +85,7 @@ def _stop_within_its_grace(job: SubmittedRun) -> None:
     assert client.get_job_status(RUN) == JobStatus.STOPPED
     log = (job.folder / "log").read_text()
     assert "the same command continues" in log, log
-    (stopped_at,) = re.findall(r"stopped at iteration (\d+) of 240", log)
+    (stopped_at,) = re.findall(r"stopped at iteration (\d+) of 160", log)
     assert job.checkpoint() == int(stopped_at), "saved in the seconds after the stop"
     assert not (job.directory / "result.json").exists()
 
