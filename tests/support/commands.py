@@ -19,15 +19,17 @@ def command(
     verb: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None, package: str = "zskt_dist"
 ) -> Process:
     """`python -m PACKAGE.VERB …` in `folder`, in a process group of its own, with stderr kept."""
-    return _start(f"{package}.{verb}", *arguments, folder=folder, environment=environment)
+    return python("-m", f"{package}.{verb}", *arguments, folder=folder, environment=environment)
 
 
-def _start(module: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> Process:
+def python(*arguments: str, folder: Path, environment: dict[str, str] | None = None) -> Process:
+    """`python …`, a module or a script of that folder, as `command`."""
     environment = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | (environment or {})
     if environment["PYTHONPATH"] == str(REPOSITORY):
-        return fork_server().start(module, *arguments, folder=folder, environment=os.environ | environment)
+        program, *words = arguments[1:] if arguments[0] == "-m" else (folder / arguments[0], *arguments[1:])
+        return fork_server().start(str(program), *words, folder=folder, environment=os.environ | environment)
     return subprocess.Popen(  # other packages than those that have been imported
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
@@ -54,7 +56,7 @@ def run(verb: str, *arguments: str, folder: Path, environment: dict[str, str] | 
 
 def module(name: str, *arguments: str, folder: Path) -> tuple[int, str]:
     """`python -m NAME …`, as `run`."""
-    return finish(_start(name, *arguments, folder=folder))
+    return finish(python("-m", name, *arguments, folder=folder))
 
 
 def kill_group(process: Process) -> None:

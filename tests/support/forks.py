@@ -51,10 +51,10 @@ class ForkServer:
                 start_new_session=True,
             )
 
-    def start(self, module: str, *arguments: str, folder: Path, environment: dict[str, str]) -> "Forked":
-        """`python -m MODULE ARGUMENT …` in that folder and environment, in a session of its own."""
+    def start(self, program: str, *arguments: str, folder: Path, environment: dict[str, str]) -> "Forked":
+        """A module or script, as `ask` takes it, in a session of its own."""
         output, their_output = os.pipe()
-        answers = ask(self.name, their_output, module, arguments, folder, environment)
+        answers = ask(self.name, their_output, program, arguments, folder, environment)
         os.close(their_output)
         return Forked(answers, output)
 
