@@ -5,6 +5,8 @@ end of a pipe for a command's output and a line that says what is to be run; the
 exit code go back. The server ends when its standard input does, with whoever has started it.
 """
 
+import atexit
+import gc
 import json
 import os
 import random
@@ -13,6 +15,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,11 @@ PRELOADED = (
     "zskt_dist.evaluation.run_evaluation",
     "zskt_dist.figures.run",
     "zskt_dist.tracking.mlflow.runs",
+    "matplotlib.backends.backend_agg",
+    "PIL.PngImagePlugin",
     "pyarrow.parquet",
     "sklearn.datasets",
+    "torch._dynamo",
 )
 
 
@@ -68,6 +75,21 @@ def _begin(connection: socket.socket) -> dict[str, Any]:
         os._exit(0)
 
 
+def _shorten() -> None:
+    """Commands take two short cuts.
+
+    Their ranks are forked off them, for one that is spawned imports for seconds. Figures are written as one pixel, as
+    in tests of this process: rendering takes longer than the run.
+    """
+    from tests.support.images import save_unrendered
+    from zskt_dist.figures import plots
+    from zskt_dist.launch import local
+
+    plots.save = save_unrendered
+    started = local.start_processes
+    local.start_processes = lambda *arguments, **settings: started(*arguments, **settings | {"start_method": "fork"})
+
+
 def _become(request: dict[str, Any]) -> None:
     """This process is what `python -m MODULE ARGUMENT …` in that folder and environment would be."""
     os.environ.clear()
@@ -83,10 +105,31 @@ def _become(request: dict[str, Any]) -> None:
         runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
 
 
+def _end(code: int) -> None:
+    """As the interpreter does, but it would take half a second to free everything that has been imported."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     for name in PRELOADED:
         __import__(name)
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    _shorten()
+    gc.freeze()  # or the first collection of each command would copy all that is shared
+    threads = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
     threads = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's, which knows of forks
     assert len(threads) == 1, f"a fork copies one thread only, there are {threads}"
-    _become(serve(socket.socket(fileno=int(sys.argv[1]))))
+    task = serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        _become(task)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except BaseException:
+        traceback.print_exc()
+        _end(1)
+    _end(0)
