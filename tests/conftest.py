@@ -1,5 +1,10 @@
 """Fixtures of all tests."""
 
+import os
+
+# Before torch is imported, also for commands: networks of tests are so small that threads only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import socket
 import uuid
 from collections.abc import Iterator
@@ -21,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long goes first, Ray before all, so that no process is left with it in the end."""
     slow, ray = ({item for item in items if item.get_closest_marker(name)} for name in ("slow", "ray"))
     items.sort(key=lambda item: (item not in ray, item not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are processors, as the one with Ray mostly waits."""
+    return min(5, 1 + (os.cpu_count() or 1))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,7 +70,7 @@ def _no_log() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Networks of tests are so small that threads only wait for each other; runs in this process may leave more."""
+    """Runs in this process may leave more."""
     torch.set_num_threads(1)
 
 

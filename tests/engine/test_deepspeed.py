@@ -3,7 +3,7 @@
 import copy
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ DDP = None
 """In place of a stage."""
 
 Weights = dict[str, Tensor]
+Trained = list[tuple[Weights, list[dict[str, list[float]]]]]
+"""Weights and metrics on each rank."""
+Expected = Callable[..., Trained]
 
 
 def _zero(stage: int, **settings: Any) -> Zero:
@@ -134,9 +137,24 @@ def _assert_close(got: Weights, expected: Weights, atol: float = 1e-5) -> None:
         torch.testing.assert_close(got[name], value, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def _assert_same_training(two_ranks: Ranks, stage: int, atol: float = 1e-5, **settings: Any) -> None:
-    plain = {name: value for name, value in settings.items() if name not in ("zero", "sharded")}
-    expected = two_ranks.run(_trained, DDP, plain)
+@pytest.fixture(scope="module")
+def with_ddp(two_ranks: Ranks) -> Expected:
+    """What DDP makes of settings, on both ranks; each is trained once."""
+    made: dict[str, Trained] = {}
+
+    def train(**settings: Any) -> Trained:
+        key = repr(sorted(settings.items()))
+        if key not in made:
+            made[key] = two_ranks.run(_trained, DDP, settings)
+        return made[key]
+
+    return train
+
+
+def _assert_same_training(
+    two_ranks: Ranks, with_ddp: Expected, stage: int, atol: float = 1e-5, **settings: Any
+) -> None:
+    expected = with_ddp(**{name: value for name, value in settings.items() if name not in ("zero", "sharded")})
     for (weights, told), (expected_weights, expected_told) in zip(
         two_ranks.run(_trained, stage, settings), expected, strict=True
     ):
@@ -146,15 +164,15 @@ def _assert_same_training(two_ranks: Ranks, stage: int, atol: float = 1e-5, **se
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_training_is_that_of_ddp(two_ranks: Ranks, stage: int) -> None:
+def test_training_is_that_of_ddp(two_ranks: Ranks, with_ddp: Expected, stage: int) -> None:
     """Parameters of both networks after 5 iterations, and all metrics on the way, gradient norms among them."""
-    _assert_same_training(two_ranks, stage)
+    _assert_same_training(two_ranks, with_ddp, stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_with_batch_norm(two_ranks: Ranks, stage: int) -> None:
+def test_with_batch_norm(two_ranks: Ranks, with_ddp: Expected, stage: int) -> None:
     """It divides by small deviations and so magnifies the rounding of float32."""
-    _assert_same_training(two_ranks, stage, atol=1e-4, norm=True)
+    _assert_same_training(two_ranks, with_ddp, stage, atol=1e-4, norm=True)
 
 
 UNEVEN, MICRO, FRESH, SHARDED = {"batch": 7}, {"micro_batch": 2}, {"pseudo_batch": "fresh"}, {"sharded": True}
@@ -168,9 +186,9 @@ UNEVEN, MICRO, FRESH, SHARDED = {"batch": 7}, {"micro_batch": 2}, {"pseudo_batch
         *((stage, settings) for stage in (2, 3) for settings in (FRESH, SHARDED)),
     ],
 )
-def test_variants(two_ranks: Ranks, stage: int, settings: dict[str, Any]) -> None:
+def test_variants(two_ranks: Ranks, with_ddp: Expected, stage: int, settings: dict[str, Any]) -> None:
     """Slices of 4 and 3 images; two passes for each gradient; other images for every step; a teacher in ZeRO-3."""
-    _assert_same_training(two_ranks, stage, **settings)
+    _assert_same_training(two_ranks, with_ddp, stage, **settings)
 
 
 @pytest.mark.parametrize(
@@ -180,14 +198,14 @@ def test_variants(two_ranks: Ranks, stage: int, settings: dict[str, Any]) -> Non
         (3, {"offload_optimizer": True, "offload_parameters": True}),
     ],
 )
-def test_offloading(two_ranks: Ranks, stage: int, zero: dict[str, bool]) -> None:
-    _assert_same_training(two_ranks, stage, zero=zero)
+def test_offloading(two_ranks: Ranks, with_ddp: Expected, stage: int, zero: dict[str, bool]) -> None:
+    _assert_same_training(two_ranks, with_ddp, stage, zero=zero)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
-def test_bfloat16_is_near(two_ranks: Ranks, stage: int) -> None:
+def test_bfloat16_is_near(two_ranks: Ranks, with_ddp: Expected, stage: int) -> None:
     """Autocast keeps 8 bits of each product; weights stay float32."""
-    (expected, _), _ = two_ranks.run(_trained, DDP, {})
+    (expected, _), _ = with_ddp()
     for weights, _ in two_ranks.run(_trained, stage, {"zero": {"bfloat16": True}}):
         assert all(value.dtype == torch.float32 for value in weights.values())
         _assert_close(weights, expected, atol=0.05)
@@ -257,10 +275,10 @@ def _handed_over(world: World, before: int | None, after: int | None, path: str)
 
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, DDP), (2, 3), (3, DDP), (3, 1), (DDP, 2), (DDP, 3)])
 def test_checkpoints_are_read_by_every_engine(
-    two_ranks: Ranks, before: int | None, after: int | None, tmp_path: Path
+    two_ranks: Ranks, with_ddp: Expected, before: int | None, after: int | None, tmp_path: Path
 ) -> None:
     """Parameters, Adam's moments and the schedule: training goes on as if the engine had been the same."""
-    expected = two_ranks.run(_trained, DDP, {"norm": True})
+    expected = with_ddp(norm=True)
     handed_over = two_ranks.run(_handed_over, before, after, str(tmp_path / "state.pt"))
     parameters = [name for name in expected[0][0] if "running" not in name]  # workers keep statistics of their own
     for weights, (expected_weights, _) in zip(handed_over, expected, strict=True):
@@ -309,8 +327,8 @@ def no_group() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_one_worker_goes_on_from_two(two_ranks: Ranks, stage: int, no_group: None) -> None:
+def test_one_worker_goes_on_from_two(two_ranks: Ranks, with_ddp: Expected, stage: int, no_group: None) -> None:
     """Without a process group of its launcher; each test makes a new one, and DeepSpeed follows."""
-    expected, _ = two_ranks.run(_trained, DDP, {})[0]
+    expected, _ = with_ddp()[0]
     alone = _Run(ALONE, stage).load(two_ranks.run(_state_of_two, stage)[0]).go(3, ITERATIONS)
     _assert_close(alone.weights(), expected)

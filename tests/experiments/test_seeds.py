@@ -169,10 +169,12 @@ def test_estimates_are_averaged_where_all_seeds_have_them() -> None:
 
 def test_two_ranks_of_torchrun_run_several_seeds(tmp_path: Path) -> None:
     settings = ["tracking.uri=none", "tracking.images=0", "teacher.seed=0", "launch.cpus_per_worker=1"]
-    for seeds in ("seed=2", "seeds=[2,0,1]"):  # the first is finished when the second looks for it
-        ranks = ["--standalone", "--nproc-per-node=2", "-m", "zskt_dist.train"]
-        code, output = commands.module("torch.distributed.run", *ranks, *ARGUMENTS, *settings, seeds, folder=tmp_path)
-        assert code == 0, output
+    code, output = commands.run("train", *ARGUMENTS, *settings, "launch.workers=2", "seed=2", folder=tmp_path)
+    assert code == 0, output
+    ranks = ["--standalone", "--nproc-per-node=2", "-m", "zskt_dist.train"]
+    settings += ["seeds=[2,0,1]"]  # the first of them is finished already
+    code, output = commands.module("torch.distributed.run", *ranks, *ARGUMENTS, *settings, folder=tmp_path)
+    assert code == 0, output
     (both,) = [result for path in tmp_path.glob("runs/digits/*/result.json") if "seeds" in (result := _result(path))]
     runs = [_result(tmp_path / "runs/digits" / name / "result.json") for name in both["runs"]]
     assert [result["seed"] for result in runs] == [2, 0, 1]
