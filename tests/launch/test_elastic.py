@@ -26,7 +26,6 @@ def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_take
 ) -> None:
     for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "8")  # for a node that is counted in and gone
     ray_cluster.gain()
     enough = tmp_path / "enough"
     run = Run(tmp_path, ray_cluster.address, [*ARGUMENTS, f"teacher.options={{until: {enough}}}"])
