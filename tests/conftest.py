@@ -3,7 +3,7 @@
 import os
 
 # Before torch is imported, also for commands: networks of tests are so small that threads only wait for each other.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import socket
 import uuid
@@ -29,23 +29,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are processors, as the one with Ray mostly waits."""
-    return min(5, 1 + (os.cpu_count() or 1))
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--numprocesses`, each process takes whole files, as fixtures are a file's; one of them all that start Ray.
+    """With `--numprocesses`, each process takes whole files, as fixtures are a file's.
 
-    They share a cluster, and mostly wait: two of them at a time would leave processors without work.
+    One takes all that start Ray, which share a cluster and mostly wait: two at a time would leave processors without
+    work. One takes all exports, as what they import takes long.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text(encoding="utf-8") else file
+            if "pytest.mark.ray" in (config.rootpath / file).read_text(encoding="utf-8"):
+                return "ray"
+            return "export" if file.startswith("tests/export/") else file
 
     return Scheduling(config, log)
 

@@ -11,7 +11,7 @@ from tests.support.commands import REPOSITORY, finish, python
 
 _BLOCK = re.compile(r'```(\w+)(?: title="([\w.]+)")?\n(.*?)```', re.DOTALL)
 
-_SHORTER = {"range(400)": "range(150)", "iterations: 200": "iterations: 60", "every: 50": "every: 30"}
+_SHORTER = {"range(400)": "range(100)", "iterations: 200": "iterations: 50", "every: 50": "every: 25"}
 """Steps of the page, and of this test."""
 
 

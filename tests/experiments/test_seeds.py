@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from tests.support import commands
 from tests.support.configs import TINY
+from tests.support.forked_python import forked_python
 from tests.support.results import check_result
 from tests.support.stores import new_store
 from zskt_dist.commands import shared as cli
@@ -173,7 +174,9 @@ def test_two_ranks_of_torchrun_run_several_seeds(tmp_path: Path) -> None:
     assert code == 0, output
     ranks = ["--standalone", "--nproc-per-node=2", "-m", "zskt_dist.train"]
     settings += ["seeds=[2,0,1]"]  # the first of them is finished already
-    code, output = commands.module("torch.distributed.run", *ranks, *ARGUMENTS, *settings, folder=tmp_path)
+    code, output = commands.module(
+        "torch.distributed.run", *ranks, *ARGUMENTS, *settings, folder=tmp_path, environment=forked_python(tmp_path)
+    )
     assert code == 0, output
     (both,) = [result for path in tmp_path.glob("runs/digits/*/result.json") if "seeds" in (result := _result(path))]
     runs = [_result(tmp_path / "runs/digits" / name / "result.json") for name in both["runs"]]

@@ -54,9 +54,9 @@ def run(verb: str, *arguments: str, folder: Path, environment: dict[str, str] | 
     return finish(command(verb, *arguments, folder=folder, environment=environment))
 
 
-def module(name: str, *arguments: str, folder: Path) -> tuple[int, str]:
+def module(name: str, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> tuple[int, str]:
     """`python -m NAME …`, as `run`."""
-    return finish(python("-m", name, *arguments, folder=folder))
+    return finish(python("-m", name, *arguments, folder=folder, environment=environment))
 
 
 def kill_group(process: Process) -> None:
