@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported, also for commands: networks of tests are so small that threads only wait for each other.
+# Set before torch is imported, and inherited by commands: in networks this small, threads only wait for each other.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import socket

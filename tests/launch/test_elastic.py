@@ -26,8 +26,8 @@ def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_take
 ) -> None:
     for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    ray_cluster.gain()
     enough = tmp_path / "enough"
+    ray_cluster.gain()
     run = Run(tmp_path, ray_cluster.address, [*ARGUMENTS, f"teacher.options={{until: {enough}}}"])
     try:
         lost = strike(run, "lost", ray_cluster.lose, at=EVERY + 5)
@@ -36,7 +36,7 @@ def test_a_lost_node_costs_less_than_a_checkpoint_interval_and_a_new_one_is_take
         result = run.result()
     finally:
         run.kill()
-        ray_cluster.lose()
+        ray_cluster.alone()
     assert (lost.workers, gained.workers) == (1, 2)
     for fault in (lost, gained):
         assert fault.checkpoint < fault.went_on_at, "the new workers went on from what the others had saved"

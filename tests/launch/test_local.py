@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.commands import command, finish, kill_group, read_result, run, wait_for_iteration
 from tests.support.configs import TINY
+from tests.support.forks import SPAWNED_RANKS
 
 # Long enough to be caught in the middle, with checkpoints off the beat of evaluations.
 RUN = [*TINY, "iterations=60", "evaluation.every=25", "checkpoint.every=10", "name=run", "student.arch=wrn-10-1"]
@@ -48,7 +49,8 @@ def network(num_classes, image_shape):
 def test_sigterm_saves_and_the_same_command_continues_on_two_processes(tmp_path: Path) -> None:
     (tmp_path / "library.py").write_text(LIBRARY)
     arguments = [*RUN, "launch.workers=2", "student.arch=library:network"]
-    process = command("train", *arguments, folder=tmp_path)
+    as_users = {SPAWNED_RANKS: "1"}
+    process = command("train", *arguments, folder=tmp_path, environment=as_users)
     wait_for_iteration(process, tmp_path / "runs/digits/run/progress.json", "student", 15)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
@@ -57,7 +59,7 @@ def test_sigterm_saves_and_the_same_command_continues_on_two_processes(tmp_path:
     assert "the same command continues" in output
     assert "Traceback" not in output
     stopped_at = int(output.split("stopped at iteration ")[1].split()[0])
-    code, output = run("train", *arguments, "-v", folder=tmp_path)
+    code, output = run("train", *arguments, "-v", folder=tmp_path, environment=as_users)
     assert code == 0, output
     for rank in range(2):  # what workers write reaches the user, with rank and time where it is logged
         assert f"printed by rank {rank}" in output

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ class SubmittedRun(Run):
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def kill(self) -> None:
+        with suppress(RuntimeError):  # there is no such job
+            JobSubmissionClient().stop_job(RUN)
+        super().kill()
 
 
 def _submission(*arguments: str, options: tuple[str, ...] = ()) -> list[str]:
@@ -105,8 +111,9 @@ def test_what_travels_is_small_and_whole(tmp_path: Path) -> None:
 
 def test_a_mistake_fails_the_job_with_its_message(ray_cluster: RayCluster) -> None:
     environment = os.environ | ray_cluster.environment
+    command = _submission("loss.bta=1")
     answer = subprocess.run(
-        _submission("loss.bta=1"), cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=400
     )
     output = answer.stdout + answer.stderr
     assert answer.returncode == 1, output

@@ -14,12 +14,17 @@ import runpy
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy
+
+from tests.support.forks import SPAWNED_RANKS
 
 PRELOADED = (
     "zskt_dist.launch.driver",
@@ -39,22 +44,21 @@ PRELOADED = (
 
 def serve(server: socket.socket) -> dict[str, Any]:
     """Waits for commands until whoever asks has ended; returns in a process of its own for each, with what to run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell how a command has ended
     while True:
         ready, _, _ = select.select([server, sys.stdin], [], [])
         if sys.stdin in ready:
             os._exit(0)
         connection, _ = server.accept()
-        if os.fork() == 0:
+        _pid, user, _group = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user == os.getuid() and os.fork() == 0:
             server.close()
             return _begin(connection)
         connection.close()
 
 
 def _begin(connection: socket.socket) -> dict[str, Any]:
-    """Forks the command and tells how it ends; returns in the command."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Forks the command and tells how it ends; returns in the command, which ends with whoever asked for it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, (output, *_), *_ = socket.recv_fds(connection, 1, 1)
     with connection, connection.makefile("rw", encoding="utf-8") as lines:
@@ -62,40 +66,52 @@ def _begin(connection: socket.socket) -> dict[str, Any]:
         pid = os.fork()
         if pid == 0:
             os.setsid()
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            for standard in (1, 2):
-                os.dup2(output, standard)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for ours, standard in ((nothing, 0), (output, 1), (output, 2)):
+                os.dup2(ours, standard)
+            os.close(nothing)
             os.close(output)
             print(os.getpid(), file=lines, flush=True)
             return request
         os.close(output)
+        ended = os.pidfd_open(pid)
+        ready, _, _ = select.select([connection, ended], [], [])
+        if ended not in ready:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        with suppress(BrokenPipeError):  # whoever asked has ended
+        with suppress(BrokenPipeError):
             print(os.waitstatus_to_exitcode(status), file=lines, flush=True)
         os._exit(0)
 
 
-def _shorten() -> None:
-    """Commands take two short cuts.
+def _take_short_cuts(ranks: bool) -> None:
+    """Figures are written as one pixel, as in tests of this process: rendering takes longer than the run.
 
-    Their ranks are forked off them, for one that is spawned imports for seconds. Figures are written as one pixel, as
-    in tests of this process: rendering takes longer than the run.
+    Args:
+        ranks: A command's ranks are forked off it, too: one that is spawned imports for seconds.
     """
     from tests.support.images import save_unrendered
     from zskt_dist.figures import plots
     from zskt_dist.launch import local
 
     plots.save = save_unrendered
-    started = local.start_processes
-    local.start_processes = lambda *arguments, **settings: started(*arguments, **settings | {"start_method": "fork"})
+    if ranks:
+        start = local.start_processes
+        local.start_processes = lambda *arguments, **settings: start(*arguments, **settings | {"start_method": "fork"})
 
 
 def _become(request: dict[str, Any]) -> None:
-    """This process is what `python -m MODULE ARGUMENT …` in that folder and environment would be."""
+    """This process is what `python -m MODULE ARGUMENT …` in that folder and environment would be.
+
+    But hashes of strings have the same seed in all of them.
+    """
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     random.seed()
+    numpy.random.seed()
+    _take_short_cuts(ranks=SPAWNED_RANKS not in os.environ)
     sys.argv = [request["program"], *request["arguments"]]
     if Path(request["program"]).is_absolute():
         sys.path[0] = str(Path(request["program"]).parent)
@@ -106,7 +122,7 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _end(code: int) -> None:
-    """As the interpreter does, but it would take half a second to free everything that has been imported."""
+    """Ends without freeing what has been imported, which takes half a second; faults of that phase are not seen."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -117,7 +133,6 @@ def _end(code: int) -> None:
 if __name__ == "__main__":
     for name in PRELOADED:
         __import__(name)
-    _shorten()
     gc.freeze()  # or the first collection of each command would copy all that is shared
     threads = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
     threads = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's, which knows of forks
@@ -129,6 +144,9 @@ if __name__ == "__main__":
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
         _end(1)

@@ -1,29 +1,22 @@
-"""`python …` for programs that start Python by themselves: the command is forked off a process with torch in it."""
+"""Stands in for `python` where torchrun starts its ranks; each is forked off the fork server.
 
-import os
+python -m tests.support.forked_python -u -m MODULE ARGUMENT …
+"""
+
 import sys
 from pathlib import Path
 
-from tests.support.forks import ask, fork_server
-
-FORK_SERVER = "ZSKT_TESTS_FORK_SERVER"
+from tests.support.forks import FORK_SERVER, fork_server, run_instead
 
 
 def forked_python(folder: Path) -> dict[str, str]:
-    """The environment with which torchrun starts its ranks so; a script is written into that folder."""
+    """Environment for torchrun. Writes the stand-in into `folder`."""
     script = folder / "python"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.support.forked_python "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m {__name__} "$@"\n')
     script.chmod(0o755)
     return {"PYTHON_EXEC": str(script), FORK_SERVER: fork_server().name}
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    module = words.index("-m") + 1
-    environment = dict(os.environ)
-    connection = ask(
-        os.environ[FORK_SERVER], sys.stdout.fileno(), words[module], words[module + 1 :], Path.cwd(), environment
-    )
-    with connection.makefile() as lines:
-        _begun, code = lines
-    sys.exit(int(code))
+    module = sys.argv.index("-m") + 1
+    sys.exit(run_instead(sys.argv[module], sys.argv[module + 1 :], sys.stdout.fileno()))

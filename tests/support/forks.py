@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 REPOSITORY = Path(__file__).parents[2]
+FORK_SERVER = "ZSKT_TESTS_FORK_SERVER"
+"""Environment variable with the name of a fork server, for programs that start Python by themselves."""
+SPAWNED_RANKS = "ZSKT_TESTS_SPAWNED_RANKS"
+"""Environment variable of a command whose ranks are to be started as a user's are."""
 
 
 class Process(Protocol):
@@ -38,9 +42,9 @@ class ForkServer:
     """
 
     def __init__(self) -> None:
-        self.name = f"zskt-tests-{os.getpid()}"
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"\0{self.name}")
+            listener.bind("")
+            self.name = listener.getsockname().decode().removeprefix("\0")
             listener.listen(64)  # those that come while it imports
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.fork_server", str(listener.fileno())],
@@ -122,6 +126,20 @@ def ask(
     request = {"program": program, "arguments": arguments, "folder": str(folder), "environment": environment}
     connection.sendall(json.dumps(request).encode() + b"\n")
     return connection
+
+
+def run_instead(program: str, arguments: Sequence[str], output: int, variables: Mapping[str, str] | None = None) -> int:
+    """Has the fork server of the environment run what this process was to be, and waits; returns the exit code.
+
+    Args:
+        variables: Of the environment, besides those of this process.
+    """
+    connection = ask(os.environ[FORK_SERVER], output, program, arguments, Path.cwd(), os.environ | (variables or {}))
+    with connection.makefile() as lines:
+        begun, ended = lines.readline(), lines.readline()
+    if not ended:
+        raise RuntimeError(f"the fork server has ended; process {begun.strip() or 'not begun'}")
+    return int(ended)
 
 
 def _left(deadline: float | None) -> float | None:

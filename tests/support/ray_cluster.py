@@ -4,13 +4,13 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from tests.support import ray_worker
-from tests.support.forks import REPOSITORY, fork_server
+from tests.support.forks import FORK_SERVER, REPOSITORY, fork_server
 
 RAY = str(Path(sys.executable).with_name("ray"))
 QUICK = {
@@ -38,10 +38,11 @@ class RayCluster:
     """
 
     def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
         ports = {name: _free_port() for name in ("dashboard_port", "dashboard_agent_listen_port")}
-        self._cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": True, **ports})
+        with self._settings():
+            from ray.cluster_utils import Cluster
+
+            self._cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": True, **ports})
         jobs = f"http://{self._cluster.webui_url}"
         self.environment = QUICK | {"RAY_ADDRESS": self._cluster.address, "RAY_API_SERVER_ADDRESS": jobs}
         self._joined: list[Any] = []
@@ -52,25 +53,34 @@ class RayCluster:
 
     def gain(self) -> None:
         """A node joins."""
-        self._joined.append(self._cluster.add_node(**NODE))
+        with self._settings():
+            self._joined.append(self._cluster.add_node(**NODE))
 
     def lose(self) -> None:
         """The node that joined last is gone, with everything on it, without a word."""
         self._cluster.remove_node(self._joined.pop(), allow_graceful=False)
 
+    def alone(self) -> None:
+        """Only the node of the beginning is left."""
+        while self._joined:
+            self.lose()
+
     def close(self) -> None:
         self._cluster.shutdown()
+
+    def _settings(self) -> AbstractContextManager[Any]:
+        """The environment in which nodes start."""
+        ours = {"PYTHONPATH": str(REPOSITORY), FORK_SERVER: fork_server().name}
+        return mock.patch.dict(os.environ, QUICK | ours)
 
 
 @contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
-    ours = {"PYTHONPATH": str(REPOSITORY), ray_worker.FORK_SERVER: fork_server().name}
-    with mock.patch.dict(os.environ, QUICK | ours):
-        cluster = RayCluster()
-        try:
-            yield cluster
-        finally:
-            cluster.close()
+    cluster = RayCluster()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def _free_port() -> int:

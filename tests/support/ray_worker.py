@@ -1,8 +1,8 @@
 """Starts Ray's workers as Ray's own `setup_worker.py` does, but forked off a process that has torch loaded.
 
 A training takes half a dozen of them, and each would import it for seconds. (Ray cannot be loaded beforehand: it takes
-settings from the environment as it is imported.) A worker with an environment of its own, as those of a job with a
-working directory, is left to Ray.
+settings from the environment as it is imported.) A worker with packages or a Python of its own, as those of a job with
+a working directory, is left to Ray.
 """
 
 import argparse
@@ -12,9 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.support.forks import ask
-
-FORK_SERVER = "ZSKT_TESTS_FORK_SERVER"
+from tests.support.forks import run_instead
 
 
 def main() -> int:
@@ -24,17 +22,16 @@ def main() -> int:
     known, (program, *arguments) = parser.parse_known_args()
     context = json.loads(known.serialized_runtime_env_context)
     variables = context.get("env_vars") or {}
-    if context.get("command_prefix") or "PYTHONPATH" in variables:
+    other_python = context.get("py_executable", sys.executable) != sys.executable
+    if context.get("command_prefix") or context.get("override_worker_entrypoint") or "PYTHONPATH" in variables:
+        other_python = True
+    if other_python:
         spec = find_spec("ray")
         assert spec is not None
         assert spec.origin is not None
         script = Path(spec.origin).parent / "_private/workers/setup_worker.py"
         os.execv(sys.executable, [sys.executable, str(script), *sys.argv[1:]])
-    output, environment = sys.stderr.fileno(), os.environ | variables
-    answers = ask(os.environ[FORK_SERVER], output, program, arguments, Path.cwd(), environment)
-    with answers.makefile() as lines:
-        _begun, code = lines
-    return int(code)
+    return run_instead(program, arguments, sys.stderr.fileno(), variables)
 
 
 if __name__ == "__main__":
