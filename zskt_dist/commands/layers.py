@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="ARCH | key=value",
         help="a network, or settings of a configuration (two networks)",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
+    parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of one that `zskt configs` lists")
     parser.add_argument(
         "--image-shape",
         metavar="C,H,W",

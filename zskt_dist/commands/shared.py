@@ -31,7 +31,7 @@ def _parser(command: str, description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The same command again continues an interrupted run and shows the result of a finished one.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file, or a shipped configuration: digits")
+    parser.add_argument("--config", metavar="FILE", help="YAML file, or the name of one that `zskt configs` lists")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example loss.beta=0")
     parser.add_argument("--fresh", action="store_true", help="start over; an earlier run is kept under another name")
     parser.add_argument(
