@@ -74,6 +74,7 @@ def test_what_a_library_raises_leaves_the_other_formats(
     ("arch", "shape"),
     [
         ("timm:mobilenetv3_small_050", (3, 32, 32)),
+        ("torchvision:regnet_y_400mf", (3, 32, 32)),
         ("tests.support.user_networks:Literal", (1, 8, 8)),  # returns a dict
     ],
 )

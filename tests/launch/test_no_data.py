@@ -233,8 +233,8 @@ def test_224_pixels_and_1000_classes_in_less_than_8_gib(tmp_path: Path) -> None:
     """Two iterations at the generator's full width, with evaluation and checkpoint: docs/inputs.md has the figure."""
     words = ["data.name=none", "data.image_shape=[3,224,224]", "data.num_classes=1000", "name=run"]
     words += ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]", "tracking.uri=none", "iterations=2"]
-    words += ["teacher.arch=wrn-10-1", "teacher.checkpoint=teacher.pt", "student.arch=wrn-10-1", "batch_size=2"]
-    words += ["transfer.student_steps=1", "evaluation.held_out_images=4", "tracking.images=1", "speed=plain"]
+    words += ["teacher.arch=wrn-10-1", "teacher.checkpoint=teacher.pt", "student.arch=wrn-10-1", "batch_size=4"]
+    words += ["transfer.student_steps=2", "evaluation.held_out_images=8", "tracking.images=4", "speed=plain"]
     words += ["evaluation.snapshots=1", "checkpoint.every=0"]
     command = [sys.executable, "-c", LARGE, *words]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}

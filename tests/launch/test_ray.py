@@ -1,11 +1,12 @@
-"""Real Ray: a job loses a worker, is stopped, goes on as a command, and its student is as if nothing had been."""
+"""Real Ray: a run loses a worker, is stopped, becomes a job that is stopped, goes on, and is as if nothing had been."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,32 +21,20 @@ from tests.support.ray_cluster import RAY, RayCluster
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EVERY = 20
-SETTINGS = [*TINY, "iterations=160", "evaluation.every=80", f"checkpoint.every={EVERY}", f"name={RUN}"]
+SETTINGS = [*TINY, "iterations=240", "evaluation.every=60", f"checkpoint.every={EVERY}", f"name={RUN}"]
 SETTINGS += ["student.arch=wrn-10-1", "loss.beta=0", "launch.workers=2"]
 MAX_PACKAGE_MIB = 2.0
 
 
-class SubmittedRun(Run):
-    """The training command as a job: `ray job submit` of the repository, which shows the job's log and ends with it."""
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            _submission(*self.arguments, f"runs_dir={self.folder / 'runs'}", options=("--submission-id", RUN)),
-            cwd=REPOSITORY,
-            stdout=(self.folder / "log").open("a"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def kill(self) -> None:
-        with suppress(RuntimeError):  # there is no such job
-            JobSubmissionClient().stop_job(RUN)
-        super().kill()
-
-
-def _submission(*arguments: str, options: tuple[str, ...] = ()) -> list[str]:
+def _submit(*arguments: str, cluster: RayCluster, options: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Exit code and output of `ray job submit` of the repository with `zskt_dist.train`."""
     entrypoint = [sys.executable, "-m", "zskt_dist.train", *arguments, "launch.kind=ray"]
-    return [RAY, "job", "submit", "--working-dir", ".", *options, "--", *entrypoint]
+    command = [RAY, "job", "submit", "--working-dir", ".", *options, "--", *entrypoint]
+    environment = os.environ | cluster.environment
+    answer = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    return answer.returncode, answer.stdout + answer.stderr
 
 
 @pytest.mark.timeout(900)
@@ -61,21 +50,27 @@ def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
 
     for name, value in ray_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    job = SubmittedRun(folder, ray_cluster.address, SETTINGS)
+    begun = Run(folder, ray_cluster.address, SETTINGS)
     try:
-        killed = strike(job, "a worker is killed", kill_worker, at=EVERY + 5)
+        killed = strike(begun, "a worker is killed", kill_worker, at=EVERY + 5)
         assert killed.checkpoint >= EVERY
         assert killed.checkpoint < killed.went_on_at, "the new workers start from the last checkpoint"
         assert killed.wasted <= EVERY
         assert killed.workers == 2
-        _stop_within_its_grace(job)
+        begun.process.send_signal(signal.SIGTERM)
+        assert begun.process.wait(timeout=120) == 143
     finally:
-        job.kill()
-    saved = job.checkpoint()
+        begun.kill()
+    log = (folder / "log").read_text()
+    assert "the same command continues" in log
+    assert (begun.checkpoint(), begun.directory.joinpath("result.json").exists()) == (_stopped_at(log), False)
 
-    code, output = run("train", *SETTINGS, "launch.kind=ray", folder=folder)
+    _a_job_goes_on_and_is_stopped_within_its_grace(begun, ray_cluster)
+    saved = begun.checkpoint()
+    arguments = [*SETTINGS, f"runs_dir={folder / 'runs'}"]
+    code, output = _submit(*arguments, cluster=ray_cluster)
     assert code == 0, output
-    assert "test accuracy" in output
+    assert "test accuracy" in output, "the job's log, with the summary, reaches whoever submitted it"
     result = read_result(folder)
     assert result["resumed_from"] == saved
     assert result["launcher"] == "ray"
@@ -83,17 +78,36 @@ def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
     assert result["student"]["sha256"] == expected["student"]["sha256"]
 
 
-def _stop_within_its_grace(job: SubmittedRun) -> None:
-    """Ray gives a job that it stops three seconds."""
-    client = JobSubmissionClient()
-    client.stop_job(RUN)
-    job.process.wait(timeout=60)
-    assert client.get_job_status(RUN) == JobStatus.STOPPED
-    log = (job.folder / "log").read_text()
+def _a_job_goes_on_and_is_stopped_within_its_grace(run: Run, ray_cluster: RayCluster) -> None:
+    began_at, shown = run.checkpoint(), len(run.shown)
+    arguments = [*SETTINGS, f"runs_dir={run.folder / 'runs'}"]
+    code, output = _submit(*arguments, cluster=ray_cluster, options=("--no-wait", "--submission-id", "first"))
+    assert code == 0, output
+    deadline = time.monotonic() + 240
+    client = JobSubmissionClient(ray_cluster.environment["RAY_API_SERVER_ADDRESS"])
+    try:
+        while len(run.shown) < shown + 3:
+            assert client.get_job_status("first") in (JobStatus.PENDING, JobStatus.RUNNING), client.get_job_logs(
+                "first"
+            )
+            assert time.monotonic() < deadline, client.get_job_logs("first")
+            time.sleep(0.1)
+    finally:
+        client.stop_job("first")
+    while client.get_job_status("first") == JobStatus.RUNNING:
+        assert time.monotonic() < deadline, client.get_job_logs("first")
+        time.sleep(0.1)
+    assert client.get_job_status("first") == JobStatus.STOPPED
+    log = client.get_job_logs("first")
     assert "the same command continues" in log, log
-    (stopped_at,) = re.findall(r"stopped at iteration (\d+) of 160", log)
-    assert job.checkpoint() == int(stopped_at), "saved in the seconds after the stop"
-    assert not (job.directory / "result.json").exists()
+    assert run.shown[shown] > began_at, "it went on from where the command was stopped"
+    assert run.checkpoint() == _stopped_at(log), "saved in the seconds after the stop"
+    assert not (run.directory / "result.json").exists()
+
+
+def _stopped_at(log: str) -> int:
+    (iteration,) = re.findall(r"stopped at iteration (\d+) of 240", log)
+    return int(iteration)
 
 
 def test_what_travels_is_small_and_whole(tmp_path: Path) -> None:
@@ -110,13 +124,8 @@ def test_what_travels_is_small_and_whole(tmp_path: Path) -> None:
 
 
 def test_a_mistake_fails_the_job_with_its_message(ray_cluster: RayCluster) -> None:
-    environment = os.environ | ray_cluster.environment
-    command = _submission("loss.bta=1")
-    answer = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=400
-    )
-    output = answer.stdout + answer.stderr
-    assert answer.returncode == 1, output
+    code, output = _submit("loss.bta=1", cluster=ray_cluster)
+    assert code == 1, output
     assert "error: loss.bta=1: no such key" in output
     assert "exit code 2" in output
     assert "Traceback" not in output

@@ -123,7 +123,7 @@ def _become(request: dict[str, Any]) -> None:
 
 def _end(code: int) -> None:
     """Ends without freeing what has been imported, which takes half a second; faults of that phase are not seen."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # threads of executors, too, which nothing public ends
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -131,7 +131,9 @@ def _run_sha256(world: World, folder: Path) -> str:
 SHAPE = ImageShape(1, 32, 32)
 
 
-@pytest.mark.parametrize("arch", ["timm:resnet10t", "torchvision:mobilenet_v3_small", CAREFUL])
+@pytest.mark.parametrize(
+    "arch", ["timm:resnet10t", "torchvision:mobilenet_v3_small", "torchvision:regnet_y_400mf", CAREFUL]
+)
 def test_fast_paths_and_estimates(arch: str) -> None:
     """The folded teacher answers the same; memory and work are estimated."""
     config = load_config(None, [f"teacher.arch={arch}", f"student.arch={arch}", "loss.beta=0", "batch_size=4"])
