@@ -38,7 +38,10 @@ def main() -> int:
         print(f"zskt-dist {__version__}")
         return 0
     if verb not in VERBS:
-        print(f"error: no verb {verb!r}; there are: {', '.join(VERBS)}", file=sys.stderr)
+        from zskt_dist.errors import did_you_mean
+
+        hint = did_you_mean(verb, VERBS) or f"; there are: {', '.join(VERBS)}"
+        print(f"error: no verb {verb!r}{hint}", file=sys.stderr)
         return 2
     code: int = importlib.import_module(module_of(verb)).main(sys.argv[2:])
     return code

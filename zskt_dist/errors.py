@@ -55,10 +55,14 @@ class Interrupted(UserError):
         return f"stopped at {self.unit} {self.iteration} of {self.iterations}"
 
 
-def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
-    """`; did you mean 'a' or 'b'?`, with `most` words at most, or nothing when no known word is close."""
+def did_you_mean(word: str, known: Iterable[str], most: int = 1, *, prefix: str = "") -> str:
+    """`; did you mean 'a' or 'b'?`, with `most` words at most, or nothing when no known word is close.
+
+    Args:
+        prefix: What stands before the words when they are typed.
+    """
     close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"; did you mean {' or '.join(repr(prefix + each) for each in close)}?" if close else ""
 
 
 def is_full(error: OSError) -> bool:
@@ -97,7 +101,7 @@ def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
         print(f"{error}; {again} continues from there", file=sys.stderr)
         return exit_code(error)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return exit_code(error)
     except OSError as error:
         if not is_full(error) and error.filename is None:  # no file of the user: a defect, or a fault of the machine

@@ -262,7 +262,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"beta": -1.0}, "loss.beta=-1.0: expected"),
     ({"pseudo_batch": "best"}, "transfer.pseudo_batch='best': expected"),
     ({"speed": "fast"}, "speed='fast': "),
-    ({"config": {"loss.betta": 3}}, "loss.betta=3: no such key; did you mean 'beta'?"),
+    ({"config": {"loss.betta": 3}}, "loss.betta=3: no such key; did you mean 'loss.beta'?"),
     ({"config": {"loss.beta": 3}}, "loss.beta=3: is an argument of transfer: beta=…"),
     ({"config": {"loss": {"beta": 3}}}, "loss.beta=3: is an argument of transfer: beta=…"),
     ({"config": {"student.arch": "lenet"}}, "student.arch='lenet': has no meaning in transfer"),

@@ -35,7 +35,7 @@ def test_help_is_quick(command: str) -> None:
 
 
 BAD_INPUT = [
-    (["loss.betta=3"], "error: loss.betta=3: no such key; did you mean 'beta'?"),
+    (["loss.betta=3"], "error: loss.betta=3: no such key; did you mean 'loss.beta'?"),
     (["loss.beta"], "error: 'loss.beta': expected dotted.key=value, for example loss.beta=0"),
     (["iterations=0"], "error: iterations=0: expected greater than 0"),
     (["--config", "/no/such.yaml"], "error: --config /no/such.yaml: no such file"),
@@ -207,5 +207,12 @@ def test_a_verb_gets_its_arguments(capsys: pytest.CaptureFixture[str], monkeypat
 def test_unknown_verb() -> None:
     done = _run("zskt_dist", "trian")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: no verb 'trian'; there are: train, ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == "error: no verb 'trian'; did you mean 'train'?\n"
+
+
+def test_a_verb_like_no_other(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["zskt", "quantize"])
+    assert entry.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no verb 'quantize'; there are: train, ")
+    assert error.count("\n") == 1

@@ -11,7 +11,7 @@ from zskt_dist.errors import ConfigError, UserError
 
 # overrides, dotted key, its value as Python shows it, words of the hint
 BAD_VALUES = {
-    "misspelt key": (["loss.betta=3"], "loss.betta", "3", ["no such key", "did you mean 'beta'?"]),
+    "misspelt key": (["loss.betta=3"], "loss.betta", "3", ["no such key", "did you mean 'loss.beta'?"]),
     "misspelt section": (
         ["optimzer.student_lr=1"],
         "optimzer.student_lr",
@@ -22,7 +22,7 @@ BAD_VALUES = {
         ["loss.tap.teacher=[a]"],
         "loss.tap.teacher",
         "['a']:",
-        ["no section 'tap'; did you mean 'taps'?"],
+        ["no section 'tap'; did you mean 'loss.taps'?"],
     ),
     "unknown section of a known key": (
         ["adam.student_lr=1"],
@@ -153,7 +153,12 @@ BAD_VALUES = {
         ["name of a layer", "quote"],
     ),
     "one layer without brackets": (["loss.taps.teacher=a"], "loss.taps.teacher", "'a'", ["a list, for example"]),
-    "a misspelt key of a section in a section": (["loss.taps.teach=[a]"], "loss.taps.teach", "['a']", ["'teacher'"]),
+    "a misspelt key of a section in a section": (
+        ["loss.taps.teach=[a]"],
+        "loss.taps.teach",
+        "['a']",
+        ["'loss.taps.teacher'"],
+    ),
     "taps that are neither auto nor none": (["loss.taps=automatic"], "loss.taps", "'automatic'", ["teacher, student"]),
     "name that is a path": (["name=a/b"], "name", "'a/b'", ["letters, digits"]),
     "name that climbs": (["experiment=../up"], "experiment", "'../up'", ["letters, digits"]),

@@ -1,6 +1,6 @@
 """A pydantic ValidationError in the user's words: the dotted key, the value, what would work."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -36,10 +36,17 @@ def explain(error: ValidationError) -> ConfigError:
     return explained
 
 
-def first_problem(path: object, error: ValidationError) -> UserError:
-    """Of a file other than a configuration."""
+def first_problem(path: object, error: ValidationError, keys: Iterable[str] = ()) -> UserError:
+    """Of a file other than a configuration.
+
+    Args:
+        keys: Those that it may have at its top level, to name them where it has another.
+    """
     first = error.errors()[0]
-    return UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        message = f"no such key; there are: {', '.join(keys)}"
+    return UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {message}")
 
 
 def _explain(problem: ErrorDetails) -> ConfigError:
@@ -82,7 +89,8 @@ def _unknown(parts: Sequence[str], value: Any, known: Sequence[str]) -> ConfigEr
         name, value = next(iter(value.items()))
         words.append(str(name))
     problem = f"no section {unknown!r}" if len(words) > len(parts) else "no such key"
-    hint = _in_other_section(unknown) or did_you_mean(unknown, known) or _in_other_section(words[-1])
+    prefix = "".join(f"{section}." for section in sections)
+    hint = _in_other_section(unknown) or did_you_mean(unknown, known, prefix=prefix) or _in_other_section(words[-1])
     hint = hint or f"; {'.'.join(sections) or 'the top level'} has {', '.join(known)}"
     return ConfigError(".".join(words), value, problem + hint)
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from zskt_dist.config.execution import speed_preset
-from zskt_dist.config.explain import explain
+from zskt_dist.config.explain import explain, first_problem
 from zskt_dist.config.schema import Config
 from zskt_dist.config.shipped import locate
 from zskt_dist.errors import ConfigError, UserError
@@ -124,11 +124,7 @@ def read_model(path: Path, model: type[T], overrides: Sequence[str] = ()) -> T:
     try:
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            message = f"no such key; there are: {', '.join(model.model_fields)}"
-        raise UserError(f"{locate(path)}: {'.'.join(map(str, first['loc']))}: {message}") from None
+        raise first_problem(locate(path), error, model.model_fields) from None
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:

@@ -229,18 +229,20 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     for topic, warning in warnings.items():
         if warning:
             _print_warning(f"{topic}: {warning}", console)
-    refuse(found, console)
+    refuse(found)
     console.print("ready: configuration, files and resources are in order")
     line = f"as a Ray job: {job_submit_line(command, arguments)}"
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def refuse(found: Sequence[UserError], console: Console) -> None:
-    """Shows all problems but the first, then raises the first as the command would; does nothing without any."""
-    for problem in found[1:]:
-        _print_warning(f"also: {problem}", console)
-    if found:
-        raise found[0]
+def refuse(found: Sequence[UserError]) -> None:
+    """Raises the first problem as the command would, with notes of all others; does nothing without any."""
+    if not found:
+        return
+    first, *others = found
+    for problem in others:
+        first.add_note(f"also: {problem}")
+    raise first
 
 
 def _print_warning(line: str, console: Console) -> None:

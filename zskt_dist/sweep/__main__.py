@@ -69,7 +69,7 @@ def _print_trials(sweep: "Sweep", trials: "Sequence[Trial]", console: "Console")
     found = {
         str(problem): problem for trial in trials for problem in Preflight(Job.plan("train", trial.config)).problems()
     }
-    refuse(list(found.values()), console)
+    refuse(list(found.values()))
     console.print("ready: configurations, files and resources are in order")
 
 
