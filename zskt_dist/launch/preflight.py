@@ -236,10 +236,13 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
 
 
 def refuse(found: Sequence[UserError]) -> None:
-    """Raises the first problem as the command would, with notes of all others; does nothing without any."""
+    """Raises the first problem as the command would, with notes of those of other keys; does nothing without any."""
     if not found:
         return
-    first, *others = found
+    by_key: dict[str, UserError] = {}
+    for problem in found:
+        by_key.setdefault(getattr(problem, "key", str(problem)), problem)
+    first, *others = by_key.values()
     for problem in others:
         first.add_note(f"also: {problem}")
     raise first
