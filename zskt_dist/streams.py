@@ -24,6 +24,10 @@ class Purpose(IntEnum):
     LAYERS = 9
     """Randomness of layers in training: dropout, stochastic depth."""
     PSEUDO_DATA = 10
+    SYNTHESIS = 11
+    """Noise and labels of the images that generators of an inversion make."""
+    POOL = 12
+    """Draws from the pool of an inversion."""
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, model_validator
 from zskt_dist.config.execution import Engine, Launch, Speed, speed_preset
 from zskt_dist.config.fields import Identifier, Positive, Purpose, Section, Seed, clash
 from zskt_dist.config.inputs import Data, Generator, Student, Teacher
+from zskt_dist.config.inversion import Inversion
 from zskt_dist.config.measuring import Checkpoint, Evaluation, Tracking, Transitions
 from zskt_dist.config.training import Distill, Finetune, GeneratorTerms, Loss, Optimizer, Supervised, Transfer
 
@@ -30,8 +31,10 @@ class Config(Section):
     """Seed of initialisation, noise, order and augmentation."""
     seeds: tuple[Seed, ...] | None = None
     """Several runs, one for each seed, and their mean and standard deviation; null: one run with `seed`."""
+    method: Literal["belief_matching", "inversion"] = "belief_matching"
+    """How `train` transfers: Algorithm 1 of the paper, or inversion of the teacher (docs/inversion.md)."""
     iterations: Positive = 1000
-    """N, number of pseudo-batches; with `pseudo_data`, number of student steps."""
+    """N, number of pseudo-batches; with `method=inversion` or `pseudo_data`, number of student steps."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
     pseudo_data: str | None = None
@@ -46,6 +49,7 @@ class Config(Section):
     generator: Generator = Generator()
     data: Data = Data()
     transfer: Transfer = Transfer()
+    inversion: Inversion = Inversion()
     loss: Loss = Loss()
     generator_terms: GeneratorTerms = GeneratorTerms()
     optimizer: Optimizer = Optimizer()
@@ -80,6 +84,9 @@ class Config(Section):
         if self.pseudo_data is not None and self.loss.beta:
             problem = "needs the teacher's attention maps, which pseudo_data does not hold; use loss.beta=0"
             raise clash("loss.beta", self.loss.beta, problem)
+        if self.pseudo_data is not None and self.method == "inversion":
+            raise clash("method", "inversion", "makes its images itself; with pseudo_data use method=belief_matching")
+        self._check_inversion()
         layers = self.loss.attention_layers or ()
         if len(set(layers)) < len(layers):
             raise clash("loss.attention_layers", list(layers), "names a layer twice; loss.beta weighs them all")
@@ -103,6 +110,11 @@ class Config(Section):
             raise clash("launch.workers", workers, f"is [fewest, most]: use [{workers[1]}, {workers[0]}]")
         if self.launch.kind == "local":
             raise clash("launch.workers", workers, f"needs launch.kind=ray; local starts {workers[1]} or {workers[0]}")
+
+    def _check_inversion(self) -> None:
+        if self.method == "inversion" and self.engine.teacher == "sharded":
+            problem = "has all workers ask the teacher together, and method=inversion asks on each by itself; use"
+            raise clash("engine.teacher", "sharded", f"{problem} replicated or bfloat16")
 
     def _check_deepspeed(self) -> None:
         if self.engine.kind == "deepspeed" and self.speed.cuda_graphs is True:

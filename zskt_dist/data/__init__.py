@@ -3,7 +3,7 @@
 Importing it needs neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
 """
 
-from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device
+from zskt_dist.data.batches import TrainingBatches, balanced_classes, balanced_subset, on_device
 from zskt_dist.data.classes import class_names
 from zskt_dist.data.images import ImageDataset, Split, Standardise
 from zskt_dist.data.sources import open_dataset
@@ -13,6 +13,7 @@ __all__ = [
     "Split",
     "Standardise",
     "TrainingBatches",
+    "balanced_classes",
     "balanced_subset",
     "class_names",
     "on_device",

@@ -83,15 +83,28 @@ class TrainingBatches:
         margin = max(height, width) // 8  # 4 pixels for 32x32, as in the WRN literature
         shifts = rng.integers(0, 2 * margin + 1, size=(2, self._batch_size))[:, self._part]
         flips = rng.random(self._batch_size)[self._part] < 0.5
-        top, left = on_device(shifts, self._device)
-        rows = top[:, None] + torch.arange(height, device=self._device)  # [B, H]
-        columns = left[:, None] + torch.arange(width, device=self._device)  # [B, W]
-        if self._augmentation == "crop_flip":
-            mirrored = on_device(flips, self._device)[:, None]
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        padded = functional.pad(images, (margin, margin, margin, margin))  # black, before normalising
-        batch = torch.arange(len(images), device=self._device)[:, None, None]
-        return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        mirrored = on_device(flips, self._device) if self._augmentation == "crop_flip" else None
+        return shifted(images, on_device(shifts, self._device), margin, mirrored)
+
+
+def shifted(images: Tensor, places: Tensor, margin: int, mirrored: Tensor | None = None) -> Tensor:
+    """Images [B, C, H, W] cut out of ones with a black margin around them, and some of them mirrored.
+
+    Args:
+        images: uint8.
+        places: Row and column of each cut, int64 [2, B], from 0 to twice the margin.
+        margin: Pixels.
+        mirrored: bool [B]; None: none of them.
+    """
+    height, width = images.shape[-2:]
+    top, left = places
+    rows = top[:, None] + torch.arange(height, device=images.device)  # [B, H]
+    columns = left[:, None] + torch.arange(width, device=images.device)  # [B, W]
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = functional.pad(images, (margin, margin, margin, margin))  # black, before normalising
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def on_device(numbers: np.ndarray, device: torch.device) -> Tensor:
@@ -118,3 +131,10 @@ def balanced_subset(labels: Tensor, num_classes: int, images_per_class: int, see
             raise ConfigError("data.images_per_class", images_per_class, problem)
         chosen.append(rng.permutation(positions)[:images_per_class])
     return np.sort(np.concatenate(chosen))
+
+
+def balanced_classes(rng: np.random.Generator, count: int, num_classes: int) -> np.ndarray:
+    """Classes in random order, int64 [count]; each as often as any other, as far as that comes out even."""
+    whole, rest = divmod(count, num_classes)
+    classes = np.concatenate([np.repeat(np.arange(num_classes), whole), rng.permutation(num_classes)[:rest]])
+    return rng.permutation(classes)

@@ -3,6 +3,7 @@
 Shapes: B batch, z noise dimensions, C channels, H and W spatial size.
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 import torch
@@ -14,12 +15,14 @@ class Generator(nn.Module):
     """Three convolutions with two nearest-neighbour upsamplings in between (authors' code).
 
     The last batch norm is affine and there is no tanh: pixels are not bounded, and on average they
-    have the statistics of normalised images.
+    have the statistics of normalised images. With `statistics` a sigmoid bounds them to what images can be, and
+    normalises them as those of the teacher are.
 
     Args:
         z_dim: Dimensions of the noise.
         image_shape: (C, H, W) of the images; sizes not divisible by 4 are generated larger and cropped.
         channels: Channels of the two hidden stages.
+        statistics: Mean and standard deviation of each channel of pixels in [0, 1]; None: pixels are not bounded.
 
     Attributes:
         low_resolution: True if upsampling and convolution are one operation (`upsampled_conv2d`).
@@ -32,7 +35,11 @@ class Generator(nn.Module):
     autocast: torch.dtype | None = None
 
     def __init__(
-        self, z_dim: int = 100, image_shape: tuple[int, int, int] = (3, 32, 32), channels: tuple[int, int] = (128, 64)
+        self,
+        z_dim: int = 100,
+        image_shape: tuple[int, int, int] = (3, 32, 32),
+        channels: tuple[int, int] = (128, 64),
+        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         out_channels, *self.image_size = image_shape
@@ -46,6 +53,12 @@ class Generator(nn.Module):
         self.bn2 = nn.BatchNorm2d(second)
         self.conv3 = nn.Conv2d(second, out_channels, 3, padding=1)
         self.bn3 = nn.BatchNorm2d(out_channels)
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in statistics or ((), ()))
+        self.bounded = statistics is not None
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, z_dim] -> [B, C, H, W]."""
@@ -62,7 +75,8 @@ class Generator(nn.Module):
         x = self.bn0(x)
         x = functional.leaky_relu(self.bn1(self._on_upsampled(self.conv1, x)), 0.2)
         x = functional.leaky_relu(self.bn2(self._on_upsampled(self.conv2, x)), 0.2)
-        return self.bn3(self.conv3(x)[:, :, :height, :width])
+        x = self.bn3(self.conv3(x)[:, :, :height, :width])
+        return (torch.sigmoid(x) - self.mean) / self.std if self.bounded else x
 
     def _on_upsampled(self, convolution: nn.Conv2d, x: Tensor) -> Tensor:
         if self.low_resolution:

@@ -16,6 +16,7 @@ from zskt_dist.models import (
     ImageShape,
     NetworkError,
     OptionsError,
+    Statistics,
     ask,
     build_network,
     checkpoint_activations,
@@ -66,10 +67,17 @@ def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_
         return {role: outline(role) for role in roles}
 
 
-def new_generator(config: Config, image_shape: ImageShape) -> Generator:
-    """The generator of a configuration for images of this shape, initialised from the run's seed."""
-    seed_initialisation(config.seed, "generator")
-    return Generator(config.generator.z_dim, image_shape, config.generator.channels)
+def new_generator(
+    config: Config, image_shape: ImageShape, statistics: Statistics | None = None, number: int = 0
+) -> Generator:
+    """The generator of a configuration for images of this shape, initialised from the run's seed.
+
+    Args:
+        statistics: Mean and standard deviation of the images, which bound them; None: they are not bounded.
+        number: Which of several generators.
+    """
+    seed_initialisation(config.seed, "generator", number)
+    return Generator(config.generator.z_dim, image_shape, config.generator.channels, statistics)
 
 
 def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, ImageShape]:
@@ -123,10 +131,10 @@ def fitting_weights(
     return fit(network, weights, file.key, file.location, num_classes)
 
 
-def seed_initialisation(seed: int, role: str) -> None:
+def seed_initialisation(seed: int, role: str, number: int = 0) -> None:
     """Seeds torch: initialisations of different networks are independent, and equal on all workers."""
-    number = ("teacher", "student", "generator").index(role)
-    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
+    place = ("teacher", "student", "generator").index(role)
+    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, place, number).integers(2**63)))
 
 
 def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:

@@ -48,6 +48,8 @@ class RunDirectory:
         self.figures = path / "figures"
         self.snapshots = path / "snapshots"
         """The generator at several moments of the run."""
+        self.pool = path / "pool"
+        """The images of an inversion, round by round."""
         self.evaluation = path / "evaluation"
         self.estimates = self.evaluation / "estimates.json"
         self.subset = path / "subset.json"

@@ -15,19 +15,38 @@ def iteration_gflop(
     A backward pass to the input costs as much as a forward pass, and one to the parameters as much again. Linear and
     convolutional layers are counted as they are defined; torch's own counter needs seconds to start.
     """
-    g, t, s = (
-        _forward_flop(network, shape)
-        for network, shape in ((generator, (config.generator.z_dim,)), (teacher, image_shape), (student, image_shape))
-    )
+    g, t, s = _each(config, generator, teacher, student, image_shape)
     n_s = config.transfer.student_steps
     draws = {"post_update": 1, "pre_update": 0, "fresh": n_s}[config.transfer.pseudo_batch]
     each = config.transfer.generator_steps * (3 * g + 2 * t + 2 * s) + draws * (g + t) + n_s * 3 * s
     return config.batch_size * each / 1e9
 
 
+def inversion_gflop(
+    config: Config, teacher: nn.Module, student: nn.Module, generator: nn.Module, image_shape: ImageShape
+) -> float:
+    """Operations of a whole inversion over all workers, counted in the same way."""
+    g, t, s = _each(config, generator, teacher, student, image_shape)
+    inversion = config.inversion
+    batches = inversion.generators * (inversion.rounds + inversion.warm_up)
+    made = batches * inversion.steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
+    return (made + config.iterations * config.batch_size * (t + 3 * s)) / 1e9
+
+
 def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:
     """Operations of one step of a network that is trained alone, in the same unit."""
     return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
+
+
+def _each(
+    config: Config, generator: nn.Module, teacher: nn.Module, student: nn.Module, image_shape: ImageShape
+) -> tuple[int, int, int]:
+    """Operations of a forward pass for one image, of generator, teacher and student."""
+    return (
+        _forward_flop(generator, (config.generator.z_dim,)),
+        _forward_flop(teacher, image_shape),
+        _forward_flop(student, image_shape),
+    )
 
 
 def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:

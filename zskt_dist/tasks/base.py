@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -32,6 +32,9 @@ from zskt_dist.tracking.base import Row
 
 Lines = list[tuple[str, str]]
 """Topics, each with a line of text."""
+Tick = Callable[[str, int, int], object]
+"""Told what is going on, how far it is, and how far it goes."""
+State = dict[str, Any]
 Files = dict[str, WeightsFile]
 """Files of weights that have been read already, by location; building a network from one removes it here."""
 
@@ -63,6 +66,12 @@ class Training(Protocol):
     def step(self, iteration: int) -> Metrics:
         """One iteration."""
 
+    def state(self) -> State:
+        """What a checkpoint holds besides the engines; all workers call it together."""
+
+    def load(self, state: State) -> None:
+        """Restores a `state`; all workers call it together."""
+
     def judge(self, network: nn.Module, iteration: int) -> Row:
         """Scores of the trained network that need no labels, on all ranks together; {} where there are none."""
 
@@ -91,6 +100,12 @@ class PlainTraining:
         with self.engine.whole() as tapped:
             yield tapped.get_submodule("network")
 
+    def state(self) -> State:
+        return {}
+
+    def load(self, state: State) -> None:
+        pass
+
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return {}
 
@@ -108,6 +123,7 @@ class Context:
     Attributes:
         directory: The stage's run directory, which the workers have locked.
         open_inputs: Returns what networks read and answer in this job; all workers call it together.
+        tick: Told how far a step is that takes long.
     """
 
     stage: Stage
@@ -115,6 +131,7 @@ class Context:
     world: World
     open_inputs: Callable[[], Inputs]
     files: Files = field(default_factory=dict)
+    tick: Tick = lambda phase, done, total: None
 
     @property
     def config(self) -> Config:

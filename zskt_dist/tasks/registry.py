@@ -115,9 +115,20 @@ _TASKS = (
             *("generator", "transfer", "loss", "generator_terms", "optimizer"),
         ),
         needs=(_TEACHER,),
-        serves=lambda config: config.pseudo_data is None,
+        serves=lambda config: config.pseudo_data is None and config.method == "belief_matching",
         compares="loss",
         estimates_memory=True,
+    ),
+    Task(
+        name="inversion",
+        command="train",
+        module="zskt_dist.tasks.inversion",
+        reads=(
+            *(*_RUN, *_IMAGES, "engine", "speed", "iterations", "batch_size", "method"),
+            *("generator", "inversion", "optimizer"),
+        ),
+        needs=(_TEACHER,),
+        serves=lambda config: config.pseudo_data is None and config.method == "inversion",
     ),
     Task(
         name="pseudo_data",

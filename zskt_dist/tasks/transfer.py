@@ -34,7 +34,7 @@ from zskt_dist.networks.building import (
 )
 from zskt_dist.speed import FastPaths, RecordedTransfer, choose_fast_paths, fold_batch_norm, iteration_gflop, rate_on
 from zskt_dist.streams import Purpose, normal, stream
-from zskt_dist.tasks.base import Context, Lines, Training
+from zskt_dist.tasks.base import Context, Lines, State, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
@@ -193,6 +193,12 @@ class TransferTraining:
         tapped.release()
         keep_activations(tapped.network)
         return tapped.network
+
+    def state(self) -> State:
+        return {}  # all noise comes from the seed and the iteration
+
+    def load(self, state: State) -> None:
+        pass
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return self.held_out.judge(network, iteration)

@@ -49,11 +49,12 @@ class Fitting:
         context, world = self.context, self.context.world
         fastest_convolutions(world.device)
         self._check_batches()
-        training = self.start(context)
+        progress = ProgressFile(self.progress if world.is_main else None)
+        training = self.start(replace(context, tick=progress.tick))
         if world.is_main and training.attention and training.attention.warning:
             log.warning("%s", training.attention.warning)
         evaluator = self._evaluator()
-        outcome = self._loop(training, evaluator)
+        outcome = self._loop(training, evaluator, progress)
         role = context.stage.task.role
         with training.trained() as network:
             sha256 = self._save(role, network)
@@ -95,7 +96,7 @@ class Fitting:
         size = images_at_a_time(context.config)
         return Evaluator(context.images, context.world, batch_size=size, teacher=context.teacher)
 
-    def _loop(self, training: Training, evaluator: Evaluator | None) -> Outcome:
+    def _loop(self, training: Training, evaluator: Evaluator | None, progress: ProgressFile) -> Outcome:
         context, directory, world = self.context, self.context.directory, self.context.world
         keep = context.config.checkpoint.keep
         loop = Loop(
@@ -107,7 +108,7 @@ class Fitting:
             history=History(directory.history),
             tracker=self.tracker if world.is_main else NullTracker(),
             stop=self.stop,
-            progress=ProgressFile(self.progress if world.is_main else None),
+            progress=progress,
             figures=directory.figures,
             preempted=self.preempted,
         )

@@ -182,11 +182,13 @@ class Loop:
         engines = self.training.engines
         statistics = self.world.gather({name: _on_cpu(running_statistics(e.raw)) for name, e in engines.items()})
         states = {name: engine.state_dict() for name, engine in engines.items()}
+        further = self.training.state()
         if self.world.is_main:
             self.history.write()
             state: State = {
                 "engines": states,
                 "statistics": statistics,
+                "training": further,
                 "history": self.history.rows,
                 "seconds": self.elapsed(),
             }
@@ -203,6 +205,7 @@ class Loop:
         for name, engine in self.training.engines.items():
             engine.load_state_dict(state["engines"][name])
             load_statistics(engine.raw, [statistics[name] for statistics in state["statistics"]], self.world)
+        self.training.load(state.get("training", {}))  # absent in checkpoints of earlier versions
         self.history.rows = list(state["history"])
         self.seconds = state["seconds"]
         return iteration

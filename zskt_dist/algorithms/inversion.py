@@ -1,0 +1,144 @@
+"""Inversion of a teacher: images that look to it like those it was trained on, and on which the student differs.
+
+A generator is optimised for one small batch of images after another and goes on from each to the next. What it lowers:
+the distance to the statistics of the teacher's normalisation layers (DeepInversion, Yin et al. 2020), the cross entropy
+with classes chosen beforehand, and a term that sets teacher and student apart (GapSSG, Fu et al. 2024; CMI, Fang et al.
+2021). The student then learns from all images so far, in `algorithms.matching`.
+
+Shapes: B images, z noise dimensions, C classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.algorithms.statistics import StatisticsGap
+
+Gap = Literal["cross_entropy", "masked_kl", "none"]
+Ask = Callable[[Tensor], Tensor]
+"""Images [B, channels, H, W] to logits [B, C]."""
+
+
+class Weights(NamedTuple):
+    """Weights of the terms of a generator's loss."""
+
+    statistics: float = 1.0
+    labels: float = 0.5
+    gap: float = 0.5
+
+
+class Inverter:
+    """A generator with its optimizer, which makes batches of images.
+
+    Args:
+        generator: [B, z] to images [B, channels, H, W], in training mode.
+        teacher: Asks the teacher, and carries the statistics of earlier batches.
+        gap: Form of the term that sets teacher and student apart.
+        micro_batch: Most images in a forward pass; each has its own statistics. None: all at once.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        optimizer: Optimizer,
+        teacher: StatisticsGap,
+        *,
+        gap: Gap = "cross_entropy",
+        weights: Weights = Weights(),  # noqa: B008 (immutable)
+        micro_batch: int | None = None,
+    ) -> None:
+        self.generator, self.optimizer, self.teacher = generator, optimizer, teacher
+        self.gap, self.weights, self.micro_batch = gap, weights, micro_batch
+
+    def make(self, z: Tensor, classes: Tensor, steps: int, student: Ask | None = None) -> tuple[Tensor, Metrics]:
+        """The images of the last of `steps` > 0 steps [B, channels, H, W], detached, and its metrics.
+
+        Args:
+            z: [B, z]; the same in all steps.
+            classes: What the images shall be to the teacher, int64 [B].
+            student: Frozen, in eval mode; None: there is none to be set apart from.
+        """
+        parts = -(-len(z) // (self.micro_batch or len(z)))
+        for _ in range(steps):
+            self.optimizer.zero_grad()
+            done = [
+                self._seek(part, goal, len(part) / len(z), student)
+                for part, goal in zip(z.tensor_split(parts), classes.tensor_split(parts), strict=True)
+            ]
+            self.optimizer.step()
+        images, metrics = zip(*done, strict=True)
+        return torch.cat(images), {name: torch.stack([each[name] for each in metrics]).sum() for name in metrics[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "seen": self.teacher.seen,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.load_state_dict(state["generator"])
+        options = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": options})
+        device = next(self.generator.parameters()).device
+        self.teacher.seen = [(mean.to(device), variance.to(device)) for mean, variance in state["seen"]]
+
+    def _seek(self, z: Tensor, classes: Tensor, share: float, student: Ask | None) -> tuple[Tensor, Metrics]:
+        """Adds the gradient of one micro-batch; returns its images, and its share of the metrics."""
+        x: Tensor = self.generator(z)
+        logits, distance = self.teacher(x)
+        label_loss = functional.cross_entropy(logits, classes)
+        loss = self.weights.statistics * distance + self.weights.labels * label_loss
+        found = {
+            "statistics_gap": distance,
+            "label_loss": label_loss,
+            "label_hits": (logits.argmax(dim=1) == classes).to(logits.dtype).mean(),
+        }
+        if student is not None and self.gap != "none":
+            answer = student(x)
+            term = GAPS[self.gap](answer, logits, classes)
+            loss = loss + self.weights.gap * term
+            agreed = (logits.argmax(dim=1) == answer.argmax(dim=1)).to(logits.dtype).mean()
+            found |= {"gap_loss": term, "synthesis_agreement": agreed}
+        (share * loss).backward()
+        return x.detach(), {name: share * value.detach() for name, value in (found | {"generator_loss": loss}).items()}
+
+
+def gap_cross_entropy(student: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:
+    """(1 - exp(-d)) [CE((t - s) / 2, y) + 0.2 CE(t + s, y)] of logits [B, C] and classes [B]: GapSSG's loss.
+
+    Its minimum has the teacher sure of the class and the student not. d is the mean over images of the largest
+    difference of the two probabilities, a constant to the gradient: the term fades where the two agree.
+    """
+    difference = (student.softmax(dim=1) - teacher.softmax(dim=1)).abs().amax(dim=1).mean().detach()
+    apart = functional.cross_entropy((teacher - student) / 2, classes)
+    together = functional.cross_entropy(teacher + student, classes)
+    return (1 - torch.exp(-difference)) * (apart + 0.2 * together)
+
+
+def masked_kl(student: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:
+    """Minus the mean KL(teacher || student) of images for which both predict the same class; CMI's loss.
+
+    Images on which they differ count as 0: so the generator does not run after what means nothing to the teacher.
+    """
+    log_p, log_q = teacher.log_softmax(dim=1), student.log_softmax(dim=1)
+    agreed = teacher.argmax(dim=1) == student.argmax(dim=1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    return -(divergence * agreed).mean()
+
+
+GAPS = {"cross_entropy": gap_cross_entropy, "masked_kl": masked_kl}
+"""Functions of the student's logits, the teacher's logits, and the classes."""
+
+
+def round_starts(iterations: int, rounds: int) -> list[int]:
+    """The student steps after which each round of synthesis begins: e (e + 1) / (R (R + 1)) of all, rounded down.
+
+    So round e has e + 1 times as many student steps as the first; with few iterations several rounds begin together.
+    """
+    return [iterations * number * (number + 1) // (rounds * (rounds + 1)) for number in range(rounds)]

@@ -1,0 +1,42 @@
+"""How `method=inversion` makes images and learns from them: the section `inversion`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zskt_dist.config.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+
+
+class Inversion(Section):
+    """The teacher is inverted in rounds, each with more student steps on the pool of images than the one before."""
+
+    rounds: Positive = 40
+    """Rounds of synthesis, spread over `iterations`: round e begins after a share of e (e + 1) / (R (R + 1))."""
+    generators: Positive = 2
+    """Generators that make images side by side; workers share them out."""
+    images: Positive = 32
+    """Images that a generator makes together."""
+    steps: Positive = 20
+    """Steps of a generator for each batch of images, whose z and labels stay the same meanwhile."""
+    warm_up: NonNegative = 20
+    """Batches that each generator makes before the first one that is kept."""
+    statistics: NonNegativeFloat = 1.0
+    """Weight of the distance to the statistics of the teacher's normalisation layers."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of earlier batches in the statistics that are compared: these are those of some 1 / (1 - momentum)."""
+    labels: NonNegativeFloat = 0.5
+    """Weight of the teacher's cross entropy with the classes that the images shall have, as many of each."""
+    gap: Literal["cross_entropy", "masked_kl", "none"] = "cross_entropy"
+    """What sets teacher and student apart: gap cross entropy (GapSSG), KL where both predict the same class (CMI)."""
+    gap_weight: NonNegativeFloat = 0.5
+    """Weight of the gap."""
+    temperature: PositiveFloat = 20.0
+    """T, softmax temperature of both networks while the student learns; the KL is multiplied by its square."""
+    shift: NonNegative | None = None
+    """Most pixels by which images of the pool are shifted each time they are drawn; null: an eighth of their size."""
+    flip: bool = False
+    """Mirror half of them, too; not where left and right have a meaning, as in digits and letters."""
+    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the student's batches in which each image is mixed with another one, in a random proportion."""
+    pool_mib: Positive = 1024
+    """Most memory for the pool on each worker, in MiB; the oldest images leave first."""

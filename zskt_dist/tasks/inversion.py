@@ -1,0 +1,285 @@
+"""Zero-shot transfer by inversion of the teacher: rounds of synthesis, and a student that learns from all their images.
+
+One iteration is one student step. Before the first step of a round its images are made: every generator makes a batch,
+the workers share the generators out, and each worker gets all images. So what a generator makes depends on the seed and
+its number, and not on the number of workers.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.inversion import Ask, Inverter, Weights, round_starts
+from zskt_dist.algorithms.losses import belief_gap
+from zskt_dist.algorithms.matching import Matching
+from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.algorithms.statistics import StatisticsGap
+from zskt_dist.config import Config
+from zskt_dist.data import Standardise, balanced_classes
+from zskt_dist.data.pool import Pool, PoolFiles
+from zskt_dist.distributed.batch_norm import averaged_statistics
+from zskt_dist.distributed.world import World
+from zskt_dist.engine import Engine
+from zskt_dist.engine.building import new_engine
+from zskt_dist.evaluation.estimates import Answer, estimate
+from zskt_dist.evaluation.image_sources import normal_noise, uniform_noise
+from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
+from zskt_dist.networks.building import may_not_use_all, new_generator, new_network, seed_layers, with_checkpointing
+from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop, rate_on
+from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
+from zskt_dist.tasks.stages import Stage
+from zskt_dist.tasks.transfer import cosine_decay
+from zskt_dist.tracking.images import save_image_grid
+
+T = TypeVar("T")
+
+
+def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
+    config, inversion, adam = stage.config, stage.config.inversion, stage.config.optimizer
+    lines = []
+    if image_shape:
+        with torch.device("meta"):
+            size = count_parameters(new_generator(config, image_shape))
+        each = f"{size:,} parameters, z of {config.generator.z_dim}"
+        lines.append(("generators", f"{inversion.generators}, each of {each}"))
+    images = inversion.rounds * inversion.generators * inversion.images
+    gap = "no gap" if inversion.gap == "none" else f"{inversion.gap_weight:g} {inversion.gap} gap"
+    return [
+        *lines,
+        (
+            "inversion",
+            f"{inversion.rounds} rounds of {inversion.generators} x {inversion.images} images, {images:,} in all, "
+            f"{inversion.steps} steps for each batch after {inversion.warm_up} batches to begin with",
+        ),
+        (
+            "loss",
+            f"{inversion.statistics:g} statistics + {inversion.labels:g} labels + {gap}; "
+            f"student: KL at T = {inversion.temperature:g}",
+        ),
+        (
+            "optimizer",
+            f"Adam, generators {adam.generator_lr:g}, student {adam.student_lr:g}, cosine to 0, clipped at "
+            f"{adam.clip_norm:g}, {config.iterations:,} student steps of {config.batch_size}",
+        ),
+    ]
+
+
+def start(context: Context) -> Training:
+    config, inputs, teacher = context.config, context.inputs, context.teacher
+    assert teacher is not None
+    student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
+    return InversionTraining(
+        config,
+        teacher,
+        student,
+        inputs.image_shape,
+        inputs.num_classes,
+        inputs.mean_std,
+        context.world,
+        folder=context.directory.pool,
+        tick=context.tick,
+    )
+
+
+class InversionTraining(PlainTraining):
+    """Needs a teacher, a student, and the shape and normalisation of their images, and never a real image.
+
+    Args:
+        teacher: Frozen, in eval mode, on the worker's device.
+        student: In training mode; it is moved to the worker's device and trained in place.
+        statistics: Mean and standard deviation of the teacher's images.
+        folder: Where rank 0 keeps the pool; None: in memory only.
+        tick: Told how far synthesis is, as it may take long.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        teacher: nn.Module,
+        student: nn.Module,
+        image_shape: ImageShape,
+        num_classes: int,
+        statistics: Statistics,
+        world: World,
+        *,
+        folder: Path | None = None,
+        tick: Tick | None = None,
+    ) -> None:
+        self._config, self._world, self._teacher = config, world, teacher
+        self._shape, self._classes, self._statistics = image_shape, num_classes, statistics
+        self._tick = tick or (lambda phase, done, total: None)
+        student.to(world.device)
+        work = partial(inversion_gflop, config, teacher, student, new_generator(config, image_shape), image_shape)
+        chosen = choose_fast_paths(config, world.device, lambda: work() / world.size, world.size)
+        self.fast_paths = chosen
+        with_checkpointing(config, student)
+        unused = may_not_use_all(student, image_shape, world)
+        tapped = TappedNetwork(student)
+        folded = fold_batch_norm(teacher)[0] if chosen.folded_teacher else teacher
+        self._asked = TappedNetwork(folded)
+        chosen.apply(tapped, self._asked)
+        super().__init__("student", "student", self._engine(tapped, unused), config.iterations)
+        temperature = config.inversion.temperature
+        gap = belief_gap(temperature=temperature, reduction="batchmean")
+        self.matching = Matching(
+            self.engine,
+            gap=lambda mine, theirs: temperature**2 * gap(mine, theirs),
+            micro_batch=config.engine.micro_batch,
+        )
+        self._recorded: RecordedTraining | None = None
+        if chosen.cuda_graphs:
+            self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
+        self._step = self._recorded.step if self._recorded else self.matching.step
+        numbers = range(config.inversion.generators)[world.rank :: world.size]
+        self.generators = {number: self._inverter(number) for number in numbers}
+        self._starts = round_starts(config.iterations, config.inversion.rounds)
+        self._files = PoolFiles(folder)
+        self._digests: list[str] = []
+        self._metrics: Metrics = {}
+        self.pool = self._pool()
+
+    def _engine(self, tapped: TappedNetwork, unused: bool) -> Engine:
+        config, world, recorded = self._config, self._world, self.fast_paths.cuda_graphs
+        rate = config.optimizer.student_lr
+        return new_engine(
+            config,
+            world,
+            tapped,
+            partial(
+                torch.optim.Adam,
+                lr=rate_on(world.device, rate) if recorded else rate,
+                fused=True,
+                capturable=recorded,
+            ),
+            partial(cosine_decay, iterations=config.iterations),
+            batch_size=config.batch_size,
+            clip_norm=config.optimizer.clip_norm,
+            bfloat16=self.fast_paths.autocast is not None,
+            find_unused_parameters=unused,
+        )
+
+    def _inverter(self, number: int) -> Inverter:
+        config, inversion = self._config, self._config.inversion
+        generator = new_generator(config, self._shape, self._statistics, number).to(self._world.device)
+        replace(self.fast_paths, compile=False).apply(generator)
+        return Inverter(
+            generator,
+            torch.optim.Adam(generator.parameters(), lr=config.optimizer.generator_lr, betas=(0.5, 0.999), fused=True),
+            StatisticsGap(self._teacher, inversion.momentum),
+            gap=inversion.gap,
+            weights=Weights(inversion.statistics, inversion.labels, inversion.gap_weight),
+            micro_batch=config.engine.micro_batch,
+        )
+
+    def _pool(self) -> Pool:
+        config, inversion, world = self._config, self._config.inversion, self._world
+        return Pool(
+            Standardise(*self._statistics, world.device),
+            config.batch_size,
+            config.seed,
+            world.device,
+            world.part(config.batch_size),
+            margin=max(self._shape[1:]) // 8 if inversion.shift is None else inversion.shift,
+            flip=inversion.flip,
+            mixup=inversion.mixup,
+            capacity=inversion.pool_mib * 2**20,
+        )
+
+    @property
+    def speed(self) -> str:
+        return str(replace(self.fast_paths, cuda_graphs=self._recorded is not None and self._recorded.works))
+
+    def step(self, iteration: int) -> Metrics:
+        for number in range(len(self._digests), self._begun(iteration)):
+            self._synthesise(number)
+        seed_layers(self._config.seed, self._world, iteration)
+        x = self.pool(iteration)
+        return self._step(x, self._ask(x)) | self._metrics
+
+    def _begun(self, iteration: int) -> int:
+        """Number of rounds that begin before the student step with that number, or with it."""
+        return sum(first <= iteration for first in self._starts)
+
+    @torch.no_grad()
+    def _ask(self, x: Tensor) -> Tensor:
+        parts = math.ceil(len(x) / (self._config.engine.micro_batch or len(x)))
+        return torch.cat([self._asked(part).logits for part in x.tensor_split(parts)])
+
+    def _synthesise(self, number: int) -> None:
+        """A round of synthesis: its images go into the pool of every worker, and into a file."""
+        with self._frozen_student() as student:
+            made = self._of_all({each: self._make(each, number, student) for each in self.generators})
+        batches, metrics = zip(*made.values(), strict=True)
+        self._digests.append(self._world.from_main(partial(self._files.write, number, batches)))
+        self.pool.add(batches)
+        means = {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
+        self._metrics = self._on_device(means)
+
+    def _of_all(self, own: dict[int, T]) -> dict[int, T]:
+        """The values of all generators, of all workers, in the order of their numbers."""
+        found = {number: value for part in self._world.gather(own) for number, value in part.items()}
+        return {number: found[number] for number in sorted(found)}
+
+    def _on_device(self, metrics: Mapping[str, float]) -> Metrics:
+        return {name: torch.tensor(value, device=self._world.device) for name, value in metrics.items()}
+
+    @contextmanager
+    def _frozen_student(self) -> Iterator[Ask]:
+        """The student with the workers' average statistics, in eval mode."""
+        with self.engine.frozen(), self.engine.whole() as network, averaged_statistics(network, self._world):
+            yield lambda x: network(x).logits
+
+    def _make(self, which: int, number: int, student: Ask) -> tuple[Tensor, dict[str, float]]:
+        """The batch of a generator in a round, uint8 on the CPU, and its metrics."""
+        inversion, inverter = self._config.inversion, self.generators[which]
+        warm_up = inversion.warm_up if number == 0 else 0
+        for batch in range(warm_up):
+            inverter.make(*self._draw(which, number, batch + 1), inversion.steps, student)
+            self._tick("first images", batch + 1, warm_up)
+        images, metrics = inverter.make(*self._draw(which, number, 0), inversion.steps, student)
+        return self._as_bytes(images).cpu(), {name: value.item() for name, value in metrics.items()}
+
+    def _draw(self, which: int, number: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Noise z and classes of a batch, which has as many images of each class as of the others."""
+        count, device = self._config.inversion.images, self._world.device
+        rng = stream(self._config.seed, Purpose.SYNTHESIS, which, number, batch)
+        z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim))
+        return z.to(device), torch.from_numpy(balanced_classes(rng, count, self._classes)).to(device)
+
+    def _as_bytes(self, x: Tensor) -> Tensor:
+        mean, std = (torch.tensor(each, device=x.device).view(1, -1, 1, 1) for each in self._statistics)
+        return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def state(self) -> State:
+        found = self._of_all({number: inverter.state_dict() for number, inverter in self.generators.items()})
+        metrics = {name: value.item() for name, value in self._metrics.items()}
+        return {"generators": found, "pool": self._digests, "synthesis": metrics}
+
+    def load(self, state: State) -> None:
+        for number, inverter in self.generators.items():
+            inverter.load_state_dict(state["generators"][number])
+        self._digests = list(state["pool"])
+        self._metrics = self._on_device(state["synthesis"])
+        self.pool = self._pool()
+        for number, sha256 in enumerate(self._digests):
+            self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)))
+
+    def estimate(self, network: nn.Module) -> Answer | None:
+        shape, device = self._shape, self._world.device
+        pixels = uniform_noise(shape, Standardise(*self._statistics, device), device)
+        return estimate(self._config, network, self._teacher, [normal_noise(shape, device), pixels], self._world)
+
+    def picture(self, path: Path | None) -> bool:
+        """The newest images of the pool."""
+        count = self._config.tracking.images
+        if count and path is not None:
+            save_image_grid(self.pool.images[-count:], path)
+        return count > 0
