@@ -1,15 +1,15 @@
 """Inversion of a teacher: images that look to it like those it was trained on, and on which the student differs.
 
-A generator is optimised for one small batch of images after another and goes on from each to the next. What it lowers:
-the distance to the statistics of the teacher's normalisation layers (DeepInversion, Yin et al. 2020), the cross entropy
-with classes chosen beforehand, and a term that sets teacher and student apart (GapSSG, Fu et al. 2024; CMI, Fang et al.
+A generator is optimised for one small batch of images after another, and goes on from each to the next. It lowers the
+distance to the statistics of the teacher's normalisation layers (DeepInversion, Yin et al. 2020), the cross entropy with
+classes chosen beforehand, and a term that sets teacher and student apart (GapSSG, Fu et al. 2024; CMI, Fang et al.
 2021). The student then learns from all images so far, in `algorithms.matching`.
 
 Shapes: B images, z noise dimensions, C classes.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,13 @@ Ask = Callable[[Tensor], Tensor]
 """Images [B, channels, H, W] to logits [B, C]."""
 
 
+class Made(NamedTuple):
+    """Images of a part [B, channels, H, W], and the metrics of the step that they come from."""
+
+    images: Tensor
+    metrics: Metrics
+
+
 class Weights(NamedTuple):
     """Weights of the terms of a generator's loss."""
 
@@ -33,65 +40,60 @@ class Weights(NamedTuple):
 
 
 class Inverter:
-    """A generator with its optimizer, which makes batches of images.
+    """A generator with its optimizer, which makes batches of images, several workers together.
+
+    A batch has parts, which the workers share out. Each has statistics of its own, in the generator's batch norms and
+    in front of the teacher's: so what a part is does not depend on the worker that makes it.
 
     Args:
-        generator: [B, z] to images [B, channels, H, W], in training mode.
-        teacher: Asks the teacher, and carries the statistics of earlier batches.
+        generator: [B, z] to images [B, channels, H, W], in training mode; equal on all workers.
+        optimizer: Over its parameters.
+        teachers: Asks the teacher for each of this worker's parts, by number, and carries the statistics of the part.
+        parts: Number of parts of a batch, over all workers.
         gap: Form of the term that sets teacher and student apart.
-        micro_batch: Most images in a forward pass; each has its own statistics. None: all at once.
+        add_up: Adds up gradients over the workers, in place; None: this is the only one.
     """
 
     def __init__(
         self,
         generator: nn.Module,
         optimizer: Optimizer,
-        teacher: StatisticsGap,
+        teachers: Mapping[int, StatisticsGap],
+        parts: int = 1,
         *,
         gap: Gap = "cross_entropy",
         weights: Weights = Weights(),  # noqa: B008 (immutable)
-        micro_batch: int | None = None,
+        add_up: Callable[[Sequence[Tensor]], None] | None = None,
     ) -> None:
-        self.generator, self.optimizer, self.teacher = generator, optimizer, teacher
-        self.gap, self.weights, self.micro_batch = gap, weights, micro_batch
+        self.generator, self.optimizer, self.teachers, self.parts = generator, optimizer, teachers, parts
+        self.gap, self.weights, self.add_up = gap, weights, add_up
 
-    def make(self, z: Tensor, classes: Tensor, steps: int, student: Ask | None = None) -> tuple[Tensor, Metrics]:
-        """The images of the last of `steps` > 0 steps [B, channels, H, W], detached, and its metrics.
+    def make(self, z: Tensor, classes: Tensor, steps: int, student: Ask | None = None) -> dict[int, Made]:
+        """The images of the last of `steps` > 0 steps, of this worker's parts; all workers call it together.
 
         Args:
-            z: [B, z]; the same in all steps.
+            z: The whole batch, [B, z]; the same in all steps.
             classes: What the images shall be to the teacher, int64 [B].
             student: Frozen, in eval mode; None: there is none to be set apart from.
         """
-        parts = -(-len(z) // (self.micro_batch or len(z)))
+        pairs = list(zip(z.tensor_split(self.parts), classes.tensor_split(self.parts), strict=True))
+        parameters = list(self.generator.parameters())
         for _ in range(steps):
-            self.optimizer.zero_grad()
-            done = [
-                self._seek(part, goal, len(part) / len(z), student)
-                for part, goal in zip(z.tensor_split(parts), classes.tensor_split(parts), strict=True)
-            ]
+            for parameter in parameters:  # a worker without a part takes part in the sum, too
+                parameter.grad = torch.zeros_like(parameter)
+            made = {
+                part: self._seek(*pairs[part], teacher, len(pairs[part][0]) / len(z), student)
+                for part, teacher in self.teachers.items()
+            }
+            if self.add_up:
+                self.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
             self.optimizer.step()
-        images, metrics = zip(*done, strict=True)
-        return torch.cat(images), {name: torch.stack([each[name] for each in metrics]).sum() for name in metrics[0]}
+        return made
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator.state_dict(),
-            "optimizer": self.optimizer.state_dict()["state"],
-            "seen": self.teacher.seen,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.load_state_dict(state["generator"])
-        options = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": options})
-        device = next(self.generator.parameters()).device
-        self.teacher.seen = [(mean.to(device), variance.to(device)) for mean, variance in state["seen"]]
-
-    def _seek(self, z: Tensor, classes: Tensor, share: float, student: Ask | None) -> tuple[Tensor, Metrics]:
-        """Adds the gradient of one micro-batch; returns its images, and its share of the metrics."""
+    def _seek(self, z: Tensor, classes: Tensor, teacher: StatisticsGap, share: float, student: Ask | None) -> Made:
+        """Adds the gradient of a part."""
         x: Tensor = self.generator(z)
-        logits, distance = self.teacher(x)
+        logits, distance = teacher(x)
         label_loss = functional.cross_entropy(logits, classes)
         loss = self.weights.statistics * distance + self.weights.labels * label_loss
         found = {
@@ -106,7 +108,7 @@ class Inverter:
             agreed = (logits.argmax(dim=1) == answer.argmax(dim=1)).to(logits.dtype).mean()
             found |= {"gap_loss": term, "synthesis_agreement": agreed}
         (share * loss).backward()
-        return x.detach(), {name: share * value.detach() for name, value in (found | {"generator_loss": loss}).items()}
+        return Made(x.detach(), {name: value.detach() for name, value in (found | {"generator_loss": loss}).items()})
 
 
 def gap_cross_entropy(student: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:

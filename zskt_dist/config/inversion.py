@@ -12,14 +12,14 @@ class Inversion(Section):
 
     rounds: Positive = 40
     """Rounds of synthesis, spread over `iterations`: round e begins after a share of e (e + 1) / (R (R + 1))."""
-    generators: Positive = 2
-    """Generators that make images side by side; workers share them out."""
     images: Positive = 32
-    """Images that a generator makes together."""
+    """Images in the batch that the generator makes in a round."""
+    parts: Positive = 2
+    """Parts of this batch, each with statistics of its own; workers share them out."""
     steps: Positive = 20
-    """Steps of a generator for each batch of images, whose z and labels stay the same meanwhile."""
+    """Steps of the generator for each batch, whose z and classes stay the same meanwhile."""
     warm_up: NonNegative = 20
-    """Batches that each generator makes before the first one that is kept."""
+    """Batches that the generator makes before the first one that is kept."""
     statistics: NonNegativeFloat = 1.0
     """Weight of the distance to the statistics of the teacher's normalisation layers."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -4,7 +4,6 @@ Shapes: N images in memory, B of this worker's batch, G of the global one, C, H,
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +51,10 @@ class Pool:
         self._margin, self._flip, self._mixup, self._capacity = margin, flip, mixup, capacity
         self.images = torch.empty(0, dtype=torch.uint8, device=device)
 
-    def add(self, batches: Sequence[Tensor]) -> None:
+    def add(self, images: Tensor) -> None:
         """Adds uint8 images [B, C, H, W] of any device, the newest last."""
-        images = torch.cat([*([self.images] if len(self.images) else []), *(each.to(self._device) for each in batches)])
+        images = images.to(self._device)
+        images = torch.cat([self.images, images]) if len(self.images) else images
         room = max(1, self._capacity // images[0].nbytes)
         self.images = images[-room:].clone() if len(images) > room else images
 
@@ -90,22 +90,22 @@ class PoolFiles:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def write(self, number: int, batches: Sequence[Tensor]) -> str:
-        """Writes the batches of a round, uint8 [B, C, H, W] on the CPU; returns the SHA-256 of the file, hex."""
-        content = save({f"{place:05d}": each.contiguous() for place, each in enumerate(batches)})
+    def write(self, number: int, images: Tensor) -> str:
+        """Writes the images of a round, uint8 [B, C, H, W] on the CPU; returns the SHA-256 of the file, hex."""
+        content = save({"images": images.contiguous()})
         if self.folder is not None:
             write_atomic(self._path(number), content)
         return hashlib.sha256(content).hexdigest()
 
-    def read(self, number: int, sha256: str) -> list[Tensor]:
-        """The batches of a round; raises UserError where the file is missing, or is not the one that was written."""
+    def read(self, number: int, sha256: str) -> Tensor:
+        """The images of a round; raises UserError where the file is missing, or is not the one that was written."""
         content = read_bytes(self._path(number))
         if content is None or hashlib.sha256(content).hexdigest() != sha256:
             problem = "is missing" if content is None else "is damaged"
             raise UserError(
                 f"{self._path(number)} {problem}, and the run learns from its images; restore it, or --fresh"
             )
-        return [tensor for _, tensor in sorted(load(content).items())]
+        return load(content)["images"]
 
     def _path(self, number: int) -> Path:
         assert self.folder is not None, "checkpoints are kept only where files are"

@@ -67,16 +67,13 @@ def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_
         return {role: outline(role) for role in roles}
 
 
-def new_generator(
-    config: Config, image_shape: ImageShape, statistics: Statistics | None = None, number: int = 0
-) -> Generator:
+def new_generator(config: Config, image_shape: ImageShape, statistics: Statistics | None = None) -> Generator:
     """The generator of a configuration for images of this shape, initialised from the run's seed.
 
     Args:
         statistics: Mean and standard deviation of the images, which bound them; None: they are not bounded.
-        number: Which of several generators.
     """
-    seed_initialisation(config.seed, "generator", number)
+    seed_initialisation(config.seed, "generator")
     return Generator(config.generator.z_dim, image_shape, config.generator.channels, statistics)
 
 
@@ -131,10 +128,10 @@ def fitting_weights(
     return fit(network, weights, file.key, file.location, num_classes)
 
 
-def seed_initialisation(seed: int, role: str, number: int = 0) -> None:
+def seed_initialisation(seed: int, role: str) -> None:
     """Seeds torch: initialisations of different networks are independent, and equal on all workers."""
-    place = ("teacher", "student", "generator").index(role)
-    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, place, number).integers(2**63)))
+    number = ("teacher", "student", "generator").index(role)
+    torch.manual_seed(int(stream(seed, Purpose.INITIALISATION, number).integers(2**63)))
 
 
 def may_not_use_all(network: nn.Module, image_shape: ImageShape, world: World) -> bool:

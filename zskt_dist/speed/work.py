@@ -28,8 +28,13 @@ def inversion_gflop(
     """Operations of a whole inversion over all workers, counted in the same way."""
     g, t, s = _each(config, generator, teacher, student, image_shape)
     inversion = config.inversion
-    batches = inversion.generators * (inversion.rounds + inversion.warm_up)
-    made = batches * inversion.steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
+    steps = (inversion.rounds + inversion.warm_up) * inversion.steps
+    made = steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
+        (inversion.rounds + inversion.warm_up)
+        * inversion.steps
+        * inversion.images
+        * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
+    )
     return (made + config.iterations * config.batch_size * (t + 3 * s)) / 1e9
 
 

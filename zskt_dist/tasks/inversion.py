@@ -1,12 +1,11 @@
 """Zero-shot transfer by inversion of the teacher: rounds of synthesis, and a student that learns from all their images.
 
-One iteration is one student step. Before the first step of a round its images are made: every generator makes a batch,
-the workers share the generators out, and each worker gets all images. So what a generator makes depends on the seed and
-its number, and not on the number of workers.
+One iteration is one student step. Before the first step of a round, the workers make its images together, and each gets
+them all. What an image is depends on the seed and its number, and not on the number of workers.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -41,6 +40,8 @@ from zskt_dist.tracking.images import save_image_grid
 
 T = TypeVar("T")
 
+_MIB = 2**20
+
 
 def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
     config, inversion, adam = stage.config, stage.config.inversion, stage.config.optimizer
@@ -48,16 +49,14 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
     if image_shape:
         with torch.device("meta"):
             size = count_parameters(new_generator(config, image_shape))
-        each = f"{size:,} parameters, z of {config.generator.z_dim}"
-        lines.append(("generators", f"{inversion.generators}, each of {each}"))
-    images = inversion.rounds * inversion.generators * inversion.images
+        lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
     gap = "no gap" if inversion.gap == "none" else f"{inversion.gap_weight:g} {inversion.gap} gap"
     return [
         *lines,
         (
             "inversion",
-            f"{inversion.rounds} rounds of {inversion.generators} x {inversion.images} images, {images:,} in all, "
-            f"{inversion.steps} steps for each batch after {inversion.warm_up} batches to begin with",
+            f"{inversion.rounds} rounds of {inversion.images} images, {inversion.rounds * inversion.images:,} in all; "
+            f"{inversion.steps} generator steps for each, after {inversion.warm_up} to warm up",
         ),
         (
             "loss",
@@ -66,7 +65,7 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         ),
         (
             "optimizer",
-            f"Adam, generators {adam.generator_lr:g}, student {adam.student_lr:g}, cosine to 0, clipped at "
+            f"Adam, generator {adam.generator_lr:g}, student {adam.student_lr:g}, cosine to 0, clipped at "
             f"{adam.clip_norm:g}, {config.iterations:,} student steps of {config.batch_size}",
         ),
     ]
@@ -138,8 +137,7 @@ class InversionTraining(PlainTraining):
         if chosen.cuda_graphs:
             self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
         self._step = self._recorded.step if self._recorded else self.matching.step
-        numbers = range(config.inversion.generators)[world.rank :: world.size]
-        self.generators = {number: self._inverter(number) for number in numbers}
+        self.inverter = self._inverter()
         self._starts = round_starts(config.iterations, config.inversion.rounds)
         self._files = PoolFiles(folder)
         self._digests: list[str] = []
@@ -166,18 +164,26 @@ class InversionTraining(PlainTraining):
             find_unused_parameters=unused,
         )
 
-    def _inverter(self, number: int) -> Inverter:
-        config, inversion = self._config, self._config.inversion
-        generator = new_generator(config, self._shape, self._statistics, number).to(self._world.device)
+    def _inverter(self) -> Inverter:
+        config, inversion, world = self._config, self._config.inversion, self._world
+        generator = new_generator(config, self._shape, self._statistics).to(world.device)
         replace(self.fast_paths, compile=False).apply(generator)
+        parts = max(inversion.parts, math.ceil(inversion.images / (config.engine.micro_batch or inversion.images)))
+        own = range(min(parts, inversion.images))[world.rank :: world.size]
         return Inverter(
             generator,
             torch.optim.Adam(generator.parameters(), lr=config.optimizer.generator_lr, betas=(0.5, 0.999), fused=True),
-            StatisticsGap(self._teacher, inversion.momentum),
+            {part: StatisticsGap(self._teacher, inversion.momentum) for part in own},
+            min(parts, inversion.images),
             gap=inversion.gap,
             weights=Weights(inversion.statistics, inversion.labels, inversion.gap_weight),
-            micro_batch=config.engine.micro_batch,
+            add_up=self._add_up if world.size > 1 else None,
         )
+
+    def _add_up(self, gradients: Sequence[Tensor]) -> None:
+        flat = self._world.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, total in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def _pool(self) -> Pool:
         config, inversion, world = self._config, self._config.inversion, self._world
@@ -190,7 +196,7 @@ class InversionTraining(PlainTraining):
             margin=max(self._shape[1:]) // 8 if inversion.shift is None else inversion.shift,
             flip=inversion.flip,
             mixup=inversion.mixup,
-            capacity=inversion.pool_mib * 2**20,
+            capacity=inversion.pool_mib * _MIB,
         )
 
     @property
@@ -215,18 +221,28 @@ class InversionTraining(PlainTraining):
 
     def _synthesise(self, number: int) -> None:
         """A round of synthesis: its images go into the pool of every worker, and into a file."""
+        inversion = self._config.inversion
         with self._frozen_student() as student:
-            made = self._of_all({each: self._make(each, number, student) for each in self.generators})
-        batches, metrics = zip(*made.values(), strict=True)
-        self._digests.append(self._world.from_main(partial(self._files.write, number, batches)))
-        self.pool.add(batches)
+            warm_up = inversion.warm_up if number == 0 else 0
+            for batch in range(1, warm_up + 1):
+                self.inverter.make(*self._draw(number, batch), inversion.steps, student)
+                self._tick("first images", batch, warm_up)
+            made = self.inverter.make(*self._draw(number, 0), inversion.steps, student)
+        own = {
+            part: (self._as_bytes(images).cpu(), {name: value.item() for name, value in metrics.items()})
+            for part, (images, metrics) in made.items()
+        }
+        parts, metrics = zip(*self._of_all(own).values(), strict=True)
+        images = torch.cat(parts)
+        self._digests.append(self._world.from_main(partial(self._files.write, number, images)))
+        self.pool.add(images)
         means = {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
         self._metrics = self._on_device(means)
 
     def _of_all(self, own: dict[int, T]) -> dict[int, T]:
-        """The values of all generators, of all workers, in the order of their numbers."""
-        found = {number: value for part in self._world.gather(own) for number, value in part.items()}
-        return {number: found[number] for number in sorted(found)}
+        """The values of all parts, of all workers, in the order of their numbers."""
+        found = {part: value for values in self._world.gather(own) for part, value in values.items()}
+        return {part: found[part] for part in sorted(found)}
 
     def _on_device(self, metrics: Mapping[str, float]) -> Metrics:
         return {name: torch.tensor(value, device=self._world.device) for name, value in metrics.items()}
@@ -237,20 +253,10 @@ class InversionTraining(PlainTraining):
         with self.engine.frozen(), self.engine.whole() as network, averaged_statistics(network, self._world):
             yield lambda x: network(x).logits
 
-    def _make(self, which: int, number: int, student: Ask) -> tuple[Tensor, dict[str, float]]:
-        """The batch of a generator in a round, uint8 on the CPU, and its metrics."""
-        inversion, inverter = self._config.inversion, self.generators[which]
-        warm_up = inversion.warm_up if number == 0 else 0
-        for batch in range(warm_up):
-            inverter.make(*self._draw(which, number, batch + 1), inversion.steps, student)
-            self._tick("first images", batch + 1, warm_up)
-        images, metrics = inverter.make(*self._draw(which, number, 0), inversion.steps, student)
-        return self._as_bytes(images).cpu(), {name: value.item() for name, value in metrics.items()}
-
-    def _draw(self, which: int, number: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Noise z and classes of a batch, which has as many images of each class as of the others."""
+    def _draw(self, number: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Noise z and classes of a batch of a round; the batch has as many images of each class as of the others."""
         count, device = self._config.inversion.images, self._world.device
-        rng = stream(self._config.seed, Purpose.SYNTHESIS, which, number, batch)
+        rng = stream(self._config.seed, Purpose.SYNTHESIS, number, batch)
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim))
         return z.to(device), torch.from_numpy(balanced_classes(rng, count, self._classes)).to(device)
 
@@ -259,15 +265,23 @@ class InversionTraining(PlainTraining):
         return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def state(self) -> State:
-        found = self._of_all({number: inverter.state_dict() for number, inverter in self.generators.items()})
-        metrics = {name: value.item() for name, value in self._metrics.items()}
-        return {"generators": found, "pool": self._digests, "synthesis": metrics}
+        inverter = self.inverter
+        return {
+            "generator": inverter.generator.state_dict(),
+            "optimizer": inverter.optimizer.state_dict()["state"],
+            "seen": self._of_all({part: teacher.seen for part, teacher in inverter.teachers.items()}),
+            "pool": self._digests,
+            "metrics": {name: value.item() for name, value in self._metrics.items()},
+        }
 
     def load(self, state: State) -> None:
-        for number, inverter in self.generators.items():
-            inverter.load_state_dict(state["generators"][number])
-        self._digests = list(state["pool"])
-        self._metrics = self._on_device(state["synthesis"])
+        inverter, device = self.inverter, self._world.device
+        inverter.generator.load_state_dict(state["generator"])
+        options = inverter.optimizer.state_dict()["param_groups"]
+        inverter.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": options})
+        for part, teacher in inverter.teachers.items():
+            teacher.seen = [(mean.to(device), variance.to(device)) for mean, variance in state["seen"][part]]
+        self._digests, self._metrics = list(state["pool"]), self._on_device(state["metrics"])
         self.pool = self._pool()
         for number, sha256 in enumerate(self._digests):
             self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)))

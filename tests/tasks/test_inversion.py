@@ -1,0 +1,239 @@
+"""Transfer by inversion: one worker and two, interrupted in every phase of a round, its pool and its files."""
+
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.configs import tiny_config
+from tests.support.distributed import Ranks
+from tests.support.jobs import train_in
+from zskt_dist.algorithms.inversion import Inverter
+from zskt_dist.config import Config
+from zskt_dist.data.pool import PoolFiles
+from zskt_dist.distributed.world import World
+from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.models import ImageShape, build_network
+from zskt_dist.networks.building import new_network
+from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.tasks.inversion import InversionTraining
+from zskt_dist.tasks.stages import identity
+from zskt_dist.tracking.local import read_history
+from zskt_dist.training.job import Job
+from zskt_dist.training.loop import Loop
+from zskt_dist.training.worker import Worker
+
+ALONE = World(torch.device("cpu"))
+SHAPE = ImageShape(1, 8, 8)
+SMALL = ("method=inversion", "inversion.rounds=3", "inversion.parts=3", "inversion.images=7", "inversion.steps=2")
+
+
+def _config(folder: Path, *overrides: str) -> Config:
+    return tiny_config(folder, *SMALL, "inversion.warm_up=2", "name=run", *overrides)
+
+
+def _training(config: Config, world: World = ALONE, folder: Path | None = None) -> InversionTraining:
+    torch.manual_seed(3)
+    teacher = build_network("wrn-10-1", SHAPE, 10).eval().requires_grad_(False)
+    student = new_network(config, "student", SHAPE, 10)
+    return InversionTraining(config, teacher, student, SHAPE, 10, ((0.3,), (0.4,)), world, folder=folder)
+
+
+def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
+    """Parameters after all float64 steps, the pool, and the metrics on the way."""
+    config = _config(folder, *overrides)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("zskt_dist.tasks.inversion.normal", lambda rng, *shape: rng.standard_normal(shape))
+            task = _training(config, world)
+            numbers = []
+            for iteration in range(config.iterations):
+                metrics = world.mean(task.step(iteration), task.weight)
+                numbers.append([metrics[name][0] for name in ("kl", "generator_loss", "synthesis_agreement")])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with task.trained() as network:
+        reported = torch.tensor(numbers, dtype=torch.float64)
+        return {**network.state_dict(), "reported": reported, "pool": task.pool.images}
+
+
+@pytest.mark.parametrize("overrides", [(), ("batch_size=7", "inversion.mixup=0.5"), ("engine.micro_batch=2",)])
+def test_one_worker_and_two_do_the_same(two_ranks: Ranks, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    """Three parts are not shared out evenly; the student has no batch norm."""
+    alone = _steps(ALONE, tmp_path, "student.arch=lenet", *overrides)
+    assert len(alone["pool"]) == 3 * 7
+    for of_rank in two_ranks.run(_steps, tmp_path, "student.arch=lenet", *overrides):
+        assert torch.equal(alone["pool"], of_rank["pool"])
+        for name, expected in alone.items():
+            torch.testing.assert_close(of_rank[name], expected, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_what_is_learnt_from_lies_in_the_range_of_images(tmp_path: Path) -> None:
+    task = _training(_config(tmp_path))
+    task.step(0)
+    inverter = task.inverter
+    x = inverter.generator(torch.randn(50, 8) * 10)
+    assert x.min() >= (0 - 0.3) / 0.4
+    assert x.max() <= (1 - 0.3) / 0.4
+    pixels = (task.pool(0) * 0.4 + 0.3) * 255
+    torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)
+
+
+def test_rounds_are_made_when_their_first_student_step_comes(tmp_path: Path) -> None:
+    """Twelve steps in three rounds: after none, after two and after six."""
+    task = _training(_config(tmp_path, "iterations=12"))
+    sizes = []
+    for iteration in range(12):
+        task.step(iteration)
+        sizes.append(len(task.pool.images) // 7)
+    assert sizes == [1] * 2 + [2] * 4 + [3] * 6
+
+
+@pytest.fixture
+def phases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens, in order."""
+    seen: list[str] = []
+
+    def told(name: str, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            seen.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Inverter, "make", told("make", Inverter.make))
+    monkeypatch.setattr(PoolFiles, "write", told("write", PoolFiles.write))
+    return seen
+
+
+def _train(folder: Path, *overrides: str) -> dict[str, Any]:
+    job = Job.plan("train", _config(folder, "iterations=9", "checkpoint.every=2", *overrides))
+    directory = job.directory
+    directory.begin("train", job.config, job.goal.inputs.get("teacher"))
+    Worker(Job.from_dict(job.to_dict()), ALONE).run()
+    return directory.finished() or {}
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL: nothing is saved on the way out."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    _train(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        (f"{Inverter.__module__}.Inverter.make", 1),  # warming up
+        (f"{Inverter.__module__}.Inverter.make", 3),  # in the second round
+        (f"{PoolFiles.__module__}.PoolFiles.write", 0),  # before the first images are kept
+        (f"{PoolFiles.__module__}.write_atomic", 2),  # while the third round is written
+        (f"{Loop.__module__}.Loop._report", 5),  # among student steps
+    ],
+)
+def test_killed_in_any_phase_and_continued_ends_with_the_same_bits(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+) -> None:
+    calls = 0
+    original: Any = pkgutil.resolve_name(method)
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += not (isinstance(args[0], Loop) and args[0].training.phase == "teacher")
+        if calls > call:
+            raise _Killed
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method, killed)
+        with pytest.raises(_Killed):
+            _train(tmp_path, "tracking.log_every=1")
+    result = _train(tmp_path, "tracking.log_every=1")
+    expected = RunDirectory(whole / "runs/digits/run")
+    assert result["student"]["sha256"] == (expected.finished() or {})["student"]["sha256"]
+    files = sorted(path.name for path in expected.pool.iterdir())
+    assert files == [f"round-{number:05d}.safetensors" for number in range(3)]
+    here = tmp_path / "runs/digits/run/pool"
+    assert all((here / file).read_bytes() == (expected.pool / file).read_bytes() for file in files)
+
+
+def test_each_round_is_written_once(tmp_path: Path, phases: list[str]) -> None:
+    _train(tmp_path)
+    assert phases.count("write") == 3
+    assert phases.count("make") == 2 + 3
+
+
+def test_a_damaged_round_is_one_line(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Loop._report
+
+    def killed(loop: Loop, done: int, values: dict[str, float]) -> None:
+        if loop.training.phase == "student" and done >= 8:
+            raise _Killed
+        report(loop, done, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_report", killed)
+        with pytest.raises(_Killed):
+            _train(tmp_path, "tracking.log_every=1")
+    (tmp_path / "runs/digits/run/pool/round-00001.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"round-00001\.safetensors is damaged, .*--fresh"):
+        _train(tmp_path, "tracking.log_every=1")
+
+
+def test_a_pool_at_its_cap_is_restored_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 21 images of 64 bytes 20 stay in memory; all files stay."""
+    monkeypatch.setattr("zskt_dist.tasks.inversion._MIB", 20 * 64)
+    task = _training(_config(tmp_path, "inversion.pool_mib=1", "iterations=12"), folder=tmp_path / "pool")
+    for iteration in range(8):
+        task.step(iteration)
+    again = _training(_config(tmp_path, "inversion.pool_mib=1", "iterations=12"), folder=tmp_path / "pool")
+    again.load(task.state())
+    assert len(task.pool.images) == 20
+    assert torch.equal(again.pool.images, task.pool.images)
+    assert len(list((tmp_path / "pool").iterdir())) == 3
+
+
+def test_history_result_and_identity(whole: Path, tmp_path: Path) -> None:
+    directory = RunDirectory(whole / "runs/digits/run")
+    result = directory.finished()
+    assert result is not None
+    assert result["attention"] is None
+    rows = read_history(directory.history)
+    assert {"kl", "statistics_gap", "label_loss", "gap_loss", "synthesis_agreement"} <= set(rows[-1])
+    config = _config(tmp_path)
+    assert identity("train", config) != identity("train", tiny_config(tmp_path, "name=run"))
+    other = _config(tmp_path, "transfer.student_steps=3", "loss.beta=7")
+    assert identity("train", other) == identity("train", config), "keys of the other method count for nothing"
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    rows = read_history(
+        train_in("train", _config(tmp_path, "iterations=120", "student.arch=lenet", "batch_size=32")).history
+    )
+    losses = [row["kl"] for row in rows if "kl" in row]
+    assert np.mean(losses[-3:]) < losses[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("engine.teacher=sharded", "engine.kind=deepspeed"),
+            "engine.teacher='sharded': .* use replicated",
+        ),
+        (("pseudo_data=there", "loss.beta=0"), "method='inversion': .* use method=belief_matching"),
+    ],
+)
+def test_what_cannot_be_combined(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _config(tmp_path, *overrides)
