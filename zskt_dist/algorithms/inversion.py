@@ -1,9 +1,9 @@
 """Inversion of a teacher: images that look to it like those it was trained on, and on which the student differs.
 
-A generator is optimised for one small batch of images after another, and goes on from each to the next. It lowers the
-distance to the statistics of the teacher's normalisation layers (DeepInversion, Yin et al. 2020), the cross entropy with
-classes chosen beforehand, and a term that sets teacher and student apart (GapSSG, Fu et al. 2024; CMI, Fang et al.
-2021). The student then learns from all images so far, in `algorithms.matching`.
+A generator is optimised for one small batch of images after another, and goes on from each to the next. It lowers
+the distance to the statistics of the teacher's normalisation layers (DeepInversion, Yin et al. 2020), the cross
+entropy with classes chosen beforehand, and a term that sets teacher and student apart (GapSSG, Fu et al. 2024; CMI,
+Fang et al. 2021). The student then learns from all images so far, in `algorithms.matching`.
 
 Shapes: B images, z noise dimensions, C classes.
 """

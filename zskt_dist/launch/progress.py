@@ -38,7 +38,7 @@ def announce(command: str, plan: Sequence[tuple[str, str]], console: Console) ->
     if _has_bar(console):
         return
     about = dict(plan)
-    task = about.get("transfer", about.get("optimizer"))
+    task = next((about[topic] for topic in ("transfer", "inversion", "optimizer") if topic in about), None)
     roles = [role for role in ("teacher", "student") if role in about]
     lines = {
         "task": f"{command}: {task}" if task else command,

@@ -30,11 +30,6 @@ def inversion_gflop(
     inversion = config.inversion
     steps = (inversion.rounds + inversion.warm_up) * inversion.steps
     made = steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
-        (inversion.rounds + inversion.warm_up)
-        * inversion.steps
-        * inversion.images
-        * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
-    )
     return (made + config.iterations * config.batch_size * (t + 3 * s)) / 1e9
 
 
