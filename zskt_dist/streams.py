@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     """Noise and labels of the images that generators of an inversion make."""
     POOL = 12
     """Draws from the pool of an inversion."""
+    YARDSTICK = 13
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

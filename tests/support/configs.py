@@ -18,6 +18,7 @@ TINY = [
     "tracking.images=4",
     "evaluation.every=4",
     "evaluation.held_out_images=16",
+    "evaluation.yardstick=false",
     "checkpoint.every=3",
     "iterations=10",
     "supervised.iterations=12",

@@ -20,6 +20,8 @@ class Inversion(Section):
     """Steps of the generator for each batch, whose z and classes stay the same meanwhile."""
     warm_up: NonNegative = 20
     """Batches that the generator makes before the first one that is kept."""
+    learning_rate: PositiveFloat = 3e-3
+    """Learning rate of the generator's Adam, the same in all rounds."""
     statistics: NonNegativeFloat = 1.0
     """Weight of the distance to the statistics of the teacher's normalisation layers."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

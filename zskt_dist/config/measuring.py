@@ -31,6 +31,8 @@ class Evaluation(Section):
     """Images of uniform noise in `evaluate` (Appendix 2, Figure 5); 0: none."""
     held_out_images: Annotated[NonNegative, Purpose.MEASUREMENT] = 256
     """Pseudo-images of each snapshot, and noise images, for label-free scores and estimates of a student; 0: none."""
+    yardstick: Annotated[bool, Purpose.MEASUREMENT] = True
+    """Compare students with their teacher on the teacher's yardstick, a fixed set of images made from it alone."""
     snapshots: Annotated[NonNegative, Purpose.MEASUREMENT] = 5
     """Number of evenly spaced moments at which the generator is kept, for the pseudo-images of `held_out_images`."""
 

@@ -5,7 +5,7 @@ Importing it needs neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and P
 
 from zskt_dist.data.batches import TrainingBatches, balanced_classes, balanced_subset, on_device
 from zskt_dist.data.classes import class_names
-from zskt_dist.data.images import ImageDataset, Split, Standardise
+from zskt_dist.data.images import ImageDataset, Split, Standardise, as_bytes
 from zskt_dist.data.sources import open_dataset
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Split",
     "Standardise",
     "TrainingBatches",
+    "as_bytes",
     "balanced_classes",
     "balanced_subset",
     "class_names",

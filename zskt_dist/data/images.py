@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, Statistics
 
 SplitName = Literal["train", "test"]
 
@@ -48,6 +48,12 @@ class Standardise:
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32 [B, C, H, W]."""
         return images * self.scale + self.shift
+
+
+def as_bytes(x: Tensor, statistics: Statistics) -> Tensor:
+    """Normalised images [B, C, H, W] as the bytes that they come from, or the nearest ones; uint8."""
+    mean, std = (torch.tensor(each, device=x.device).view(1, -1, 1, 1) for each in statistics)
+    return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)

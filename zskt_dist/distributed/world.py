@@ -1,6 +1,6 @@
 """The rank of this process among the workers, and the few collectives that the runtime needs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -58,6 +58,13 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def sum_all(self, tensors: Sequence[Tensor]) -> None:
+        """Sums over the workers, in place, of tensors of one type, in a single collective."""
+        if self.size > 1:
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
+            for tensor, total in zip(tensors, flat.split([each.numel() for each in tensors]), strict=True):
+                tensor.copy_(total.view_as(tensor))
 
     def mean(self, metrics: Mapping[str, Tensor], weight: float = 1.0) -> dict[str, list[float]]:
         """Means over the workers, as numbers: one collective and one synchronisation with the device.

@@ -14,11 +14,14 @@ from zskt_dist.config import Config
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.image_sources import ImageSource, answers
+from zskt_dist.runs.result import YardstickResult
 
 MEANING = (
     "Agreement of the student with its teacher on images that are not real: it says how alike the two are there, "
     "not how often either is right, and neither labels nor real images were used."
 )
+YARDSTICK = "yardstick"
+"""Name of the source whose images a teacher has once and for all (`evaluation.yardstick`)."""
 Answer = dict[str, Any]
 
 
@@ -63,10 +66,29 @@ def estimate(
 
 
 def brief(answer: Answer) -> dict[str, dict[str, float]]:
-    """The numbers of an answer that `result.json` holds, for all generators together and each kind of noise."""
+    """The numbers of an answer that `result.json` holds: yardstick, all generators together, each kind of noise."""
     whole = {"held_out": answer["held_out"]} if answer["held_out"] else {}
-    noise = {name: entry for name, entry in answer["sources"].items() if entry["iteration"] is None}
-    return {name: _brief(entry) for name, entry in (whole | noise).items()}
+    others = {name: entry for name, entry in answer["sources"].items() if entry["iteration"] is None}
+    first = {name: others[name] for name in others if name == YARDSTICK}
+    return {name: _brief(entry) for name, entry in (first | whole | others).items()}
+
+
+def headline(answer: Answer, sha256: str) -> YardstickResult | None:
+    """Agreement on the yardstick with its 95 % interval; None without a yardstick.
+
+    Args:
+        sha256: SHA-256 of the yardstick's pixels, hex.
+    """
+    entry = answer["sources"].get(YARDSTICK)
+    if entry is None:
+        return None
+    return {
+        "agreement": entry["agreement"],
+        "low": entry["agreement_low"],
+        "high": entry["agreement_high"],
+        "images": entry["images"],
+        "sha256": sha256,
+    }
 
 
 def _brief(entry: Answer) -> dict[str, float]:

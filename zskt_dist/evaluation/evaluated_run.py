@@ -93,6 +93,8 @@ class EvaluatedRun:
             known = result.get("estimates") or {}
             # Without snapshots generators could be asked at the end of training only: those numbers stay.
             updated["estimates"] = known | {"sources": known.get("sources", {}) | answer["estimates"]}
+        if answer.get("yardstick"):  # absent from answers of earlier versions
+            updated["yardstick"] = answer["yardstick"]
         if self.is_own and result != updated:
             self.directory.finish(updated)
 

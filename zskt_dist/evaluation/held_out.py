@@ -26,8 +26,8 @@ from zskt_dist.tracking.base import Row
 
 State = dict[str, Tensor]
 
-LABEL_FREE = ("label_free_score", "held_out_agreement", "noise_agreement", "held_out_kl")
-"""Names of the scores that `HeldOut.judge` returns."""
+LABEL_FREE = ("yardstick_agreement", "label_free_score", "held_out_agreement", "noise_agreement", "held_out_kl")
+"""Names of the scores that need no labels: of the yardstick, and those that `HeldOut.judge` returns."""
 
 
 class HeldOut:

@@ -19,13 +19,15 @@ class ImageSource:
     """A source of images.
 
     Attributes:
-        draw: (stream, B) -> [B, C, H, W] on the device, in the networks' normalised input space.
-        iteration: Iteration of the generator's snapshot; None: noise.
+        draw: (stream, B) -> [B, C, H, W] on the device, in the networks' normalised input space; None: it has `fixed`.
+        iteration: Iteration of the generator's snapshot; None: no generator of the run.
+        fixed: B -> all images of a source that always has the same, in batches of B.
     """
 
     name: str
-    draw: Callable[[np.random.Generator, int], Tensor]
+    draw: Callable[[np.random.Generator, int], Tensor] | None = None
     iteration: int | None = None
+    fixed: Callable[[int], Iterable[Tensor]] | None = None
 
 
 def generated(
@@ -66,11 +68,13 @@ def uniform_noise(shape: ImageShape, standardise: Callable[[Tensor], Tensor], de
 
 
 def batches(source: ImageSource, number: int, config: Config) -> Iterator[Tensor]:
-    """`evaluation.held_out_images` images of a source, in batches.
+    """`evaluation.held_out_images` images of a source, or all that it has, in batches.
 
     Args:
         number: Number of the source; each has its own random stream.
     """
+    if source.fixed:
+        return iter(source.fixed(normalised_together(config)))
     rng = stream(config.seed, Purpose.HELD_OUT, number)
     return drawn(source, rng, config.evaluation.held_out_images, normalised_together(config))
 
@@ -80,6 +84,7 @@ def drawn(source: ImageSource, rng: np.random.Generator, images: int, together: 
 
     The source always draws whole batches, because a generator normalises over them; surplus images are cut off.
     """
+    assert source.draw
     for start in range(0, images, together):
         yield source.draw(rng, together)[: images - start]
 

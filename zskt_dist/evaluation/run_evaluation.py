@@ -13,14 +13,16 @@ from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.curve_summary import describe_mte
 from zskt_dist.evaluation.curves import CurveParts
-from zskt_dist.evaluation.estimates import brief, estimate
+from zskt_dist.evaluation.estimates import brief, estimate, headline
 from zskt_dist.evaluation.evaluated_run import Answer, EvaluatedRun
 from zskt_dist.evaluation.held_out import stored_sources
 from zskt_dist.evaluation.image_sources import uniform_noise
 from zskt_dist.evaluation.scorer import Score, Scorer, images_at_a_time
+from zskt_dist.evaluation.yardstick import Yardstick, find_or_make, yardsticks
 from zskt_dist.files import write_json
 from zskt_dist.networks.building import read_network
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.result import YardstickResult
 from zskt_dist.speed import fold_batch_norm
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.local import ProgressFile
@@ -53,7 +55,7 @@ class RunEvaluation:
         """Writes `evaluation.json` and the curves, and adds the MTE to the run's `result.json`."""
         answer, classes = self._scores()
         answer["noise"] = self._noise()
-        answer["estimates"] = self._estimates()
+        answer["estimates"], answer["yardstick"] = self._estimates()
         answer["mte"], answer["mean_curves"] = self._transitions(classes)
         if self.measurement:
             self.measurement.keep(answer | {"settings": self.measurement.settings})
@@ -123,17 +125,28 @@ class RunEvaluation:
             name: (self.world.sum(count).double() / images).tolist() for name, count in counts.items()
         }
 
-    def _estimates(self) -> Answer | None:
-        """Writes `estimates.json` and returns its main numbers; None without a teacher."""
+    def _estimates(self) -> tuple[Answer | None, YardstickResult | None]:
+        """Writes `estimates.json`; its main numbers, and those of the yardstick. None without a teacher."""
         if self.teacher is None:
-            return None
+            return None, None
         shape, device = self.dataset.image_shape, self.world.device
+        standardise, yardstick = self.dataset.standardise(device), self._yardstick(self.teacher)
         sources = stored_sources(self.config, self.directory.snapshots, shape, self.world)
-        sources.append(uniform_noise(shape, self.dataset.standardise(device), device))
+        sources += [yardstick.source(standardise, device)] if yardstick else []
+        sources.append(uniform_noise(shape, standardise, device))
         found = estimate(self.config, self.network, self.teacher, sources, self.world)
         if found and self.measurement:
             write_json(self.measurement.folder / self.directory.estimates.name, found)
-        return found and brief(found)
+        if not found:
+            return None, None
+        return brief(found), headline(found, yardstick.sha256) if yardstick else None
+
+    def _yardstick(self, teacher: nn.Module) -> Yardstick | None:
+        if not self.config.evaluation.yardstick:
+            return None
+        shape, classes, statistics = self.dataset.image_shape, self.dataset.num_classes, self.dataset.mean_std
+        folder = yardsticks(self.config)
+        return find_or_make(folder, teacher, shape, classes, statistics, self.world, self.progress.tick)
 
     def _transitions(self, classes: dict[str, np.ndarray]) -> tuple[Answer | None, dict[str, list[float]]]:
         settings = self.config.transitions

@@ -178,6 +178,7 @@ def note_of(metrics: Mapping[str, float]) -> str:
     shown = (
         ("accuracy", ".4f"),
         ("agreement", ".4f"),
+        ("yardstick_agreement", ".4f"),
         ("label_free_score", ".4f"),
         ("kl", ".3g"),
         ("loss", ".3g"),

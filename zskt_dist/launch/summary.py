@@ -9,7 +9,12 @@ from rich.table import Table
 
 from zskt_dist.runs.directory import RunDirectory
 
-_SOURCES = {"held_out": "pseudo-images", "noise": "normal noise", "uniform_noise": "uniform noise"}
+_SOURCES = {
+    "yardstick": "yardstick",
+    "held_out": "pseudo-images",
+    "noise": "normal noise",
+    "uniform_noise": "uniform noise",
+}
 
 
 def print_summary(result: dict[str, Any], directory: Path, console: Console) -> None:
@@ -38,6 +43,7 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     )
     if not measured:
         console.print("no test images: accuracy is not measured")
+    print_yardstick(result.get("yardstick"), str(directory), console)
     print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
     role = "student" if student else "teacher"
     for run in result.get("runs", [directory.name]):
@@ -59,6 +65,21 @@ def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(*about.values(), directory.path.name, state)
     console.print(table)
+
+
+def print_yardstick(yardstick: Mapping[str, Any] | None, run: str, console: Console) -> None:
+    """Prints how alike student and teacher are, how sure that is, what it means, and what to do for more."""
+    if not yardstick:
+        return
+    share, low, high = (100 * yardstick[name] for name in ("agreement", "low", "high"))
+    console.print(
+        f"yardstick: the student answers as the teacher does for {share:.1f} % (95 % interval {low:.1f} to {high:.1f}) "
+        f"of {yardstick['images']:,.0f} images made from the teacher alone. That estimates how often they agree on "
+        "real images, not how often they are right (docs/estimates.md). For that, label 100 images: "
+        f"zskt evaluate {run} data.name=parquet data.root=FOLDER",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console, *, several: bool = False) -> None:

@@ -91,6 +91,8 @@ class SourceEstimate(TypedDict):
 class Estimates(TypedDict):
     """How good the student is, estimated without labels and real images; with several seeds also `NAME_std`."""
 
+    yardstick_agreement: NotRequired[float]
+    """Agreement on the teacher's yardstick."""
     label_free_score: NotRequired[float]
     """Mean agreement with the teacher over the generator's snapshots and noise; what sweeps choose by."""
     held_out_agreement: NotRequired[float]
@@ -102,7 +104,27 @@ class Estimates(TypedDict):
     generator_loss_drift: NotRequired[float]
     """Mean generator loss of the last fifth of the reports minus that of the fifth before; near 0 at a plateau."""
     sources: NotRequired[dict[str, SourceEstimate]]
-    """Estimates for each kind of images: `held_out` (all snapshots together), `noise` and `uniform_noise`."""
+    """Estimates by kind of images: `yardstick`, `held_out` (all snapshots together), `noise` and `uniform_noise`."""
+
+
+class YardstickResult(TypedDict):
+    """How alike student and teacher are on the teacher's yardstick: the best number without labels (docs/estimates.md).
+
+    With several seeds numbers are means.
+    """
+
+    agreement: float
+    """Share of the images on which both predict the same class."""
+    low: float
+    """Lower end of Wilson's 95 % interval of the agreement: what so few images leave open."""
+    high: float
+    """Upper end of the same interval."""
+    images: float
+    """Number of images."""
+    sha256: str
+    """SHA-256 of the images' pixels, hex: numbers of the same yardstick can be compared."""
+    agreement_std: NotRequired[float | None]
+    """Population standard deviation of the agreement over the seeds."""
 
 
 class TransitionError(TypedDict):
@@ -151,6 +173,8 @@ class RunResult(TypedDict):
     """A run that has not ended has no `result.json`."""
     command: Command
     """What was run."""
+    method: NotRequired[Literal["belief_matching", "inversion"] | None]
+    """How the student was made without data; null for other commands, and for a student of pseudo-data."""
     experiment: str
     """The run's folder in `runs_dir`."""
     name: str
@@ -197,6 +221,8 @@ class RunResult(TypedDict):
     """The teacher; null where the network learnt without one."""
     student: StudentResult | None
     """The student; null where the teacher itself was trained."""
+    yardstick: NotRequired[YardstickResult | None]
+    """Agreement on the teacher's yardstick; null where there is none."""
     estimates: Estimates | None
     """Label-free estimates; null where there are none, or not for all seeds."""
     mte: TransitionError | None

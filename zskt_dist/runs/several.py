@@ -38,6 +38,8 @@ def summarise(
         "teacher": spread([result["teacher"] for result in results], ("accuracy",)),
         "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
         "attention": first.get("attention"),
+        "method": first.get("method"),
+        "yardstick": _summarise_yardstick([result.get("yardstick") for result in results]),
         "estimates": summarise_estimates([result.get("estimates") for result in results]),
         "mte": summarise_mte([result["mte"] for result in results]),
         "mlflow": None,
@@ -68,6 +70,15 @@ def summarise_estimates(values: list[Result | None]) -> Any:
         else:
             summary |= {name: fmean(numbers), f"{name}_std": pstdev(numbers)}
     return summary
+
+
+def _summarise_yardstick(values: list[Result | None]) -> Any:
+    """Means on one yardstick; None where the seeds have several, or one has none."""
+    summary = spread(values, ("agreement",))
+    if summary is None or len({entry["sha256"] for entry in values if entry}) > 1:
+        return None
+    ends = {name: fmean(entry[name] for entry in values if entry) for name in ("low", "high")}
+    return summary | ends | {"sha256": (values[0] or {})["sha256"]}
 
 
 def spread(entries: Sequence[Mapping[str, Any] | None], names: tuple[str, ...]) -> Any:

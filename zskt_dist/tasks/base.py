@@ -21,6 +21,8 @@ from zskt_dist.engine import Engine
 from zskt_dist.engine.building import placed_teacher
 from zskt_dist.errors import ConfigError
 from zskt_dist.evaluation.estimates import Answer
+from zskt_dist.evaluation.image_sources import ImageSource, uniform_noise
+from zskt_dist.evaluation.yardstick import Yardstick, find_or_make, yardsticks
 from zskt_dist.networks.attention import Attention
 from zskt_dist.networks.building import read_network
 from zskt_dist.networks.inputs import Declaration, Inputs, declared_by_file, declared_by_pseudo_data
@@ -153,6 +155,22 @@ class Context:
         if "teacher" not in self.stage.inputs:
             return None
         return placed_teacher(self.config, self.network("teacher").eval().requires_grad_(False))
+
+    @cached_property
+    def yardstick(self) -> Yardstick | None:
+        """The teacher's yardstick; None where there is none, or it is not wanted. All workers ask for it together."""
+        if self.teacher is None or not self.config.evaluation.yardstick:
+            return None
+        inputs, folder = self.inputs, yardsticks(self.config)
+        shape, classes, statistics = inputs.image_shape, inputs.num_classes, inputs.mean_std
+        return find_or_make(folder, self.teacher, shape, classes, statistics, self.world, self.tick)
+
+    @cached_property
+    def further_sources(self) -> list[ImageSource]:
+        """Images for estimates besides those of generators and normal noise, the yardstick first."""
+        device, standardise = self.world.device, self.inputs.standardise(self.world.device)
+        yardstick = [self.yardstick.source(standardise, device)] if self.yardstick else []
+        return [*yardstick, uniform_noise(self.inputs.image_shape, standardise, device)]
 
     def network(self, role: str) -> nn.Module:
         """A network that the stage begins with, on the worker's device; all workers call it together."""

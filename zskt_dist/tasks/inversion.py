@@ -21,14 +21,15 @@ from zskt_dist.algorithms.matching import Matching
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
-from zskt_dist.data import Standardise, balanced_classes
+from zskt_dist.data import Standardise, as_bytes, balanced_classes
 from zskt_dist.data.pool import Pool, PoolFiles
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
 from zskt_dist.engine.building import new_engine
 from zskt_dist.evaluation.estimates import Answer, estimate
-from zskt_dist.evaluation.image_sources import normal_noise, uniform_noise
+from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
+from zskt_dist.evaluation.yardstick import yardstick_agreement
 from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
 from zskt_dist.networks.building import may_not_use_all, new_generator, new_network, seed_layers, with_checkpointing
 from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop, rate_on
@@ -36,6 +37,7 @@ from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tasks.transfer import cosine_decay
+from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         ),
         (
             "optimizer",
-            f"Adam, generator {adam.generator_lr:g}, student {adam.student_lr:g}, cosine to 0, clipped at "
+            f"Adam, generator {inversion.learning_rate:g}, student {adam.student_lr:g}, cosine to 0, clipped at "
             f"{adam.clip_norm:g}, {config.iterations:,} student steps of {config.batch_size}",
         ),
     ]
@@ -84,6 +86,7 @@ def start(context: Context) -> Training:
         inputs.mean_std,
         context.world,
         folder=context.directory.pool,
+        further=context.further_sources,
         tick=context.tick,
     )
 
@@ -96,6 +99,7 @@ class InversionTraining(PlainTraining):
         student: In training mode; it is moved to the worker's device and trained in place.
         statistics: Mean and standard deviation of the teacher's images.
         folder: Where rank 0 keeps the pool; None: in memory only.
+        further: Sources of images for the label-free scores of the student, the yardstick among them.
         tick: Told how far synthesis is, as it may take long.
     """
 
@@ -110,10 +114,12 @@ class InversionTraining(PlainTraining):
         world: World,
         *,
         folder: Path | None = None,
+        further: Sequence[ImageSource] = (),
         tick: Tick | None = None,
     ) -> None:
         self._config, self._world, self._teacher = config, world, teacher
         self._shape, self._classes, self._statistics = image_shape, num_classes, statistics
+        self._further = [normal_noise(image_shape, world.device), *further]
         self._tick = tick or (lambda phase, done, total: None)
         student.to(world.device)
         work = partial(inversion_gflop, config, teacher, student, new_generator(config, image_shape), image_shape)
@@ -172,18 +178,13 @@ class InversionTraining(PlainTraining):
         own = range(min(parts, inversion.images))[world.rank :: world.size]
         return Inverter(
             generator,
-            torch.optim.Adam(generator.parameters(), lr=config.optimizer.generator_lr, betas=(0.5, 0.999), fused=True),
+            torch.optim.Adam(generator.parameters(), lr=inversion.learning_rate, betas=(0.5, 0.999), fused=True),
             {part: StatisticsGap(self._teacher, inversion.momentum) for part in own},
             min(parts, inversion.images),
             gap=inversion.gap,
             weights=Weights(inversion.statistics, inversion.labels, inversion.gap_weight),
-            add_up=self._add_up if world.size > 1 else None,
+            add_up=world.sum_all if world.size > 1 else None,
         )
-
-    def _add_up(self, gradients: Sequence[Tensor]) -> None:
-        flat = self._world.sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, total in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
 
     def _pool(self) -> Pool:
         config, inversion, world = self._config, self._config.inversion, self._world
@@ -229,7 +230,7 @@ class InversionTraining(PlainTraining):
                 self._tick("first images", batch, warm_up)
             made = self.inverter.make(*self._draw(number, 0), inversion.steps, student)
         own = {
-            part: (self._as_bytes(images).cpu(), {name: value.item() for name, value in metrics.items()})
+            part: (as_bytes(images, self._statistics).cpu(), {name: value.item() for name, value in metrics.items()})
             for part, (images, metrics) in made.items()
         }
         parts, metrics = zip(*self._of_all(own).values(), strict=True)
@@ -260,10 +261,6 @@ class InversionTraining(PlainTraining):
         z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim))
         return z.to(device), torch.from_numpy(balanced_classes(rng, count, self._classes)).to(device)
 
-    def _as_bytes(self, x: Tensor) -> Tensor:
-        mean, std = (torch.tensor(each, device=x.device).view(1, -1, 1, 1) for each in self._statistics)
-        return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
     def state(self) -> State:
         inverter = self.inverter
         return {
@@ -286,10 +283,11 @@ class InversionTraining(PlainTraining):
         for number, sha256 in enumerate(self._digests):
             self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)))
 
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        return yardstick_agreement(self._config, self._further, network, self._teacher, self._world)
+
     def estimate(self, network: nn.Module) -> Answer | None:
-        shape, device = self._shape, self._world.device
-        pixels = uniform_noise(shape, Standardise(*self._statistics, device), device)
-        return estimate(self._config, network, self._teacher, [normal_noise(shape, device), pixels], self._world)
+        return estimate(self._config, network, self._teacher, self._further, self._world)
 
     def picture(self, path: Path | None) -> bool:
         """The newest images of the pool."""

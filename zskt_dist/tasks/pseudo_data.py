@@ -1,5 +1,6 @@
 """Learning from the pseudo-data that `synthesize` has made: no generator, and no forward pass of a teacher."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +16,8 @@ from zskt_dist.distributed.world import World
 from zskt_dist.engine.building import new_engine
 from zskt_dist.errors import UserError
 from zskt_dist.evaluation.estimates import Answer, estimate
-from zskt_dist.evaluation.image_sources import normal_noise, uniform_noise
+from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
+from zskt_dist.evaluation.yardstick import yardstick_agreement
 from zskt_dist.files import describe_size
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
@@ -24,6 +26,7 @@ from zskt_dist.speed import RecordedTraining, choose_fast_paths, rate_on, traini
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, Training
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tasks.transfer import cosine_decay
+from zskt_dist.tracking.base import Row
 
 
 def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
@@ -38,7 +41,8 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
 
 
 def start(context: Context) -> Training:
-    return PseudoDataTraining(context.config, context.inputs, context.world, context.teacher)
+    further = context.further_sources
+    return PseudoDataTraining(context.config, context.inputs, context.world, context.teacher, further)
 
 
 class PseudoDataTraining(PlainTraining):
@@ -47,16 +51,25 @@ class PseudoDataTraining(PlainTraining):
     Args:
         inputs: Shape, classes and normalisation, which the pseudo-data must share.
         teacher: Network that the trained student is compared with; None: no comparison.
+        further: Sources of images for this comparison besides normal noise.
 
     Raises:
         ConfigError: the folder is missing, damaged, or does not fit.
     """
 
-    def __init__(self, config: Config, inputs: Inputs, world: World, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        world: World,
+        teacher: nn.Module | None = None,
+        further: Sequence[ImageSource] = (),
+    ) -> None:
         assert config.pseudo_data is not None
         data = PseudoData.open(config.pseudo_data)
         data.check(inputs.image_shape, inputs.num_classes, inputs.mean_std)
         self._config, self._inputs, self._world, self._teacher = config, inputs, world, teacher
+        self._further = further
         student = new_network(config, "student", inputs.image_shape, inputs.num_classes).to(world.device)
         work = partial(training_gflop, config.batch_size, student, inputs.image_shape)
         chosen = choose_fast_paths(config, world.device, lambda: config.iterations * work() / world.size, world.size)
@@ -107,12 +120,16 @@ class PseudoDataTraining(PlainTraining):
         seed_layers(self._config.seed, self._world, iteration)
         return self._step(*self.batches(iteration))
 
+    def judge(self, network: nn.Module, iteration: int) -> Row:
+        if self._teacher is None:
+            return {}
+        return yardstick_agreement(self._config, self._further, network, self._teacher, self._world)
+
     def estimate(self, network: nn.Module) -> Answer | None:
         if self._teacher is None:
             return None
-        shape, device = self._inputs.image_shape, self._world.device
-        pixels = uniform_noise(shape, self._inputs.standardise(device), device)
-        return estimate(self._config, network, self._teacher, [normal_noise(shape, device), pixels], self._world)
+        noise = normal_noise(self._inputs.image_shape, self._world.device)
+        return estimate(self._config, network, self._teacher, [noise, *self._further], self._world)
 
 
 def _in_words(folder: str) -> str:

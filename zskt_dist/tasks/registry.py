@@ -125,7 +125,7 @@ _TASKS = (
         module="zskt_dist.tasks.inversion",
         reads=(
             *(*_RUN, *_IMAGES, "engine", "speed", "iterations", "batch_size", "method"),
-            *("generator", "inversion", "optimizer"),
+            *("generator", "inversion", "optimizer.student_lr", "optimizer.clip_norm"),
         ),
         needs=(_TEACHER,),
         serves=lambda config: config.pseudo_data is None and config.method == "inversion",

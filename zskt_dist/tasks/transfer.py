@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,8 @@ from zskt_dist.engine import Engine
 from zskt_dist.engine.building import new_engine
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.held_out import HeldOut
-from zskt_dist.evaluation.image_sources import ImageSource, uniform_noise
+from zskt_dist.evaluation.image_sources import ImageSource
+from zskt_dist.evaluation.yardstick import yardstick_agreement
 from zskt_dist.models import ImageShape, TappedNetwork, count_parameters, keep_activations
 from zskt_dist.networks.attention import pair_layers, tap_pair
 from zskt_dist.networks.building import (
@@ -68,9 +69,8 @@ def start(context: Context) -> Training:
     config, inputs, teacher = context.config, context.inputs, context.teacher
     assert teacher is not None
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
-    device, snapshots = context.world.device, context.directory.snapshots
-    pixels = uniform_noise(inputs.image_shape, inputs.standardise(device), device)
-    return TransferTraining(config, teacher, student, inputs.image_shape, context.world, snapshots, pixels=pixels)
+    snapshots, further = context.directory.snapshots, context.further_sources
+    return TransferTraining(config, teacher, student, inputs.image_shape, context.world, snapshots, further=further)
 
 
 class TransferTraining:
@@ -81,7 +81,7 @@ class TransferTraining:
         student: In training mode; it is moved to the worker's device and trained in place.
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         fast_paths: How iterations are computed; None: as configured.
-        pixels: Another source of images for the label-free scores of the trained student.
+        further: More sources of images for the label-free scores of the student, the yardstick among them.
 
     Raises:
         ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
@@ -98,9 +98,9 @@ class TransferTraining:
         world: World,
         snapshots: Path | None = None,
         fast_paths: FastPaths | None = None,
-        pixels: ImageSource | None = None,
+        further: Sequence[ImageSource] = (),
     ) -> None:
-        self._config, self._world, self._pixels = config, world, pixels
+        self._config, self._world, self._further = config, world, further
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
         student.to(world.device)
@@ -201,12 +201,14 @@ class TransferTraining:
         pass
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
-        return self.held_out.judge(network, iteration)
+        teacher = self.held_out.teacher
+        agreement = yardstick_agreement(self._config, self._further, network, teacher, self._world)
+        return agreement | self.held_out.judge(network, iteration)
 
     def estimate(self, network: nn.Module, iteration: int | None = None) -> Answer | None:
         """The content of `estimates.json`; `iteration`: number of iterations done, where the run was ended early."""
         done = self.iterations if iteration is None else iteration
-        sources = [*self.held_out.sources(done), *([self._pixels] if self._pixels else [])]
+        sources = [*self.held_out.sources(done), *self._further]
         return estimate(self._config, network, self.held_out.teacher, sources, self._world)
 
     def noise(self, iteration: int) -> "IterationNoise":

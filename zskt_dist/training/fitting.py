@@ -3,19 +3,19 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import nn
 
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.errors import UserError
-from zskt_dist.evaluation.estimates import brief
+from zskt_dist.evaluation.estimates import brief, headline
 from zskt_dist.evaluation.scorer import Evaluator, images_at_a_time
 from zskt_dist.files import write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.networks.weights import save_weights
 from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.runs.result import YardstickResult
 from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tasks.base import Context, Training
 from zskt_dist.tracking.base import NullTracker, Tracker
@@ -33,7 +33,7 @@ class Fitting:
 
     Attributes:
         start: The function `start` of the task's module.
-        progress: File that a progress bar in another process reads.
+        progress: Where a progress bar in another process reads how far the run is.
     """
 
     context: Context
@@ -41,7 +41,7 @@ class Fitting:
     job: Job
     tracker: Tracker
     stop: StopVote
-    progress: Path
+    progress: ProgressFile
     preempted: Callable[[], bool] | None
 
     def run(self) -> None:
@@ -49,17 +49,18 @@ class Fitting:
         context, world = self.context, self.context.world
         fastest_convolutions(world.device)
         self._check_batches()
-        progress = ProgressFile(self.progress if world.is_main else None)
-        training = self.start(replace(context, tick=progress.tick))
+        training = self.start(context)
         if world.is_main and training.attention and training.attention.warning:
             log.warning("%s", training.attention.warning)
         evaluator = self._evaluator()
-        outcome = self._loop(training, evaluator, progress)
+        outcome = self._loop(training, evaluator)
         role = context.stage.task.role
         with training.trained() as network:
             sha256 = self._save(role, network)
             parameters = {role: count_parameters(network)}
+            on_yardstick: YardstickResult | None = None
             if found := training.estimate(network):
+                on_yardstick = headline(found, context.yardstick.sha256) if context.yardstick else None
                 outcome = replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
                 if world.is_main:
                     write_json(context.directory.estimates, found)
@@ -79,6 +80,7 @@ class Fitting:
                 teacher_accuracy=accuracy,
                 sha256=sha256,
                 num_classes=context.inputs.num_classes,
+                yardstick=on_yardstick,
             )
             context.directory.finish(result)
 
@@ -96,7 +98,7 @@ class Fitting:
         size = images_at_a_time(context.config)
         return Evaluator(context.images, context.world, batch_size=size, teacher=context.teacher)
 
-    def _loop(self, training: Training, evaluator: Evaluator | None, progress: ProgressFile) -> Outcome:
+    def _loop(self, training: Training, evaluator: Evaluator | None) -> Outcome:
         context, directory, world = self.context, self.context.directory, self.context.world
         keep = context.config.checkpoint.keep
         loop = Loop(
@@ -108,7 +110,7 @@ class Fitting:
             history=History(directory.history),
             tracker=self.tracker if world.is_main else NullTracker(),
             stop=self.stop,
-            progress=progress,
+            progress=self.progress,
             figures=directory.figures,
             preempted=self.preempted,
         )

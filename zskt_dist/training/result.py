@@ -18,6 +18,7 @@ from zskt_dist.runs.result import (
     RunResult,
     StudentResult,
     TeacherResult,
+    YardstickResult,
 )
 from zskt_dist.tasks.base import Training
 from zskt_dist.tasks.stages import Stage
@@ -36,6 +37,7 @@ def build_result(
     teacher_accuracy: float | None,
     sha256: str,
     num_classes: int,
+    yardstick: YardstickResult | None,
 ) -> RunResult:
     """The result of a stage.
 
@@ -60,6 +62,7 @@ def build_result(
     return {
         "status": "finished",
         "command": cast(Command, task.command),
+        "method": config.method if task.name in ("transfer", "inversion") else None,
         "experiment": directory.path.parent.name,
         "name": directory.path.name,
         "config_hash": stage.hash,
@@ -81,6 +84,7 @@ def build_result(
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "teacher": teacher,
         "student": student,
+        "yardstick": yardstick,
         "estimates": cast(Estimates, outcome.estimates) or None,
         "mte": None,
         "mlflow": cast(MlflowRun | None, job.tracking if stage is job.goal else None),

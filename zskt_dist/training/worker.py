@@ -19,6 +19,7 @@ from zskt_dist.runs.locations import is_uri
 from zskt_dist.tasks.base import Context, Files, declarations
 from zskt_dist.tasks.stages import Stage, user_files
 from zskt_dist.tracking.base import NullTracker, Tracker
+from zskt_dist.tracking.local import ProgressFile
 from zskt_dist.training.fitting import Fitting
 from zskt_dist.training.job import Job
 from zskt_dist.training.out_of_memory import shortage_as_user_error
@@ -94,7 +95,8 @@ class Worker:
         return inputs
 
     def _run(self, stage: Stage, directory: RunDirectory, tracker: Tracker) -> None:
-        context = Context(stage, directory, self.world, lambda: self.inputs, self.files)
+        progress = ProgressFile(self.directory.progress if self.world.is_main else None)
+        context = Context(stage, directory, self.world, lambda: self.inputs, self.files, progress.tick)
         module = import_module(stage.task.module)
         if not stage.task.trains:
             module.run(context, self.stop)
@@ -109,7 +111,7 @@ class Worker:
             self.job,
             tracker=tracker,
             stop=self.stop,
-            progress=self.directory.progress,
+            progress=progress,
             preempted=self.preempted,
         ).run()
 

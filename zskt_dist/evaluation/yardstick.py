@@ -1,0 +1,205 @@
+"""A teacher's yardstick: a fixed set of images made from the teacher alone, on which students are compared with it.
+
+There is no validation set without data. Images that a student's own generator makes change with the student: they show
+what it is worst at now. The yardstick is made once, with the recipe below, and never learnt from; so its images mean
+the same for every student of the teacher, however it was trained.
+
+It is an inversion of the teacher (`algorithms.inversion`) without a student: images whose statistics in front of the
+teacher's normalisation layers are those of the training images, as many of each class. A teacher without such layers
+has none.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from zskt_dist.algorithms.inversion import Inverter, Weights
+from zskt_dist.algorithms.statistics import StatisticsGap
+from zskt_dist.config import Config
+from zskt_dist.data import Standardise, as_bytes, balanced_classes
+from zskt_dist.distributed.batch_norm import averaged_statistics
+from zskt_dist.distributed.world import World
+from zskt_dist.evaluation.estimates import YARDSTICK
+from zskt_dist.evaluation.image_sources import ImageSource, answers
+from zskt_dist.evaluation.scorer import Scorer
+from zskt_dist.files import read_bytes, write_atomic
+from zskt_dist.models import Generator, ImageShape, Statistics
+from zskt_dist.runs.locations import is_uri, join, working_copy
+from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.tracking.base import Row
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a yardstick is made; another recipe makes another yardstick.
+
+    Attributes:
+        batch: Images made together.
+        parts: Parts of a batch with statistics of their own, which workers share out.
+        steps: Generator steps for each batch.
+        warm_up: Batches before the first one that is kept.
+    """
+
+    images: int = 512
+    batch: int = 32
+    parts: int = 2
+    steps: int = 20
+    warm_up: int = 20
+    z_dim: int = 100
+    channels: tuple[int, int] = (64, 32)
+    learning_rate: float = 3e-3
+    momentum: float = 0.9
+    statistics: float = 1.0
+    labels: float = 0.5
+
+
+RECIPE = Recipe()
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The images of a teacher's yardstick.
+
+    Attributes:
+        images: uint8 [N, C, H, W], on the CPU.
+        sha256: SHA-256 of the pixels, hex.
+    """
+
+    images: Tensor
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
+
+    def source(self, standardise: Standardise, device: torch.device) -> ImageSource:
+        """The images as a source for estimates, normalised."""
+
+        def fixed(together: int) -> list[Tensor]:
+            return [standardise(part.to(device)) for part in self.images.split(together)]
+
+        return ImageSource(YARDSTICK, fixed=fixed)
+
+
+def yardsticks(config: Config) -> Path:
+    """Where the yardsticks of all teachers lie: with the teachers, on this machine."""
+    location = join(config.runs_dir, "teachers", "yardsticks")
+    return working_copy(location) if is_uri(location) else Path(location)
+
+
+def identity(teacher: nn.Module, statistics: Statistics, recipe: Recipe = RECIPE) -> str:
+    """Sixteen hex digits over all that a yardstick depends on: weights, shape and normalisation, and the recipe."""
+    digest = hashlib.sha256(json.dumps([vars(recipe), statistics]).encode())
+    for name, tensor in teacher.state_dict().items():
+        digest.update(json.dumps([name, list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def find_or_make(
+    folder: Path | None,
+    teacher: nn.Module,
+    image_shape: ImageShape,
+    num_classes: int,
+    statistics: Statistics,
+    world: World,
+    tick: Callable[[str, int, int], object] = lambda phase, done, total: None,
+    recipe: Recipe = RECIPE,
+) -> Yardstick | None:
+    """The teacher's yardstick from `folder`, else made and kept there; all workers call it together.
+
+    Args:
+        folder: Read and written by rank 0; None: made anew each time.
+        teacher: Unfolded, frozen, in eval mode, on the worker's device.
+        tick: Told how far the making is.
+
+    Returns:
+        None for a teacher without normalisation layers that have running statistics.
+    """
+    if not StatisticsGap(teacher).layers:
+        return None
+    path = folder and folder / f"{identity(teacher, statistics, recipe)}-{'x'.join(map(str, image_shape))}.safetensors"
+    images = world.from_main(lambda: _read(path))
+    if images is None:
+        images = make(teacher, image_shape, num_classes, statistics, world, tick, recipe)
+        if path:
+            world.from_main(partial(write_atomic, path, save({"images": images})))
+    return Yardstick(images)
+
+
+@torch.no_grad()
+def yardstick_agreement(
+    config: Config, sources: Sequence[ImageSource], student: nn.Module, teacher: nn.Module, world: World
+) -> Row:
+    """`yardstick_agreement`, the share of the yardstick's images on which both predict the same class.
+
+    All workers call it together.
+
+    Args:
+        sources: The yardstick's is used; without one the answer is empty.
+    """
+    found = [source for source in sources if source.name == YARDSTICK]
+    scorer = Scorer(world)
+    with averaged_statistics(student, world):
+        for _, logits in answers(config, found, world, student, teacher):
+            for of_student, of_teacher in logits:
+                scorer.add(of_student, of_teacher)
+    return {f"{YARDSTICK}_agreement": scorer.score().accuracy} if found else {}
+
+
+def make(
+    teacher: nn.Module,
+    image_shape: ImageShape,
+    num_classes: int,
+    statistics: Statistics,
+    world: World,
+    tick: Callable[[str, int, int], object],
+    recipe: Recipe,
+) -> Tensor:
+    """The images, uint8 [N, C, H, W] on the CPU; the same for any number of workers, up to rounding."""
+    device = world.device
+    torch.manual_seed(int(stream(0, Purpose.YARDSTICK).integers(2**63)))
+    generator = Generator(recipe.z_dim, image_shape, recipe.channels, statistics).to(device)
+    generator.low_resolution = generator.channels_last = True
+    inverter = Inverter(
+        generator,
+        torch.optim.Adam(generator.parameters(), lr=recipe.learning_rate, betas=(0.5, 0.999), fused=True),
+        {part: StatisticsGap(teacher, recipe.momentum) for part in range(recipe.parts)[world.rank :: world.size]},
+        recipe.parts,
+        weights=Weights(recipe.statistics, recipe.labels),
+        add_up=world.sum_all if world.size > 1 else None,
+    )
+    batches: list[Tensor] = []
+    total = recipe.warm_up + -(-recipe.images // recipe.batch)
+    for number in range(total):
+        rng = stream(0, Purpose.YARDSTICK, 1, number)
+        z = torch.from_numpy(normal(rng, recipe.batch, recipe.z_dim)).to(device)
+        classes = torch.from_numpy(balanced_classes(rng, recipe.batch, num_classes)).to(device)
+        made = inverter.make(z, classes, recipe.steps)
+        if number >= recipe.warm_up:
+            own = {part: as_bytes(images, statistics).cpu() for part, (images, _) in made.items()}
+            parts = {part: images for each in world.gather(own) for part, images in each.items()}
+            batches += [parts[part] for part in sorted(parts)]
+        tick(YARDSTICK, number + 1, total)
+    return torch.cat(batches)[: recipe.images]
+
+
+def _read(path: Path | None) -> Tensor | None:
+    content = read_bytes(path) if path else None
+    if content is None:
+        return None
+    try:
+        return load(content)["images"]
+    except (SafetensorError, KeyError):
+        log.warning("%s is damaged; the yardstick is made again", path)
+        return None
