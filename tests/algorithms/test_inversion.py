@@ -86,7 +86,7 @@ def test_the_steps_are_those_of_plain_adam_on_the_weighted_sum() -> None:
         adam.step()
     torch.testing.assert_close(images, x.detach())
     torch.testing.assert_close(generator.layer.weight, plain.layer.weight)
-    assert metrics["generator_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert metrics["synthesis_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
     assert metrics["statistics_gap"].item() == pytest.approx(distance.item(), rel=1e-5)
     assert metrics["synthesis_agreement"].item() == pytest.approx((logits.argmax(1) == guess.argmax(1)).float().mean())
 

@@ -54,7 +54,7 @@ def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
             numbers = []
             for iteration in range(config.iterations):
                 metrics = world.mean(task.step(iteration), task.weight)
-                numbers.append([metrics[name][0] for name in ("kl", "generator_loss", "synthesis_agreement")])
+                numbers.append([metrics[name][0] for name in ("kl", "synthesis_loss", "synthesis_agreement")])
     finally:
         torch.set_default_dtype(torch.float32)
     with task.trained() as network:

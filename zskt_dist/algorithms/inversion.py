@@ -108,7 +108,7 @@ class Inverter:
             agreed = (logits.argmax(dim=1) == answer.argmax(dim=1)).to(logits.dtype).mean()
             found |= {"gap_loss": term, "synthesis_agreement": agreed}
         (share * loss).backward()
-        return Made(x.detach(), {name: value.detach() for name, value in (found | {"generator_loss": loss}).items()})
+        return Made(x.detach(), {name: value.detach() for name, value in (found | {"synthesis_loss": loss}).items()})
 
 
 def gap_cross_entropy(student: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:

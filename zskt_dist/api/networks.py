@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.models import ImageShape, NetworkError, device_of, keep_activations, tensors_of
+from zskt_dist.models import ImageShape, NetworkError, Statistics, device_of, keep_activations, tensors_of
 from zskt_dist.models.construction import describe_error
 from zskt_dist.models.logits import logits_of
+
+Numbers = Sequence[float]
+_MEAN, _STD = 0.5, 0.25
+"""Taken where nothing is known: of most data sets the inputs lie within these bounds, or little beyond."""
 
 
 def frozen_view(role: str, network: nn.Module, device: torch.device | None = None) -> nn.Module:
@@ -71,6 +75,31 @@ def images_of(teacher: nn.Module, given: object) -> ImageShape:
         message = f"input_shape={tuple(shape)} is taken; the teacher's pretrained_cfg says {declared}"
         warnings.warn(message, stacklevel=3)
     return shape
+
+
+def statistics_of(teacher: nn.Module, shape: ImageShape, mean: Numbers | None, std: Numbers | None) -> Statistics:
+    """Mean and standard deviation of a teacher's images: as given, else as it declares, else a guess with a warning.
+
+    Raises:
+        ConfigError: only one of them is given, or not one number for each channel.
+    """
+    about = getattr(teacher, "pretrained_cfg", None)  # timm's
+    if mean is None and std is None and isinstance(about, Mapping) and len(about.get("mean", ())) == shape.channels:
+        mean, std = about["mean"], about["std"]
+    if mean is None and std is None:
+        message = (
+            f"the teacher does not declare how its images are normalised: mean {_MEAN} and std {_STD} are taken, so "
+            f"its inputs lie between {-_MEAN / _STD:g} and {(1 - _MEAN) / _STD:g}; give mean and std"
+        )
+        warnings.warn(message, stacklevel=3)
+        mean, std = [_MEAN] * shape.channels, [_STD] * shape.channels
+    for name, value in (("mean", mean), ("std", std)):
+        if value is None or len(value) != shape.channels or (name == "std" and min(value) <= 0):
+            problem = f"expected {shape.channels} number(s), one for each channel, of pixels in [0, 1]"
+            raise ConfigError(name, value, problem)
+    assert mean is not None
+    assert std is not None
+    return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def image_shape(value: object) -> ImageShape:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +13,18 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from zskt_dist.api.networks import check_pair, count_classes, frozen_view, images_of, unchanged_on_failure
+from zskt_dist.api.networks import (
+    check_pair,
+    count_classes,
+    frozen_view,
+    images_of,
+    statistics_of,
+    unchanged_on_failure,
+)
 from zskt_dist.api.results import Progress, TransferResult
 from zskt_dist.config import Config, config_of, flatten
 from zskt_dist.config.keys import is_under
+from zskt_dist.data import Standardise
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
@@ -24,9 +32,11 @@ from zskt_dist.engine.building import placed_teacher
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.evaluation.estimates import Answer
 from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
+from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape, ReadLogits
 from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.tasks.inversion import InversionTraining
 from zskt_dist.tasks.stages import identity
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker, Row
@@ -38,9 +48,10 @@ Show = Callable[[int, Row], None]
 
 # Keys that matter for a transfer with given networks and without files; all others belong to the commands.
 SETTINGS = (
-    *("iterations", "batch_size", "seed", "device", "speed", "transfer", "loss", "generator", "generator_terms"),
-    *("optimizer", "engine.micro_batch", "engine.activation_checkpointing", "engine.teacher"),
-    *("evaluation.every", "evaluation.held_out_images", "evaluation.snapshots"),
+    *("method", "iterations", "batch_size", "seed", "device", "speed", "transfer", "loss", "generator"),
+    *("generator_terms", "inversion", "optimizer", "data.mean", "data.std"),
+    *("engine.micro_batch", "engine.activation_checkpointing", "engine.teacher"),
+    *("evaluation.every", "evaluation.held_out_images", "evaluation.snapshots", "evaluation.yardstick"),
     *("checkpoint", "tracking.log_every"),
 )
 
@@ -50,6 +61,9 @@ def transfer(
     student: nn.Module,
     *,
     input_shape: tuple[int, int, int] | None = None,
+    method: Literal["belief_matching", "inversion"] = "belief_matching",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     iterations: int = 1000,
     batch_size: int = 128,
     generator_steps: int = 1,
@@ -67,7 +81,7 @@ def transfer(
     progress: bool = True,
     checkpoint_dir: str | Path | None = None,
 ) -> TransferResult:
-    """Trains `student` to behave like `teacher`, without data (Algorithm 1 of the paper).
+    """Trains `student` to behave like `teacher`, without data.
 
     It runs in this process and writes nothing, except to `checkpoint_dir`. Ctrl-C, or the interrupt button of a
     notebook, ends it after the iteration under way and returns what is there. In a process group (torchrun) all ranks
@@ -81,7 +95,13 @@ def transfer(
             parameters that take gradients are trained in place. It ends in eval mode, on the device of the run.
         input_shape: (C, H, W) of the images the teacher was trained on. The generator makes them in the teacher's
             normalised input space. None: what the teacher declares, as timm's do in `pretrained_cfg["input_size"]`.
-        iterations: N, number of pseudo-batches.
+        method: `belief_matching` is Algorithm 1 of the paper; `inversion` makes images that look to the teacher like
+            those it was trained on, and needs a teacher with batch norm (docs/inversion.md). Its settings are those of
+            `inversion` in `config`; n_G, n_S, `pseudo_batch`, `beta` and `generator_lr` mean nothing to it.
+        mean: Mean of each channel of the teacher's images, of pixels in [0, 1]; `inversion` bounds its images by it.
+            None: what the teacher declares, as timm's do, else a guess, with a warning.
+        std: Standard deviation of each channel.
+        iterations: N, number of pseudo-batches; student steps of `inversion`.
         batch_size: Images in each pseudo-batch.
         generator_steps: n_G, generator steps per iteration.
         student_steps: n_S, student steps per iteration.
@@ -127,8 +147,13 @@ def transfer(
         >>> sorted(result.scores)
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
+    shape = images_of(teacher, input_shape)
+    statistics = statistics_of(teacher, shape, mean, std) if method == "inversion" else None
     arguments: dict[str, Any] = {
         "speed": speed,  # first: keys of `config` override its parts
+        "method": method,
+        "data.mean": statistics and statistics[0],
+        "data.std": statistics and statistics[1],
         "iterations": iterations,
         "batch_size": batch_size,
         "transfer.generator_steps": generator_steps,
@@ -142,7 +167,6 @@ def transfer(
         "tracking.log_every": log_every,
     }
     settings = _settings(arguments, config or {})
-    shape = images_of(teacher, input_shape)
     check_pair(teacher, student)
     where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
     view = frozen_view("teacher", teacher, where)
@@ -154,13 +178,12 @@ def transfer(
     reading = ReadLogits(classes)
     view.register_forward_hook(reading)
     with torch.enable_grad(), torch.random.fork_rng(cuda), student.register_forward_hook(reading):
-        snapshots = folder and folder / "snapshots"
         view = placed_teacher(settings, view)
         world = World.current(where)
         with unchanged_on_failure(student):
-            task = TransferTraining(settings, view, student.train(), shape, world, snapshots)
+            task = _training(settings, view, student.train(), shape, classes, world, folder)
         try:
-            if task.attention.warning:
+            if task.attention and task.attention.warning:
                 warnings.warn(task.attention.warning, stacklevel=2)
             run = _run(task, world, settings, folder, on_progress, progress)
         finally:
@@ -172,6 +195,32 @@ def transfer(
         stopped_early=run.iterations < settings.iterations,
         input_shape=shape,
         num_classes=classes,
+    )
+
+
+def _training(
+    settings: Config,
+    teacher: nn.Module,
+    student: nn.Module,
+    shape: ImageShape,
+    classes: int,
+    world: World,
+    folder: Path | None,
+) -> TransferTraining | InversionTraining:
+    """The training of a method; the yardstick is among its sources where the normalisation is known."""
+    if settings.method == "belief_matching":
+        return TransferTraining(settings, teacher, student, shape, world, folder and folder / "snapshots")
+    assert settings.data.mean
+    assert settings.data.std
+    statistics = settings.data.mean, settings.data.std
+    further = []
+    if settings.evaluation.yardstick:
+        at = folder and folder.parent / "yardsticks"
+        yardstick = find_or_make(at, teacher, shape, classes, statistics, world)
+        further = [yardstick.source(Standardise(*statistics, world.device), world.device)] if yardstick else []
+    pool = folder and folder / "pool"
+    return InversionTraining(
+        settings, teacher, student, shape, classes, statistics, world, folder=pool, further=further
     )
 
 
@@ -223,7 +272,7 @@ class _Run(NamedTuple):
 
 
 def _run(
-    task: TransferTraining,
+    task: TransferTraining | InversionTraining,
     world: World,
     settings: Config,
     folder: Path | None,
@@ -261,7 +310,7 @@ def _run(
     return _Run(history.rows, scores, estimates, loop.elapsed(), done)
 
 
-def _scores(task: TransferTraining, rows: list[Row], done: int) -> Row:
+def _scores(task: TransferTraining | InversionTraining, rows: list[Row], done: int) -> Row:
     """Scores of the loop's last evaluation; computed here where the run was ended early."""
     last = rows[-1] if rows and rows[-1]["iteration"] == done else {}
     scores = {name: last[name] for name in LABEL_FREE if name in last}
@@ -273,14 +322,14 @@ def _scores(task: TransferTraining, rows: list[Row], done: int) -> Row:
     return scores
 
 
-def _estimates(task: TransferTraining, done: int) -> Answer | None:
+def _estimates(task: TransferTraining | InversionTraining, done: int) -> Answer | None:
     if not done:
         return None
     with task.trained() as network:
         return task.estimate(network, done)
 
 
-def _keep_average_statistics(task: TransferTraining, world: World) -> None:
+def _keep_average_statistics(task: TransferTraining | InversionTraining, world: World) -> None:
     """Gives every rank the same student: its batch-norm statistics become the workers' average."""
     with task.trained() as network:
         with averaged_statistics(network, world):
@@ -319,7 +368,7 @@ class _Watcher:
 
 
 @contextmanager
-def _bar(task: TransferTraining, *, shown: bool) -> Iterator[Show]:
+def _bar(task: TransferTraining | InversionTraining, *, shown: bool) -> Iterator[Show]:
     """Yields a function that shows the iteration and the metrics so far."""
     if not shown or find_spec("rich") is None:
         yield lambda iteration, metrics: None

@@ -57,6 +57,9 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         raise UserError(
             f"{location} learnt from pseudo-data and has no generator; use a run of train without pseudo_data"
         )
+    if result.get("method") == "inversion":
+        problem = f"{location} has no generator at several moments; its images are already in {directory.pool}"
+        raise UserError(f"{problem}. synthesize takes a run of method=belief_matching")
     if result["command"] != "train":
         raise UserError(f"{location} is a run of {result['command']}, which has no generator; use one of train")
     sources = _chosen(wanted.sources, directory)

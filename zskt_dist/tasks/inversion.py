@@ -36,7 +36,7 @@ from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
 from zskt_dist.tasks.stages import Stage
-from zskt_dist.tasks.transfer import cosine_decay
+from zskt_dist.tasks.transfer import cosine_decay, released
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
 
@@ -286,7 +286,11 @@ class InversionTraining(PlainTraining):
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return yardstick_agreement(self._config, self._further, network, self._teacher, self._world)
 
-    def estimate(self, network: nn.Module) -> Answer | None:
+    def release(self) -> nn.Module:
+        """The student without the hooks of the training, which must be over."""
+        return released(self.engine.raw)
+
+    def estimate(self, network: nn.Module, iteration: int | None = None) -> Answer | None:
         return estimate(self._config, network, self._teacher, self._further, self._world)
 
     def picture(self, path: Path | None) -> bool:

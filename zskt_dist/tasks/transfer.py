@@ -188,11 +188,7 @@ class TransferTraining:
 
     def release(self) -> nn.Module:
         """The student without the hooks of the training, which must be over."""
-        tapped = self.engines["student"].raw
-        assert isinstance(tapped, TappedNetwork)
-        tapped.release()
-        keep_activations(tapped.network)
-        return tapped.network
+        return released(self.engines["student"].raw)
 
     def state(self) -> State:
         return {}  # all noise comes from the seed and the iteration
@@ -250,6 +246,14 @@ class IterationNoise:
         size = self._config.batch_size
         rng = stream(self._config.seed, purpose, self._iteration, draw)
         return on_device(normal(rng, size, *shape)[self._world.part(size)], self._world.device)
+
+
+def released(tapped: nn.Module) -> nn.Module:
+    """The network inside, without the hooks of a training."""
+    assert isinstance(tapped, TappedNetwork)
+    tapped.release()
+    keep_activations(tapped.network)
+    return tapped.network
 
 
 def cosine_decay(iteration: int, iterations: int) -> float:
