@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from tests.support.jobs import train_in
 from zskt_dist.algorithms.inversion import Inverter
+from zskt_dist.commands import synthesize
 from zskt_dist.config import Config
 from zskt_dist.data.pool import PoolFiles
+from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.models import ImageShape, build_network
@@ -237,3 +240,35 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_what_cannot_be_combined(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _config(tmp_path, *overrides)
+
+
+def test_synthesize_writes_the_pool_with_the_teachers_answers(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = whole / "runs/digits/run", tmp_path / "pseudo"
+    made = [str(run), "--out", str(out), "--shard-images", "8"]
+    assert synthesize.main(made) == 0
+    data = PseudoData.open(str(out))
+    pixels, logits = data.read()
+    files = [load_file(path)["images"] for path in sorted((run / "pool").iterdir())]
+    mean, std = (torch.tensor(data.about[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    expected = (torch.cat(files) / 255 - mean) / std
+    assert len(pixels) == 21
+    torch.testing.assert_close(pixels.float(), expected, atol=2e-3, rtol=1e-3)
+    weights = whole.glob("runs/teachers/lenet-*/teacher.safetensors")
+    teacher = build_network("lenet", SHAPE, 10).eval()
+    teacher.load_state_dict(load_file(next(weights)))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, teacher(pixels.float()), atol=1e-4, rtol=1e-4)
+    assert "inversion of the teacher" in (out / "README.md").read_text()
+    before = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+    assert len(before) == 3
+    (out / "train-00001-of-00003.parquet").unlink()
+    assert synthesize.main(made) == 0
+    assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == before
+
+    config = tiny_config(tmp_path, f"pseudo_data={out}", "loss.beta=0", "name=again")
+    assert (train_in("train", config).finished() or {})["method"] is None
+    capsys.readouterr()
+    assert synthesize.main([str(run), "--images", "22", "--out", str(tmp_path / "more")]) == 2
+    assert capsys.readouterr().err == "error: --images=22: the run's pool has 21 images; use at most as many\n"

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a finished run of train, runs/EXPERIMENT/NAME, or its URI")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="teacher.checkpoint=…, device=cuda, launch.…")
-    parser.add_argument("--images", metavar="N", type=int, default=10_000, help="number of images (10000)")
+    parser.add_argument("--images", metavar="N", type=int, help="number of images (10000; of an inversion all)")
     parser.add_argument("--out", metavar="FOLDER", help="folder for the shards (RUN_DIR/pseudo_data)")
     parser.add_argument("--workers", metavar="W", type=int, default=1, help="processes of this machine (1)")
     parser.add_argument("--shard-images", metavar="M", type=int, help="images in a shard (about 2000)")

@@ -14,16 +14,16 @@ _CARD = """\
 
 # Pseudo-images of {teacher}
 
-{images:,} images of {shape} that generators have drawn, each with the logits of the teacher. They were made by
-zero-shot knowledge transfer ([Micaelli & Storkey, 2019](https://arxiv.org/abs/1905.09768)) with zskt_dist {version}: no
+{images:,} images of {shape} that {makers}, each with the logits of the teacher. They were made by
+{method} with zskt_dist {version}: no
 real image was read. They do not look like what the teacher was trained on, and their classes are what the teacher says.
 
 | column | type | what |
 |---|---|---|
-{image_row}| `pixels` | float16 [{length}] | what a student learns from: {shape}, normalised, not bounded |
+{image_row}| `pixels` | float16 [{length}] | what a student learns from: {shape}, normalised{bounds} |
 | `teacher_logits` | float32 [{classes}] | the teacher's answer to these pixels |
 | `label` | class | the teacher's predicted class |
-| `source` | int32 | iteration of the generator's snapshot: {sources} |
+| `source` | int32 | {source} |
 | `index` | int64 | number of the image |
 
 Normalised means (pixel - mean) / std of pixels in [0, 1]: mean {mean}, std {std}.
@@ -44,6 +44,24 @@ pixels = images[0]["pixels"].reshape({dimensions})
 python -m zskt_dist.train pseudo_data=FOLDER loss.beta=0 student.arch=…
 ```
 """
+
+
+_INVERSION = {
+    "makers": "have the statistics the teacher remembers of its training images",
+    "method": "inversion of the teacher",
+    "bounds": ", in the range of images",
+    "source": "round in which the image was made",
+}
+
+
+def _belief_matching(result: dict[str, Any]) -> dict[str, str]:
+    paper = "[Micaelli & Storkey, 2019](https://arxiv.org/abs/1905.09768)"
+    return {
+        "makers": "generators have drawn",
+        "method": f"zero-shot knowledge transfer ({paper})",
+        "bounds": ", not bounded",
+        "source": f"iteration of the generator's snapshot: {', '.join(result['generators'])}",
+    }
 
 
 def dataset_card(result: dict[str, Any]) -> str:
@@ -67,7 +85,7 @@ def dataset_card(result: dict[str, Any]) -> str:
         length=dimensions[0] * dimensions[1] * dimensions[2],
         classes=result["num_classes"],
         image_row=image_row if dimensions[0] in (1, 3) else "",
-        sources=", ".join(result["generators"]),
+        **_INVERSION if result.get("method") == "inversion" else _belief_matching(result),
         version=result["version"],
         mean=result["mean"],
         std=result["std"],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -110,3 +111,16 @@ class PoolFiles:
     def _path(self, number: int) -> Path:
         assert self.folder is not None, "checkpoints are kept only where files are"
         return self.folder / f"round-{number:05d}.safetensors"
+
+
+def pool_files(folder: Path) -> list[Path]:
+    """The files of all rounds, in their order."""
+    return sorted(folder.glob("round-*.safetensors"))
+
+
+def read_round(path: Path) -> Tensor:
+    """The images of a round, uint8 [B, C, H, W]; raises UserError where the file is damaged."""
+    try:
+        return load(path.read_bytes())["images"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from zskt_dist.data import Standardise
+from zskt_dist.data.pool import pool_files, read_round
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError, one_line
 from zskt_dist.evaluation.held_out import stored_sources
@@ -138,12 +140,15 @@ class Exporter:
 
 @torch.no_grad()
 def pseudo_images(exported: ExportedNetwork) -> Iterator[Tensor]:
-    """Images of the run's generators on which students are judged, normalised, in batches [B, C, H, W].
+    """Images that the run has made, normalised, in batches [B, C, H, W].
 
-    `evaluation.held_out_images` of every snapshot; none without snapshots.
+    `evaluation.held_out_images` of every snapshot of its generator, and the rounds of an inversion's pool; else none.
     """
     config, world = exported.config, World(torch.device("cpu"))
     sources = stored_sources(config, exported.directory.snapshots, exported.image_shape, world)
     for number, source in enumerate(sources):
         if source.iteration is not None:  # not noise
             yield from batches(source, number, config)
+    if exported.mean and exported.std:
+        standardise = Standardise(exported.mean, exported.std, world.device)
+        yield from (standardise(read_round(path)) for path in pool_files(exported.directory.pool))

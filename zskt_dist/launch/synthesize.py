@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from zskt_dist.config import Config
 from zskt_dist.data.dataset_card import dataset_card
+from zskt_dist.data.pool import pool_files
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, write_atomic
@@ -33,7 +35,8 @@ _PLACE = ("launch.kind=local", "launch.workers=1", "launch.cpus_per_worker=1", "
 class Wanted(NamedTuple):
     """The options of the command line."""
 
-    images: int
+    images: int | None
+    """None: as many as the pool of an inversion has, else 10,000."""
     out: str | None
     """None: `pseudo_data` in the run directory."""
     shard_images: int | None
@@ -57,19 +60,17 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         raise UserError(
             f"{location} learnt from pseudo-data and has no generator; use a run of train without pseudo_data"
         )
-    if result.get("method") == "inversion":
-        problem = f"{location} has no generator at several moments; its images are already in {directory.pool}"
-        raise UserError(f"{problem}. synthesize takes a run of method=belief_matching")
     if result["command"] != "train":
         raise UserError(f"{location} is a run of {result['command']}, which has no generator; use one of train")
-    sources = _chosen(wanted.sources, directory)
     config = measured_config(directory, [*_PLACE, *overrides])
+    pool = result.get("method") == "inversion"
+    sources, images = _rounds(wanted, directory, config) if pool else (_chosen(wanted.sources, directory), 10_000)
     if config.launch.kind != "local":
         raise ConfigError("launch.kind", config.launch.kind, "synthesize runs on this machine; use --workers")
     if config.teacher.checkpoint is None:
         raise ConfigError("teacher.checkpoint", None, f"{location} does not say where its teacher is")
     out = (local_folder(wanted.out) if wanted.out else directory.path / "pseudo_data").absolute()
-    order = SynthesisOrder(str(out), wanted.images, wanted.shard_images, sources, fresh)
+    order = SynthesisOrder(str(out), wanted.images or images, wanted.shard_images, sources, fresh, pool)
     config = absolute_paths(config)
     teacher = {"teacher": str(config.teacher.checkpoint)}
     stage = Stage("synthesize", config, directory.location, "", teacher, asdict(order))
@@ -95,6 +96,20 @@ def describe(folder: Path) -> Result:
     return status | data.about | {"shards": len(files), "bytes": size, "classes": classes}
 
 
+def _rounds(wanted: Wanted, directory: RunDirectory, config: Config) -> tuple[tuple[int, ...], int]:
+    """The rounds of an inversion, and the number of its images."""
+    files, rounds = len(pool_files(directory.pool)), config.inversion.rounds
+    if files != rounds:
+        problem = f"has {files} of its {rounds} rounds in {directory.pool}; restore them, or train again with --fresh"
+        raise ConfigError("RUN_DIR", directory.location, problem)
+    images = rounds * config.inversion.images
+    if wanted.images and wanted.images > images:
+        raise ConfigError("--images", wanted.images, f"the run's pool has {images:,} images; use at most as many")
+    if wanted.sources != "all":
+        raise ConfigError("--sources", wanted.sources, "chooses snapshots of a generator; of an inversion use all")
+    return tuple(range(rounds)), images
+
+
 def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
     """Iterations of the snapshots, in order."""
     names = (re.fullmatch(r"generator_(\d+)\.safetensors", path.name) for path in directory.snapshots.glob("*"))
@@ -116,10 +131,13 @@ def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
 
 def _print(result: Result, console: Console) -> None:
     each = result["bytes"] / result["images"]
-    iterations = ", ".join(result["generators"])
+    sources = ", ".join(result["generators"])
+    made = f"of {len(result['generators'])} rounds of inversion"
+    if result.get("method") != "inversion":
+        made = f"of the generator after {sources} iterations"
     console.print(
         f"{result['images']:,} pseudo-images in {result['shards']} shard(s), {result['bytes'] / 1e6:.1f} MB "
-        f"({each:,.0f} bytes each), of the generator after {iterations} iterations",
+        f"({each:,.0f} bytes each), {made}",
         soft_wrap=True,
         highlight=False,
     )

@@ -385,7 +385,9 @@ class PseudoDataResult(TypedDict):
     batch_size: int
     """Images that a generator draws at a time."""
     generators: dict[str, str]
-    """SHA-256 of each generator, hex, by its iteration."""
+    """SHA-256 of each generator, hex, by its iteration; of an inversion that of each round of its pool."""
+    method: NotRequired[Literal["inversion"]]
+    """How the images were made, where that is not Algorithm 1."""
     teacher: WeightsFile
     """The network that labelled the images."""
     shards: int

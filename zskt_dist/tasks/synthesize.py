@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
+from zskt_dist.data import Standardise
+from zskt_dist.data.pool import pool_files, read_round
 from zskt_dist.data.pseudo_shards import (
     FORMAT,
     PATTERN,
@@ -56,8 +58,9 @@ class SynthesisOrder:
         folder: Absolute path of the folder for the shards.
         images: N, number of images.
         shard_images: Images in a shard; None: about two thousand.
-        sources: Iterations of the generator's snapshots that are drawn from, in equal shares.
+        sources: Iterations of the generator's snapshots that are drawn from, in equal shares; rounds of an inversion.
         fresh: True if existing shards are made anew.
+        pool: True if the images are those of the run's pool, in their order; it has no generators then.
     """
 
     folder: str
@@ -65,11 +68,13 @@ class SynthesisOrder:
     shard_images: int | None
     sources: tuple[int, ...]
     fresh: bool = False
+    pool: bool = False
 
 
 def run(context: Context, stop: StopVote) -> None:
     order = SynthesisOrder(**context.stage.options)
-    Synthesis(context.directory, context.config, order, context.world, stop).run()
+    kind = PoolSynthesis if order.pool else Synthesis
+    kind(context.directory, context.config, order, context.world, stop).run()
 
 
 class Synthesis:
@@ -90,8 +95,11 @@ class Synthesis:
         checkpoint = str(self.config.teacher.checkpoint)
         teacher = read_network(self.config, "teacher", shape, classes, checkpoint, "teacher.checkpoint", world)
         self.teacher = teacher.to(world.device).eval().requires_grad_(False)
-        self.generators = {source: self._generator(source, shape) for source in self.order.sources}
+        self._open(shape)
         self.progress = ProgressFile(self.directory.progress if world.is_main else None)
+
+    def _open(self, shape: ImageShape) -> None:
+        self.generators = {source: self._generator(source, shape) for source in self.order.sources}
 
     def run(self) -> None:
         """Writes the shards; a stop request raises Interrupted after the shards under way."""
@@ -143,10 +151,14 @@ class Synthesis:
         load_into(generator, self.world.from_main(lambda: read_weights(path, "RUN_DIR")), "RUN_DIR", path)
         return generator.to(self.world.device)
 
+    def _files(self) -> dict[int, Path]:
+        """What the images are made from, by source."""
+        return {source: snapshot_path(self.directory.snapshots, source) for source in self.order.sources}
+
     def _about(self) -> About:
         """What the shards are made from."""
         student = read_about(self.directory.weights("student"))
-        paths = {str(source): snapshot_path(self.directory.snapshots, source) for source in self.order.sources}
+        paths = {str(source): path for source, path in self._files().items()}
         teacher = local_file(str(self.config.teacher.checkpoint), "teacher.checkpoint")
         each = len(paths) * self.batch_size
         return {
@@ -160,6 +172,32 @@ class Synthesis:
             "generators": {source: _sha256(path) for source, path in paths.items()},
             "teacher": {"arch": self.config.teacher.arch, "sha256": _sha256(teacher)},
         }
+
+
+class PoolSynthesis(Synthesis):
+    """Writes the images of a pool, in the order in which they were made."""
+
+    def _open(self, shape: ImageShape) -> None:
+        rounds = self.world.from_main(lambda: [read_round(path) for path in self._files().values()])
+        self.pool = torch.cat(rounds)
+        self.sources = torch.tensor(self.order.sources, dtype=torch.int32).repeat_interleave(len(rounds[0]))
+        self.standardise = Standardise(tuple(self.about["mean"]), tuple(self.about["std"]), self.world.device)
+
+    @torch.no_grad()
+    def images(self, indices: range) -> Pseudo:
+        places = slice(indices.start, indices.stop)
+        parts = []
+        for pixels in self.pool[places].split(self.batch_size):
+            x = self.standardise(pixels.to(self.world.device)).half()
+            parts.append((x.cpu(), self.teacher(x.float()).float().cpu()))
+        x, logits = map(torch.cat, zip(*parts, strict=True))
+        return Pseudo(x.numpy(), logits.numpy(), self.sources[places].numpy())
+
+    def _about(self) -> About:
+        return super()._about() | {"method": "inversion"}
+
+    def _files(self) -> dict[int, Path]:
+        return dict(zip(self.order.sources, pool_files(self.directory.pool), strict=True))
 
 
 def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:

@@ -1,0 +1,76 @@
+"""`zskt_dist.transfer(method="inversion")`: the normalisation it takes, its checkpoints, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import zskt_dist
+from tests.support.transfers import assert_equal, state_of
+from zskt_dist.errors import ConfigError
+
+FEW = {"inversion.rounds": 2, "inversion.images": 4, "inversion.steps": 2, "inversion.warm_up": 1}
+SMALL: dict[str, Any] = {"generator.channels": (8, 4), "generator.z_dim": 5, "evaluation.yardstick": False, **FEW}
+
+
+def _pair() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(1)
+    teacher = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    return teacher, nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
+def _transfer(teacher: nn.Module, student: nn.Module, **changes: Any) -> Any:
+    settings = {"input_shape": (1, 8, 8), "method": "inversion", "mean": [0.4], "std": [0.2], "iterations": 6}
+    quiet = {"batch_size": 8, "log_every": 2, "device": "cpu", "progress": False, "config": SMALL}
+    return zskt_dist.transfer(teacher, student, **settings | quiet | changes)
+
+
+def test_the_student_is_trained_and_the_teacher_left_as_it_was() -> None:
+    teacher, student = _pair()
+    before, untrained = state_of(teacher), state_of(student)
+    result = _transfer(teacher, student)
+    assert_equal(state_of(teacher), before)
+    assert teacher.training
+    assert not torch.equal(untrained["1.weight"], student.state_dict()["1.weight"])
+    assert [row["iteration"] for row in result.history] == [2, 4, 6]
+    assert {"kl", "statistics_gap", "label_loss"} <= result.history[-1].keys()
+    assert result.settings["method"] == "inversion"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
+
+
+def test_the_same_call_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    whole, stopped = _pair()[1], _pair()[1]
+    teacher = _pair()[0]
+    often = {"checkpoint_dir": tmp_path, "config": SMALL | {"checkpoint.every": 2}}
+    _transfer(teacher, whole, checkpoint_dir=tmp_path / "whole", config=SMALL | {"checkpoint.every": 2})
+    first = _transfer(teacher, stopped, **often, on_progress=lambda progress: progress.iteration < 4)
+    assert first.stopped_early
+    again = _pair()[1]
+    result = _transfer(teacher, again, **often)
+    assert result.iterations == 6
+    assert_equal(state_of(again), state_of(whole))
+
+
+def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
+    teacher, student = _pair()
+    with pytest.warns(UserWarning, match=r"inputs lie between -2 and 2; give mean and std"):
+        result = _transfer(teacher, student, mean=None, std=None)
+    assert result.settings["data.mean"] == [0.5]
+    teacher.pretrained_cfg = {"mean": (0.3,), "std": (0.1,)}  # as timm's
+    assert _transfer(teacher, _pair()[1], mean=None, std=None).settings["data.std"] == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": [0.4, 0.4]}, r"mean=\[0.4, 0.4\]: expected 1 number"),
+        ({"std": None}, "std=None: expected 1 number"),
+        ({"std": [0.0]}, r"std=\[0.0\]: expected 1 number"),
+        ({"config": {"method": "inversion"}}, "method='inversion': is an argument of transfer"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _transfer(*_pair(), **changes)
