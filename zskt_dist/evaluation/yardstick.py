@@ -54,10 +54,10 @@ class Recipe:
     images: int = 512
     batch: int = 32
     parts: int = 2
-    steps: int = 20
+    steps: int = 10
     warm_up: int = 20
     z_dim: int = 100
-    channels: tuple[int, int] = (64, 32)
+    channels: tuple[int, int] = (32, 16)
     learning_rate: float = 3e-3
     momentum: float = 0.9
     statistics: float = 1.0
