@@ -121,8 +121,10 @@ def test_a_trial_that_goes_on_reports_only_what_is_new(tmp_path: Path, runs: lis
         assert trainable._evaluation() is None
         new = {"phase": "student", "iteration": 7, "evaluated": 6, "metrics": {"label_free_score": 0.6}}
         directory.progress.write_text(json.dumps(new))
-        assert trainable.step() == {"label_free_score": 0.6, "iteration": 6}
-    assert _reports(trainable) == [{"state": "finished", "iteration": 10, "label_free_score": 0.9, "done": True}]
+        assert trainable.step() == {"label_free_score": 0.6, "score": 0.6, "iteration": 6}
+    assert _reports(trainable) == [
+        {"state": "finished", "iteration": 10, "label_free_score": 0.9, "score": 0.9, "done": True}
+    ]
     assert runs == [directory.path.name]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
+from zskt_dist.evaluation.held_out import ranked_by
 from zskt_dist.sweep.plots import sweep_figures
 from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations
 
@@ -22,6 +23,7 @@ def _table(rows: Sequence[tuple[float | None, int, str, float | None, float | No
         setting=[json.dumps(row[0]) for row in rows],
         label_free_score=frame["score"],
         mte=None,
+        yardstick_agreement=None,
         held_out_agreement=None,
         noise_agreement=None,
         generator_loss_drift=None,
@@ -129,3 +131,13 @@ def test_figures_are_drawn_for_what_varies() -> None:
     (line,) = [line for line in over.axes[0].get_lines() if len(line.get_xdata()) == 2]
     assert [float(y) for y in line.get_ydata()] == pytest.approx([71, 75])
     assert not any(math.isnan(float(y)) for y in line.get_ydata())
+
+
+def test_agreement_on_the_yardstick_goes_before_pooled_agreement() -> None:
+    """Which trials without one are ranked by."""
+    scores = [
+        ranked_by({"yardstick_agreement": 0.7, "label_free_score": 0.2}),
+        ranked_by({"label_free_score": 0.2, "held_out_kl": 1.0}),
+        ranked_by({}),
+    ]
+    assert scores == [0.7, 0.2, None]

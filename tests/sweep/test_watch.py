@@ -33,8 +33,8 @@ def _tell(watch: Watch, event: str, number: int = 0, **more: Any) -> None:
 def test_what_the_scheduler_ends_is_stopped_and_says_so(tmp_path: Path, trials: list[Trial]) -> None:
     watch = _watch(tmp_path, trials)
     _tell(watch, "start")
-    _tell(watch, "result", result={"iteration": 2, "label_free_score": 0.5, "done": False})
-    _tell(watch, "result", result={"iteration": 4, "label_free_score": 0.4, "done": True})
+    _tell(watch, "result", result={"iteration": 2, "score": 0.5, "done": False})
+    _tell(watch, "result", result={"iteration": 4, "score": 0.4, "done": True})
     _tell(watch, "complete")
     _tell(watch, "error")  # its process was lost while it left
     assert (trials[0].state, trials[0].score) == ("stopped", 0.4)

@@ -6,9 +6,10 @@ the run: the newest generator alone shows only what the student is worst at now.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,14 @@ State = dict[str, Tensor]
 
 LABEL_FREE = ("yardstick_agreement", "label_free_score", "held_out_agreement", "noise_agreement", "held_out_kl")
 """Names of the scores that need no labels: of the yardstick, and those that `HeldOut.judge` returns."""
+
+
+def ranked_by(scores: Mapping[str, Any]) -> float | None:
+    """What students of one teacher are ranked by without labels: agreement on the yardstick, else `label_free_score`.
+
+    None where there is neither.
+    """
+    return next((scores[name] for name in ("yardstick_agreement", "label_free_score") if name in scores), None)
 
 
 class HeldOut:

@@ -243,7 +243,7 @@ class BestTrial(TypedDict):
     run: str
     """Name of the trial's run."""
     score: float | None
-    """What trials are ranked by without labels: agreement on pooled images, else `label_free_score`."""
+    """What trials are ranked by without labels: agreement on the yardstick, on pooled images, or `label_free_score`."""
     label_free_score: float | None
     """The same number as in the `estimates` of its run."""
     accuracy: float | None

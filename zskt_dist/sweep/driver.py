@@ -193,9 +193,8 @@ def _scheduler(sweep: Sweep, trials: Sequence[Trial]) -> TrialScheduler:
     if sweep.scheduler == "all":
         return FIFOScheduler()
     longest = max(trial.config.iterations for trial in trials) + 1  # at the last iteration runs end by themselves
-    return Rungs(
-        trials, metric=sweep.select_by, max_t=longest, grace_period=sweep.grace, reduction_factor=sweep.reduction
-    )
+    metric = "score" if sweep.select_by == "label_free_score" else sweep.select_by
+    return Rungs(trials, metric=metric, max_t=longest, grace_period=sweep.grace, reduction_factor=sweep.reduction)
 
 
 def _check_sight(sweep: Sweep, directory: RunDirectory, nodes: int) -> None:

@@ -88,7 +88,8 @@ class Sweep(Section):
     reduction: Annotated[int, Field(ge=2)] = 3
     """asha: of so many trials one goes on at each rung."""
     select_by: Literal["label_free_score", "accuracy"] = "label_free_score"
-    """accuracy looks at test labels, which a zero-shot setting does not have."""
+    """label_free_score: agreement on the teacher's yardstick, else on pooled pseudo-images, else the trial's own score;
+    accuracy looks at test labels, which a zero-shot setting does not have."""
     pool_images: NonNegative = 2000
     """Pseudo-images of all trials' generators, and noise images, on which all students are compared; 0: none."""
     evaluate: Settings | None = None

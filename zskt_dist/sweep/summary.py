@@ -20,7 +20,7 @@ from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seed
 from zskt_dist.tracking.mlflow.store import RunAddress
 
 _SELECTED = {
-    "label_free_score": "without labels, by agreement with the teacher on held-out pseudo-images, and a little noise",
+    "label_free_score": "without labels, by agreement with the teacher on its yardstick, else on pseudo-images",
     "accuracy": "BY TEST ACCURACY, which a zero-shot setting does not have: its accuracy is no estimate any more",
 }
 _TEACHERS = (

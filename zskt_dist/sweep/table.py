@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from zskt_dist.errors import UserError
+from zskt_dist.evaluation.held_out import ranked_by
 from zskt_dist.files import sha256_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import local_file
@@ -14,7 +15,10 @@ from zskt_dist.sweep.space import Trial
 
 MEASURES = ["score", "label_free_score", "accuracy", "mte"]
 """What is averaged over seeds."""
-_RANKING = ("score", "label_free_score", "held_out_agreement", "noise_agreement", "generator_loss_drift")
+_RANKING = (
+    *("score", "yardstick_agreement", "label_free_score"),
+    *("held_out_agreement", "noise_agreement", "generator_loss_drift"),
+)
 """What trials could be ranked by without labels; of the drift the size, so a good one goes down as accuracy goes up."""
 _FEWEST = 4
 """Settings for a rank correlation."""
@@ -27,19 +31,22 @@ def trial_row(trial: Trial, pooled: Mapping[str, float]) -> dict[str, Any]:
         pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for.
 
     Returns:
-        `score` is what trials are ranked by without labels: the pooled agreement, or their own label-free score;
+        `score` is what trials are ranked by without labels: agreement on their teacher's yardstick, else the pooled
+        agreement, or their own label-free score;
         `setting` is one text for all settings but the seed.
     """
     result = (trial.run.finished() if trial.state == "finished" else None) or {}
     estimates, student = result.get("estimates") or {}, result.get("student") or {}
-    own = estimates.get("label_free_score", trial.score)
+    own = ranked_by(estimates) or trial.score
+    own_pool = pooled and "yardstick_agreement" not in estimates
     return {
         "trial": trial.number,
         **trial.settings,
         "state": trial.state,
         "iteration": result.get("iterations", trial.iteration),
-        "score": pooled.get(str(trial.run.path)) if pooled else (own if result else None),
-        "label_free_score": own,
+        "score": pooled.get(str(trial.run.path)) if own_pool else (own if result else None),
+        "label_free_score": estimates.get("label_free_score", trial.score),
+        "yardstick_agreement": estimates.get("yardstick_agreement"),
         **{name: estimates.get(name) for name in ("held_out_agreement", "noise_agreement", "generator_loss_drift")},
         "accuracy": student.get("accuracy_last"),
         "agreement": student.get("agreement"),

@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray import tune
 from zskt_dist import logs
 from zskt_dist.config import parse_config
 from zskt_dist.errors import Interrupted, UserError, one_line
+from zskt_dist.evaluation.held_out import ranked_by
 from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute
@@ -81,7 +83,7 @@ class TrialRun(tune.Trainable):
         if not shown or shown["phase"] != "student" or shown["evaluated"] <= self.reported:
             return None
         self.reported = shown["evaluated"]
-        return {**shown["metrics"], "iteration": self.reported}
+        return {**_scored(shown["metrics"]), "iteration": self.reported}
 
     def _run(self) -> None:
         try:
@@ -131,4 +133,10 @@ class TrialRun(tune.Trainable):
         if self.order["evaluate"] is not None:
             evaluate_run(self.directory.location, self.order["evaluate"], fresh=False, console=console)
         scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
-        return {"iteration": result["iterations"], **scores}
+        return {"iteration": result["iterations"], **_scored(scores)}
+
+
+def _scored(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """With `score`, what trials are ranked by without labels."""
+    score = ranked_by(scores)
+    return {**scores, **({} if score is None else {"score": score})}

@@ -33,12 +33,12 @@ class Watch(tune.Callback):
     def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
         mine = self._mine(trial)
         mine.iteration = int(result.get("iteration", mine.iteration))
-        mine.score = result.get("label_free_score", mine.score)
+        mine.score = result.get("score", mine.score)
         if "state" in result:
             self._end(mine, str(result["state"]), str(result.get("message", "")))
         elif result.get("done"):  # the scheduler has decided: Tune sets this before it calls
             self._end(mine, "stopped", f"by the scheduler after {mine.iteration} iterations")
-        elif "label_free_score" in result:
+        elif "score" in result:
             self._note(mine, f"{mine.iteration}: score {mine.score:.4f}")
 
     def on_trial_recover(self, trial: Any, **_: Any) -> None:
