@@ -89,6 +89,20 @@ def test_micro_batches_that_are_not_simulated_hold_their_images_only() -> None:
     assert many.student_step == few.student_step + 60 * 4 * (3 * 32 * 32 + 2 * 10)
 
 
+def test_an_inversion_is_counted_part_by_part() -> None:
+    """Its student learns as that of pseudo-data does; half the parts hold half the activations, one after the other."""
+    inversion = ("method=inversion", "inversion.images=16", "inversion.rounds=5")
+    two, one = _memory(*inversion), _memory(*inversion, "inversion.parts=1")
+    assert 0.45 * one.generator_step < two.generator_step < 0.6 * one.generator_step
+    assert two.student_step == pytest.approx(one.student_step, rel=0.01)
+    assert two.pool == 5 * 16 * 3 * 32 * 32
+    assert _memory(*inversion, "inversion.pool_mib=1", "inversion.rounds=1000").pool == 2**20
+    without = _memory(*inversion, "inversion.parts=1", "inversion.gap=none").generator_step
+    assert without < one.generator_step
+    parameters = sum(p.nbytes for p in new_generator(load_config(None, []), SHAPE).parameters())
+    assert 4 * parameters < two.generator < 4.1 * parameters
+
+
 def test_nothing_is_left_behind() -> None:
     """No fake tensors, and modules move again."""
     _memory()

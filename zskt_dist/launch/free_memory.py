@@ -21,7 +21,8 @@ Settings = dict[str, Any]
 
 def describe_memory(memory: Memory, config: Config) -> str:
     """One line with the peak and its parts."""
-    sizes = {name: getattr(memory, name) for name in ("teacher", "student", "generator")}
+    parts = ("teacher", "student", "generator", *(("pool",) if memory.pool else ()))
+    sizes = {name: getattr(memory, name) for name in parts}
     networks = ", ".join(f"{name} {describe_size(size)}" for name, size in sizes.items())
     step = "generator" if memory.generator_step >= memory.student_step else "student"
     activations = f"activations {describe_size(memory.activations)} (in the {step} step)"

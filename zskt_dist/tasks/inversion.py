@@ -209,21 +209,22 @@ class InversionTraining(PlainTraining):
             self._synthesise(number)
         seed_layers(self._config.seed, self._world, iteration)
         x = self.pool(iteration)
-        return self._step(x, self._ask(x)) | self._metrics
+        return self._step(x, self.ask(x)) | self._metrics
 
     def _begun(self, iteration: int) -> int:
         """Number of rounds that begin before the student step with that number, or with it."""
         return sum(first <= iteration for first in self._starts)
 
     @torch.no_grad()
-    def _ask(self, x: Tensor) -> Tensor:
+    def ask(self, x: Tensor) -> Tensor:
+        """The teacher's logits [B, C], in micro-batches."""
         parts = math.ceil(len(x) / (self._config.engine.micro_batch or len(x)))
         return torch.cat([self._asked(part).logits for part in x.tensor_split(parts)])
 
     def _synthesise(self, number: int) -> None:
         """A round of synthesis: its images go into the pool of every worker, and into a file."""
         inversion = self._config.inversion
-        with self._frozen_student() as student:
+        with self.frozen_student() as student:
             warm_up = inversion.warm_up if number == 0 else 0
             for batch in range(1, warm_up + 1):
                 self.inverter.make(*self._draw(number, batch), inversion.steps, student)
@@ -249,7 +250,7 @@ class InversionTraining(PlainTraining):
         return {name: torch.tensor(value, device=self._world.device) for name, value in metrics.items()}
 
     @contextmanager
-    def _frozen_student(self) -> Iterator[Ask]:
+    def frozen_student(self) -> Iterator[Ask]:
         """The student with the workers' average statistics, in eval mode."""
         with self.engine.frozen(), self.engine.whole() as network, averaged_statistics(network, self._world):
             yield lambda x: network(x).logits

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
     unset_fake_temporarily,
 )
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -34,6 +35,7 @@ from zskt_dist.engine.building import in_bfloat16
 from zskt_dist.errors import UserError
 from zskt_dist.models import ImageShape, is_own
 from zskt_dist.networks.building import new_network
+from zskt_dist.tasks.inversion import InversionTraining
 from zskt_dist.tasks.transfer import TransferTraining
 
 
@@ -47,6 +49,7 @@ class Memory:
         generator: Parameters, statistics, gradients and the state of the optimizer.
         generator_step: Peak of a generator step on top of the networks, most of it activations.
         student_step: Peak of a student step on top of the networks, with the pseudo-batch and the teacher's logits.
+        pool: Images of an inversion.
     """
 
     teacher: int
@@ -54,11 +57,12 @@ class Memory:
     generator: int
     generator_step: int
     student_step: int
+    pool: int = 0
 
     @property
     def networks(self) -> int:
         """Bytes that are held all the time."""
-        return self.teacher + self.student + self.generator
+        return self.teacher + self.student + self.generator + self.pool
 
     @property
     def activations(self) -> int:
@@ -92,24 +96,60 @@ def _estimate(config: Config, image_shape: ImageShape, num_classes: int) -> Memo
     # Images that are not simulated take only the pseudo-batch itself and the logits of both networks.
     waiting = (share - simulated) * 4 * (math.prod(image_shape) + 2 * num_classes)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, _everything_in_place(), _Watch() as watch:
-        networks = (_fake_network(mode, config, role, image_shape, num_classes) for role in ("teacher", "student"))
-        teacher, student = networks
+        teacher, student = (
+            _fake_network(mode, config, role, image_shape, num_classes) for role in ("teacher", "student")
+        )
         teacher = teacher.eval().requires_grad_(False)
         if config.engine.teacher == "bfloat16":
             teacher = in_bfloat16(teacher)
-        cpu = World(torch.device("cpu"))
-        task = TransferTraining(_one_iteration(config, simulated), teacher, student, image_shape, cpu)
-        for name, engine in task.engines.items():
-            _take_a_step(engine)
-            engine.optimizer.register_step_post_hook(partial(watch.close, name))
-        fixed, watch.peak = watch.live, watch.live
-        task.transfer.step(task.noise(0))
-    return Memory(
-        teacher=_size(chain(teacher.parameters(), teacher.buffers())),
-        **{name: _trained_size(engine) for name, engine in task.engines.items()},
-        generator_step=watch.peaks["generator"] - fixed,
-        student_step=watch.peaks["student"] - fixed + waiting,
-    )
+        walk = _invert if config.method == "inversion" else _match
+        networks = teacher, student, image_shape, num_classes
+        sizes = walk(_one_iteration(config, simulated), *networks, watch)
+    sizes["student_step"] += waiting
+    return Memory(teacher=_size(chain(teacher.parameters(), teacher.buffers())), **sizes)
+
+
+def _match(
+    config: Config, teacher: nn.Module, student: nn.Module, shape: ImageShape, num_classes: int, watch: "_Watch"
+) -> dict[str, int]:
+    """Sizes from an iteration of Algorithm 1, by the names of `Memory`."""
+    task = TransferTraining(config, teacher, student, shape, World(torch.device("cpu")))
+    for name, engine in task.engines.items():
+        _take_a_step(engine)
+        engine.optimizer.register_step_post_hook(partial(watch.close, name))
+    fixed = watch.begin()
+    task.transfer.step(task.noise(0))
+    trained = {name: _trained_size(engine.raw, engine.optimizer) for name, engine in task.engines.items()}
+    return {**trained, **{f"{name}_step": watch.peaks[name] - fixed for name in trained}}
+
+
+def _invert(
+    config: Config, teacher: nn.Module, student: nn.Module, shape: ImageShape, num_classes: int, watch: "_Watch"
+) -> dict[str, int]:
+    """Sizes from a step of an inversion's generator and one of its student."""
+    statistics = (0.5,) * shape.channels, (0.5,) * shape.channels
+    world, inversion = World(torch.device("cpu")), config.inversion
+    task = InversionTraining(config, teacher, student, shape, num_classes, statistics, world)
+    inverter = task.inverter
+    _take_a_step(task.engine)
+    for parameter in inverter.generator.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    inverter.optimizer.step()
+    fixed = watch.begin()
+    z = torch.zeros(inversion.images, config.generator.z_dim)
+    with task.frozen_student() as ask:
+        inverter.make(z, torch.zeros(inversion.images, dtype=torch.int64), 1, ask)
+    watch.close("generator")
+    x = torch.zeros(config.batch_size, *shape)
+    task.matching.step(x, task.ask(x))
+    watch.close("student")
+    return {
+        "student": _trained_size(task.engine.raw, task.engine.optimizer),
+        "generator": _trained_size(inverter.generator, inverter.optimizer),
+        "generator_step": watch.peaks["generator"] - fixed,
+        "student_step": watch.peaks["student"] - fixed,
+        "pool": min(inversion.pool_mib * 2**20, inversion.rounds * inversion.images * math.prod(shape)),
+    }
 
 
 def _images_to_simulate(share: int, micro_batch: int | None) -> int:
@@ -136,10 +176,9 @@ def _take_a_step(engine: Engine) -> None:
     engine.update()
 
 
-def _trained_size(engine: Engine) -> int:
-    network = engine.raw
+def _trained_size(network: nn.Module, optimizer: Optimizer) -> int:
     gradients = (parameter.grad for parameter in network.parameters() if parameter.grad is not None)
-    return _size(chain(network.parameters(), network.buffers(), gradients, _tensors(engine.optimizer.state)))
+    return _size(chain(network.parameters(), network.buffers(), gradients, _tensors(optimizer.state)))
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> Iterator[Tensor]:
@@ -158,6 +197,11 @@ class _Watch(TorchDispatchMode):
         self.live = self.peak = 0
         self.peaks: dict[str, int] = {}
         self._seen: set[int] = set()
+
+    def begin(self) -> int:
+        """Bytes that are alive now; the peak is counted from here on."""
+        self.peak = self.live
+        return self.live
 
     def close(self, phase: str, *_: object) -> None:
         """Notes the peak since the last call as that of `phase`."""

@@ -128,6 +128,7 @@ _TASKS = (
             *("generator", "inversion", "optimizer.student_lr", "optimizer.clip_norm"),
         ),
         needs=(_TEACHER,),
+        estimates_memory=True,
         serves=lambda config: config.pseudo_data is None and config.method == "inversion",
     ),
     Task(
