@@ -24,14 +24,17 @@ REFERENCE = {
     "config": (
         "Configuration",
         *(f"zskt_dist.config.{name}" for name in ("load", "keys")),
-        *(f"zskt_dist.config.{name}" for name in ("schema", "inputs", "training", "measuring", "execution", "graph")),
+        *(
+            f"zskt_dist.config.{name}"
+            for name in ("schema", "inputs", "training", "inversion", "measuring", "execution", "graph")
+        ),
         "zskt_dist.config.shipped",
     ),
     "algorithms": (
         "Algorithms",
         *(f"zskt_dist.algorithms.{name}" for name in ("belief_matching", "matching", "losses", "generator_terms")),
         *(f"zskt_dist.algorithms.{name}" for name in ("transitions", "supervised", "scores", "estimates")),
-        *(f"zskt_dist.algorithms.{name}" for name in ("toy", "protocols")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("inversion", "statistics", "toy", "protocols")),
     ),
     "models": (
         "Networks",

@@ -51,6 +51,9 @@ def test_purposes_keep_their_numbers() -> None:
         "HELD_OUT": 8,
         "LAYERS": 9,
         "PSEUDO_DATA": 10,
+        "SYNTHESIS": 11,
+        "POOL": 12,
+        "YARDSTICK": 13,
     }
 
 

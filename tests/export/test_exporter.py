@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from tests.export.runs import untrained_run
 from tests.support.configs import tiny_config
+from zskt_dist.config import Config
+from zskt_dist.data.pool import PoolFiles
 from zskt_dist.evaluation.held_out import snapshot_path
 from zskt_dist.export import __main__ as export
 from zskt_dist.export.exporter import pseudo_images
@@ -110,9 +112,8 @@ def test_images_are_normalised_together_as_in_training(tmp_path: Path, micro_bat
     generator = new_generator(config, ImageShape(1, 8, 8))
     for iteration in (5, 10):
         save_weights(snapshot_path(tmp_path, iteration), generator, {})
-    exported: Any = SimpleNamespace(
-        config=config, image_shape=ImageShape(1, 8, 8), directory=SimpleNamespace(snapshots=tmp_path)
-    )
+    directory = SimpleNamespace(snapshots=tmp_path, pool=tmp_path / "pool")
+    exported = _exported(config, directory)
     found = list(pseudo_images(exported))
     assert [len(images) for images in found] == 2 * sizes
     for number in range(2):
@@ -124,6 +125,18 @@ def test_images_are_normalised_together_as_in_training(tmp_path: Path, micro_bat
 
 
 def test_a_run_without_snapshots_has_none(tmp_path: Path) -> None:
-    directory = SimpleNamespace(snapshots=tmp_path)
-    exported: Any = SimpleNamespace(config=tiny_config(tmp_path), image_shape=ImageShape(1, 8, 8), directory=directory)
-    assert list(pseudo_images(exported)) == []
+    directory = SimpleNamespace(snapshots=tmp_path, pool=tmp_path / "pool")
+    assert list(pseudo_images(_exported(tiny_config(tmp_path), directory))) == []
+
+
+def test_an_inversion_has_its_pool(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
+    PoolFiles(tmp_path / "pool").write(0, images)
+    directory = SimpleNamespace(snapshots=tmp_path, pool=tmp_path / "pool")
+    (found,) = pseudo_images(_exported(tiny_config(tmp_path), directory))
+    torch.testing.assert_close(found, (images / 255 - 0.25) / 0.5)
+
+
+def _exported(config: Config, directory: SimpleNamespace) -> Any:
+    shape = ImageShape(1, 8, 8)
+    return SimpleNamespace(config=config, image_shape=shape, directory=directory, mean=(0.25,), std=(0.5,))

@@ -191,7 +191,7 @@ def make(
             parts = {part: images for each in world.gather(own) for part, images in each.items()}
             batches += [parts[part] for part in sorted(parts)]
         tick(YARDSTICK, number + 1, total)
-    return torch.cat(batches)[: recipe.images]
+    return torch.cat(batches)[: recipe.images].contiguous()
 
 
 def _read(path: Path | None) -> Tensor | None:
