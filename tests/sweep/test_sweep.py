@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from tests.support.commands import command, finish, kill_group, wait_until
@@ -16,11 +17,7 @@ from zskt_dist.sweep import __main__ as sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SETTINGS = {
-    key: json.loads(value) if value[0] in "[0123456789" else value
-    for key, value in (text.split("=") for text in TINY)
-    if key != "tracking.uri"
-}
+SETTINGS = {key: yaml.safe_load(value) for key, value in (text.split("=") for text in TINY) if key != "tracking.uri"}
 
 
 def _write(folder: Path) -> Path:
