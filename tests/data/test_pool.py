@@ -1,6 +1,7 @@
 """The pool: what is drawn, what is kept, and its files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ def _images(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
 
 
-def _pool(part: slice = slice(None), **settings: object) -> Pool:
-    return Pool(PLAIN, 10, 0, CPU, part, **settings)  # type: ignore[arg-type]
+def _pool(part: slice = slice(None), **settings: Any) -> Pool:
+    return Pool(PLAIN, 10, 0, CPU, part, **settings)
 
 
 def test_parts_of_a_batch_make_the_whole_one_and_each_iteration_draws_another() -> None:

@@ -137,3 +137,12 @@ def test_watching_shows_lines_in_a_log_and_a_bar_on_a_terminal(tmp_path: Path, t
     assert ("━" in printed) == terminal
     assert "1000/1000" in printed
     assert not path.exists()
+
+
+def test_what_measures_nothing_is_counted_each_half_minute() -> None:
+    log = ProgressLog()
+    state = {"phase": "yardstick", "iterations": 36, "metrics": {}, "evaluated": 0}
+    lines = [log.line(state | {"iteration": done}, 100.0 + seconds) for done, seconds in ((0, 0), (6, 20), (9, 30))]
+    assert lines == [None, None, "yardstick 9/36 (25.0%): 30 s elapsed, about 2 min left"]
+    assert log.line(state | {"iteration": 12}, 140.0) is None
+    assert log.line(state | {"iteration": 18}, 160.0) == "yardstick 18/36 (50.0%): 1 min elapsed, about 1 min left"

@@ -39,6 +39,9 @@ class Weights(NamedTuple):
     gap: float = 0.5
 
 
+DEFAULT_WEIGHTS = Weights()
+
+
 class Inverter:
     """A generator with its optimizer, which makes batches of images, several workers together.
 
@@ -62,7 +65,7 @@ class Inverter:
         parts: int = 1,
         *,
         gap: Gap = "cross_entropy",
-        weights: Weights = Weights(),  # noqa: B008 (immutable)
+        weights: Weights = DEFAULT_WEIGHTS,
         add_up: Callable[[Sequence[Tensor]], None] | None = None,
     ) -> None:
         self.generator, self.optimizer, self.teachers, self.parts = generator, optimizer, teachers, parts

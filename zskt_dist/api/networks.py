@@ -85,7 +85,7 @@ def statistics_of(teacher: nn.Module, shape: ImageShape, mean: Numbers | None, s
     """
     about = getattr(teacher, "pretrained_cfg", None)  # timm's
     if mean is None and std is None and isinstance(about, Mapping) and len(about.get("mean", ())) == shape.channels:
-        mean, std = about["mean"], about["std"]
+        mean, std = about["mean"], about.get("std")
     if mean is None and std is None:
         message = (
             f"the teacher does not declare how its images are normalised: mean {_MEAN} and std {_STD} are taken, so "

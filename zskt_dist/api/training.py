@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.api.networks import (
     check_pair,
     count_classes,
@@ -36,7 +37,7 @@ from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape, ReadLogits
 from zskt_dist.runs.checkpoints import CheckpointStore
-from zskt_dist.tasks.inversion import InversionTraining
+from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining
 from zskt_dist.tasks.stages import identity
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker, Row
@@ -212,6 +213,8 @@ def _training(
         return TransferTraining(settings, teacher, student, shape, world, folder and folder / "snapshots")
     assert settings.data.mean
     assert settings.data.std
+    if not StatisticsGap(teacher).layers:
+        warnings.warn(WITHOUT_STATISTICS, stacklevel=3)
     statistics = settings.data.mean, settings.data.std
     further = []
     if settings.evaluation.yardstick:

@@ -118,6 +118,10 @@ class _Phase:
     """Iteration of the last metrics that were printed."""
     printed_at: float | None = None
     """Moment of the last line with the time left."""
+    counted: tuple[int, float] | None = None
+    """Iteration and moment from which on a phase without metrics is counted; a resumed one begins in the middle."""
+    counted_at: float = 0.0
+    """Moment of the last line without metrics."""
 
 
 class ProgressLog:
@@ -137,6 +141,8 @@ class ProgressLog:
         phase.iteration, reported = state["iteration"], state["metrics"].get("iteration")
         if reported is not None and phase.first_report is None:
             phase.first_report = (phase.iteration, now)
+        if not state["metrics"]:
+            return _counted(phase, state, now)
         left = _seconds_left(phase, state["iterations"], now)
         is_due = phase.printed_at is None or now - phase.printed_at >= _LINE_SECONDS
         if state["evaluated"] > phase.evaluated:
@@ -152,6 +158,20 @@ class ProgressLog:
             times += [f"about {duration(left)} left"] if left else []
         words = [note_of(state["metrics"]), ", ".join(times)]
         return f"{state['phase']} {at}/{total} ({at / total:.1%}): {'  '.join(filter(None, words))}"
+
+
+def _counted(phase: _Phase, state: Mapping[str, Any], now: float) -> str | None:
+    """A line each half minute while nothing is measured, as where the first images are made."""
+    done, total = phase.iteration, state["iterations"]
+    if phase.counted is None:
+        phase.counted = done, now
+    first, moment = phase.counted
+    if done <= first or now - max(moment, phase.counted_at) < _LINE_SECONDS:
+        return None
+    phase.counted_at = now
+    left = (total - done) * (now - moment) / (done - first)
+    times = f"{duration(now - phase.began)} elapsed, about {duration(left)} left"
+    return f"{state['phase']} {done}/{total} ({done / total:.1%}): {times}"
 
 
 def _seconds_left(phase: _Phase, iterations: int, now: float) -> float | None:

@@ -37,7 +37,7 @@ def trial_row(trial: Trial, pooled: Mapping[str, float]) -> dict[str, Any]:
     """
     result = (trial.run.finished() if trial.state == "finished" else None) or {}
     estimates, student = result.get("estimates") or {}, result.get("student") or {}
-    own = ranked_by(estimates) or trial.score
+    own = trial.score if (found := ranked_by(estimates)) is None else found
     own_pool = pooled and "yardstick_agreement" not in estimates
     return {
         "trial": trial.number,

@@ -159,7 +159,8 @@ class Context:
     @cached_property
     def yardstick(self) -> Yardstick | None:
         """The teacher's yardstick; None where there is none, or it is not wanted. All workers ask for it together."""
-        if self.teacher is None or not self.config.evaluation.yardstick:
+        sharded = self.config.engine.teacher == "sharded"  # no worker has its weights, or can ask it alone
+        if self.teacher is None or sharded or not self.config.evaluation.yardstick:
             return None
         inputs, folder = self.inputs, yardsticks(self.config)
         shape, classes, statistics = inputs.image_shape, inputs.num_classes, inputs.mean_std

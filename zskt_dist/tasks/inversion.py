@@ -4,6 +4,7 @@ One iteration is one student step. Before the first step of a round, the workers
 them all. What an image is depends on the seed and its number, and not on the number of workers.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,14 @@ from zskt_dist.tasks.transfer import cosine_decay, released
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MIB = 2**20
+WITHOUT_STATISTICS = (
+    "the teacher has no normalisation layer with running statistics, so images are made from classes and gap alone; "
+    "method=belief_matching needs no such layers"
+)
 
 
 def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
@@ -76,6 +82,8 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
 def start(context: Context) -> Training:
     config, inputs, teacher = context.config, context.inputs, context.teacher
     assert teacher is not None
+    if context.world.is_main and not StatisticsGap(teacher).layers:
+        log.warning("%s", WITHOUT_STATISTICS)
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
     return InversionTraining(
         config,

@@ -22,7 +22,7 @@ def save_image_grid(images: Tensor, path: Path) -> None:
     factor = max(1, 48 // max(images.shape[2:]))
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     low, high = (extreme(images, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
-    pixels = (255 * (images - low) / (high - low).clamp(min=1e-5) + 0.5).clamp(0, 255).to(torch.uint8)
+    pixels = ((images - low) / (high - low).clamp(min=1e-5) * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
     from PIL import Image  # late: training does without
 
