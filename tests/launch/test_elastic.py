@@ -7,7 +7,7 @@ import pytest
 from benchmarks.faults import Run, strike
 from tests.support.configs import TINY
 from tests.support.ray_cluster import RayCluster
-from zskt_dist.tasks.transfer import cosine_decay
+from zskt_dist.tasks.engines import cosine_decay
 from zskt_dist.tracking.local import read_history
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -26,18 +26,16 @@ from zskt_dist.data import Standardise, as_bytes, balanced_classes
 from zskt_dist.data.pool import Pool, PoolFiles
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
-from zskt_dist.engine import Engine
-from zskt_dist.engine.building import new_engine
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
 from zskt_dist.evaluation.yardstick import yardstick_agreement
 from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
 from zskt_dist.networks.building import may_not_use_all, new_generator, new_network, seed_layers, with_checkpointing
-from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop, rate_on
+from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
+from zskt_dist.tasks.engines import adam_engine, released
 from zskt_dist.tasks.stages import Stage
-from zskt_dist.tasks.transfer import cosine_decay, released
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
 
@@ -139,7 +137,9 @@ class InversionTraining(PlainTraining):
         folded = fold_batch_norm(teacher)[0] if chosen.folded_teacher else teacher
         self._asked = TappedNetwork(folded)
         chosen.apply(tapped, self._asked)
-        super().__init__("student", "student", self._engine(tapped, unused), config.iterations)
+        rate = config.optimizer.student_lr
+        engine = adam_engine(config, world, tapped, rate, chosen, find_unused_parameters=unused)
+        super().__init__("student", "student", engine, config.iterations)
         temperature = config.inversion.temperature
         gap = belief_gap(temperature=temperature, reduction="batchmean")
         self.matching = Matching(
@@ -157,26 +157,6 @@ class InversionTraining(PlainTraining):
         self._digests: list[str] = []
         self._metrics: Metrics = {}
         self.pool = self._pool()
-
-    def _engine(self, tapped: TappedNetwork, unused: bool) -> Engine:
-        config, world, recorded = self._config, self._world, self.fast_paths.cuda_graphs
-        rate = config.optimizer.student_lr
-        return new_engine(
-            config,
-            world,
-            tapped,
-            partial(
-                torch.optim.Adam,
-                lr=rate_on(world.device, rate) if recorded else rate,
-                fused=True,
-                capturable=recorded,
-            ),
-            partial(cosine_decay, iterations=config.iterations),
-            batch_size=config.batch_size,
-            clip_norm=config.optimizer.clip_norm,
-            bfloat16=self.fast_paths.autocast is not None,
-            find_unused_parameters=unused,
-        )
 
     def _inverter(self) -> Inverter:
         config, inversion, world = self._config, self._config.inversion, self._world

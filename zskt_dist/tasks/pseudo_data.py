@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import nn
 
 from zskt_dist.algorithms.losses import belief_gap
@@ -13,7 +12,6 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
 from zskt_dist.data.pseudo import PseudoBatches, PseudoData
 from zskt_dist.distributed.world import World
-from zskt_dist.engine.building import new_engine
 from zskt_dist.errors import UserError
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
@@ -22,10 +20,10 @@ from zskt_dist.files import describe_size
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
 from zskt_dist.networks.inputs import Inputs
-from zskt_dist.speed import RecordedTraining, choose_fast_paths, rate_on, training_gflop
+from zskt_dist.speed import RecordedTraining, choose_fast_paths, training_gflop
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, Training
+from zskt_dist.tasks.engines import adam_engine
 from zskt_dist.tasks.stages import Stage
-from zskt_dist.tasks.transfer import cosine_decay
 from zskt_dist.tracking.base import Row
 
 
@@ -78,29 +76,15 @@ class PseudoDataTraining(PlainTraining):
         unused = may_not_use_all(student, inputs.image_shape, world)
         tapped = TappedNetwork(student)
         self.fast_paths.apply(tapped)
-        rate, recorded = config.optimizer.student_lr, self.fast_paths.cuda_graphs
-        engine = new_engine(
-            config,
-            world,
-            tapped,
-            partial(
-                torch.optim.Adam,
-                lr=rate_on(world.device, rate) if recorded else rate,
-                fused=True,
-                capturable=recorded,
-            ),
-            partial(cosine_decay, iterations=config.iterations),
-            batch_size=config.batch_size,
-            clip_norm=config.optimizer.clip_norm,
-            bfloat16=self.fast_paths.autocast is not None,
-            find_unused_parameters=unused,
+        engine = adam_engine(
+            config, world, tapped, config.optimizer.student_lr, self.fast_paths, find_unused_parameters=unused
         )
         super().__init__("student", "student", engine, config.iterations)
         loss = config.loss
         gap = belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction)
         self.matching = Matching(engine, gap=gap, micro_batch=config.engine.micro_batch)
         self._recorded: RecordedTraining | None = None
-        if recorded:
+        if self.fast_paths.cuda_graphs:
             self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
         self._step = self._recorded.step if self._recorded else self.matching.step
         self.batches = PseudoBatches(

@@ -1,7 +1,6 @@
 """Zero-shot transfer by belief matching, built from configuration, networks, engines and the algorithm."""
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,12 +18,11 @@ from zskt_dist.config import Config
 from zskt_dist.data import on_device
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
-from zskt_dist.engine.building import new_engine
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.held_out import HeldOut
 from zskt_dist.evaluation.image_sources import ImageSource
 from zskt_dist.evaluation.yardstick import yardstick_agreement
-from zskt_dist.models import ImageShape, TappedNetwork, count_parameters, keep_activations
+from zskt_dist.models import ImageShape, TappedNetwork, count_parameters
 from zskt_dist.networks.attention import pair_layers, tap_pair
 from zskt_dist.networks.building import (
     may_not_use_all,
@@ -33,9 +31,10 @@ from zskt_dist.networks.building import (
     seed_layers,
     with_checkpointing,
 )
-from zskt_dist.speed import FastPaths, RecordedTransfer, choose_fast_paths, fold_batch_norm, iteration_gflop, rate_on
+from zskt_dist.speed import FastPaths, RecordedTransfer, choose_fast_paths, fold_batch_norm, iteration_gflop
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, State, Training
+from zskt_dist.tasks.engines import adam_engine, released
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
@@ -129,23 +128,12 @@ class TransferTraining:
     def _engines(self, generator: nn.Module, student: nn.Module, unused: bool) -> dict[str, Engine]:
         """Engines of both trained networks; `unused`: some of the student's parameters may not affect its logits."""
         config = self._config
-        networks = {
-            "generator": (generator, config.optimizer.generator_lr),
-            "student": (student, config.optimizer.student_lr),
-        }
+        rates = config.optimizer
         return {
-            name: new_engine(
-                config,
-                self._world,
-                network,
-                partial(self._adam, learning_rate),
-                partial(cosine_decay, iterations=self.iterations),
-                batch_size=config.batch_size,
-                clip_norm=config.optimizer.clip_norm,
-                bfloat16=self.fast_paths.autocast is not None,
-                find_unused_parameters=name == "student" and unused,
-            )
-            for name, (network, learning_rate) in networks.items()
+            "generator": adam_engine(config, self._world, generator, rates.generator_lr, self.fast_paths),
+            "student": adam_engine(
+                config, self._world, student, rates.student_lr, self.fast_paths, find_unused_parameters=unused
+            ),
         }
 
     def _transfer(self, teacher: TappedNetwork) -> BeliefMatching:
@@ -174,12 +162,6 @@ class TransferTraining:
         metrics = self._step(self.noise(iteration))
         self.held_out.after(iteration + 1)
         return metrics
-
-    def _adam(self, learning_rate: float, parameters: Iterator[nn.Parameter]) -> torch.optim.Adam:
-        """Fused Adam; where steps are recorded it reads its learning rate from the device."""
-        device, recorded = self._world.device, self.fast_paths.cuda_graphs
-        rate = rate_on(device, learning_rate) if recorded else learning_rate
-        return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=recorded)
 
     @contextmanager
     def trained(self) -> Iterator[nn.Module]:
@@ -246,19 +228,6 @@ class IterationNoise:
         size = self._config.batch_size
         rng = stream(self._config.seed, purpose, self._iteration, draw)
         return on_device(normal(rng, size, *shape)[self._world.part(size)], self._world.device)
-
-
-def released(tapped: nn.Module) -> nn.Module:
-    """The network inside, without the hooks of a training."""
-    assert isinstance(tapped, TappedNetwork)
-    tapped.release()
-    keep_activations(tapped.network)
-    return tapped.network
-
-
-def cosine_decay(iteration: int, iterations: int) -> float:
-    """Learning-rate factor from 1 to 0 over the run (section 4.1)."""
-    return (1 + math.cos(math.pi * iteration / iterations)) / 2
 
 
 def _generator_terms(config: Config, teacher: TappedNetwork) -> GeneratorTerms | None:
