@@ -5,12 +5,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zskt_dist.algorithms.inversion import Inverter, Weights, gap_cross_entropy, masked_kl, round_starts
+from zskt_dist.algorithms.inversion import (
+    Batch,
+    Inverter,
+    Weights,
+    balanced_classes,
+    draw_batch,
+    gap_cross_entropy,
+    masked_kl,
+    round_starts,
+)
 from zskt_dist.algorithms.statistics import StatisticsGap
 
 
@@ -46,6 +56,11 @@ def test_masked_kl_counts_images_that_both_see_alike() -> None:
     assert masked_kl(-teacher, teacher, classes).item() == 0, "nothing agreed is no gap, not a division by zero"
 
 
+def _batch(z: Tensor, classes: Tensor, steps: int, parts: int = 1) -> Batch:
+    """Without displacement."""
+    return Batch(z, classes, np.zeros((steps, parts, 2), dtype=np.int64))
+
+
 class _Generator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -70,14 +85,17 @@ def test_the_steps_are_those_of_plain_adam_on_the_weighted_sum() -> None:
     weights = Weights(statistics=0.3, labels=0.7, gap=2.0)
     inverter = Inverter(generator, adam, {0: StatisticsGap(teacher)}, weights=weights)
     z, classes = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
-    images, metrics = inverter.make(z, classes, 4, student)[0]
+    images, metrics = inverter.make(_batch(z, classes, 4), student)[0]
 
     adam = torch.optim.Adam(plain.parameters(), lr=0.01)
     for _ in range(4):
         x = plain(z)
         pixels = x.transpose(0, 1).flatten(1)
         norm = teacher[0]
-        distance = (pixels.mean(1) - norm.running_mean).norm() + (pixels.var(1, correction=0) - norm.running_var).norm()
+        unit = (norm.running_var + norm.eps).sqrt()
+        of_means = (pixels.mean(1) - norm.running_mean) / unit
+        of_deviations = (pixels.var(1, correction=0) + norm.eps).sqrt() / unit - 1
+        distance = 100 * (of_means.square() + of_deviations.square()).mean().sqrt()
         logits, guess = teacher(x), student(x)
         label_loss = functional.cross_entropy(logits, classes)
         loss = 0.3 * distance + 0.7 * label_loss + 2 * gap_cross_entropy(guess, logits, classes)
@@ -97,8 +115,9 @@ def test_a_generator_gets_nearer_to_classes_and_statistics() -> None:
     adam = torch.optim.Adam(generator.parameters(), lr=0.03)
     inverter = Inverter(generator, adam, {0: StatisticsGap(teacher, 0.5)})
     z, classes = torch.randn(12, 3), torch.arange(12) % 3
-    _, before = inverter.make(z, classes, 1)[0]
-    _, after = inverter.make(z, classes, 300)[0]
+    _, before = inverter.make(_batch(z, classes, 1))[0]
+    for _ in range(30):
+        _, after = inverter.make(_batch(z, classes, 10))[0]
     assert after["statistics_gap"] < before["statistics_gap"] / 2
     assert after["label_loss"] < before["label_loss"]
     assert "gap_loss" not in after, "there is no student"
@@ -127,11 +146,67 @@ def test_workers_that_share_the_parts_do_what_one_does(gap: str) -> None:
             each += other
 
     alone, first, second = new(range(3)), new(range(0, 3, 2), leave), new(range(1, 3, 2), add)
-    expected = alone.make(z, classes, 1, student)
-    made = first.make(z, classes, 1, student) | second.make(z, classes, 1, student)
+    batch = _batch(z, classes, 1, 3)
+    expected = alone.make(batch, student)
+    made = first.make(batch, student) | second.make(batch, student)
     assert [len(made[part].images) for part in range(3)] == [2, 2, 1]
     assert all(torch.equal(made[part].images, expected[part].images) for part in range(3))
     torch.testing.assert_close(second.generator.layer.weight, alone.generator.layer.weight)
+    torch.testing.assert_close(second.label_weight, alone.label_weight)
+
+
+def test_the_weight_of_the_labels_follows_their_loss() -> None:
+    """A teacher of equal logits has a loss of ln 3 whatever it sees; one step of a batch each."""
+    teacher = _network(1)
+    teacher[-1].weight.zero_()
+    teacher[-1].bias.zero_()
+    z, classes = torch.randn(6, 3), torch.arange(6) % 3
+    for target, expected in ((math.log(3) - 0.5, math.exp(0.25)), (math.log(3) + 0.5, math.exp(-0.25)), (1e-9, None)):
+        generator = _Generator()
+        adam = torch.optim.Adam(generator.parameters())
+        weights = Weights(labels=0.3, label_target=target)
+        inverter = Inverter(generator, adam, {0: StatisticsGap(teacher)}, weights=weights)
+        inverter.make(_batch(z, classes, 1))
+        if expected:
+            assert inverter.label_weight.item() == pytest.approx(0.3 * expected, rel=1e-4)
+        else:
+            for _ in range(40):
+                inverter.make(_batch(z, classes, 1))
+            assert inverter.label_weight.item() == pytest.approx(12), "40 times the first weight at most"
+
+
+def test_networks_see_a_part_displaced_and_the_images_stay() -> None:
+    seen: list[Tensor] = []
+
+    class Teacher(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.detach())
+            return x.flatten(1)[:, :3]
+
+    generator = _Generator()
+    inverter = Inverter(generator, torch.optim.SGD(generator.parameters(), lr=0.0), {0: StatisticsGap(Teacher())})
+    batch = Batch(torch.randn(4, 3), torch.arange(4) % 3, np.array([[[0, 1]], [[1, 0]]]))
+    images = inverter.make(batch)[0].images
+    torch.testing.assert_close(images, generator(batch.z))
+    assert torch.equal(seen[0], images.flip(3)), "of two columns, one to the right is mirrored"
+    assert torch.equal(seen[1], images.flip(2))
+
+
+def test_what_is_drawn_has_the_sizes_and_stays_in_bounds() -> None:
+    batch = draw_batch(np.random.default_rng(0), 5, 3, images=7, steps=50, parts=2, jitter=2)
+    assert batch.z.shape == (7, 5)
+    assert sorted(np.bincount(batch.classes.numpy())) == [2, 2, 3]
+    assert batch.shifts.shape == (50, 2, 2)
+    assert set(np.unique(batch.shifts)) == {-2, -1, 0, 1, 2}
+
+
+@pytest.mark.parametrize(("count", "classes"), [(20, 10), (23, 10), (3, 10)])
+def test_classes_are_balanced_and_shuffled(count: int, classes: int) -> None:
+    found = balanced_classes(np.random.default_rng(0), count, classes)
+    times = np.bincount(found, minlength=classes)
+    assert len(found) == count
+    assert times.max() - times.min() <= 1
+    assert not np.array_equal(found, np.sort(found)) or count == 3
 
 
 def test_each_round_has_one_more_share_of_the_student_steps() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from tests.support.jobs import train_in
+from zskt_dist.algorithms.inversion import Weights
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, open_dataset
@@ -88,7 +89,7 @@ def test_its_images_are_nearer_to_the_training_images_than_noise(tmp_path: Path)
             layer.momentum = None  # the plain mean
     teacher(standardise(images))
     teacher.eval()
-    recipe = replace(SHORT, images=64, batch=32, steps=10, warm_up=20, channels=(16, 8))
+    recipe = replace(SHORT, images=64, batch=32, steps=10, warm_up=20, channels=(16, 8), weights=Weights(labels=0))
     found = find_or_make(None, teacher, SHAPE, 10, STATISTICS, ALONE, recipe=recipe)
     assert found is not None
     noise = torch.randint(0, 256, found.images.shape, dtype=torch.uint8)

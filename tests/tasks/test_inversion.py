@@ -16,7 +16,7 @@ from tests.support.jobs import train_in
 from zskt_dist.algorithms.inversion import Inverter
 from zskt_dist.commands import synthesize
 from zskt_dist.config import Config
-from zskt_dist.data.pool import PoolFiles
+from zskt_dist.data.pool import VIEW_BYTES, PoolFiles
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
@@ -52,7 +52,7 @@ def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("zskt_dist.tasks.inversion.normal", lambda rng, *shape: rng.standard_normal(shape))
+            patch.setattr("zskt_dist.algorithms.inversion.normal", lambda rng, *shape: rng.standard_normal(shape))
             task = _training(config, world)
             numbers = []
             for iteration in range(config.iterations):
@@ -65,7 +65,7 @@ def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
         return {**network.state_dict(), "reported": reported, "pool": task.pool.images}
 
 
-@pytest.mark.parametrize("overrides", [(), ("batch_size=7", "inversion.mixup=0.5"), ("engine.micro_batch=2",)])
+@pytest.mark.parametrize("overrides", [(), ("batch_size=7", "inversion.views=3"), ("engine.micro_batch=2",)])
 def test_one_worker_and_two_do_the_same(two_ranks: Ranks, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     """Three parts are not shared out evenly; the student has no batch norm."""
     alone = _steps(ALONE, tmp_path, "student.arch=lenet", *overrides)
@@ -83,7 +83,7 @@ def test_what_is_learnt_from_lies_in_the_range_of_images(tmp_path: Path) -> None
     x = inverter.generator(torch.randn(50, 8) * 10)
     assert x.min() >= (0 - 0.3) / 0.4
     assert x.max() <= (1 - 0.3) / 0.4
-    pixels = (task.pool(0) * 0.4 + 0.3) * 255
+    pixels = (task.pool(0)[0] * 0.4 + 0.3) * 255
     torch.testing.assert_close(pixels, pixels.round(), atol=1e-3, rtol=0)
 
 
@@ -194,12 +194,16 @@ def test_a_damaged_round_is_one_line(tmp_path: Path, whole: Path, monkeypatch: p
 
 
 def test_a_pool_at_its_cap_is_restored_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 21 images of 64 bytes 20 stay in memory; all files stay."""
-    monkeypatch.setattr("zskt_dist.tasks.inversion._MIB", 20 * 64)
-    task = _training(_config(tmp_path, "inversion.pool_mib=1", "iterations=12"), folder=tmp_path / "pool")
+    """Of 21 images 20 stay in memory, of 64 bytes with the teacher's answers to two views each; all files stay."""
+    monkeypatch.setattr("zskt_dist.tasks.inversion._MIB", 20 * (64 + 2 * (VIEW_BYTES + 10 * 4)))
+    task = _training(
+        _config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"), folder=tmp_path / "pool"
+    )
     for iteration in range(8):
         task.step(iteration)
-    again = _training(_config(tmp_path, "inversion.pool_mib=1", "iterations=12"), folder=tmp_path / "pool")
+    again = _training(
+        _config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"), folder=tmp_path / "pool"
+    )
     again.load(task.state())
     assert len(task.pool.images) == 20
     assert torch.equal(again.pool.images, task.pool.images)

@@ -11,6 +11,7 @@ Shapes: B images, z noise dimensions, C classes.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +19,8 @@ from torch.optim import Optimizer
 
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.statistics import StatisticsGap
+from zskt_dist.models import ImageShape
+from zskt_dist.streams import normal
 
 Gap = Literal["cross_entropy", "masked_kl", "none"]
 Ask = Callable[[Tensor], Tensor]
@@ -32,14 +35,49 @@ class Made(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights of the terms of a generator's loss."""
+    """Weights of the terms of a generator's loss; that of the labels is the first one, as it follows `label_target`."""
 
-    statistics: float = 1.0
+    statistics: float = 4.0
     labels: float = 0.5
     gap: float = 0.5
+    label_target: float = 0.5
 
 
 DEFAULT_WEIGHTS = Weights()
+
+
+class Batch(NamedTuple):
+    """What is to be made: noise z [B, z], which stays the same in all steps, and classes, int64 [B].
+
+    `shifts`, int64 [steps, parts, 2], are the rows and columns by which the networks see each part displaced in a step:
+    so no image depends on how it lies to a network's strides.
+    """
+
+    z: Tensor
+    classes: Tensor
+    shifts: np.ndarray
+
+
+def draw_batch(
+    rng: np.random.Generator, z_dim: int, num_classes: int, *, images: int, steps: int, parts: int, jitter: int
+) -> Batch:
+    """A batch with as many images of each class as of the others, on the CPU; shifts are of at most `jitter` pixels."""
+    z = normal(rng, images, z_dim)
+    classes = balanced_classes(rng, images, num_classes)
+    shifts = rng.integers(-jitter, jitter + 1, size=(steps, parts, 2))
+    return Batch(torch.from_numpy(z), torch.from_numpy(classes), shifts)
+
+
+def most_jitter(shape: ImageShape) -> int:
+    """Pixels of displacement that a stride of four cannot hide from, in images large enough to bear them."""
+    return max(shape[1:]) // 14
+
+
+def balanced_classes(rng: np.random.Generator, count: int, num_classes: int) -> np.ndarray:
+    """Classes in random order, int64 [count]; each as often as any other, as far as that comes out even."""
+    whole, rest = divmod(count, num_classes)
+    classes = np.concatenate([np.repeat(np.arange(num_classes), whole), rng.permutation(num_classes)[:rest]])
+    return rng.permutation(classes)
 
 
 class Inverter:
@@ -70,35 +108,52 @@ class Inverter:
     ) -> None:
         self.generator, self.optimizer, self.teachers, self.parts = generator, optimizer, teachers, parts
         self.gap, self.weights, self.add_up = gap, weights, add_up
+        self.label_weight = next(generator.parameters()).new_tensor(weights.labels)
 
-    def make(self, z: Tensor, classes: Tensor, steps: int, student: Ask | None = None) -> dict[int, Made]:
-        """The images of the last of `steps` > 0 steps, of this worker's parts; all workers call it together.
+    def make(self, batch: Batch, student: Ask | None = None) -> dict[int, Made]:
+        """The images of the last step, of this worker's parts; all workers call it together.
 
         Args:
-            z: The whole batch, [B, z]; the same in all steps.
-            classes: What the images shall be to the teacher, int64 [B].
+            batch: On the generator's device.
             student: Frozen, in eval mode; None: there is none to be set apart from.
         """
-        pairs = list(zip(z.tensor_split(self.parts), classes.tensor_split(self.parts), strict=True))
+        z, classes = batch.z.tensor_split(self.parts), batch.classes.tensor_split(self.parts)
         parameters = list(self.generator.parameters())
-        for _ in range(steps):
+        made: dict[int, Made] = {}
+        for shifts in batch.shifts.tolist():
             for parameter in parameters:  # a worker without a part takes part in the sum, too
                 parameter.grad = torch.zeros_like(parameter)
-            made = {
-                part: self._seek(*pairs[part], teacher, len(pairs[part][0]) / len(z), student)
-                for part, teacher in self.teachers.items()
-            }
+            label_loss = torch.zeros_like(self.label_weight)
+            for part, teacher in self.teachers.items():
+                share = len(z[part]) / len(batch.z)
+                made[part] = self._seek(z[part], classes[part], shifts[part], teacher, share, student)
+                label_loss += share * made[part].metrics["label_loss"]
             if self.add_up:
-                self.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
+                self.add_up([*(parameter.grad for parameter in parameters if parameter.grad is not None), label_loss])
             self.optimizer.step()
+        self._follow(label_loss)
         return made
 
-    def _seek(self, z: Tensor, classes: Tensor, teacher: StatisticsGap, share: float, student: Ask | None) -> Made:
+    def _follow(self, label_loss: Tensor) -> None:
+        """Raises the weight of the labels for the next batch where their loss is above its target, else lowers it."""
+        factor = ((label_loss - self.weights.label_target) / 2).clamp(max=1).exp()
+        self.label_weight = (self.label_weight * factor).clamp(self.weights.labels / 5, self.weights.labels * 40)
+
+    def _seek(
+        self,
+        z: Tensor,
+        classes: Tensor,
+        shift: Sequence[int],
+        teacher: StatisticsGap,
+        share: float,
+        student: Ask | None,
+    ) -> Made:
         """Adds the gradient of a part."""
-        x: Tensor = self.generator(z)
+        images: Tensor = self.generator(z)
+        x = images.roll(tuple(shift), (2, 3))
         logits, distance = teacher(x)
         label_loss = functional.cross_entropy(logits, classes)
-        loss = self.weights.statistics * distance + self.weights.labels * label_loss
+        loss = self.weights.statistics * distance + self.label_weight * label_loss
         found = {
             "statistics_gap": distance,
             "label_loss": label_loss,
@@ -111,7 +166,8 @@ class Inverter:
             agreed = (logits.argmax(dim=1) == answer.argmax(dim=1)).to(logits.dtype).mean()
             found |= {"gap_loss": term, "synthesis_agreement": agreed}
         (share * loss).backward()
-        return Made(x.detach(), {name: value.detach() for name, value in (found | {"synthesis_loss": loss}).items()})
+        found |= {"synthesis_loss": loss}
+        return Made(images.detach(), {name: value.detach() for name, value in found.items()})
 
 
 def gap_cross_entropy(student: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:

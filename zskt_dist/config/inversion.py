@@ -22,23 +22,27 @@ class Inversion(Section):
     """Batches that the generator makes before the first one that is kept."""
     learning_rate: PositiveFloat = 3e-3
     """Learning rate of the generator's Adam, the same in all rounds."""
-    statistics: NonNegativeFloat = 1.0
-    """Weight of the distance to the statistics of the teacher's normalisation layers."""
+    statistics: NonNegativeFloat = 4.0
+    """Weight of the distance to the statistics of the teacher's normalisation layers, in percent of a deviation."""
+    jitter: NonNegative | None = None
+    """Most pixels by which the networks see images displaced while they are made; null: a fourteenth of their size."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Share of earlier batches in the statistics that are compared: these are those of some 1 / (1 - momentum)."""
     labels: NonNegativeFloat = 0.5
-    """Weight of the teacher's cross entropy with the classes that the images shall have, as many of each."""
+    """First weight of the teacher's cross entropy with the classes that the images shall have, as many of each."""
+    label_loss: PositiveFloat = 0.5
+    """This cross entropy, in nats, as it shall be: the weight rises after each batch with more, and falls with less."""
     gap: Literal["cross_entropy", "masked_kl", "none"] = "cross_entropy"
     """What sets teacher and student apart: gap cross entropy (GapSSG), KL where both predict the same class (CMI)."""
     gap_weight: NonNegativeFloat = 0.5
     """Weight of the gap."""
     temperature: PositiveFloat = 20.0
     """T, softmax temperature of both networks while the student learns; the KL is multiplied by its square."""
+    views: Positive = 8
+    """Shifted copies of each image from which the student's batches are drawn; the teacher is asked once for each."""
     shift: NonNegative | None = None
-    """Most pixels by which images of the pool are shifted each time they are drawn; null: an eighth of their size."""
+    """Most pixels by which they are shifted; null: an eighth of their size."""
     flip: bool = False
     """Mirror half of them, too; not where left and right have a meaning, as in digits and letters."""
-    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the student's batches in which each image is mixed with another one, in a random proportion."""
     pool_mib: Positive = 1024
-    """Most memory for the pool on each worker, in MiB; the oldest images leave first."""
+    """Most memory for the pool and the teacher's answers on each worker, in MiB; the oldest images leave first."""

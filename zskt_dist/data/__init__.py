@@ -3,7 +3,7 @@
 Importing it needs neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
 """
 
-from zskt_dist.data.batches import TrainingBatches, balanced_classes, balanced_subset, on_device
+from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device
 from zskt_dist.data.classes import class_names
 from zskt_dist.data.images import ImageDataset, Split, Standardise, as_bytes
 from zskt_dist.data.sources import open_dataset
@@ -14,7 +14,6 @@ __all__ = [
     "Standardise",
     "TrainingBatches",
     "as_bytes",
-    "balanced_classes",
     "balanced_subset",
     "class_names",
     "on_device",

@@ -131,10 +131,3 @@ def balanced_subset(labels: Tensor, num_classes: int, images_per_class: int, see
             raise ConfigError("data.images_per_class", images_per_class, problem)
         chosen.append(rng.permutation(positions)[:images_per_class])
     return np.sort(np.concatenate(chosen))
-
-
-def balanced_classes(rng: np.random.Generator, count: int, num_classes: int) -> np.ndarray:
-    """Classes in random order, int64 [count]; each as often as any other, as far as that comes out even."""
-    whole, rest = divmod(count, num_classes)
-    classes = np.concatenate([np.repeat(np.arange(num_classes), whole), rng.permutation(num_classes)[:rest]])
-    return rng.permutation(classes)

@@ -4,9 +4,10 @@ Shapes: N images in memory, B of this worker's batch, G of the global one, C, H,
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, Self
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -18,20 +19,25 @@ from zskt_dist.errors import UserError
 from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.streams import Purpose, stream
 
+Ask = Callable[[Tensor], Tensor]
+VIEW_BYTES = 17
+"""What a view takes beside the teacher's logits."""
+
 
 class Pool:
-    """8-bit images on the device, equal on all workers.
+    """8-bit images on the device with the teacher's answers, equal on all workers.
 
-    What a batch is depends on the seed, the iteration and the images, and not on the number of workers.
+    An image is drawn in one of its views: shifted and perhaps mirrored copies, on which the teacher is asked once. What
+    a batch is depends on the seed, the iteration and the images, and not on the number of workers.
 
     Args:
         standardise: uint8 [B, C, H, W] to the networks' input space.
         batch_size: G, images per batch over all workers.
         part: This worker's slice of the global batch.
-        margin: Most pixels by which a drawn image is shifted; what comes in is black.
-        flip: True if half of the images are mirrored.
-        mixup: Share of the batches in which each image is mixed with another one.
-        capacity: Most bytes of images; the oldest leave first.
+        views: V, of each image.
+        margin: Most pixels by which a view is shifted; what comes in is black.
+        flip: True if half of the views are mirrored.
+        capacity: Most bytes of images and answers; the oldest leave first.
     """
 
     def __init__(
@@ -42,43 +48,83 @@ class Pool:
         device: torch.device,
         part: slice = slice(None),
         *,
+        views: int = 1,
         margin: int = 0,
         flip: bool = False,
-        mixup: float = 0.0,
         capacity: int = 2**30,
     ) -> None:
         self._standardise, self._batch_size, self._seed = standardise, batch_size, seed
         self._device, self._part = device, part
-        self._margin, self._flip, self._mixup, self._capacity = margin, flip, mixup, capacity
-        self.images = torch.empty(0, dtype=torch.uint8, device=device)
+        self._views, self._margin, self._flip, self._capacity = views, margin, flip, capacity
+        self._added = 0
+        self._kept = Views.none(device)
 
-    def add(self, images: Tensor) -> None:
-        """Adds uint8 images [B, C, H, W] of any device, the newest last."""
-        images = images.to(self._device)
-        images = torch.cat([self.images, images]) if len(self.images) else images
-        room = max(1, self._capacity // images[0].nbytes)
-        self.images = images[-room:].clone() if len(images) > room else images
+    @property
+    def images(self) -> Tensor:
+        """All that are kept, uint8 [N, C, H, W], the newest last."""
+        return self._kept.images
 
-    def __call__(self, iteration: int) -> Tensor:
-        """This worker's images [B, C, H, W], normalised."""
+    def add(self, images: Tensor, ask: Ask) -> None:
+        """Adds a round of uint8 images [B, C, H, W] of any device.
+
+        Args:
+            ask: The teacher's logits [V B, classes] of the views [V B, C, H, W], in the networks' input space.
+        """
+        count, rng = len(images), stream(self._seed, Purpose.AUGMENTATION, self._added)
+        places = rng.integers(0, 2 * self._margin + 1, size=(count, self._views, 2))
+        mirrored = rng.random((count, self._views)) < (0.5 if self._flip else 0.0)
+        new = Views(
+            images.to(self._device),
+            torch.from_numpy(places).to(self._device),
+            torch.from_numpy(mirrored).to(self._device),
+            torch.empty(0),
+        )
+        every = torch.arange(count, device=self._device).repeat_interleave(self._views)
+        view = torch.arange(self._views, device=self._device).repeat(count)
+        new = new._replace(logits=ask(self._seen(new, every, view)).unflatten(0, (count, self._views)))
+        self._kept = Views.joined(self._kept, new) if self._added else new
+        self._kept = self._kept.newest(self._capacity)
+        self._added += 1
+
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """This worker's images [B, C, H, W], normalised, and the teacher's logits [B, classes]."""
         rng = stream(self._seed, Purpose.POOL, iteration)
-        chosen, others = rng.integers(0, len(self.images), size=(2, self._batch_size))
-        places = rng.integers(0, 2 * self._margin + 1, size=(2, 2, self._batch_size))
-        mirrored = rng.random((2, self._batch_size)) < 0.5
-        shares = rng.random(self._batch_size, dtype=np.float32)
-        x = self._cut(chosen, places[0], mirrored[0])
-        if rng.random() < self._mixup:
-            share = on_device(shares[self._part], self._device).view(-1, 1, 1, 1)
-            x = share * x + (1 - share) * self._cut(others, places[1], mirrored[1])
-        return x
+        chosen = on_device(rng.integers(0, len(self.images), self._batch_size)[self._part], self._device)
+        view = on_device(rng.integers(0, self._views, self._batch_size)[self._part], self._device)
+        return self._seen(self._kept, chosen, view), self._kept.logits[chosen, view]
 
-    def _cut(self, chosen: np.ndarray, places: np.ndarray, mirrored: np.ndarray) -> Tensor:
-        images = self.images[on_device(chosen[self._part], self._device)]
-        if self._margin or self._flip:
-            where = on_device(np.ascontiguousarray(places[:, self._part]), self._device)
-            turned = on_device(mirrored[self._part], self._device) if self._flip else None
-            images = shifted(images, where, self._margin, turned)
-        return self._standardise(images)
+    def _seen(self, views: "Views", chosen: Tensor, view: Tensor) -> Tensor:
+        mirrored = views.mirrored[chosen, view] if self._flip else None
+        return self._standardise(shifted(views.images[chosen], views.places[chosen, view].T, self._margin, mirrored))
+
+
+class Views(NamedTuple):
+    """N images with V views of each.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        places: Row and column of each cut, as `data.batches.shifted` takes them, int64 [N, V, 2].
+        mirrored: bool [N, V].
+        logits: The teacher's, [N, V, classes].
+    """
+
+    images: Tensor
+    places: Tensor
+    mirrored: Tensor
+    logits: Tensor
+
+    @classmethod
+    def none(cls, device: torch.device) -> Self:
+        return cls(*(torch.empty(0, dtype=torch.uint8, device=device) for _ in cls._fields))
+
+    @classmethod
+    def joined(cls, *parts: Self) -> Self:
+        return cls(*map(torch.cat, zip(*parts, strict=True)))
+
+    def newest(self, capacity: int) -> Self:
+        """The newest images that fit into so many bytes; one at least."""
+        room = max(1, capacity // sum(tensor[0].nbytes for tensor in self))
+        return self if len(self.images) <= room else type(self)(*(tensor[-room:].clone() for tensor in self))
 
 
 class PoolFiles:

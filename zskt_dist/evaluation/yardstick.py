@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.inversion import Inverter, Weights
+from zskt_dist.algorithms.inversion import DEFAULT_WEIGHTS, Inverter, Weights, draw_batch, most_jitter
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
-from zskt_dist.data import Standardise, as_bytes, balanced_classes
+from zskt_dist.data import Standardise, as_bytes
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.estimates import YARDSTICK
@@ -34,7 +34,7 @@ from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.models import Generator, ImageShape, Statistics
 from zskt_dist.runs.locations import is_uri, join, working_copy
-from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.base import Row
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ class Recipe:
     channels: tuple[int, int] = (32, 16)
     learning_rate: float = 3e-3
     momentum: float = 0.9
-    statistics: float = 1.0
-    labels: float = 0.5
+    weights: Weights = DEFAULT_WEIGHTS
 
 
 RECIPE = Recipe()
@@ -176,16 +175,23 @@ def make(
         torch.optim.Adam(generator.parameters(), lr=recipe.learning_rate, betas=(0.5, 0.999), fused=True),
         {part: StatisticsGap(teacher, recipe.momentum) for part in range(recipe.parts)[world.rank :: world.size]},
         recipe.parts,
-        weights=Weights(recipe.statistics, recipe.labels),
+        weights=recipe.weights,
         add_up=world.sum_all if world.size > 1 else None,
     )
     batches: list[Tensor] = []
     total = recipe.warm_up + -(-recipe.images // recipe.batch)
     for number in range(total):
         rng = stream(0, Purpose.YARDSTICK, 1, number)
-        z = torch.from_numpy(normal(rng, recipe.batch, recipe.z_dim)).to(device)
-        classes = torch.from_numpy(balanced_classes(rng, recipe.batch, num_classes)).to(device)
-        made = inverter.make(z, classes, recipe.steps)
+        batch = draw_batch(
+            rng,
+            recipe.z_dim,
+            num_classes,
+            images=recipe.batch,
+            steps=recipe.steps,
+            parts=recipe.parts,
+            jitter=most_jitter(image_shape),
+        )
+        made = inverter.make(batch._replace(z=batch.z.to(device), classes=batch.classes.to(device)))
         if number >= recipe.warm_up:
             own = {part: as_bytes(images, statistics).cpu() for part, (images, _) in made.items()}
             parts = {part: images for each in world.gather(own) for part, images in each.items()}

@@ -30,7 +30,8 @@ def inversion_gflop(
     inversion = config.inversion
     steps = (inversion.rounds + inversion.warm_up) * inversion.steps
     made = steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
-    return (made + config.iterations * config.batch_size * (t + 3 * s)) / 1e9
+    asked = inversion.rounds * inversion.images * inversion.views * t
+    return (made + asked + config.iterations * config.batch_size * 3 * s) / 1e9
 
 
 def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:

@@ -16,13 +16,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.inversion import Ask, Inverter, Weights, round_starts
+from zskt_dist.algorithms.inversion import Ask, Batch, Inverter, Weights, draw_batch, most_jitter, round_starts
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.matching import Matching
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
-from zskt_dist.data import Standardise, as_bytes, balanced_classes
+from zskt_dist.data import Standardise, as_bytes
 from zskt_dist.data.pool import Pool, PoolFiles
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
@@ -32,7 +32,7 @@ from zskt_dist.evaluation.yardstick import yardstick_agreement
 from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
 from zskt_dist.networks.building import may_not_use_all, new_generator, new_network, seed_layers, with_checkpointing
 from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop
-from zskt_dist.streams import Purpose, normal, stream
+from zskt_dist.streams import Purpose, stream
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
 from zskt_dist.tasks.engines import adam_engine, released
 from zskt_dist.tasks.stages import Stage
@@ -66,7 +66,7 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         ),
         (
             "loss",
-            f"{inversion.statistics:g} statistics + {inversion.labels:g} labels + {gap}; "
+            f"{inversion.statistics:g} statistics + labels, from {inversion.labels:g} on, + {gap}; "
             f"student: KL at T = {inversion.temperature:g}",
         ),
         (
@@ -170,7 +170,7 @@ class InversionTraining(PlainTraining):
             {part: StatisticsGap(self._teacher, inversion.momentum) for part in own},
             min(parts, inversion.images),
             gap=inversion.gap,
-            weights=Weights(inversion.statistics, inversion.labels, inversion.gap_weight),
+            weights=Weights(inversion.statistics, inversion.labels, inversion.gap_weight, inversion.label_loss),
             add_up=world.sum_all if world.size > 1 else None,
         )
 
@@ -182,9 +182,9 @@ class InversionTraining(PlainTraining):
             config.seed,
             world.device,
             world.part(config.batch_size),
+            views=inversion.views,
             margin=max(self._shape[1:]) // 8 if inversion.shift is None else inversion.shift,
             flip=inversion.flip,
-            mixup=inversion.mixup,
             capacity=inversion.pool_mib * _MIB,
         )
 
@@ -196,8 +196,7 @@ class InversionTraining(PlainTraining):
         for number in range(len(self._digests), self._begun(iteration)):
             self._synthesise(number)
         seed_layers(self._config.seed, self._world, iteration)
-        x = self.pool(iteration)
-        return self._step(x, self.ask(x)) | self._metrics
+        return self._step(*self.pool(iteration)) | self._metrics
 
     def _begun(self, iteration: int) -> int:
         """Number of rounds that begin before the student step with that number, or with it."""
@@ -205,9 +204,11 @@ class InversionTraining(PlainTraining):
 
     @torch.no_grad()
     def ask(self, x: Tensor) -> Tensor:
-        """The teacher's logits [B, C], in micro-batches."""
-        parts = math.ceil(len(x) / (self._config.engine.micro_batch or len(x)))
-        return torch.cat([self._asked(part).logits for part in x.tensor_split(parts)])
+        """The teacher's logits [B, C], of which each worker finds a share; all call it together with the same x."""
+        world, most = self._world, self._config.engine.micro_batch or self._config.batch_size
+        share = x.tensor_split(world.size)[world.rank]
+        answers = [self._asked(part).logits.cpu() for part in share.split(most) if len(part)]
+        return torch.cat([part for found in world.gather(answers) for part in found]).to(world.device)
 
     def _synthesise(self, number: int) -> None:
         """A round of synthesis: its images go into the pool of every worker, and into a file."""
@@ -215,9 +216,9 @@ class InversionTraining(PlainTraining):
         with self.frozen_student() as student:
             warm_up = inversion.warm_up if number == 0 else 0
             for batch in range(1, warm_up + 1):
-                self.inverter.make(*self._draw(number, batch), inversion.steps, student)
+                self.inverter.make(self.draw(number, batch), student)
                 self._tick("first images", batch, warm_up)
-            made = self.inverter.make(*self._draw(number, 0), inversion.steps, student)
+            made = self.inverter.make(self.draw(number, 0), student)
         own = {
             part: (as_bytes(images, self._statistics).cpu(), {name: value.item() for name, value in metrics.items()})
             for part, (images, metrics) in made.items()
@@ -225,7 +226,7 @@ class InversionTraining(PlainTraining):
         parts, metrics = zip(*self._of_all(own).values(), strict=True)
         images = torch.cat(parts)
         self._digests.append(self._world.from_main(partial(self._files.write, number, images)))
-        self.pool.add(images)
+        self.pool.add(images, self.ask)
         means = {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
         self._metrics = self._on_device(means)
 
@@ -243,18 +244,27 @@ class InversionTraining(PlainTraining):
         with self.engine.frozen(), self.engine.whole() as network, averaged_statistics(network, self._world):
             yield lambda x: network(x).logits
 
-    def _draw(self, number: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Noise z and classes of a batch of a round; the batch has as many images of each class as of the others."""
-        count, device = self._config.inversion.images, self._world.device
-        rng = stream(self._config.seed, Purpose.SYNTHESIS, number, batch)
-        z = torch.from_numpy(normal(rng, count, self._config.generator.z_dim))
-        return z.to(device), torch.from_numpy(balanced_classes(rng, count, self._classes)).to(device)
+    def draw(self, number: int, batch: int) -> Batch:
+        """What a batch of a round shall be."""
+        config, inversion, device = self._config, self._config.inversion, self._world.device
+        rng = stream(config.seed, Purpose.SYNTHESIS, number, batch)
+        drawn = draw_batch(
+            rng,
+            config.generator.z_dim,
+            self._classes,
+            images=inversion.images,
+            steps=inversion.steps,
+            parts=self.inverter.parts,
+            jitter=most_jitter(self._shape) if inversion.jitter is None else inversion.jitter,
+        )
+        return drawn._replace(z=drawn.z.to(device), classes=drawn.classes.to(device))
 
     def state(self) -> State:
         inverter = self.inverter
         return {
             "generator": inverter.generator.state_dict(),
             "optimizer": inverter.optimizer.state_dict()["state"],
+            "label_weight": inverter.label_weight,
             "seen": self._of_all({part: teacher.seen for part, teacher in inverter.teachers.items()}),
             "pool": self._digests,
             "metrics": {name: value.item() for name, value in self._metrics.items()},
@@ -265,12 +275,13 @@ class InversionTraining(PlainTraining):
         inverter.generator.load_state_dict(state["generator"])
         options = inverter.optimizer.state_dict()["param_groups"]
         inverter.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": options})
+        inverter.label_weight = state["label_weight"].to(device)
         for part, teacher in inverter.teachers.items():
             teacher.seen = [(mean.to(device), variance.to(device)) for mean, variance in state["seen"][part]]
         self._digests, self._metrics = list(state["pool"]), self._on_device(state["metrics"])
         self.pool = self._pool()
         for number, sha256 in enumerate(self._digests):
-            self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)))
+            self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)), self.ask)
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
         return yardstick_agreement(self._config, self._further, network, self._teacher, self._world)

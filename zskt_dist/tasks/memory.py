@@ -29,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zskt_dist.config import Config
+from zskt_dist.data.pool import VIEW_BYTES
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
 from zskt_dist.engine.building import in_bfloat16
@@ -136,19 +137,20 @@ def _invert(
         parameter.grad = torch.zeros_like(parameter)
     inverter.optimizer.step()
     fixed = watch.begin()
-    z = torch.zeros(inversion.images, config.generator.z_dim)
     with task.frozen_student() as ask:
-        inverter.make(z, torch.zeros(inversion.images, dtype=torch.int64), 1, ask)
+        batch = task.draw(0, 0)
+        inverter.make(batch._replace(shifts=batch.shifts[:1]), ask)
     watch.close("generator")
     x = torch.zeros(config.batch_size, *shape)
     task.matching.step(x, task.ask(x))
     watch.close("student")
+    image = math.prod(shape) + inversion.views * (4 * num_classes + VIEW_BYTES)
     return {
         "student": _trained_size(task.engine.raw, task.engine.optimizer),
         "generator": _trained_size(inverter.generator, inverter.optimizer),
         "generator_step": watch.peaks["generator"] - fixed,
         "student_step": watch.peaks["student"] - fixed,
-        "pool": min(inversion.pool_mib * 2**20, inversion.rounds * inversion.images * math.prod(shape)),
+        "pool": min(inversion.pool_mib * 2**20, inversion.rounds * inversion.images * image),
     }
 
 
