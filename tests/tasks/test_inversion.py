@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,11 +40,13 @@ def _config(folder: Path, *overrides: str) -> Config:
     return tiny_config(folder, *SMALL, "inversion.warm_up=2", "name=run", *overrides)
 
 
-def _training(config: Config, world: World = ALONE, folder: Path | None = None) -> InversionTraining:
+def _training(
+    config: Config, world: World = ALONE, folder: Path | None = None, seed: Tensor | None = None
+) -> InversionTraining:
     torch.manual_seed(3)
     teacher = build_network("wrn-10-1", SHAPE, 10).eval().requires_grad_(False)
     student = new_network(config, "student", SHAPE, 10)
-    return InversionTraining(config, teacher, student, SHAPE, 10, ((0.3,), (0.4,)), world, folder=folder)
+    return InversionTraining(config, teacher, student, SHAPE, 10, ((0.3,), (0.4,)), world, folder=folder, seed=seed)
 
 
 def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
@@ -210,11 +213,41 @@ def test_a_pool_at_its_cap_is_restored_as_it_was(tmp_path: Path, monkeypatch: py
     assert len(list((tmp_path / "pool").iterdir())) == 3
 
 
+def test_the_pool_starts_with_the_images_of_the_user_and_a_resumed_run_wants_the_same(tmp_path: Path) -> None:
+    seed = torch.arange(2 * 64, dtype=torch.uint8).view(2, 1, 8, 8)
+    config = _config(tmp_path, "inversion.seed_images=mine")
+    task = _training(config, folder=tmp_path / "pool", seed=seed)
+    task.step(0)
+    assert torch.equal(task.pool.images[:2], seed)
+    assert len(task.pool.images) > 2
+    again = _training(config, folder=tmp_path / "pool", seed=seed)
+    again.load(task.state())
+    assert torch.equal(again.pool.images, task.pool.images)
+    for x, y in zip(again.pool(1), task.pool(1), strict=True):
+        assert torch.equal(x, y)
+    with pytest.raises(ConfigError, match=r"inversion\.seed_images='mine': does not hold the images .*--fresh"):
+        _training(config, folder=tmp_path / "pool", seed=seed + 1).load(task.state())
+
+
+def test_a_run_that_saw_images_of_the_user_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for value in range(3):
+        Image.fromarray(np.full((8, 8), 50 * value, dtype=np.uint8)).save(folder / f"{value}.png")
+    result = train_in("train", _config(tmp_path, f"inversion.seed_images={folder}")).finished()
+    assert result is not None
+    assert result["seed_images"]["images"] == 3
+    assert len(result["seed_images"]["sha256"]) == 64
+    with pytest.raises(ConfigError, match=r"nowhere'.*no such file or folder"):
+        train_in("train", _config(tmp_path, f"inversion.seed_images={tmp_path}/nowhere", "name=other"))
+
+
 def test_history_result_and_identity(whole: Path, tmp_path: Path) -> None:
     directory = RunDirectory(whole / "runs/digits/run")
     result = directory.finished()
     assert result is not None
     assert result["attention"] is None
+    assert result["seed_images"] is None
     rows = read_history(directory.history)
     assert {"kl", "statistics_gap", "label_loss", "gap_loss", "synthesis_agreement"} <= set(rows[-1])
     config = _config(tmp_path)

@@ -18,7 +18,7 @@ class Inversion(Section):
     """Parts of this batch, each with statistics of its own; workers share them out."""
     steps: Positive = 20
     """Steps of the generator for each batch, whose z and classes stay the same meanwhile."""
-    warm_up: NonNegative = 20
+    warm_up: NonNegative = 50
     """Batches that the generator makes before the first one that is kept."""
     learning_rate: PositiveFloat = 3e-3
     """Learning rate of the generator's Adam, the same in all rounds."""
@@ -44,5 +44,7 @@ class Inversion(Section):
     """Most pixels by which they are shifted; null: an eighth of their size."""
     flip: bool = False
     """Mirror half of them, too; not where left and right have a meaning, as in digits and letters."""
+    seed_images: str | None = None
+    """A folder or a Parquet file of images without labels that the pool starts with: so the run is not data-free."""
     pool_mib: Positive = 1024
     """Most memory for the pool and the teacher's answers on each worker, in MiB; the oldest images leave first."""

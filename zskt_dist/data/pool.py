@@ -20,6 +20,8 @@ from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.streams import Purpose, stream
 
 Ask = Callable[[Tensor], Tensor]
+_TOGETHER = 32
+"""Images whose views the teacher is asked for at a time."""
 VIEW_BYTES = 17
 """What a view takes beside the teacher's logits."""
 
@@ -79,9 +81,12 @@ class Pool:
             torch.from_numpy(mirrored).to(self._device),
             torch.empty(0),
         )
-        every = torch.arange(count, device=self._device).repeat_interleave(self._views)
-        view = torch.arange(self._views, device=self._device).repeat(count)
-        new = new._replace(logits=ask(self._seen(new, every, view)).unflatten(0, (count, self._views)))
+        view = torch.arange(self._views, device=self._device)
+        logits = [
+            ask(self._seen(new, part.repeat_interleave(self._views), view.repeat(len(part))))
+            for part in torch.arange(count, device=self._device).split(_TOGETHER)
+        ]
+        new = new._replace(logits=torch.cat(logits).unflatten(0, (count, self._views)))
         self._kept = Views.joined(self._kept, new) if self._added else new
         self._kept = self._kept.newest(self._capacity)
         self._added += 1

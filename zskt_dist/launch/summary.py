@@ -43,6 +43,8 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     )
     if not measured:
         console.print("no test images: accuracy is not measured")
+    if seed := result.get("seed_images"):
+        console.print(f"not data-free: the student also learnt from {seed['images']:,} images of inversion.seed_images")
     print_yardstick(result.get("yardstick"), str(directory), console)
     print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
     role = "student" if student else "teacher"

@@ -127,6 +127,15 @@ class YardstickResult(TypedDict):
     """Population standard deviation of the agreement over the seeds."""
 
 
+class SeedImages(TypedDict):
+    """Images without labels that the user gave, from which the student learnt beside those that were made."""
+
+    images: int
+    """Number of images."""
+    sha256: str
+    """SHA-256 of the images' pixels, hex."""
+
+
 class TransitionError(TypedDict):
     """Mean transition error, with all that it depends on: other settings give numbers that cannot be compared."""
 
@@ -221,6 +230,8 @@ class RunResult(TypedDict):
     """The teacher; null where the network learnt without one."""
     student: StudentResult | None
     """The student; null where the teacher itself was trained."""
+    seed_images: NotRequired[SeedImages | None]
+    """Images that the student was given; null where it was made without data, or learnt from a data set."""
     yardstick: NotRequired[YardstickResult | None]
     """Agreement on the teacher's yardstick; null where there is none."""
     estimates: Estimates | None

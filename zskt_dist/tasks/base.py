@@ -29,6 +29,7 @@ from zskt_dist.networks.inputs import Declaration, Inputs, declared_by_file, dec
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_file
+from zskt_dist.runs.result import SeedImages
 from zskt_dist.tasks.stages import Stage, user_files
 from zskt_dist.tracking.base import Row
 
@@ -65,6 +66,10 @@ class Training(Protocol):
     def attention(self) -> Attention | None:
         """Layers compared with the teacher's; None: the algorithm compares none."""
 
+    @property
+    def seed_images(self) -> SeedImages | None:
+        """Images of the user from which the network learns; None: it learns without data, or from a data set."""
+
     def step(self, iteration: int) -> Metrics:
         """One iteration."""
 
@@ -91,6 +96,7 @@ class PlainTraining:
     """The parts of `Training` that most tasks share: one engine, whose network is tapped, and no estimates."""
 
     attention: Attention | None = None
+    seed_images: SeedImages | None = None
 
     def __init__(self, phase: str, role: str, engine: Engine, iterations: int) -> None:
         self.phase, self.iterations, self.weight = phase, iterations, engine.weight

@@ -24,8 +24,10 @@ from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, as_bytes
 from zskt_dist.data.pool import Pool, PoolFiles
+from zskt_dist.data.unlabelled import check_location, read_unlabelled, sha256_of
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
+from zskt_dist.errors import ConfigError
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
 from zskt_dist.evaluation.yardstick import yardstick_agreement
@@ -42,7 +44,9 @@ from zskt_dist.tracking.images import save_image_grid
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+SEED_IMAGES = "inversion.seed_images"
 _MIB = 2**20
+_SEED_PART = 1024
 WITHOUT_STATISTICS = (
     "the teacher has no normalisation layer with running statistics, so images are made from classes and gap alone; "
     "method=belief_matching needs no such layers"
@@ -56,6 +60,9 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         with torch.device("meta"):
             size = count_parameters(new_generator(config, image_shape))
         lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
+    if inversion.seed_images is not None:
+        check_location(SEED_IMAGES, inversion.seed_images)
+        lines.append(("seed images", f"{inversion.seed_images}: not data-free"))
     gap = "no gap" if inversion.gap == "none" else f"{inversion.gap_weight:g} {inversion.gap} gap"
     return [
         *lines,
@@ -92,9 +99,17 @@ def start(context: Context) -> Training:
         inputs.mean_std,
         context.world,
         folder=context.directory.pool,
+        seed=_seed_images(config, inputs.image_shape, context.world),
         further=context.further_sources,
         tick=context.tick,
     )
+
+
+def _seed_images(config: Config, image_shape: ImageShape, world: World) -> Tensor | None:
+    location = config.inversion.seed_images
+    if location is None:
+        return None
+    return world.from_main(partial(read_unlabelled, SEED_IMAGES, location, image_shape))
 
 
 class InversionTraining(PlainTraining):
@@ -105,6 +120,7 @@ class InversionTraining(PlainTraining):
         student: In training mode; it is moved to the worker's device and trained in place.
         statistics: Mean and standard deviation of the teacher's images.
         folder: Where rank 0 keeps the pool; None: in memory only.
+        seed: uint8 [N, C, H, W] on the CPU, with which the pool starts; None: without.
         further: Sources of images for the label-free scores of the student, the yardstick among them.
         tick: Told how far synthesis is, as it may take long.
     """
@@ -120,6 +136,7 @@ class InversionTraining(PlainTraining):
         world: World,
         *,
         folder: Path | None = None,
+        seed: Tensor | None = None,
         further: Sequence[ImageSource] = (),
         tick: Tick | None = None,
     ) -> None:
@@ -157,6 +174,8 @@ class InversionTraining(PlainTraining):
         self._digests: list[str] = []
         self._metrics: Metrics = {}
         self.pool = self._pool()
+        if seed is not None:
+            self._begin_with(seed)
 
     def _inverter(self) -> Inverter:
         config, inversion, world = self._config, self._config.inversion, self._world
@@ -187,6 +206,12 @@ class InversionTraining(PlainTraining):
             flip=inversion.flip,
             capacity=inversion.pool_mib * _MIB,
         )
+
+    def _begin_with(self, seed: Tensor) -> None:
+        self.seed_images = {"images": len(seed), "sha256": sha256_of(seed)}
+        for part in seed.split(_SEED_PART):
+            self.pool.add(part, self.ask)
+            self._tick("seed images", len(self.pool.images), len(seed))
 
     @property
     def speed(self) -> str:
@@ -267,10 +292,14 @@ class InversionTraining(PlainTraining):
             "label_weight": inverter.label_weight,
             "seen": self._of_all({part: teacher.seen for part, teacher in inverter.teachers.items()}),
             "pool": self._digests,
+            "seed": self.seed_images,
             "metrics": {name: value.item() for name, value in self._metrics.items()},
         }
 
     def load(self, state: State) -> None:
+        if state["seed"] != self.seed_images:
+            problem = "does not hold the images that the run began with; restore them, or --fresh"
+            raise ConfigError(SEED_IMAGES, self._config.inversion.seed_images, problem)
         inverter, device = self.inverter, self._world.device
         inverter.generator.load_state_dict(state["generator"])
         options = inverter.optimizer.state_dict()["param_groups"]
@@ -279,7 +308,6 @@ class InversionTraining(PlainTraining):
         for part, teacher in inverter.teachers.items():
             teacher.seen = [(mean.to(device), variance.to(device)) for mean, variance in state["seen"][part]]
         self._digests, self._metrics = list(state["pool"]), self._on_device(state["metrics"])
-        self.pool = self._pool()
         for number, sha256 in enumerate(self._digests):
             self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)), self.ask)
 

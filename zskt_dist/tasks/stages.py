@@ -156,7 +156,7 @@ def absolute_paths(config: Config) -> Config:
     """The configuration with every path made absolute; URIs stay as they are."""
     leaves = dict(flatten(config))
     paths: dict[str, dict[str, str]] = {}
-    for key in ("teacher.checkpoint", "finetune.student", "data.root"):
+    for key in ("teacher.checkpoint", "finetune.student", "data.root", "inversion.seed_images"):
         section, _, name = key.partition(".")
         if leaves[key] is not None:
             paths.setdefault(section, {})[name] = absolute(leaves[key])

@@ -31,6 +31,7 @@ from zskt_dist.networks.building import (
     seed_layers,
     with_checkpointing,
 )
+from zskt_dist.runs.result import SeedImages
 from zskt_dist.speed import FastPaths, RecordedTransfer, choose_fast_paths, fold_batch_norm, iteration_gflop
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, State, Training
@@ -108,6 +109,7 @@ class TransferTraining:
         self.fast_paths = fast_paths or choose_fast_paths(
             config, world.device, lambda: self.iterations * work() / world.size, world.size
         )
+        self.seed_images: SeedImages | None = None
         self.attention = pair_layers(config, teacher, student, image_shape)
         if self.fast_paths.folded_teacher:
             frozen, _ = fold_batch_norm(teacher, keep=self.attention.teacher)

@@ -84,6 +84,7 @@ def build_result(
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "teacher": teacher,
         "student": student,
+        "seed_images": training.seed_images,
         "yardstick": yardstick,
         "estimates": cast(Estimates, outcome.estimates) or None,
         "mte": None,

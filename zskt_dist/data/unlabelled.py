@@ -1,0 +1,80 @@
+"""Images without labels that a user has: a folder of image files, or Parquet files.
+
+They are brought to the networks' shape: the middle square part of the right proportions, resized, gray or in colour.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from zskt_dist.data.parquet import IMAGE_COLUMNS
+from zskt_dist.errors import ConfigError
+from zskt_dist.models import ImageShape
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
+    """All images of a folder and the folders in it, or of one file, uint8 [N, C, H, W], in the order of their names.
+
+    Args:
+        key: The configuration key that names `location`, for errors.
+        location: A folder of image files and Parquet files with a column `image` or `img`, or one such file.
+
+    Raises:
+        ConfigError: there is no such file or folder, it has no image, or one of them cannot be read.
+    """
+    path = check_location(key, location)
+    if image_shape.channels not in (1, 3):
+        raise ConfigError(key, location, f"image files have 1 or 3 channels, the networks take {image_shape.channels}")
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    images = []
+    for file in files:
+        try:
+            images += [_fitted(image, image_shape) for image in _images(file)]
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise ConfigError(key, location, f"{file.name} cannot be read ({error})") from None
+    if not images:
+        raise ConfigError(key, location, f"has no images: no Parquet file, and no {', '.join(sorted(SUFFIXES))}")
+    return torch.from_numpy(np.stack(images))
+
+
+def check_location(key: str, location: str) -> Path:
+    """The path of a file or folder; raises ConfigError where there is none."""
+    if not Path(location).exists():
+        raise ConfigError(key, location, "no such file or folder")
+    return Path(location)
+
+
+def sha256_of(images: Tensor) -> str:
+    """SHA-256 of the pixels, hex."""
+    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _images(file: Path) -> Iterator[Image.Image]:
+    if file.suffix.lower() in SUFFIXES:
+        yield Image.open(file)
+    elif file.suffix == ".parquet":
+        schema = pq.read_schema(file)
+        column = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+        if column is None:
+            raise ValueError(f"no column named {' or '.join(IMAGE_COLUMNS)}; there are: {', '.join(schema.names)}")
+        for batch in pq.ParquetFile(file).iter_batches(columns=[column]):
+            encoded = batch.column(0)
+            for each in encoded.field("bytes") if pa.types.is_struct(encoded.type) else encoded:
+                yield Image.open(io.BytesIO(each.as_py()))
+
+
+def _fitted(image: Image.Image, shape: ImageShape) -> np.ndarray:
+    """uint8 [C, H, W]."""
+    plain = image.convert("L" if shape.channels == 1 else "RGB")
+    pixels = np.asarray(ImageOps.fit(plain, (shape.width, shape.height), Image.Resampling.BILINEAR))
+    return pixels[None] if shape.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
