@@ -7,6 +7,8 @@ is a median, or a median of ratios of neighbours.
 import argparse
 import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ import torch
 from torch.nn import functional
 
 from zskt_dist.files import write_json
+
+_STARTED = time.perf_counter()
 
 Times = dict[str, list[float]]
 """Seconds of every measurement, by name; those at the same position were taken after one another."""
@@ -57,8 +61,20 @@ def ratio(times: Times, numerator: str, denominator: str) -> float:
     return median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
 
 
+def effort() -> dict[str, Any]:
+    """What this process and its children have spent so far, and whether others kept the machine busy meanwhile.
+
+    `others` is the number of cores that others wanted in the last minute: the load without what this process used.
+    """
+    wall = time.perf_counter() - _STARTED
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    others = max(0.0, os.getloadavg()[0] - cpu / wall)
+    return {"wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1), "others": round(others, 2)}
+
+
 def machine() -> dict[str, Any]:
-    """What a figure needs beside it; `load` is of the last minute, and says how quiet the machine was."""
+    """What a figure needs beside it; `load` is of the last minute."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -165,9 +181,12 @@ def arguments(description: str | None, *, repetitions: int) -> argparse.Argument
 
 
 def write(answer: Mapping[str, Any], path: Path | None) -> None:
-    """The numbers and the machine they are of, as JSON; nothing without a path."""
+    """Says what the numbers took; where there is a path, writes them with that and the machine, as JSON."""
+    spent = effort()
+    quiet = "" if spent["others"] < 0.5 else f"; the machine was not quiet: others wanted {spent['others']} cores"
+    print(f"{spent['cpu_seconds']:.0f} CPU-seconds in {spent['wall_seconds']:.0f} s{quiet}", file=sys.stderr)
     if path is not None:
-        write_json(path, {"machine": machine(), **answer})
+        write_json(path, {"machine": machine(), "effort": spent, **answer})
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

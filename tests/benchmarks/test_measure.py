@@ -50,3 +50,18 @@ def test_an_answer_comes_with_its_machine(tmp_path: Path) -> None:
 
 def test_a_table_is_markdown() -> None:
     assert table(("", "s"), [("one", 1), ("two", "2.0")]) == "|  | s |\n| --- | ---: |\n| one | 1 |\n| two | 2.0 |"
+
+
+def test_a_busy_machine_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (9.0, 0.0, 0.0))
+    write({"figure": 1}, tmp_path / "busy.json")
+    told = capsys.readouterr().err
+    assert "CPU-seconds" in told
+    assert "the machine was not quiet: others wanted" in told
+    effort = json.loads((tmp_path / "busy.json").read_text())["effort"]
+    assert 0 < effort["others"] <= 9
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    write({"figure": 1}, None)
+    assert "not quiet" not in capsys.readouterr().err

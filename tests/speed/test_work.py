@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support.configs import tiny_config
 from zskt_dist.distributed.world import World
 from zskt_dist.models import Generator, ImageShape, LeNet
-from zskt_dist.networks.building import new_network
-from zskt_dist.speed import PLAIN, iteration_gflop, training_gflop
+from zskt_dist.networks.building import new_generator, new_network
+from zskt_dist.speed import PLAIN, inversion_gflop, iteration_gflop, training_gflop
+from zskt_dist.tasks.inversion import InversionTraining
 from zskt_dist.tasks.transfer import TransferTraining
 
 SHAPE = ImageShape(3, 16, 16)
@@ -28,6 +29,25 @@ def test_estimate_is_near_the_count(tmp_path: Path, mode: str) -> None:
     with task.trained() as student:
         estimate = iteration_gflop(config, task.engines["generator"].raw, teacher, student, SHAPE)
     assert estimate == pytest.approx(counter.get_total_flops() / 1e9, rel=0.1)
+
+
+@pytest.mark.parametrize("gap", ["cross_entropy", "none"])
+def test_an_inversion_is_counted_up_to_any_of_its_iterations(tmp_path: Path, gap: str) -> None:
+    networks = ["teacher.arch=wrn-16-2", "student.arch=wrn-16-1", "generator.channels=[32,16]", "method=inversion"]
+    networks += ["inversion.rounds=2", "inversion.warm_up=1", "inversion.steps=2", "inversion.images=6"]
+    config = tiny_config(tmp_path, *networks, "inversion.views=3", f"inversion.gap={gap}", "iterations=4")
+    teacher = new_network(config, "teacher", SHAPE, 5).eval().requires_grad_(False)
+    student = new_network(config, "student", SHAPE, 5)
+    statistics = (0.5,) * 3, (0.5,) * 3
+    task = InversionTraining(config, teacher, student, SHAPE, 5, statistics, World(torch.device("cpu")))
+    generator = new_generator(config, SHAPE)
+    done = [inversion_gflop(config, generator, teacher, student, SHAPE, number) for number in range(5)]
+    assert done[0] == 0
+    assert done[4] == inversion_gflop(config, generator, teacher, student, SHAPE)
+    with FlopCounterMode(display=False) as counter:
+        for iteration in range(4):
+            task.step(iteration)
+            assert done[iteration + 1] == pytest.approx(counter.get_total_flops() / 1e9, rel=0.1)
 
 
 def test_counting_leaves_no_trace(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from zskt_dist.algorithms.inversion import round_starts
 from zskt_dist.config import Config
 from zskt_dist.models import ImageShape, device_of
 
@@ -23,15 +24,22 @@ def iteration_gflop(
 
 
 def inversion_gflop(
-    config: Config, teacher: nn.Module, student: nn.Module, generator: nn.Module, image_shape: ImageShape
+    config: Config,
+    generator: nn.Module,
+    teacher: nn.Module,
+    student: nn.Module,
+    image_shape: ImageShape,
+    iterations: int | None = None,
 ) -> float:
-    """Operations of a whole inversion over all workers, counted in the same way."""
+    """Operations of an inversion over all workers, counted in the same way, up to its first so many iterations."""
     g, t, s = _each(config, generator, teacher, student, image_shape)
     inversion = config.inversion
-    steps = (inversion.rounds + inversion.warm_up) * inversion.steps
+    done = config.iterations if iterations is None else iterations
+    rounds = sum(first < done for first in round_starts(config.iterations, inversion.rounds))
+    steps = (rounds + (inversion.warm_up if rounds else 0)) * inversion.steps
     made = steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
-    asked = inversion.rounds * inversion.images * inversion.views * t
-    return (made + asked + config.iterations * config.batch_size * 3 * s) / 1e9
+    asked = rounds * inversion.images * inversion.views * t
+    return (made + asked + done * config.batch_size * 3 * s) / 1e9
 
 
 def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:

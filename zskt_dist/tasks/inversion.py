@@ -145,7 +145,7 @@ class InversionTraining(PlainTraining):
         self._further = [normal_noise(image_shape, world.device), *further]
         self._tick = tick or (lambda phase, done, total: None)
         student.to(world.device)
-        work = partial(inversion_gflop, config, teacher, student, new_generator(config, image_shape), image_shape)
+        work = partial(inversion_gflop, config, new_generator(config, image_shape), teacher, student, image_shape)
         chosen = choose_fast_paths(config, world.device, lambda: work() / world.size, world.size)
         self.fast_paths = chosen
         with_checkpointing(config, student)
