@@ -32,7 +32,7 @@ def _sums(x: Tensor) -> Tensor:
 
 
 def test_parts_of_a_batch_make_the_whole_one_and_each_iteration_draws_another() -> None:
-    settings = {"views": 3, "margin": 1, "flip": True}
+    settings = {"views": 3, "margin": 1, "flip": True, "darken": 0.5}
     whole, *parts = (_pool(part, **settings) for part in (slice(None), slice(0, 3), slice(3, 10)))
     torch.manual_seed(0)
     images = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
@@ -93,6 +93,19 @@ def test_a_pool_draws_from_all_views_of_an_image() -> None:
     pool.add(torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4), _sums)
     seen = {tuple(x.flatten().round().tolist()) for iteration in range(30) for x in pool(iteration)[0]}
     assert 4 <= len(seen) <= 6
+
+
+def test_every_other_view_is_darkened_by_at_most_that_share() -> None:
+    pool = _pool(views=400, darken=0.6)
+    pool.add(_images(200), _sums)
+    pixels = torch.cat([pool(iteration)[0] for iteration in range(100)])[:, 0]
+    assert torch.equal(pixels.amin((1, 2)), pixels.amax((1, 2))), "all pixels of an image alike"
+    values = pixels[:, 0, 0]
+    bright = values > 199.9
+    assert 400 < bright.sum().item() < 600
+    dark = values[~bright]
+    assert 80 <= dark.min().item() < 90
+    assert 130 < dark.mean().item() < 150, "evenly from 80 to 200"
 
 
 def test_the_oldest_images_leave_first() -> None:

@@ -44,6 +44,8 @@ class Inversion(Section):
     """Most pixels by which they are shifted; null: an eighth of their size."""
     flip: bool = False
     """Mirror half of them, too; not where left and right have a meaning, as in digits and letters."""
+    darken: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of its brightness that a view loses at most, every other view of an image; 0: none does."""
     seed_images: str | None = None
     """A folder or a Parquet file of images without labels that the pool starts with: so the run is not data-free."""
     pool_mib: Positive = 1024

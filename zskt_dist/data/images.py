@@ -46,7 +46,7 @@ class Standardise:
         self.shift = (-torch.tensor(mean, device=device) / torch.tensor(std, device=device)).view(1, -1, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] -> float32 [B, C, H, W]."""
+        """Pixels from 0 to 255, of any type, [B, C, H, W] -> float32 [B, C, H, W]."""
         return images * self.scale + self.shift
 
 

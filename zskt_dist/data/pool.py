@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -22,15 +23,15 @@ from zskt_dist.streams import Purpose, stream
 Ask = Callable[[Tensor], Tensor]
 _TOGETHER = 32
 """Images whose views the teacher is asked for at a time."""
-VIEW_BYTES = 17
+VIEW_BYTES = 21
 """What a view takes beside the teacher's logits."""
 
 
 class Pool:
     """8-bit images on the device with the teacher's answers, equal on all workers.
 
-    An image is drawn in one of its views: shifted and perhaps mirrored copies, on which the teacher is asked once. What
-    a batch is depends on the seed, the iteration and the images, and not on the number of workers.
+    An image is drawn in one of its views: shifted, perhaps mirrored and darkened copies, on which the teacher is asked
+    once. What a batch is depends on the seed, the iteration and the images, and not on the number of workers.
 
     Args:
         standardise: uint8 [B, C, H, W] to the networks' input space.
@@ -39,6 +40,7 @@ class Pool:
         views: V, of each image.
         margin: Most pixels by which a view is shifted; what comes in is black.
         flip: True if half of the views are mirrored.
+        darken: Share of its brightness that a view loses at most, every other view of an image; 0: none does.
         capacity: Most bytes of images and answers; the oldest leave first.
     """
 
@@ -53,11 +55,13 @@ class Pool:
         views: int = 1,
         margin: int = 0,
         flip: bool = False,
+        darken: float = 0.0,
         capacity: int = 2**30,
     ) -> None:
         self._standardise, self._batch_size, self._seed = standardise, batch_size, seed
         self._device, self._part = device, part
-        self._views, self._margin, self._flip, self._capacity = views, margin, flip, capacity
+        self._views, self._margin, self._flip, self._darken = views, margin, flip, darken
+        self._capacity = capacity
         self._added = 0
         self._kept = Views.none(device)
 
@@ -75,10 +79,13 @@ class Pool:
         count, rng = len(images), stream(self._seed, Purpose.AUGMENTATION, self._added)
         places = rng.integers(0, 2 * self._margin + 1, size=(count, self._views, 2))
         mirrored = rng.random((count, self._views)) < (0.5 if self._flip else 0.0)
+        brightness = 1 - self._darken * rng.random((count, self._views), dtype=np.float32)
+        brightness[:, ::2] = 1
         new = Views(
             images.to(self._device),
             torch.from_numpy(places).to(self._device),
             torch.from_numpy(mirrored).to(self._device),
+            torch.from_numpy(brightness).to(self._device),
             torch.empty(0),
         )
         view = torch.arange(self._views, device=self._device)
@@ -100,7 +107,8 @@ class Pool:
 
     def _seen(self, views: "Views", chosen: Tensor, view: Tensor) -> Tensor:
         mirrored = views.mirrored[chosen, view] if self._flip else None
-        return self._standardise(shifted(views.images[chosen], views.places[chosen, view].T, self._margin, mirrored))
+        pixels = shifted(views.images[chosen], views.places[chosen, view].T, self._margin, mirrored)
+        return self._standardise(pixels * views.brightness[chosen, view].view(-1, 1, 1, 1))
 
 
 class Views(NamedTuple):
@@ -110,12 +118,14 @@ class Views(NamedTuple):
         images: uint8 [N, C, H, W].
         places: Row and column of each cut, as `data.batches.shifted` takes them, int64 [N, V, 2].
         mirrored: bool [N, V].
+        brightness: Factor on the pixels, float32 [N, V].
         logits: The teacher's, [N, V, classes].
     """
 
     images: Tensor
     places: Tensor
     mirrored: Tensor
+    brightness: Tensor
     logits: Tensor
 
     @classmethod

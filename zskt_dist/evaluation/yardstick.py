@@ -52,10 +52,10 @@ class Recipe:
     """
 
     images: int = 512
-    batch: int = 32
-    parts: int = 2
+    batch: int = 16
+    parts: int = 1
     steps: int = 10
-    warm_up: int = 20
+    warm_up: int = 84
     z_dim: int = 100
     channels: tuple[int, int] = (32, 16)
     learning_rate: float = 3e-3

@@ -204,6 +204,7 @@ class InversionTraining(PlainTraining):
             views=inversion.views,
             margin=max(self._shape[1:]) // 8 if inversion.shift is None else inversion.shift,
             flip=inversion.flip,
+            darken=inversion.darken,
             capacity=inversion.pool_mib * _MIB,
         )
 
