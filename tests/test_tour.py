@@ -11,7 +11,11 @@ from tests.support.commands import REPOSITORY, finish, python
 
 _BLOCK = re.compile(r'```(\w+)(?: title="([\w.]+)")?\n(.*?)```', re.DOTALL)
 
-_SHORTER = {"range(400)": "range(100)", "iterations: 200": "iterations: 50", "every: 50": "every: 25"}
+_SHORTER = {
+    "range(400)": "range(100)",
+    "iterations: 600": "iterations: 250\ninversion: {warm_up: 20, rounds: 20, steps: 10}\nevaluation: {every: 100}",
+    "evaluation:\n  every: 150\n": "",
+}
 """Steps of the page, and of this test."""
 
 
