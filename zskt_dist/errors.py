@@ -21,6 +21,9 @@ def one_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
 
 
+NO_SUCH_FILE = "no such file or folder"
+
+
 class ConfigError(UserError):
     """A configuration key has a value that cannot work.
 

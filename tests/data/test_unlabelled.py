@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zskt_dist.data.unlabelled import read_unlabelled, sha256_of
+from zskt_dist.data.images import sha256_of_pixels
+from zskt_dist.data.unlabelled import read_unlabelled
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 
@@ -57,8 +58,8 @@ def test_parquet_without_labels(tmp_path: Path, wrapped: bool) -> None:
 
 def test_the_digest_tells_images_apart() -> None:
     images = torch.arange(32, dtype=torch.uint8).view(2, 1, 4, 4)
-    assert sha256_of(images) == sha256_of(images.clone())
-    assert sha256_of(images) != sha256_of(images.flip(0))
+    assert sha256_of_pixels(images) == sha256_of_pixels(images.clone())
+    assert sha256_of_pixels(images) != sha256_of_pixels(images.flip(0))
 
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:

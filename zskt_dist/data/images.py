@@ -3,6 +3,7 @@
 Shapes: N images of a split, B of a batch, C channels, H and W spatial size.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,11 @@ def as_bytes(x: Tensor, statistics: Statistics) -> Tensor:
     """Normalised images [B, C, H, W] as the bytes that they come from, or the nearest ones; uint8."""
     mean, std = (torch.tensor(each, device=x.device).view(1, -1, 1, 1) for each in statistics)
     return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def sha256_of_pixels(images: Tensor) -> str:
+    """Hex, of uint8 images [N, C, H, W] on the CPU."""
+    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

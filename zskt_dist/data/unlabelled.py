@@ -3,7 +3,6 @@
 They are brought to the networks' shape: the middle square part of the right proportions, resized, gray or in colour.
 """
 
-import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from zskt_dist.data.parquet import IMAGE_COLUMNS
-from zskt_dist.errors import ConfigError
+from zskt_dist.errors import NO_SUCH_FILE, ConfigError
 from zskt_dist.models import ImageShape
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -32,7 +31,9 @@ def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
     Raises:
         ConfigError: there is no such file or folder, it has no image, or one of them cannot be read.
     """
-    path = check_location(key, location)
+    path = Path(location)
+    if not path.exists():
+        raise ConfigError(key, location, NO_SUCH_FILE)
     if image_shape.channels not in (1, 3):
         raise ConfigError(key, location, f"image files have 1 or 3 channels, the networks take {image_shape.channels}")
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
@@ -45,18 +46,6 @@ def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
     if not images:
         raise ConfigError(key, location, f"has no images: no Parquet file, and no {', '.join(sorted(SUFFIXES))}")
     return torch.from_numpy(np.stack(images))
-
-
-def check_location(key: str, location: str) -> Path:
-    """The path of a file or folder; raises ConfigError where there is none."""
-    if not Path(location).exists():
-        raise ConfigError(key, location, "no such file or folder")
-    return Path(location)
-
-
-def sha256_of(images: Tensor) -> str:
-    """SHA-256 of the pixels, hex."""
-    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _images(file: Path) -> Iterator[Image.Image]:

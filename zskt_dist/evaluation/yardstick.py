@@ -26,6 +26,7 @@ from zskt_dist.algorithms.inversion import DEFAULT_WEIGHTS, Inverter, Weights, d
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, as_bytes
+from zskt_dist.data.images import sha256_of_pixels
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.estimates import YARDSTICK
@@ -79,7 +80,7 @@ class Yardstick:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
+        return sha256_of_pixels(self.images)
 
     def source(self, standardise: Standardise, device: torch.device) -> ImageSource:
         """The images as a source for estimates, normalised."""

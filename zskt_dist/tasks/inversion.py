@@ -23,11 +23,11 @@ from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, as_bytes
+from zskt_dist.data.images import sha256_of_pixels
 from zskt_dist.data.pool import Pool, PoolFiles
-from zskt_dist.data.unlabelled import check_location, read_unlabelled, sha256_of
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import ConfigError
+from zskt_dist.errors import NO_SUCH_FILE, ConfigError
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
 from zskt_dist.evaluation.yardstick import yardstick_agreement
@@ -61,7 +61,8 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
             size = count_parameters(new_generator(config, image_shape))
         lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
     if inversion.seed_images is not None:
-        check_location(SEED_IMAGES, inversion.seed_images)
+        if not Path(inversion.seed_images).exists():
+            raise ConfigError(SEED_IMAGES, inversion.seed_images, NO_SUCH_FILE)
         lines.append(("seed images", f"{inversion.seed_images}: not data-free"))
     gap = "no gap" if inversion.gap == "none" else f"{inversion.gap_weight:g} {inversion.gap} gap"
     return [
@@ -109,6 +110,10 @@ def _seed_images(config: Config, image_shape: ImageShape, world: World) -> Tenso
     location = config.inversion.seed_images
     if location is None:
         return None
+    from zskt_dist.data.unlabelled import (
+        read_unlabelled,  # it imports pyarrow, which `zskt_dist.transfer` can do without
+    )
+
     return world.from_main(partial(read_unlabelled, SEED_IMAGES, location, image_shape))
 
 
@@ -209,7 +214,7 @@ class InversionTraining(PlainTraining):
         )
 
     def _begin_with(self, seed: Tensor) -> None:
-        self.seed_images = {"images": len(seed), "sha256": sha256_of(seed)}
+        self.seed_images = {"images": len(seed), "sha256": sha256_of_pixels(seed)}
         for part in seed.split(_SEED_PART):
             self.pool.add(part, self.ask)
             self._tick("seed images", len(self.pool.images), len(seed))
