@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import zskt_dist
@@ -74,3 +76,15 @@ def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _transfer(*_pair(), **changes)
+
+
+def test_images_of_the_user_start_the_pool_and_a_missing_folder_is_named(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "one.png")
+    students = []
+    for location in (None, str(tmp_path)):
+        teacher, student = _pair()
+        _transfer(teacher, student, config=SMALL | {"inversion.seed_images": location})
+        students.append(student.state_dict()["1.weight"])
+    assert not torch.equal(*students), "it learnt from the image"
+    with pytest.raises(ConfigError, match=r"inversion\.seed_images=.*nowhere'.*no such file or folder"):
+        _transfer(*_pair(), config=SMALL | {"inversion.seed_images": str(tmp_path / "nowhere")})

@@ -37,7 +37,7 @@ from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape, ReadLogits
 from zskt_dist.runs.checkpoints import CheckpointStore
-from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining
+from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining, seed_images
 from zskt_dist.tasks.stages import identity
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker, Row
@@ -222,8 +222,9 @@ def _training(
         yardstick = find_or_make(at, teacher, shape, classes, statistics, world)
         further = [yardstick.source(Standardise(*statistics, world.device), world.device)] if yardstick else []
     pool = folder and folder / "pool"
+    seed = seed_images(settings, shape, world)
     return InversionTraining(
-        settings, teacher, student, shape, classes, statistics, world, folder=pool, further=further
+        settings, teacher, student, shape, classes, statistics, world, folder=pool, seed=seed, further=further
     )
 
 

@@ -100,13 +100,14 @@ def start(context: Context) -> Training:
         inputs.mean_std,
         context.world,
         folder=context.directory.pool,
-        seed=_seed_images(config, inputs.image_shape, context.world),
+        seed=seed_images(config, inputs.image_shape, context.world),
         further=context.further_sources,
         tick=context.tick,
     )
 
 
-def _seed_images(config: Config, image_shape: ImageShape, world: World) -> Tensor | None:
+def seed_images(config: Config, image_shape: ImageShape, world: World) -> Tensor | None:
+    """The images that the user gives, uint8 [N, C, H, W], the same on all workers; None: there are none."""
     location = config.inversion.seed_images
     if location is None:
         return None
