@@ -51,6 +51,25 @@ def test_students_of_other_teachers_are_not_ranked_together(tmp_path: Path) -> N
     assert estimates.estimates(group_runs(find_runs([tmp_path / "nowhere"]))).empty
 
 
+def test_students_of_both_methods_are_ranked_on_their_teachers_yardstick(tmp_path: Path) -> None:
+    """Inversion has the yardstick alone; a run without one has no place in its ranks."""
+    accuracies = {"train": (0.2, 0.4, 0.6), "inversion": (0.7, 0.9)}
+    seen = [0.3, 0.2, None, 0.5, 0.8]  # of the four: 0.2 0.3 0.5 0.8 for accuracies 0.4 0.2 0.7 0.9, so rho = 0.8
+    for (kind, seed, accuracy), agreement in zip(
+        [(kind, *each) for kind, values in accuracies.items() for each in enumerate(values)], seen, strict=True
+    ):
+        path = finished_run(tmp_path, kind, seed, accuracy, teacher="one") / "result.json"
+        sources = {} if agreement is None else {"yardstick": {"agreement": agreement}}
+        sources |= {"noise": {"agreement": 0.5}} if kind == "train" else {}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"estimates": {"sources": sources}}))
+    frame = estimates.estimates(group_runs(find_runs([tmp_path])))
+    (rank,) = estimates.ranking(frame).to_dict("records")
+    assert (rank["estimate"], rank["runs"], rank["rank correlation with test accuracy"]) == ("yardstick %", 4, "0.80")
+    shown = estimates.shown(frame)
+    assert shown["method"].tolist() == ["zero-shot"] * 3 + ["inversion"] * 2
+    assert shown["yardstick %"].tolist() == ["30.00", "20.00", "", "50.00", "80.00"]
+
+
 def test_where_all_are_as_good_there_is_no_order(tmp_path: Path) -> None:
     for seed in range(4):
         _run(tmp_path, seed, 0.5, 0.1 + seed / 10)

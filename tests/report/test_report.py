@@ -37,6 +37,19 @@ def test_table_1_has_means_deviations_and_the_distance_to_the_paper(tmp_path: Pa
     assert row["config"] == "KD+AT distill0, distill1, distill2; zero-shot train0, train1, train2"
 
 
+def test_inversion_stands_beside_algorithm_1_and_is_no_method_of_the_paper(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate([0.80, 0.84]):
+        finished_run(tmp_path, "train", seed, accuracy, teacher="one")
+        finished_run(tmp_path, "inversion", seed, accuracy + 0.05, teacher="one", iterations=9000, mte=0.1)
+    groups = group_runs(find_runs([tmp_path]))
+    row = _table(tables.table_1(groups))
+    assert (row["zero-shot"], row["inversion"]) == ("82.00 ± 2.00 (n=2)", "87.00 ± 2.00 (n=2)")
+    assert "zero-shot: paper" in row
+    assert "inversion: paper" not in row
+    assert [setting["method"] for setting in tables.summary(groups).to_dict("records")] == ["zero-shot", "inversion"]
+    assert {row["student"]: row["paper"] for row in tables.table_2(groups).to_dict("records")} == {"inversion": ""}
+
+
 def test_what_is_missing_is_one_column(tmp_path: Path) -> None:
     finished_run(tmp_path, "train")
     finished_run(tmp_path, "train", pair=("wrn-40-2", "wrn-16-2"))

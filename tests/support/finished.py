@@ -27,7 +27,7 @@ def finished_run(
     teacher: str | None = None,
     noise: Sequence[float] = (0.5, 0.5),
 ) -> Path:
-    """The directory of a `train`, `distill`, `finetune`, `scratch` or `teacher` run.
+    """The directory of a `train`, `inversion`, `distill`, `finetune`, `scratch` or `teacher` run.
 
     Args:
         overrides: Of its configuration.
@@ -42,8 +42,9 @@ def finished_run(
     settings = [f"seed={seed}", f"data.images_per_class={many or 'null'}", f"iterations={iterations}"]
     settings += [f"teacher.arch={pair[0]}", f"student.arch={pair[1]}", f"data.name={dataset}", f"experiment={dataset}"]
     settings += [f"supervised.network={role if kind in ('scratch', 'teacher') else 'teacher'}"]
+    settings += ["method=inversion"] if kind == "inversion" else []
     (path / "config.yaml").write_text(dump_yaml(load_config(None, [*settings, *overrides])))
-    command = "pretrain" if kind in ("teacher", "scratch") else kind
+    command = {"teacher": "pretrain", "scratch": "pretrain", "inversion": "train"}.get(kind, kind)
     weights = teacher and str(folder / "teachers" / teacher / "teacher.safetensors")
     (path / "command.json").write_text(json.dumps({"command": command, "teacher": weights}))
     student = {"arch": pair[1], "params": 1, "accuracy_last": accuracy, "agreement": accuracy, "sha256": "0"}

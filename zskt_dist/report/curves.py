@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from zskt_dist.report.paper import Pair
-from zskt_dist.report.runs import Group, Measure, Run, Spread
+from zskt_dist.report.runs import WITHOUT_DATA, Group, Measure, Run, Spread
 from zskt_dist.report.tables import arrow, setting
 
 
@@ -35,8 +35,8 @@ class Panel:
 
 
 def panels_of(groups: Sequence[Group], dataset: str, pair: Pair) -> list[Panel]:
-    """Of all evaluated groups of a pair, zero-shot first, then KD+AT by M."""
-    order = ("train", "distill", "finetune")
+    """Of all evaluated groups of a pair, those without data first, then KD+AT by M."""
+    order = (*WITHOUT_DATA, "distill", "finetune")
     mine = [group for group in groups if (group.dataset, group.pair) == (dataset, pair)]
     found = []
     for group in sorted(mine, key=lambda group: order.index(group.method)):

@@ -1,5 +1,6 @@
 """What zero-shot runs estimate of their students without labels, beside what real test images say."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,9 +9,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from zskt_dist.report.runs import Group, Run
+from zskt_dist.report.runs import WITHOUT_DATA, Group, Run
+from zskt_dist.report.tables import NAMES
 
 SCORES = {
+    "yardstick": "yardstick %",
     "label_free_score": "label-free score %",
     "held_out": "pseudo-images %",
     "noise": "normal noise %",
@@ -21,7 +24,12 @@ SCORES = {
 MEASURED = {"agreement": "agreement on test images %", "accuracy": "test accuracy %"}
 FEWEST = 4
 """Runs for a rank correlation: three can stand in the same order by chance in one case out of six."""
-_COLOURS = {"held_out": ("#D55E00", "o"), "noise": ("#0072B2", "s"), "uniform_noise": ("#009E73", "^")}
+_COLOURS = {
+    "yardstick": ("#000000", "D"),
+    "held_out": ("#D55E00", "o"),
+    "noise": ("#0072B2", "s"),
+    "uniform_noise": ("#009E73", "^"),
+}
 
 
 def estimates(groups: Sequence[Group]) -> pd.DataFrame:
@@ -29,7 +37,7 @@ def estimates(groups: Sequence[Group]) -> pd.DataFrame:
 
     A teacher is called by its architecture, and where others of that were there too, also by its own name.
     """
-    rows = [_row(run) for group in groups if group.method == "train" for run in group.runs if _has_both(run)]
+    rows = [_row(run) for group in groups if group.method in WITHOUT_DATA for run in group.runs if _has_both(run)]
     if not rows:
         return pd.DataFrame()
     frame = pd.DataFrame(rows)
@@ -39,13 +47,13 @@ def estimates(groups: Sequence[Group]) -> pd.DataFrame:
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same for people: headings, and two digits after the point."""
+    """The same for people: headings, and two digits after the point; empty where a run has none."""
     digits = {"held_out_kl": "{:.3g}"}
     cells = {
-        heading: [digits.get(name, "{:.2f}").format(value) for value in frame[name]]
+        heading: ["" if pd.isna(value) else digits.get(name, "{:.2f}").format(value) for value in frame[name]]
         for name, heading in (SCORES | MEASURED).items()
     }
-    return frame[["data", "teacher", "student", "run", "seed", "iterations"]].assign(**cells)
+    return frame[["data", "teacher", "student", "method", "run", "seed", "iterations"]].assign(**cells)
 
 
 def ranking(frame: pd.DataFrame) -> pd.DataFrame:
@@ -53,11 +61,12 @@ def ranking(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (data, teacher), runs in by_teacher(frame):
         for name, heading in SCORES.items():
-            if len(runs) < FEWEST or runs[name].nunique() == 1:
+            known = runs[runs[name].notna()]
+            if len(known) < FEWEST or known[name].nunique() == 1:
                 continue
-            row: dict[str, Any] = {"data": data, "teacher": teacher, "estimate": heading, "runs": len(runs)}
+            row: dict[str, Any] = {"data": data, "teacher": teacher, "estimate": heading, "runs": len(known)}
             for measured, what in MEASURED.items():
-                row[f"rank correlation with {what.removesuffix(' %')}"] = _rho(runs[name], runs[measured])
+                row[f"rank correlation with {what.removesuffix(' %')}"] = _rho(known[name], known[measured])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -65,9 +74,11 @@ def ranking(frame: pd.DataFrame) -> pd.DataFrame:
 def against_accuracy(runs: pd.DataFrame, label: str) -> Figure:
     """Estimated agreements of the runs of one teacher against their test accuracy; the line is where both are equal."""
     figure, axes = plt.subplots(figsize=(5.2, 4.4), constrained_layout=True)
-    for name, (colour, marker) in _COLOURS.items():
+    shown = [name for name in _COLOURS if runs[name].notna().any()]
+    for name in shown:
+        colour, marker = _COLOURS[name]
         axes.scatter(runs[name], runs["accuracy"], color=colour, marker=marker, label=SCORES[name].removesuffix(" %"))
-    low = min(runs[[*_COLOURS, "accuracy"]].min())
+    low = min(runs[[*shown, "accuracy"]].min())
     axes.plot([low, 100], [low, 100], color="gray", linestyle=":", linewidth=1)
     axes.set(
         xlabel="agreement with the teacher %, on images that are not real", ylabel=MEASURED["accuracy"], title=label
@@ -84,7 +95,7 @@ def by_teacher(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFr
 
 def _has_both(run: Run) -> bool:
     found, student = run.result.get("estimates") or {}, run.result["student"]
-    return "label_free_score" in found and student["accuracy_last"] is not None and student["agreement"] is not None
+    return bool(found.get("sources")) and student["accuracy_last"] is not None and student["agreement"] is not None
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -95,12 +106,13 @@ def _row(run: Run) -> dict[str, Any]:
         "teacher": run.result["teacher"]["arch"],
         "whose": run.teacher,
         "student": student["arch"],
+        "method": NAMES[run.method],
         "run": run.directory.path.name,
         "seed": run.seed,
         "iterations": run.result["iterations"],
-        "label_free_score": 100 * found["label_free_score"],
-        **{name: 100 * sources[name]["agreement"] for name in _COLOURS},
-        "held_out_kl": sources["held_out"]["kl_50"],
+        "label_free_score": 100 * found.get("label_free_score", math.nan),
+        **{name: 100 * sources.get(name, {}).get("agreement", math.nan) for name in _COLOURS},
+        "held_out_kl": sources.get("held_out", {}).get("kl_50", math.nan),
         "agreement": 100 * student["agreement"],
         "accuracy": 100 * student["accuracy_last"],
     }

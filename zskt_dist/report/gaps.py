@@ -10,8 +10,8 @@ from zskt_dist.config.keys import is_under
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.recipes import ABSENT, TASKS_OF, Recipe, changes, recipe_of, words
-from zskt_dist.report.runs import Group, Run, reference_recipe
-from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images
+from zskt_dist.report.runs import WITHOUT_DATA, Group, Run, reference_recipe
+from zskt_dist.report.tables import NAMES, arrow, choose, pairs_of, pairs_with_few_images, table_1_methods
 from zskt_dist.runs.locations import is_uri, join
 from zskt_dist.tasks.registry import TASKS
 
@@ -30,11 +30,11 @@ def table_1_gaps(groups: Sequence[Group]) -> Iterator[Gap]:
     """Empty cells of Table 1."""
     for dataset, pair in pairs_of(groups):
         mine = [group for group in groups if group.belongs_to(dataset, pair)]
-        for method in ("scratch", "distill", "train"):
+        for method in table_1_methods(groups):
             if choose(groups, dataset, method, pair) is None:
                 many = _images_per_class(mine, dataset, pair) if method == "distill" else None
                 yield _gap(mine, dataset, pair, method, many)
-        taught = [choose(groups, dataset, method, pair) for method in ("train", "distill", "teacher")]
+        taught = [choose(groups, dataset, method, pair) for method in ("train", "inversion", "distill", "teacher")]
         if not any(taught):
             yield _gap(mine, dataset, pair, "teacher", None)
 
@@ -53,9 +53,9 @@ def figure_2_gaps(groups: Sequence[Group]) -> Iterator[Gap]:
 
 
 def evaluation_gaps(groups: Sequence[Group], *, measure: str = "mte") -> Iterator[Gap]:
-    """Runs to evaluate, of each pair and method of which none has been; only `zero-shot` and `KD+AT` are asked for."""
+    """Runs to evaluate, of each pair and method of which none has been; neither finetuned nor scratch students."""
     for dataset, pair in pairs_of(groups):
-        for method in ("train", "distill"):
+        for method in (*WITHOUT_DATA, "distill"):
             mine = [g for g in groups if (g.dataset, g.pair, g.method) == (dataset, pair, method)]
             if any(run.evaluation.get(measure) for group in mine for run in group.runs):
                 continue
@@ -69,7 +69,7 @@ def any_zero_shot(groups: Sequence[Group]) -> Iterator[Gap]:
     """A zero-shot run of each pair that has none, with or without its pictures."""
     for dataset, pair in pairs_of(groups) or [_pair_of(groups[0])]:
         mine = [group for group in groups if group.belongs_to(dataset, pair)]
-        if not any(group.method == "train" for group in mine):
+        if not any(group.method in WITHOUT_DATA for group in mine):
             yield _gap(mine, dataset, pair, "train", None)
 
 
@@ -89,6 +89,8 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     wanted: dict[str, Any] = {"teacher.arch": pair[0], "student.arch": pair[1]}
     if method in _FEW:
         wanted["data.images_per_class"] = many
+    if method in WITHOUT_DATA:
+        wanted["method"] = "belief_matching" if method == "train" else method
     if method in ("teacher", "scratch"):
         wanted["supervised.network"] = "teacher" if method == "teacher" else "student"
     whose = {"teacher": (pair[0], None), "scratch": (None, pair[1])}.get(method, pair)
@@ -126,7 +128,7 @@ def _gap(groups: Sequence[Group], dataset: str, pair: Pair, method: str, many: i
 
 def _distance(group: Group, pair: Pair, method: str) -> tuple[Any, ...]:
     """How many settings lie between a group and one of another method: the same method and pair come first."""
-    order = ("train", "distill", "finetune", "scratch", "teacher")
+    order = ("train", "inversion", "distill", "finetune", "scratch", "teacher")
     return group.first.lent, group.pair != pair, bool(group.changes), group.method != method, order.index(group.method)
 
 

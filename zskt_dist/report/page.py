@@ -17,7 +17,7 @@ from zskt_dist.files import write_atomic
 from zskt_dist.report import curves, estimates, gaps, noise, plots, tables
 from zskt_dist.report.folder import replaced
 from zskt_dist.report.gaps import Gap
-from zskt_dist.report.runs import Group
+from zskt_dist.report.runs import WITHOUT_DATA, Group
 
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
@@ -181,10 +181,11 @@ def _transitions(report: Report, groups: Sequence[Group]) -> None:
 
 def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
     report.text("## Figure 3: pseudo-images over training")
-    zero_shot = [group for group in groups if group.method == "train"]
+    zero_shot = [group for group in groups if group.method in WITHOUT_DATA]
     for group in zero_shot:
         found = (run.directory.figures / "pseudo_images.png" for run in group.runs)
-        name = f"{group.dataset} {tables.arrow(group.pair)}" + (f" [{group.label}]" if group.label else "")
+        how = ", inversion" if group.method == "inversion" else ""
+        name = f"{group.dataset} {tables.arrow(group.pair)}{how}" + (f" [{group.label}]" if group.label else "")
         if path := next((path for path in found if path.exists()), None):
             report.picture("figure_3", name, path)
         else:

@@ -16,7 +16,8 @@ from zskt_dist.report.runs import Group
 from zskt_dist.report.tables import NAMES, setting
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; one colour per method everywhere.
-COLOURS = {"teacher": "#000000", "scratch": "#E69F00", "distill": "#0072B2", "train": "#D55E00", "finetune": "#009E73"}
+COLOURS = {"teacher": "#000000", "scratch": "#E69F00", "distill": "#0072B2", "train": "#D55E00"}
+COLOURS |= {"finetune": "#009E73", "inversion": "#CC79A7"}
 _MARKERS = "osD^vP*X"
 """One for each variant of a method; the first is that of the reference."""
 _PANELS = 3
@@ -34,7 +35,7 @@ def accuracy_against_images(groups: Sequence[Group], dataset: str, pair: Pair) -
         few = [group for group in mine if group.method == method and group.images_per_class is not None]
         for number, label in enumerate(dict.fromkeys(group.label for group in few)):
             _draw_line(axes, [group for group in few if group.label == label], _MARKERS[number % len(_MARKERS)])
-    styles = {"teacher": ":", "train": "-", "scratch": "--", "distill": "--"}
+    styles = {"teacher": ":", "train": "-", "inversion": "-", "scratch": "--", "distill": "--"}
     for group in (g for g in mine if g.images_per_class is None and g.method in styles):
         label = setting(group) + (", all images" if group.method in ("scratch", "distill") else "")
         style = "-." if group.changes else styles[group.method]

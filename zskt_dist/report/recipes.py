@@ -21,6 +21,7 @@ TASKS_OF = {
     "scratch": ("scratch",),
     "distill": ("distill",),
     "train": ("transfer", "pseudo_data"),
+    "inversion": ("inversion",),
     "finetune": ("finetune",),
 }
 """By method: the tasks that it stands for."""

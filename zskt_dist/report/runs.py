@@ -23,7 +23,9 @@ from zskt_dist.tracking.local import read_history
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
-METHODS = ("teacher", "scratch", "distill", "train", "finetune")
+METHODS = ("teacher", "scratch", "distill", "train", "inversion", "finetune")
+WITHOUT_DATA = ("train", "inversion")
+"""Methods whose students have seen no image: Algorithm 1 and inversion."""
 
 
 class Spread(NamedTuple):
@@ -61,10 +63,11 @@ class Run:
 
     @property
     def method(self) -> str:
-        """`teacher`, `scratch`, `distill`, `train` (zero-shot) or `finetune`."""
+        """`teacher`, `scratch`, `distill`, `train` (Algorithm 1), `inversion` or `finetune`."""
         if self.result["command"] == "pretrain":
             return "scratch" if self.result["student"] else "teacher"
-        return str(self.result["command"])
+        command = str(self.result["command"])
+        return "inversion" if command == "train" and self.config.method == "inversion" else command
 
     @property
     def seed(self) -> int:
@@ -274,13 +277,18 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 def reference_recipe(dataset: str, method: str, pair: Pair, runs: Iterable[Run]) -> Recipe:
     """What runs of a method are compared with: the paper's recipe, else the central one of these runs."""
-    config = paper.configuration(dataset, pair)
+    config = _of_paper(dataset, method, pair)
     return recipe_of(config, method) if config else central([run.recipe for run in runs], method)
+
+
+def _of_paper(dataset: str, method: str, pair: Pair) -> Config | None:
+    """The paper's settings of a method; it has none of inversion."""
+    return None if method == "inversion" else paper.configuration(dataset, pair)
 
 
 def _split(dataset: str, method: str, pair: Pair, family: list[Run]) -> Iterator[Group]:
     reference = reference_recipe(dataset, method, pair, family)
-    of_paper = paper.configuration(dataset, pair) is not None
+    of_paper = _of_paper(dataset, method, pair) is not None
     members: dict[tuple[int | None, str], list[Run]] = {}
     for run in family:
         members.setdefault((run.result["images_per_class"], key_of(run.recipe)), []).append(run)

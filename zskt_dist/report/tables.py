@@ -13,13 +13,14 @@ from scipy.stats import binom
 
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
-from zskt_dist.report.runs import Group, Run, Spread
+from zskt_dist.report.runs import WITHOUT_DATA, Group, Run, Spread
 
 NAMES = {
     "teacher": "teacher",
     "scratch": "scratch (no teacher)",
     "distill": "KD+AT",
     "train": "zero-shot",
+    "inversion": "inversion",
     "finetune": "zero-shot + finetuning",
 }
 MISSING = "missing"
@@ -40,7 +41,7 @@ def arrow(pair: Pair) -> str:
 
 def pairs_of(groups: Sequence[Group]) -> list[tuple[str, Pair]]:
     """(data set, pair) of all students that learnt from a teacher and were measured."""
-    taught = [group for group in groups if group.method in ("train", "distill", "finetune") and group.accuracy]
+    taught = [group for group in groups if group.method in (*WITHOUT_DATA, "distill", "finetune") and group.accuracy]
     return list(dict.fromkeys((group.dataset, group.pair) for group in taught))
 
 
@@ -82,14 +83,20 @@ def summary(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def table_1_methods(groups: Sequence[Group]) -> tuple[str, ...]:
+    """The methods of Table 1, and inversion, which the paper lacks, where it was run."""
+    also = ("inversion",) if any(group.method == "inversion" for group in groups) else ()
+    return ("scratch", "distill", "train", *also)
+
+
 def table_1(groups: Sequence[Group]) -> pd.DataFrame:
     """Accuracy of every pair and method, beside the paper's where everything is as there."""
     rows = []
     for dataset, pair in pairs_of(groups):
         row: Row = {"data": dataset, "teacher → student": arrow(pair)}
         hashes = {}
-        chosen = {method: choose(groups, dataset, method, pair) for method in ("scratch", "distill", "train")}
-        teachers = _teachers(groups, dataset, pair, [g for g in (chosen["train"], chosen["distill"]) if g])
+        chosen = {method: choose(groups, dataset, method, pair) for method in table_1_methods(groups)}
+        teachers = _teachers(groups, dataset, pair, [g for method, g in chosen.items() if g and method != "scratch"])
         for method, group in {"teacher": None, **chosen}.items():
             column = NAMES[method] + (" (M)" if method == "distill" else "")
             spread = teachers[0] if method == "teacher" else _accuracy(group)
@@ -256,7 +263,7 @@ def _figure_2_row(
     dataset: str, pair: Pair, method: str, many: int | None, group: Group | None, reported: paper.Reported | None
 ) -> Row:
     accuracy = _accuracy(group)
-    sees_none = group is not None and group.method == "train"
+    sees_none = group is not None and group.method in WITHOUT_DATA
     return {
         "data": dataset,
         "pair": arrow(pair),
