@@ -1,5 +1,8 @@
 """Transfer by inversion: one worker and two, interrupted in every phase of a round, its pool and its files."""
 
+import errno
+import importlib.util
+import os
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,15 @@ from torch import Tensor
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
 from tests.support.jobs import train_in
+from tests.support.object_store import ObjectStore
 from zskt_dist.algorithms.inversion import Inverter
 from zskt_dist.commands import synthesize
 from zskt_dist.config import Config
+from zskt_dist.data import pool
 from zskt_dist.data.pool import VIEW_BYTES, PoolFiles
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.distributed.world import World
+from zskt_dist.engine.building import placed_teacher
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.building import new_network
@@ -77,6 +83,41 @@ def test_one_worker_and_two_do_the_same(two_ranks: Ranks, tmp_path: Path, overri
         assert torch.equal(alone["pool"], of_rank["pool"])
         for name, expected in alone.items():
             torch.testing.assert_close(of_rank[name], expected, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_on_two_workers_learns_as_ddp_does(two_ranks: Ranks, tmp_path: Path, stage: int) -> None:
+    """In float32: what the student is during synthesis, with its parts gathered, decides about the images, too."""
+    zero = ("engine.kind=deepspeed", f"engine.zero_stage={stage}")
+    ddp, _ = two_ranks.run(_learnt, tmp_path, "student.arch=lenet")
+    for of_rank in two_ranks.run(_learnt, tmp_path, "student.arch=lenet", *zero):
+        assert (of_rank["pool"].int() - ddp["pool"].int()).abs().max() <= 1
+        for name, expected in ddp.items():
+            torch.testing.assert_close(
+                of_rank[name].float(), expected.float(), rtol=1e-3, atol=1.01 if name == "pool" else 1e-4, msg=name
+            )
+
+
+def _learnt(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
+    task = _training(_config(folder, *overrides), world)
+    for iteration in range(task.iterations):
+        task.step(iteration)
+    with task.trained() as network:
+        return {**{name: value.clone() for name, value in network.state_dict().items()}, "pool": task.pool.images}
+
+
+@pytest.mark.parametrize("override", ["speed.precision=bfloat16", "engine.teacher=bfloat16"])
+def test_in_bfloat16_the_first_loss_is_nearly_the_same(tmp_path: Path, override: str) -> None:
+    """Of images made with 8 bits of precision, by a student that has learnt nothing yet."""
+    losses = []
+    for overrides in ((), (override,)):
+        config = _config(tmp_path, *overrides)
+        task = _training(config)
+        task._teacher = placed_teacher(config, task._teacher)
+        losses.append(task.step(0)["kl"].item())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
 
 
 def test_what_is_learnt_from_lies_in_the_range_of_images(tmp_path: Path) -> None:
@@ -171,6 +212,53 @@ def test_killed_in_any_phase_and_continued_ends_with_the_same_bits(
     assert files == [f"round-{number:05d}.safetensors" for number in range(3)]
     here = tmp_path / "runs/digits/run/pool"
     assert all((here / file).read_bytes() == (expected.pool / file).read_bytes() for file in files)
+
+
+def test_a_full_disk_while_a_round_is_written_is_one_line_and_loses_nothing(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = pool.write_atomic, 0
+
+    def full(path: Path, content: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "write_atomic", full)
+        with pytest.raises(UserError, match=r"^a file cannot be written: No space left on device; make room"):
+            _train(tmp_path)
+    here = RunDirectory(tmp_path / "runs/digits/run")
+    assert [path.name for path in here.pool.iterdir()] == ["round-00000.safetensors"]
+    expected = (RunDirectory(whole / "runs/digits/run").finished() or {})["student"]["sha256"]
+    assert _train(tmp_path)["student"]["sha256"] == expected
+
+
+def test_a_pool_in_a_store_goes_on_on_another_machine(
+    tmp_path: Path, whole: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its third round, with nothing left but what the store has."""
+
+    def killed(loop: Loop, done: int, values: dict[str, float]) -> None:
+        if loop.training.phase == "student" and done >= 5:
+            raise _Killed
+        report(loop, done, values)
+
+    report, runs = Loop._report, f"runs_dir={object_store.uri()}"
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_report", killed)
+        with pytest.raises(_Killed):
+            _train(tmp_path, runs, "tracking.log_every=1")
+    rounds = {name.rpartition("/")[2] for name in object_store.names() if "/pool/" in name}
+    assert rounds >= {"round-00000.safetensors", "round-00001.safetensors"}
+    object_store.move_to("there")
+    result = _train(tmp_path, runs, "tracking.log_every=1")
+    assert result["resumed_from"] == 4
+    assert (
+        result["student"]["sha256"] == (RunDirectory(whole / "runs/digits/run").finished() or {})["student"]["sha256"]
+    )
 
 
 def test_each_round_is_written_once(tmp_path: Path, phases: list[str]) -> None:
