@@ -6,15 +6,14 @@ Adam's first steps being signs of gradients; there the metrics of the first iter
 """
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 
 import torch
-from torch import Tensor
 
-from benchmarks.measure import fresh_compiler, tensor_cores
+from benchmarks.measure import fresh_compiler
+from benchmarks.on_device import inverting
+from benchmarks.on_device.checking import BFLOAT16, FLOAT32, FLOAT64, RECORDED, State, arithmetic, compared, need_cuda
 from benchmarks.on_device.session import Entry, Session, Skipped
 from benchmarks.subject import Doubles, settled
 from zskt_dist.algorithms.protocols import Metrics
@@ -30,8 +29,6 @@ from zskt_dist.tasks.base import Context, Training
 from zskt_dist.tasks.stages import stages
 from zskt_dist.tasks.transfer import TransferTraining
 
-State = dict[str, Tensor]
-
 FAST = FastPaths(True, True, True, False, False, None)
 EAGER = {
     "channels_last": replace(PLAIN, channels_last=True),
@@ -42,8 +39,6 @@ EAGER = {
 MODES = ("post_update", "pre_update", "fresh")
 SHAPE, CLASSES = ImageShape(3, 12, 9), 5
 ITERATIONS, RECORDED_ITERATIONS = 3, 16  # recording begins with the fourth
-FLOAT64, RECORDED, FLOAT32, BFLOAT16 = 1e-6, 1e-5, 1e-3, 0.1
-"""Largest relative differences; a recorded learning rate is a float32."""
 _TINY = (
     "teacher.arch=wrn-10-2",
     "student.arch=wrn-10-1",
@@ -83,6 +78,7 @@ def run(session: Session) -> None:
         check(f"{name} float32", partial(_near, device, fast_paths, FLOAT32))
     check("bfloat16", partial(_near, device, replace(FAST, autocast=torch.bfloat16), BFLOAT16))
     check("supervised cuda_graphs", partial(_supervised_recorded, session))
+    inverting.run(session)
     for name, graphs in (("eager", False), ("cuda_graphs", True)):
         check(f"no_wait {name}", partial(_zero_shot_waits, session, graphs))
         check(f"no_wait supervised {name}", partial(_supervised_waits, session, graphs))
@@ -90,16 +86,6 @@ def run(session: Session) -> None:
 
 _KEEP = "transfer.generator_step_statistics=keep"
 _NETWORKS = "benchmarks.on_device.networks"
-
-
-@contextmanager
-def _arithmetic(dtype: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(dtype)
-    try:
-        with tensor_cores(False):
-            yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def _task(device: torch.device, fast_paths: FastPaths, *overrides: str) -> TransferTraining:
@@ -130,29 +116,15 @@ def _state(task: TransferTraining) -> State:
 
 @cache
 def _trained(device: torch.device, fast_paths: FastPaths, iterations: int, *overrides: str) -> State:
-    with _arithmetic(torch.float64):
+    with arithmetic(torch.float64):
         task = _task(device, fast_paths, *overrides)
         return _iterate(task, 0, iterations) | _state(task)
 
 
 def _equal(device: torch.device, fast_paths: FastPaths, *overrides: str) -> Entry:
-    return _compared(
+    return compared(
         _trained(device, fast_paths, ITERATIONS, *overrides), _trained(device, PLAIN, ITERATIONS, *overrides), FLOAT64
     )
-
-
-def _compared(state: State, expected: State, tolerance: float) -> Entry:
-    """Raises AssertionError where they differ by more."""
-    assert state.keys() == expected.keys()
-    worst = ("", 0.0)
-    for name, value in state.items():
-        value, other = value.double(), expected[name].double()
-        try:
-            torch.testing.assert_close(value, other, rtol=tolerance, atol=tolerance / 100)
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from None
-        worst = max(worst, (name, (value - other).abs().max().item()), key=lambda pair: pair[1])
-    return {"tolerance": tolerance, "largest_difference": worst[1], "of": worst[0]}
 
 
 def _compiled(session: Session, *overrides: str) -> Entry:
@@ -164,27 +136,27 @@ def _compiled(session: Session, *overrides: str) -> Entry:
 
 def _recorded(session: Session, *overrides: str) -> Entry:
     """Against the plain path, unrecorded."""
-    _need_cuda(session)
+    need_cuda(session)
     recorded = _trained(session.device, replace(FAST, cuda_graphs=True), RECORDED_ITERATIONS, *overrides)
-    return _compared(recorded, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *overrides), RECORDED)
+    return compared(recorded, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *overrides), RECORDED)
 
 
 def _refused(session: Session) -> Entry:
     """A student that cannot be recorded: after the attempt it draws and learns as if there had been none."""
-    _need_cuda(session)
+    need_cuda(session)
     waits = (f"student.arch={_NETWORKS}:Dropping", "student.options.waits=true")
-    with _arithmetic(torch.float64):
+    with arithmetic(torch.float64):
         task = _task(session.device, replace(FAST, cuda_graphs=True), *waits)
         state = _iterate(task, 0, RECORDED_ITERATIONS) | _state(task)
         assert "cuda graphs" not in task.speed, "it was recorded"
-    return _compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *waits), RECORDED)
+    return compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS, *waits), RECORDED)
 
 
 def _resumed(session: Session) -> Entry:
     """A recorded run that another task takes over in the middle, with an evaluation between replays."""
-    _need_cuda(session)
+    need_cuda(session)
     half, fast_paths = RECORDED_ITERATIONS // 2, replace(FAST, cuda_graphs=True)
-    with _arithmetic(torch.float64):
+    with arithmetic(torch.float64):
         first, second = _task(session.device, fast_paths), _task(session.device, fast_paths)
         _iterate(first, 0, half)
         with first.trained() as student:
@@ -193,15 +165,15 @@ def _resumed(session: Session) -> Entry:
         for name, engine in second.engines.items():
             engine.load_state_dict(first.engines[name].state_dict())
         state = _iterate(second, half, RECORDED_ITERATIONS) | _state(second)
-    return _compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS), RECORDED)
+    return compared(state, _trained(session.device, PLAIN, RECORDED_ITERATIONS), RECORDED)
 
 
 def _near(device: torch.device, fast_paths: FastPaths, tolerance: float) -> Entry:
-    with _arithmetic(torch.float32):
+    with arithmetic(torch.float32):
         once = ("transfer.student_steps=1", "transfer.generator_steps=1")
         got, expected = (_task(device, each, *once).step(0) for each in (fast_paths, PLAIN))
         names = ("generator_loss", "kl", "teacher_confidence")
-        return _compared({n: got[n] for n in names}, {n: expected[n] for n in names}, tolerance)
+        return compared({n: got[n] for n in names}, {n: expected[n] for n in names}, tolerance)
 
 
 def _supervised(*overrides: str) -> tuple[Config, ImageDataset]:
@@ -214,26 +186,26 @@ def _supervised(*overrides: str) -> tuple[Config, ImageDataset]:
 
 def _supervised_recorded(session: Session) -> Entry:
     """In float32, as the images are; both take the same kernels."""
-    _need_cuda(session)
+    need_cuda(session)
     states = []
-    with _arithmetic(torch.float32):
+    with arithmetic(torch.float32):
         for graphs in ("true", "false"):
             config, dataset = _supervised(f"speed.cuda_graphs={graphs}", "supervised.learning_rate=0.01")
             task = _pretraining(config, dataset, World(session.device))
             for iteration in range(RECORDED_ITERATIONS):
                 metrics = task.step(iteration)
             states.append({name: value.clone() for name, value in metrics.items()})
-    return _compared(states[0], states[1], 1e-2)
+    return compared(states[0], states[1], 1e-2)
 
 
 def _zero_shot_waits(session: Session, graphs: bool) -> Entry:
-    _need_cuda(session)
+    need_cuda(session)
     task = _task(session.device, replace(FAST, cuda_graphs=graphs))
     return _unwaited(task.step)
 
 
 def _supervised_waits(session: Session, graphs: bool) -> Entry:
-    _need_cuda(session)
+    need_cuda(session)
     config, dataset = _supervised(f"speed.cuda_graphs={str(graphs).lower()}")
     return _unwaited(_pretraining(config, dataset, World(session.device)).step)
 
@@ -261,8 +233,3 @@ def _unwaited(step: object) -> Entry:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return {"iterations": 6}
-
-
-def _need_cuda(session: Session) -> None:
-    if not session.is_cuda:
-        raise Skipped("needs CUDA")
