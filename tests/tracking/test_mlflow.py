@@ -129,9 +129,10 @@ def test_a_dead_server_neither_blocks_nor_raises(dead_server: str, monkeypatch: 
     started = time.monotonic()
     for row in ROWS * 1000:
         stream.log_row(row)
-    assert time.monotonic() - started < 0.5
+    logged = time.monotonic()
+    assert logged - started < 5, "to wait for one answer takes 10 s; a busy machine needed 1.6"
     stream.close()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - logged < 5
 
 
 def test_an_outage_costs_one_warning_and_what_waited_is_sent_after_it(
