@@ -42,6 +42,19 @@ def test_the_student_is_trained_and_the_teacher_left_as_it_was() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
 
 
+@pytest.mark.parametrize(
+    ("normalising", "given", "method"),
+    [(True, {}, "inversion"), (False, {}, "belief_matching"), (True, {"beta": 0}, "belief_matching")],
+)
+def test_the_teacher_and_the_arguments_decide_where_nobody_says_a_method(
+    normalising: bool, given: dict[str, Any], method: str
+) -> None:
+    teacher, student = _pair()
+    if not normalising:
+        teacher[1] = nn.Identity()
+    assert _transfer(teacher, student, method=None, **given).settings["method"] == method
+
+
 def test_the_same_call_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
     whole, stopped = _pair()[1], _pair()[1]
     teacher = _pair()[0]
@@ -70,6 +83,7 @@ def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
         ({"mean": [0.4, 0.4]}, r"mean=\[0.4, 0.4\]: expected 1 number"),
         ({"std": None}, "std=None: expected 1 number"),
         ({"std": [0.0]}, r"std=\[0.0\]: expected 1 number"),
+        ({"student_steps": 5}, "student_steps=5: has no meaning with method='inversion'; leave it out"),
         ({"config": {"method": "inversion"}}, "method='inversion': is an argument of transfer"),
     ],
 )

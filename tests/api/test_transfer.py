@@ -141,14 +141,19 @@ def test_nothing_is_judged_where_nothing_is_asked() -> None:
 
 
 def test_defaults_are_those_of_the_configuration() -> None:
+    """Those of Algorithm 1 are None in the signature, and in the docstring what they are."""
     parameters = inspect.signature(zskt_dist.transfer).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     leaves = dict(flatten(Config()))
-    names = {"log_every": "tracking.log_every", "beta": "loss.beta"}
-    names |= {name: f"optimizer.{name}" for name in ("generator_lr", "student_lr")}
-    names |= {name: f"transfer.{name}" for name in ("generator_steps", "student_steps", "pseudo_batch")}
+    names = {"log_every": "tracking.log_every", "student_lr": "optimizer.student_lr"}
     names |= {name: name for name in ("iterations", "batch_size", "seed", "device")}
     assert {name: defaults[name] for name in names} == {name: leaves[key] for name, key in names.items()}
+    algorithm_1 = {"beta": "loss.beta", "generator_lr": "optimizer.generator_lr"}
+    algorithm_1 |= {name: f"transfer.{name}" for name in ("generator_steps", "student_steps", "pseudo_batch")}
+    settings = tiny_transfer(*tiny_pair(), **dict.fromkeys(algorithm_1)).settings
+    assert {name: (defaults[name], settings[key]) for name, key in algorithm_1.items()} == {
+        name: (None, leaves[key]) for name, key in algorithm_1.items()
+    }
 
 
 def test_progress_is_told_every_log_every_iterations() -> None:

@@ -4,9 +4,7 @@ import hashlib
 import json
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +20,8 @@ from zskt_dist.api.networks import (
     statistics_of,
     unchanged_on_failure,
 )
-from zskt_dist.api.results import Progress, TransferResult
+from zskt_dist.api.results import TransferResult
+from zskt_dist.api.watching import OnProgress, Watcher, progress_bar
 from zskt_dist.config import Config, config_of, flatten
 from zskt_dist.config.keys import is_under
 from zskt_dist.data import Standardise
@@ -44,8 +43,7 @@ from zskt_dist.tracking.base import NullTracker, Row
 from zskt_dist.tracking.local import History
 from zskt_dist.training.loop import Cadence, Loop
 
-OnProgress = Callable[[Progress], object]
-Show = Callable[[int, Row], None]
+Method = Literal["belief_matching", "inversion"]
 
 # Keys that matter for a transfer with given networks and without files; all others belong to the commands.
 SETTINGS = (
@@ -62,16 +60,16 @@ def transfer(
     student: nn.Module,
     *,
     input_shape: tuple[int, int, int] | None = None,
-    method: Literal["belief_matching", "inversion"] = "belief_matching",
+    method: Method | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     iterations: int = 1000,
     batch_size: int = 128,
-    generator_steps: int = 1,
-    student_steps: int = 10,
-    pseudo_batch: Literal["post_update", "pre_update", "fresh"] = "post_update",
-    beta: float = 250.0,
-    generator_lr: float = 1e-3,
+    generator_steps: int | None = None,
+    student_steps: int | None = None,
+    pseudo_batch: Literal["post_update", "pre_update", "fresh"] | None = None,
+    beta: float | None = None,
+    generator_lr: float | None = None,
     student_lr: float = 2e-3,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -96,20 +94,21 @@ def transfer(
             parameters that take gradients are trained in place. It ends in eval mode, on the device of the run.
         input_shape: (C, H, W) of the images the teacher was trained on. The generator makes them in the teacher's
             normalised input space. None: what the teacher declares, as timm's do in `pretrained_cfg["input_size"]`.
-        method: `belief_matching` is Algorithm 1 of the paper; `inversion` makes images that look to the teacher like
-            those it was trained on, and needs a teacher with batch norm (docs/inversion.md). Its settings are those of
-            `inversion` in `config`; n_G, n_S, `pseudo_batch`, `beta` and `generator_lr` mean nothing to it.
+        method: `inversion` makes images that look to the teacher like those it was trained on (docs/inversion.md); its
+            settings are those of `inversion` in `config`. `belief_matching` is Algorithm 1 of the paper. None:
+            `inversion` where the teacher has layers with running statistics, such as batch norm, and no argument of
+            Algorithm 1 is given; else `belief_matching`.
         mean: Mean of each channel of the teacher's images, of pixels in [0, 1]; `inversion` bounds its images by it.
             None: what the teacher declares, as timm's do, else a guess, with a warning.
         std: Standard deviation of each channel.
         iterations: N, number of pseudo-batches; student steps of `inversion`.
         batch_size: Images in each pseudo-batch.
-        generator_steps: n_G, generator steps per iteration.
-        student_steps: n_S, student steps per iteration.
-        pseudo_batch: Images the student learns from, `transfer.pseudo_batch` of the configuration.
-        beta: Weight of the attention term. It compares the layers that both networks name in `attention_layers`, else
-            the last ones with maps of equal size; `loss.taps` in `config` chooses others. 0 leaves it out.
-        generator_lr: Initial learning rate of the generator's Adam.
+        generator_steps: n_G, generator steps per iteration of Algorithm 1 (1), as are the next four.
+        student_steps: n_S, student steps per iteration (10).
+        pseudo_batch: Images the student learns from, `transfer.pseudo_batch` of the configuration (`post_update`).
+        beta: Weight of the attention term (250). It compares the layers that both networks name in `attention_layers`,
+            else the last ones with maps of equal size; `loss.taps` in `config` chooses others. 0 leaves it out.
+        generator_lr: Initial learning rate of the generator's Adam (1e-3).
         student_lr: Initial learning rate of the student's Adam.
         seed: Seed of generator and noise. The caller initialises the student.
         device: auto: CUDA where there is a GPU.
@@ -148,7 +147,15 @@ def transfer(
         >>> sorted(result.scores)
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
+    algorithm_1 = {
+        "transfer.generator_steps": generator_steps,
+        "transfer.student_steps": student_steps,
+        "transfer.pseudo_batch": pseudo_batch,
+        "loss.beta": beta,
+        "optimizer.generator_lr": generator_lr,
+    }
     shape = images_of(teacher, input_shape)
+    method = _method(method, teacher, {key: value for key, value in algorithm_1.items() if value is not None})
     statistics = statistics_of(teacher, shape, mean, std) if method == "inversion" else None
     arguments: dict[str, Any] = {
         "speed": speed,  # first: keys of `config` override its parts
@@ -157,11 +164,7 @@ def transfer(
         "data.std": statistics and statistics[1],
         "iterations": iterations,
         "batch_size": batch_size,
-        "transfer.generator_steps": generator_steps,
-        "transfer.student_steps": student_steps,
-        "transfer.pseudo_batch": pseudo_batch,
-        "loss.beta": beta,
-        "optimizer.generator_lr": generator_lr,
+        **algorithm_1,
         "optimizer.student_lr": student_lr,
         "seed": seed,
         "device": device,
@@ -197,6 +200,22 @@ def transfer(
         input_shape=shape,
         num_classes=classes,
     )
+
+
+def _method(asked: Method | None, teacher: nn.Module, algorithm_1: Mapping[str, Any]) -> Method:
+    """The method that is asked for, else the one that suits the teacher.
+
+    Args:
+        algorithm_1: Those of its arguments that are given, by key.
+
+    Raises:
+        ConfigError: inversion is asked for, with an argument that means nothing to it.
+    """
+    if asked == "inversion" and algorithm_1:
+        key, value = next(iter(algorithm_1.items()))
+        raise ConfigError(key.rpartition(".")[2], value, "has no meaning with method='inversion'; leave it out")
+    inverts = StatisticsGap(teacher).layers and not algorithm_1
+    return asked or ("inversion" if inverts else "belief_matching")
 
 
 def _training(
@@ -242,7 +261,8 @@ def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Con
         if not is_under(key, SETTINGS):
             raise ConfigError(key, value, "has no meaning in transfer, which is given its networks and reads no data")
     quiet = {"tracking.images": 0, "tracking.uri": "none"}
-    return config_of({**arguments, **dict(given), **quiet})
+    stated = {key: value for key, value in arguments.items() if value is not None}
+    return config_of({**stated, **dict(given), **quiet})
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -284,8 +304,8 @@ def _run(
     progress: bool,
 ) -> _Run:
     history = History(None)
-    with _bar(task, shown=progress and world.is_main) as show:
-        watcher = _Watcher(history, task.iterations, on_progress, show)
+    with progress_bar(task.phase, task.iterations, shown=progress and world.is_main) as show:
+        watcher = Watcher(history, task.iterations, on_progress, show)
         stop = StopVote(world, asked=watcher.asks_to_stop)
         loop = Loop(
             task,
@@ -339,49 +359,3 @@ def _keep_average_statistics(task: TransferTraining | InversionTraining, world: 
         with averaged_statistics(network, world):
             state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         network.load_state_dict(state)
-
-
-class _Watcher:
-    """Passes the loop's reports on to the caller, and the caller's wish to stop back to the loop."""
-
-    def __init__(self, history: History, iterations: int, on_progress: OnProgress | None, show: Show) -> None:
-        self._history, self._iterations, self._on_progress, self._show = history, iterations, on_progress, show
-        self._told = 0
-        self.done = 0
-        self.elapsed: Callable[[], float] = float
-        self._metrics: Row = {}
-
-    def tick(self, phase: str, iteration: int, iterations: int) -> None:
-        self.done = iteration
-        self._show(iteration, self._metrics)
-
-    def show(self, row: Row) -> None:
-        self._metrics = self._metrics | row
-
-    def asks_to_stop(self) -> bool:
-        """Calls `on_progress` for a new row of the history; True if the caller wants to stop."""
-        row = self._history.rows[-1] if self._history.rows else {"iteration": 0}
-        if self._on_progress is None or row["iteration"] == self._told:
-            return False
-        self._told = int(row["iteration"])
-        metrics = {name: value for name, value in row.items() if name not in ("iteration", "time")}
-        try:
-            return self._on_progress(Progress(self._told, self._iterations, metrics, self.elapsed())) is False
-        except (StopIteration, KeyboardInterrupt):
-            return True
-
-
-@contextmanager
-def _bar(task: TransferTraining | InversionTraining, *, shown: bool) -> Iterator[Show]:
-    """Yields a function that shows the iteration and the metrics so far."""
-    if not shown or find_spec("rich") is None:
-        yield lambda iteration, metrics: None
-        return
-    from rich.console import Console
-
-    from zskt_dist.launch.progress import new_bar, note_of
-
-    bar = new_bar(Console(stderr=True))
-    row = bar.add_task(task.phase, total=task.iterations, note="")
-    with bar:
-        yield lambda iteration, metrics: bar.update(row, completed=iteration, note=note_of(metrics))
