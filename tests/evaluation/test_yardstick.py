@@ -18,7 +18,8 @@ from zskt_dist.data import Standardise, open_dataset
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation import yardstick as yardsticks
 from zskt_dist.evaluation.estimates import YARDSTICK
-from zskt_dist.evaluation.yardstick import Recipe, Yardstick, find_or_make, identity, yardstick_agreement
+from zskt_dist.evaluation.image_sources import normal_noise
+from zskt_dist.evaluation.yardstick import Recipe, Yardstick, agreements, find_or_make, identity
 from zskt_dist.launch.evaluate import measured_config
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.tracking.local import read_history
@@ -120,9 +121,18 @@ def test_agreement_is_counted_over_all_images(tmp_path: Path) -> None:
     plain = Standardise((0.0,), (1 / 255,), torch.device("cpu"))
     source = Yardstick(images).source(plain, torch.device("cpu"))
     config = tiny_config(tmp_path, "batch_size=4")
-    row = yardstick_agreement(config, [source], _First(2.5), _First(5.5), ALONE)
+    row = agreements(config, [source], _First(2.5), _First(5.5), ALONE)
     assert row == {"yardstick_agreement": pytest.approx(0.7)}
-    assert yardstick_agreement(config, [], _First(2.5), _First(5.5), ALONE) == {}
+    assert agreements(config, [], _First(2.5), _First(5.5), ALONE) == {}
+
+
+def test_agreement_on_noise_is_told_where_noise_is_asked_for(tmp_path: Path) -> None:
+    """Of pixels from N(0, 1), as many lie between 0 and 0.6745 as a quarter; 256 draws have a deviation of .027."""
+    noise = normal_noise(ImageShape(1, 1, 1), torch.device("cpu"))
+    networks = _First(0.0), _First(0.6745)
+    row = agreements(tiny_config(tmp_path, "evaluation.held_out_images=256"), [noise], *networks, ALONE)
+    assert row == {"noise_agreement": pytest.approx(0.75, abs=0.1)}
+    assert agreements(tiny_config(tmp_path, "evaluation.held_out_images=0"), [noise], *networks, ALONE) == {}
 
 
 def _config(folder: Path, *overrides: str) -> Config:

@@ -138,23 +138,26 @@ def find_or_make(
 
 
 @torch.no_grad()
-def yardstick_agreement(
+def agreements(
     config: Config, sources: Sequence[ImageSource], student: nn.Module, teacher: nn.Module, world: World
 ) -> Row:
     """`yardstick_agreement`, the share of the yardstick's images on which both predict the same class.
 
-    All workers call it together.
+    And `noise_agreement` where normal noise is among the sources. All workers call it together.
 
     Args:
-        sources: The yardstick's is used; without one the answer is empty.
+        sources: Others are passed over; without these two the answer is empty.
     """
-    found = [source for source in sources if source.name == YARDSTICK]
-    scorer = Scorer(world)
+    names = (YARDSTICK, "noise") if config.evaluation.held_out_images else (YARDSTICK,)
+    found = [source for source in sources if source.name in names]
+    row: Row = {}
     with averaged_statistics(student, world):
-        for _, logits in answers(config, found, world, student, teacher):
+        for source, logits in answers(config, found, world, student, teacher):
+            scorer = Scorer(world)
             for of_student, of_teacher in logits:
                 scorer.add(of_student, of_teacher)
-    return {f"{YARDSTICK}_agreement": scorer.score().accuracy} if found else {}
+            row[f"{source.name}_agreement"] = scorer.score().accuracy
+    return row
 
 
 def make(

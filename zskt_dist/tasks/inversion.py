@@ -30,7 +30,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import NO_SUCH_FILE, ConfigError
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
-from zskt_dist.evaluation.yardstick import yardstick_agreement
+from zskt_dist.evaluation.yardstick import agreements
 from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
 from zskt_dist.networks.building import may_not_use_all, new_generator, new_network, seed_layers, with_checkpointing
 from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop
@@ -319,7 +319,7 @@ class InversionTraining(PlainTraining):
             self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)), self.ask)
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
-        return yardstick_agreement(self._config, self._further, network, self._teacher, self._world)
+        return agreements(self._config, self._further, network, self._teacher, self._world)
 
     def release(self) -> nn.Module:
         """The student without the hooks of the training, which must be over."""

@@ -15,7 +15,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
-from zskt_dist.evaluation.yardstick import yardstick_agreement
+from zskt_dist.evaluation.yardstick import agreements
 from zskt_dist.files import describe_size
 from zskt_dist.models import ImageShape, TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, new_network, seed_layers, with_checkpointing
@@ -107,7 +107,7 @@ class PseudoDataTraining(PlainTraining):
     def judge(self, network: nn.Module, iteration: int) -> Row:
         if self._teacher is None:
             return {}
-        return yardstick_agreement(self._config, self._further, network, self._teacher, self._world)
+        return agreements(self._config, self._further, network, self._teacher, self._world)
 
     def estimate(self, network: nn.Module) -> Answer | None:
         if self._teacher is None:

@@ -21,7 +21,7 @@ from zskt_dist.engine import Engine
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.held_out import HeldOut
 from zskt_dist.evaluation.image_sources import ImageSource
-from zskt_dist.evaluation.yardstick import yardstick_agreement
+from zskt_dist.evaluation.yardstick import agreements
 from zskt_dist.models import ImageShape, TappedNetwork, count_parameters
 from zskt_dist.networks.attention import pair_layers, tap_pair
 from zskt_dist.networks.building import (
@@ -182,7 +182,7 @@ class TransferTraining:
 
     def judge(self, network: nn.Module, iteration: int) -> Row:
         teacher = self.held_out.teacher
-        agreement = yardstick_agreement(self._config, self._further, network, teacher, self._world)
+        agreement = agreements(self._config, self._further, network, teacher, self._world)
         return agreement | self.held_out.judge(network, iteration)
 
     def estimate(self, network: nn.Module, iteration: int | None = None) -> Answer | None:
