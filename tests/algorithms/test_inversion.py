@@ -192,6 +192,32 @@ def test_networks_see_a_part_displaced_and_the_images_stay() -> None:
     assert torch.equal(seen[1], images.flip(2))
 
 
+@pytest.mark.parametrize(("kept", "steps"), [(1, [5]), (2, [2, 5]), (3, [1, 3, 5]), (9, [1, 2, 3, 4, 5])])
+def test_images_of_steps_on_the_way_are_kept_too(kept: int, steps: list[int]) -> None:
+    """What two parts have after each of five steps, taken one at a time, is what is kept of them."""
+    teacher, z, classes = _network(1), torch.randn(5, 3), torch.arange(5) % 3
+    generators = [_Generator()]
+    generators.append(copy.deepcopy(generators[0]))
+    inverters = [
+        Inverter(
+            generator,
+            torch.optim.Adam(generator.parameters(), lr=0.01),
+            {part: StatisticsGap(teacher) for part in range(2)},
+            2,
+            kept=kept,
+        )
+        for generator in generators
+    ]
+    made = inverters[0].make(_batch(z, classes, 5, parts=2))
+    single = []
+    for _ in range(5):
+        inverters[1].label_weight = torch.tensor(0.5)  # it follows the loss from batch to batch, not from step to step
+        single.append(inverters[1].make(_batch(z, classes, 1, parts=2)))
+    for part in range(2):
+        expected = torch.cat([single[step - 1][part].images for step in steps])
+        torch.testing.assert_close(made[part].images, expected)
+
+
 def test_what_is_drawn_has_the_sizes_and_stays_in_bounds() -> None:
     batch = draw_batch(np.random.default_rng(0), 5, 3, images=7, steps=50, parts=2, jitter=2)
     assert batch.z.shape == (7, 5)

@@ -78,7 +78,7 @@ def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
 def test_one_worker_and_two_do_the_same(two_ranks: Ranks, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     """Three parts are not shared out evenly; the student has no batch norm."""
     alone = _steps(ALONE, tmp_path, "student.arch=lenet", *overrides)
-    assert len(alone["pool"]) == 3 * 7
+    assert len(alone["pool"]) == 3 * 2 * 7, "of both steps"
     for of_rank in two_ranks.run(_steps, tmp_path, "student.arch=lenet", *overrides):
         assert torch.equal(alone["pool"], of_rank["pool"])
         for name, expected in alone.items():
@@ -137,7 +137,7 @@ def test_rounds_are_made_when_their_first_student_step_comes(tmp_path: Path) -> 
     sizes = []
     for iteration in range(12):
         task.step(iteration)
-        sizes.append(len(task.pool.images) // 7)
+        sizes.append(len(task.pool.images) // 14)
     assert sizes == [1] * 2 + [2] * 4 + [3] * 6
 
 
@@ -285,7 +285,7 @@ def test_a_damaged_round_is_one_line(tmp_path: Path, whole: Path, monkeypatch: p
 
 
 def test_a_pool_at_its_cap_is_restored_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 21 images 20 stay in memory, of 64 bytes with the teacher's answers to two views each; all files stay."""
+    """Of 42 images 20 stay in memory, of 64 bytes with the teacher's answers to two views each; all files stay."""
     monkeypatch.setattr("zskt_dist.tasks.inversion._MIB", 20 * (64 + 2 * (VIEW_BYTES + 10 * 4)))
     task = _training(
         _config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"), folder=tmp_path / "pool"
@@ -378,7 +378,7 @@ def test_synthesize_writes_the_pool_with_the_teachers_answers(
     files = [load_file(path)["images"] for path in sorted((run / "pool").iterdir())]
     mean, std = (torch.tensor(data.about[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
     expected = (torch.cat(files) / 255 - mean) / std
-    assert len(pixels) == 21
+    assert len(pixels) == 42
     torch.testing.assert_close(pixels.float(), expected, atol=2e-3, rtol=1e-3)
     weights = whole.glob("runs/teachers/lenet-*/teacher.safetensors")
     teacher = build_network("lenet", SHAPE, 10).eval()
@@ -387,7 +387,7 @@ def test_synthesize_writes_the_pool_with_the_teachers_answers(
         torch.testing.assert_close(logits, teacher(pixels.float()), atol=1e-4, rtol=1e-4)
     assert "inversion of the teacher" in (out / "README.md").read_text()
     before = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
-    assert len(before) == 3
+    assert len(before) == 6
     (out / "train-00001-of-00003.parquet").unlink()
     assert synthesize.main(made) == 0
     assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == before

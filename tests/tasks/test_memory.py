@@ -96,7 +96,7 @@ def test_an_inversion_is_counted_part_by_part() -> None:
     two, one = _memory(*inversion), _memory(*inversion, "inversion.parts=1")
     assert 0.45 * one.generator_step < two.generator_step < 0.6 * one.generator_step
     assert two.student_step == pytest.approx(one.student_step, rel=0.01)
-    assert two.pool == 5 * 16 * (3 * 32 * 32 + 8 * (4 * 10 + VIEW_BYTES))
+    assert two.pool == 5 * 2 * 16 * (3 * 32 * 32 + 8 * (4 * 10 + VIEW_BYTES))
     assert _memory(*inversion, "inversion.pool_mib=1", "inversion.rounds=1000").pool == 2**20
     without = _memory(*inversion, "inversion.parts=1", "inversion.gap=none").generator_step
     assert without < one.generator_step

@@ -28,7 +28,7 @@ Ask = Callable[[Tensor], Tensor]
 
 
 class Made(NamedTuple):
-    """Images of a part [B, channels, H, W], and the metrics of the step that they come from."""
+    """Images of a part [kept B, channels, H, W], those of the last step last, and the metrics of that step."""
 
     images: Tensor
     metrics: Metrics
@@ -91,6 +91,7 @@ class Inverter:
         optimizer: Over its parameters.
         teachers: Asks the teacher for each of this worker's parts, by number, and carries the statistics of the part.
         parts: Number of parts of a batch, over all workers.
+        kept: Steps of a batch whose images are returned, evenly spaced up to the last; of fewer steps all.
         gap: Form of the term that sets teacher and student apart.
         add_up: Adds up gradients over the workers, in place; None: this is the only one.
     """
@@ -102,16 +103,17 @@ class Inverter:
         teachers: Mapping[int, StatisticsGap],
         parts: int = 1,
         *,
+        kept: int = 1,
         gap: Gap = "cross_entropy",
         weights: Weights = DEFAULT_WEIGHTS,
         add_up: Callable[[Sequence[Tensor]], None] | None = None,
     ) -> None:
         self.generator, self.optimizer, self.teachers, self.parts = generator, optimizer, teachers, parts
-        self.gap, self.weights, self.add_up = gap, weights, add_up
+        self.kept, self.gap, self.weights, self.add_up = kept, gap, weights, add_up
         self.label_weight = next(generator.parameters()).new_tensor(weights.labels)
 
     def make(self, batch: Batch, student: Ask | None = None) -> dict[int, Made]:
-        """The images of the last step, of this worker's parts; all workers call it together.
+        """The images of the steps that are kept, of this worker's parts; all workers call it together.
 
         Args:
             batch: On the generator's device.
@@ -119,20 +121,23 @@ class Inverter:
         """
         z, classes = batch.z.tensor_split(self.parts), batch.classes.tensor_split(self.parts)
         parameters = list(self.generator.parameters())
-        made: dict[int, Made] = {}
-        for shifts in batch.shifts.tolist():
+        seen: dict[int, list[Made]] = {part: [] for part in self.teachers}
+        steps = len(batch.shifts)
+        kept = {steps * number // min(self.kept, steps) - 1 for number in range(1, min(self.kept, steps) + 1)}
+        for step, shifts in enumerate(batch.shifts.tolist()):
             for parameter in parameters:  # a worker without a part takes part in the sum, too
                 parameter.grad = torch.zeros_like(parameter)
             label_loss = torch.zeros_like(self.label_weight)
             for part, teacher in self.teachers.items():
                 share = len(z[part]) / len(batch.z)
-                made[part] = self._seek(z[part], classes[part], shifts[part], teacher, share, student)
-                label_loss += share * made[part].metrics["label_loss"]
+                made = self._seek(z[part], classes[part], shifts[part], teacher, share, student)
+                label_loss += share * made.metrics["label_loss"]
+                seen[part] += [made] if step in kept else []
             if self.add_up:
                 self.add_up([*(parameter.grad for parameter in parameters if parameter.grad is not None), label_loss])
             self.optimizer.step()
         self._follow(label_loss)
-        return made
+        return {part: Made(torch.cat([made.images for made in each]), each[-1].metrics) for part, each in seen.items()}
 
     def _follow(self, label_loss: Tensor) -> None:
         """Raises the weight of the labels for the next batch where their loss is above its target, else lowers it."""

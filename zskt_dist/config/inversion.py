@@ -18,6 +18,8 @@ class Inversion(Section):
     """Parts of this batch, each with statistics of its own; workers share them out."""
     steps: Positive = 20
     """Steps of the generator for each batch, whose z and classes stay the same meanwhile."""
+    kept: Positive = 2
+    """Steps whose images are kept, evenly spaced up to the last; of fewer steps all."""
     warm_up: NonNegative = 50
     """Batches that the generator makes before the first one that is kept."""
     learning_rate: PositiveFloat = 3e-3
@@ -50,3 +52,8 @@ class Inversion(Section):
     """A folder or a Parquet file of images without labels that the pool starts with: so the run is not data-free."""
     pool_mib: Positive = 1024
     """Most memory for the pool and the teacher's answers on each worker, in MiB; the oldest images leave first."""
+
+    @property
+    def images_of_round(self) -> int:
+        """Images that a round adds to the pool."""
+        return self.images * min(self.kept, self.steps)

@@ -102,7 +102,7 @@ def _rounds(wanted: Wanted, directory: RunDirectory, config: Config) -> tuple[tu
     if files != rounds:
         problem = f"has {files} of its {rounds} rounds in {directory.pool}; restore them, or train again with --fresh"
         raise ConfigError("RUN_DIR", directory.location, problem)
-    images = rounds * config.inversion.images
+    images = rounds * config.inversion.images_of_round
     if wanted.images and wanted.images > images:
         raise ConfigError("--images", wanted.images, f"the run's pool has {images:,} images; use at most as many")
     if wanted.sources != "all":

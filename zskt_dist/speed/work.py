@@ -38,7 +38,7 @@ def inversion_gflop(
     rounds = sum(first < done for first in round_starts(config.iterations, inversion.rounds))
     steps = (rounds + (inversion.warm_up if rounds else 0)) * inversion.steps
     made = steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
-    asked = rounds * inversion.images * inversion.views * t
+    asked = rounds * inversion.images_of_round * inversion.views * t
     return (made + asked + done * config.batch_size * 3 * s) / 1e9
 
 

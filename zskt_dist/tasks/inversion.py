@@ -69,8 +69,8 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         *lines,
         (
             "inversion",
-            f"{inversion.rounds} rounds of {inversion.images} images, {inversion.rounds * inversion.images:,} in all; "
-            f"{inversion.steps} generator steps for each, after {inversion.warm_up} to warm up",
+            f"{inversion.rounds} rounds of {inversion.images} images after {inversion.warm_up} to warm up, "
+            f"{inversion.steps} generator steps each; {inversion.rounds * inversion.images_of_round:,} kept",
         ),
         (
             "loss",
@@ -194,6 +194,7 @@ class InversionTraining(PlainTraining):
             torch.optim.Adam(generator.parameters(), lr=inversion.learning_rate, betas=(0.5, 0.999), fused=True),
             {part: StatisticsGap(self._teacher, inversion.momentum) for part in own},
             min(parts, inversion.images),
+            kept=inversion.kept,
             gap=inversion.gap,
             weights=Weights(inversion.statistics, inversion.labels, inversion.gap_weight, inversion.label_loss),
             add_up=world.sum_all if world.size > 1 else None,

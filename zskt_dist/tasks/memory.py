@@ -150,7 +150,7 @@ def _invert(
         "generator": _trained_size(inverter.generator, inverter.optimizer),
         "generator_step": watch.peaks["generator"] - fixed,
         "student_step": watch.peaks["student"] - fixed,
-        "pool": min(inversion.pool_mib * 2**20, inversion.rounds * inversion.images * image),
+        "pool": min(inversion.pool_mib * 2**20, inversion.rounds * inversion.images_of_round * image),
     }
 
 
