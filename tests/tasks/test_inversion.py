@@ -388,7 +388,7 @@ def test_synthesize_writes_the_pool_with_the_teachers_answers(
     assert "inversion of the teacher" in (out / "README.md").read_text()
     before = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
     assert len(before) == 6
-    (out / "train-00001-of-00003.parquet").unlink()
+    (out / "train-00001-of-00006.parquet").unlink()
     assert synthesize.main(made) == 0
     assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == before
 
