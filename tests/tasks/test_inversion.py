@@ -395,5 +395,5 @@ def test_synthesize_writes_the_pool_with_the_teachers_answers(
     config = tiny_config(tmp_path, f"pseudo_data={out}", "loss.beta=0", "name=again")
     assert (train_in("train", config).finished() or {})["method"] is None
     capsys.readouterr()
-    assert synthesize.main([str(run), "--images", "22", "--out", str(tmp_path / "more")]) == 2
-    assert capsys.readouterr().err == "error: --images=22: the run's pool has 21 images; use at most as many\n"
+    assert synthesize.main([str(run), "--images", "43", "--out", str(tmp_path / "more")]) == 2
+    assert capsys.readouterr().err == "error: --images=43: the run's pool has 42 images; use at most as many\n"
