@@ -62,6 +62,24 @@ def test_a_run_without_images_tells_what_evaluate_has_measured(tmp_path: Path) -
     assert card.tags(exported) == ["knowledge-distillation", "data-free", "zero-shot-knowledge-transfer"]
 
 
+def test_a_student_of_inversion_says_how_it_was_made_and_from_what(tmp_path: Path) -> None:
+    exported = _without_images(tmp_path / "a", "inversion.rounds=7", kind="inversion")
+    assert "inversion of the teacher" in card.training(exported)
+    assert {"inversion.rounds", "iterations", "optimizer.student_lr"} <= _keys(exported)
+    assert not any(key.startswith(("transfer.", "loss.")) for key in _keys(exported))
+    assert card.tags(exported) == ["knowledge-distillation", "data-free"]
+    assert card.data_used(exported).startswith("None. The student learnt from images that a generator makes")
+
+    seed = {"images": 1200, "sha256": "ab12"}
+    given = _without_images(tmp_path / "b", "inversion.seed_images=mine", kind="inversion", seed_images=seed)
+    assert card.tags(given) == ["knowledge-distillation"]
+    assert card.summary(given) == f"{IMAGE}, a student of `lenet-2`, with 25.00 % of its parameters."
+    assert card.data_used(given).startswith(
+        "1,200 images without labels that were given (SHA-256 of their pixels `ab12`)"
+    )
+    assert "not data-free" in card.data_used(given)
+
+
 def test_a_run_with_images_tells_of_its_own(tmp_path: Path) -> None:
     exported = untrained_network(tmp_path)
     _evaluated(exported, 1, exported.sha256, 0.5, name="svhn", root="data")

@@ -136,6 +136,15 @@ def test_files_of_earlier_exports_keep_the_conditions_they_were_made_under(
     assert "exported earlier" not in capsys.readouterr().out + card.read_text()
 
 
+def test_the_yardstick_is_the_first_thing_a_card_estimates(tmp_path: Path) -> None:
+    told = {"agreement": 0.875, "low": 0.84, "high": 0.9, "images": 1512, "sha256": "ab12"}
+    run = untrained_run(tmp_path, kind="inversion", yardstick=told, estimates={"sources": {}})
+    assert export.main([str(run), "--to", "safetensors", "card"]) == 0
+    section = (run / "export/README.md").read_text().partition("## Estimated quality")[2].partition("##")[0]
+    assert "**87.50 %** (95 % interval 84.00 % to 90.00 %): on so many of 1,512 images made from the teacher" in section
+    assert "`ab12`" in section
+
+
 def test_a_run_made_anew_is_exported_into_its_folder(tmp_path: Path) -> None:
     run = untrained_run(tmp_path)
     assert export.main([str(run), "--to", "safetensors"]) == 0

@@ -6,7 +6,7 @@ huggingface_hub is imported late.
 from pathlib import Path
 from typing import Any
 
-from zskt_dist.config import flatten
+from zskt_dist.config import Config, flatten
 from zskt_dist.config.keys import is_under
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError
@@ -28,9 +28,15 @@ _PSEUDO_DATA = (
     "Knowledge distillation from pseudo-data: the student learns a teacher's answers to a fixed set of pseudo-images, "
     "which the generator of another student had drawn before (Micaelli & Storkey, NeurIPS 2019)."
 )
+_INVERSION = (
+    "Data-free distillation by inversion of the teacher: a generator makes images with the statistics that the "
+    "teacher's normalisation layers remember of its training images (after Yin et al., CVPR 2020), as many of each "
+    "class, and the student learns the teacher's answers to them."
+)
 _FINETUNED = "The student was then trained on with a few labelled images."
 _METHODS = {
     "train": _ZERO_SHOT,
+    "inversion": _INVERSION,
     "pseudo_data": _PSEUDO_DATA,
     "distill": "Knowledge distillation with attention transfer: the student learns from labelled images and from the "
     "teacher's answers to them.",
@@ -38,6 +44,7 @@ _METHODS = {
 }
 _TAGS = {
     "train": ["knowledge-distillation", "data-free", "zero-shot-knowledge-transfer"],
+    "inversion": ["knowledge-distillation", "data-free"],
     "pseudo_data": ["knowledge-distillation", "data-free"],
     "distill": ["knowledge-distillation"],
     "finetune": ["knowledge-distillation"],
@@ -47,6 +54,7 @@ _SUPERVISED = ("seed", "supervised", "data.images_per_class", "data.augment")
 # By task: keys that shape the network, of those that the task reads.
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "transfer": _BELIEF_MATCHING,
+    "inversion": ("iterations", "batch_size", "seed", "generator", "inversion", "optimizer"),
     "pseudo_data": _BELIEF_MATCHING,
     "distill": (*_SUPERVISED, "distill"),
     "finetune": ("finetune", "data.images_per_class"),
@@ -81,6 +89,7 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         data=data_used(exported),
         measured=markdown(*quality.measured_table(exported)),
         estimates=estimates,
+        yardstick=result.get("yardstick") if exported.role == "student" else None,
         estimated=markdown(*quality.estimates_table(estimates)),
         inherits_from_teacher=exported.role == "student" and result["command"] == "train",
         shape=", ".join(map(str, exported.image_shape)),
@@ -126,14 +135,22 @@ def _name(exported: ExportedNetwork) -> str:
 
 
 def method(exported: ExportedNetwork) -> str:
-    """How the run trained its network: its command, or `pseudo_data`."""
+    """How the run trained its network: its command, or for a `train` what it stands for."""
     command: str = exported.result["command"]
-    return "pseudo_data" if command == "train" and exported.config.pseudo_data is not None else command
+    return _without_data(exported.config) if command == "train" else command
+
+
+def _without_data(config: Config) -> str:
+    """`train` (Algorithm 1), `inversion` or `pseudo_data`."""
+    if config.pseudo_data is not None:
+        return "pseudo_data"
+    return "inversion" if config.method == "inversion" else "train"
 
 
 def tags(exported: ExportedNetwork) -> list[str]:
     """Hugging Face's, of a student."""
-    return _TAGS.get(method(exported), []) if exported.role == "student" else []
+    found = _TAGS.get(method(exported), []) if exported.role == "student" else []
+    return [tag for tag in found if tag != "data-free" or not exported.result.get("seed_images")]
 
 
 def summary(exported: ExportedNetwork) -> str:
@@ -147,7 +164,8 @@ def summary(exported: ExportedNetwork) -> str:
     size = ""
     if teacher and "params" in teacher:
         size = f", with {percent(exported.result['student']['params'] / teacher['params'])} of its parameters"
-    without = ", without any of its training images" if exported.result["command"] == "train" else ""
+    no_image = exported.result["command"] == "train" and not exported.result.get("seed_images")
+    without = ", without any of its training images" if no_image else ""
     return f"{article}, a student of {of}{size}{without}."
 
 
@@ -164,7 +182,7 @@ def training(exported: ExportedNetwork) -> str:
         return "Before the run that this card is made from, which was given it as a teacher."
     name = method(exported)
     if name == "finetune":
-        return f"{_METHODS['train' if exported.config.pseudo_data is None else 'pseudo_data']} {_FINETUNED}"
+        return f"{_METHODS[_without_data(exported.config)]} {_FINETUNED}"
     return _METHODS.get(name, f"By `zskt_dist.{name}`.")
 
 
@@ -196,6 +214,11 @@ def data_used(exported: ExportedNetwork) -> str:
         if method(exported) == "pseudo_data":
             about = _pseudo_data(exported)
             images = (f"{about['images']:,} " if about else "") + "pseudo-images that had been made before"
+        if seed := result.get("seed_images"):
+            return (
+                f"{seed['images']:,} images without labels that were given (SHA-256 of their pixels "
+                f"`{seed['sha256']}`), and {images}: the student is not data-free. The teacher had its own training data."
+            )
         return (
             f"None. The student learnt from {images}; test images, where there were any, only measured it. The teacher "
             "had its own training data."

@@ -13,6 +13,7 @@ Metric = tuple[str, dict[str, float | None], Callable[[float], str]]
 """Name, values by role, and how one is written."""
 
 _SOURCES = {
+    "yardstick": "the yardstick, images made once from the teacher alone",
     "held_out": "pseudo-images of the generator at several moments of the run",
     "noise": "standard normal noise",
     "uniform_noise": "noise of uniform pixels",
