@@ -217,7 +217,8 @@ def data_used(exported: ExportedNetwork) -> str:
         if seed := result.get("seed_images"):
             return (
                 f"{seed['images']:,} images without labels that were given (SHA-256 of their pixels "
-                f"`{seed['sha256']}`), and {images}: the student is not data-free. The teacher had its own training data."
+                f"`{seed['sha256']}`), and {images}: the student is not data-free. "
+                "The teacher had its own training data."
             )
         return (
             f"None. The student learnt from {images}; test images, where there were any, only measured it. The teacher "
