@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
@@ -102,6 +104,16 @@ def test_an_inversion_is_counted_part_by_part() -> None:
     assert without < one.generator_step
     parameters = sum(p.nbytes for p in new_generator(load_config(None, []), SHAPE).parameters())
     assert 4 * parameters < two.generator < 4.1 * parameters
+
+
+def test_images_of_the_user_are_in_the_pool(tmp_path: Path) -> None:
+    """Two files and the five rows of a third; they are counted, not read."""
+    for name in ("a.png", "b.JPG", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    pq.write_table(pa.table({"image": [b""] * 5}), tmp_path / "c.parquet")
+    inversion = ("method=inversion", "inversion.images=16", "inversion.rounds=5")
+    seeded = _memory(*inversion, f"inversion.seed_images={tmp_path}").pool
+    assert seeded == (5 * 2 * 16 + 7) * (3 * 32 * 32 + 8 * (4 * 10 + VIEW_BYTES))
 
 
 def test_nothing_is_left_behind() -> None:

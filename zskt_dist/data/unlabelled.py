@@ -36,9 +36,8 @@ def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
         raise ConfigError(key, location, NO_SUCH_FILE)
     if image_shape.channels not in (1, 3):
         raise ConfigError(key, location, f"image files have 1 or 3 channels, the networks take {image_shape.channels}")
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     images = []
-    for file in files:
+    for file in _files(path):
         try:
             images += [_fitted(image, image_shape) for image in _images(file)]
         except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -46,6 +45,19 @@ def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
     if not images:
         raise ConfigError(key, location, f"has no images: no Parquet file, and no {', '.join(sorted(SUFFIXES))}")
     return torch.from_numpy(np.stack(images))
+
+
+def count_unlabelled(location: str) -> int:
+    """How many images there are, without reading them; 0 where there is nothing."""
+    files = _files(Path(location))
+    rows = sum(pq.read_metadata(file).num_rows for file in files if file.suffix == ".parquet")
+    return rows + sum(file.suffix.lower() in SUFFIXES for file in files)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those of a folder and of the folders in it, in the order of their names."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return sorted(file for file in found if file.is_file())
 
 
 def _images(file: Path) -> Iterator[Image.Image]:

@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from zskt_dist.config import Config
 from zskt_dist.data.pool import VIEW_BYTES
+from zskt_dist.data.unlabelled import count_unlabelled
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
 from zskt_dist.engine.building import in_bfloat16
@@ -144,13 +145,16 @@ def _invert(
     x = torch.zeros(config.batch_size, *shape)
     task.matching.step(x, task.ask(x))
     watch.close("student")
+    images = inversion.rounds * inversion.images_of_round
+    if inversion.seed_images is not None:
+        images += count_unlabelled(inversion.seed_images)
     image = math.prod(shape) + inversion.views * (4 * num_classes + VIEW_BYTES)
     return {
         "student": _trained_size(task.engine.raw, task.engine.optimizer),
         "generator": _trained_size(inverter.generator, inverter.optimizer),
         "generator_step": watch.peaks["generator"] - fixed,
         "student_step": watch.peaks["student"] - fixed,
-        "pool": min(inversion.pool_mib * 2**20, inversion.rounds * inversion.images_of_round * image),
+        "pool": min(inversion.pool_mib * 2**20, images * image),
     }
 
 
