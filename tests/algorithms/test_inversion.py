@@ -237,5 +237,6 @@ def test_classes_are_balanced_and_shuffled(count: int, classes: int) -> None:
 
 def test_each_round_has_one_more_share_of_the_student_steps() -> None:
     assert round_starts(60, 4) == [0, 6, 18, 36]
+    assert round_starts(60, 4, 0.5) == [0, 3, 9, 18]
     assert round_starts(2, 3) == [0, 0, 1]
     assert round_starts(5, 1) == [0]

@@ -202,9 +202,10 @@ GAPS = {"cross_entropy": gap_cross_entropy, "masked_kl": masked_kl}
 """Functions of the student's logits, the teacher's logits, and the classes."""
 
 
-def round_starts(iterations: int, rounds: int) -> list[int]:
-    """The student steps after which each round of synthesis begins: e (e + 1) / (R (R + 1)) of all, rounded down.
+def round_starts(iterations: int, rounds: int, spread: float = 1.0) -> list[int]:
+    """The student steps after which each round of synthesis begins.
 
-    So round e has e + 1 times as many student steps as the first; with few iterations several rounds begin together.
+    They are e (e + 1) / (R (R + 1)) of a share `spread` of all, rounded down: so round e has e + 1 times as many
+    student steps as the first, and the last the rest of them. With few iterations several rounds begin together.
     """
-    return [iterations * number * (number + 1) // (rounds * (rounds + 1)) for number in range(rounds)]
+    return [int(spread * iterations * number * (number + 1) / (rounds * (rounds + 1))) for number in range(rounds)]

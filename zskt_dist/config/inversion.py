@@ -11,7 +11,9 @@ class Inversion(Section):
     """The teacher is inverted in rounds, each with more student steps on the pool of images than the one before."""
 
     rounds: Positive = 40
-    """Rounds of synthesis, spread over `iterations`: round e begins after a share of e (e + 1) / (R (R + 1))."""
+    """Rounds of synthesis: round e begins after a share of e (e + 1) / (R (R + 1)) of the student steps of `spread`."""
+    spread: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of the student steps over which rounds are spread; in the rest the student learns from the whole pool."""
     images: Positive = 32
     """Images in the batch that the generator makes in a round."""
     parts: Positive = 2

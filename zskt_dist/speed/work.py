@@ -35,7 +35,7 @@ def inversion_gflop(
     g, t, s = _each(config, generator, teacher, student, image_shape)
     inversion = config.inversion
     done = config.iterations if iterations is None else iterations
-    rounds = sum(first < done for first in round_starts(config.iterations, inversion.rounds))
+    rounds = sum(first < done for first in round_starts(config.iterations, inversion.rounds, inversion.spread))
     steps = (rounds + (inversion.warm_up if rounds else 0)) * inversion.steps
     made = steps * inversion.images * (3 * g + 2 * t + (0 if inversion.gap == "none" else 2 * s))
     asked = rounds * inversion.images_of_round * inversion.views * t

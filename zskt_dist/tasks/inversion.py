@@ -175,7 +175,7 @@ class InversionTraining(PlainTraining):
             self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
         self._step = self._recorded.step if self._recorded else self.matching.step
         self.inverter = self._inverter()
-        self._starts = round_starts(config.iterations, config.inversion.rounds)
+        self._starts = round_starts(config.iterations, config.inversion.rounds, config.inversion.spread)
         self._files = PoolFiles(folder)
         self._digests: list[str] = []
         self._metrics: Metrics = {}
