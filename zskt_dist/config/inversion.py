@@ -52,7 +52,7 @@ class Inversion(Section):
     """Share of its brightness that a view loses at most, every other view of an image; 0: none does."""
     seed_images: str | None = None
     """A folder or a Parquet file of images without labels that the pool starts with: so the run is not data-free."""
-    pool_mib: Positive = 1024
+    pool_mib: PositiveFloat = 1024.0
     """Most memory for the pool and the teacher's answers on each worker, in MiB; the oldest images leave first."""
 
     @property

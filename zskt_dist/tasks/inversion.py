@@ -212,7 +212,7 @@ class InversionTraining(PlainTraining):
             margin=max(self._shape[1:]) // 8 if inversion.shift is None else inversion.shift,
             flip=inversion.flip,
             darken=inversion.darken,
-            capacity=inversion.pool_mib * _MIB,
+            capacity=int(inversion.pool_mib * _MIB),
         )
 
     def _begin_with(self, seed: Tensor) -> None:

@@ -154,7 +154,7 @@ def _invert(
         "generator": _trained_size(inverter.generator, inverter.optimizer),
         "generator_step": watch.peaks["generator"] - fixed,
         "student_step": watch.peaks["student"] - fixed,
-        "pool": min(inversion.pool_mib * 2**20, images * image),
+        "pool": min(int(inversion.pool_mib * 2**20), images * image),
     }
 
 
