@@ -10,6 +10,7 @@ from zskt_dist.config import Config, load_config
 from zskt_dist.distributed.world import World
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_network
+from zskt_dist.tasks.inversion import InversionTraining
 from zskt_dist.tasks.transfer import IterationNoise, TransferTraining
 
 PAPER = "cifar10_wrn-40-2_wrn-16-1"
@@ -30,6 +31,12 @@ def configured(*overrides: str, name: str = PAPER, pair: Sequence[str] = PAIR) -
 def zero_shot_task(config: Config, world: World, shape: ImageShape = SHAPE) -> TransferTraining:
     """As a worker makes it, but for the teacher, which has learnt nothing; equal on all ranks."""
     return TransferTraining(config, teacher(config, shape), student(config, shape), shape, world)
+
+
+def inversion_task(config: Config, world: World, shape: ImageShape = SHAPE) -> InversionTraining:
+    """As `zero_shot_task`, for `method=inversion`."""
+    statistics = (0.5,) * shape.channels, (0.25,) * shape.channels
+    return InversionTraining(config, teacher(config, shape), student(config, shape), shape, CLASSES, statistics, world)
 
 
 def teacher(config: Config, shape: ImageShape = SHAPE, device: torch.device | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from benchmarks.data_parallel import bytes_expected, measure
+from benchmarks.data_parallel import bytes_expected, measure, measure_synthesis
 from benchmarks.subject import configured, settled
 from zskt_dist.models import ImageShape, build_network
 
@@ -18,6 +18,16 @@ def test_contract_and_traffic() -> None:
         answer["ddp_iterations_per_second"] / answer["single_iterations_per_second"], rel=1e-6
     )
     assert answer["bytes_per_iteration"] == answer["bytes_expected"]
+
+
+@pytest.mark.slow
+def test_synthesis_on_one_process_and_on_two() -> None:
+    config = configured(
+        *TINY, "method=inversion", "inversion.images=4", "inversion.steps=1", pair=("wrn-10-1", "wrn-10-1")
+    )
+    answer = measure_synthesis(config, batches=1, repetitions=1)
+    faster = answer["two_batches_per_second"] / answer["one_batches_per_second"]
+    assert answer["ratio"] == pytest.approx(faster, rel=1e-6)
 
 
 def test_closed_form() -> None:
