@@ -23,6 +23,8 @@ from torch.nn import functional
 from zskt_dist.files import write_json
 
 _STARTED = time.perf_counter()
+_of_others: list[float] = []
+"""CPU-seconds of processes that worked for this one and are no children of it."""
 
 Times = dict[str, list[float]]
 """Seconds of every measurement, by name; those at the same position were taken after one another."""
@@ -62,15 +64,23 @@ def ratio(times: Times, numerator: str, denominator: str) -> float:
 
 
 def effort() -> dict[str, Any]:
-    """What this process and its children have spent so far, and whether others kept the machine busy meanwhile.
+    """What this process, its children and its ranks have spent so far, and whether others kept the machine busy meanwhile.
 
     `others` is the number of cores that others wanted in the last minute: the load without what this process used.
     """
     wall = time.perf_counter() - _STARTED
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages) + sum(_of_others)
     others = max(0.0, os.getloadavg()[0] - cpu / wall)
     return {"wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1), "others": round(others, 2)}
+
+
+def count_in(process: int) -> None:
+    """Adds to the effort what a process that is about to end has spent; nothing where the system does not say it."""
+    status = Path(f"/proc/{process}/stat")
+    if status.exists():
+        ticks = status.read_text().rpartition(")")[2].split()[11:13]
+        _of_others.append(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"))
 
 
 def machine() -> dict[str, Any]:

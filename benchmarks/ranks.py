@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
+from benchmarks.measure import count_in
 from zskt_dist.distributed.world import World
 
 Make = Callable[[World], Any]
@@ -79,6 +80,8 @@ class Ranks:
 
     def close(self) -> None:
         for process in self._processes:
+            if process.pid:
+                count_in(process.pid)  # the fork server is their parent
             process.terminate()
             process.join()
         self._folder.cleanup()

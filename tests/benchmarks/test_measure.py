@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from benchmarks.measure import (
     alternate,
     arguments,
     convolution_peak,
+    effort,
     machine,
     matrix_product_gflops,
     ratio,
@@ -15,6 +17,8 @@ from benchmarks.measure import (
     threads,
     write,
 )
+from benchmarks.ranks import Ranks
+from zskt_dist.distributed.world import World
 
 
 def test_turns_are_alternated_and_reversed() -> None:
@@ -52,6 +56,22 @@ def test_a_table_is_markdown() -> None:
     assert table(("", "s"), [("one", 1), ("two", "2.0")]) == "|  | s |\n| --- | ---: |\n| one | 1 |\n| two | 2.0 |"
 
 
+def test_ranks_are_counted_in_though_they_are_no_children() -> None:
+    before = effort()["cpu_seconds"]
+    with Ranks(1, 1, _Worker) as rank:
+        rank("work", 1.0)
+    assert effort()["cpu_seconds"] - before > 0.9
+
+
+class _Worker:
+    def __init__(self, world: World) -> None:
+        pass
+
+    def work(self, seconds: float) -> None:
+        while time.process_time() < seconds:
+            pass
+
+
 def test_a_busy_machine_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,8 +80,8 @@ def test_a_busy_machine_is_told(
     told = capsys.readouterr().err
     assert "CPU-seconds" in told
     assert "the machine was not quiet: others wanted" in told
-    effort = json.loads((tmp_path / "busy.json").read_text())["effort"]
-    assert 0 < effort["others"] <= 9
+    spent = json.loads((tmp_path / "busy.json").read_text())["effort"]
+    assert 0 < spent["others"] <= 9
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     write({"figure": 1}, None)
     assert "not quiet" not in capsys.readouterr().err
