@@ -64,7 +64,7 @@ def ratio(times: Times, numerator: str, denominator: str) -> float:
 
 
 def effort() -> dict[str, Any]:
-    """What this process, its children and its ranks have spent so far, and whether others kept the machine busy meanwhile.
+    """What this process, its children and its ranks have spent, and whether others kept the machine busy meanwhile.
 
     `others` is the number of cores that others wanted in the last minute: the load without what this process used.
     """
