@@ -73,6 +73,27 @@ def test_a_network_without_running_statistics_has_none() -> None:
     assert logits.shape == (6, 3)
 
 
+def test_layers_that_an_answer_does_not_need_do_not_count() -> None:
+    """As auxiliary heads in eval mode; TorchScript takes no hooks, so it counts as having none."""
+    network, x = _network(), torch.randn(5, 2, 4, 4)
+    expected = StatisticsGap(network)(x)[1]
+    network.auxiliary = nn.BatchNorm2d(7)
+
+    class Answering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network[:7](x)
+
+    for momentum in (0.0, 0.5):
+        gap = StatisticsGap(Answering(), momentum)
+        for _ in range(2):
+            torch.testing.assert_close(gap(x)[1], expected)
+    assert StatisticsGap(torch.jit.trace(_network(), x)).layers == 0
+
+
 def test_no_hook_stays_even_after_an_error() -> None:
     network = _network()
     gap = StatisticsGap(network)

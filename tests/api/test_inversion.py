@@ -1,5 +1,6 @@
 """`zskt_dist.transfer(method="inversion")`: the normalisation it takes, its checkpoints, and what it refuses."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from torch import nn
 import zskt_dist
 from tests.support.transfers import assert_equal, state_of
 from zskt_dist.errors import ConfigError
+from zskt_dist.evaluation import yardstick
+from zskt_dist.evaluation.yardstick import Recipe
 
 FEW = {"inversion.rounds": 2, "inversion.images": 4, "inversion.steps": 2, "inversion.warm_up": 1}
-SMALL: dict[str, Any] = {"generator.channels": (8, 4), "generator.z_dim": 5, "evaluation.yardstick": False, **FEW}
+QUIET: dict[str, Any] = {"generator.channels": (8, 4), "generator.z_dim": 5, "evaluation.yardstick": False}
+SMALL = QUIET | FEW
 
 
 def _pair() -> tuple[nn.Module, nn.Module]:
@@ -44,7 +48,13 @@ def test_the_student_is_trained_and_the_teacher_left_as_it_was() -> None:
 
 @pytest.mark.parametrize(
     ("normalising", "given", "method"),
-    [(True, {}, "inversion"), (False, {}, "belief_matching"), (True, {"beta": 0}, "belief_matching")],
+    [
+        (True, {}, "inversion"),
+        (False, {}, "belief_matching"),
+        (True, {"beta": 0}, "belief_matching"),
+        (True, {"config": QUIET | {"loss": {"temperature": 2.0}}}, "belief_matching"),
+        (False, {"config": SMALL}, "inversion"),
+    ],
 )
 def test_the_teacher_and_the_arguments_decide_where_nobody_says_a_method(
     normalising: bool, given: dict[str, Any], method: str
@@ -52,7 +62,18 @@ def test_the_teacher_and_the_arguments_decide_where_nobody_says_a_method(
     teacher, student = _pair()
     if not normalising:
         teacher[1] = nn.Identity()
-    assert _transfer(teacher, student, method=None, **given).settings["method"] == method
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a teacher without statistics
+        result = _transfer(teacher, student, **{"method": None, "config": QUIET} | given)
+    assert result.settings["method"] == method
+
+
+def test_algorithm_1_has_a_yardstick_where_the_normalisation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Recipe(images=8, batch=4, parts=2, steps=1, warm_up=1, z_dim=4, channels=(8, 4))
+    monkeypatch.setattr(yardstick.find_or_make, "__defaults__", (*yardstick.find_or_make.__defaults__[:-1], short))
+    loud = {"method": "belief_matching", "config": {**QUIET, "evaluation.yardstick": True}}
+    assert "yardstick_agreement" in _transfer(*_pair(), **loud).scores
+    assert "yardstick_agreement" not in _transfer(*_pair(), mean=None, std=None, **loud).scores
 
 
 def test_the_same_call_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
@@ -75,6 +96,8 @@ def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
     assert result.settings["data.mean"] == [0.5]
     teacher.pretrained_cfg = {"mean": (0.3,), "std": (0.1,)}  # as timm's
     assert _transfer(teacher, _pair()[1], mean=None, std=None).settings["data.std"] == [0.1]
+    of_one = _transfer(teacher, _pair()[1], mean=0.25, std=None).settings
+    assert (of_one["data.mean"], of_one["data.std"]) == ([0.25], [0.1])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +107,9 @@ def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
         ({"std": None}, "std=None: expected 1 number"),
         ({"std": [0.0]}, r"std=\[0.0\]: expected 1 number"),
         ({"student_steps": 5}, "student_steps=5: has no meaning with method='inversion'; leave it out"),
+        ({"config": {"loss.beta": 5.0}}, "loss.beta=5.0: has no meaning with method='inversion'"),
+        ({"method": "belief_matching"}, "inversion.rounds=2: has no meaning with method='belief_matching'"),
+        ({"method": "belief_matching", "std": -1.0, "config": {}}, "std=-1.0: expected 1 number"),
         ({"config": {"method": "inversion"}}, "method='inversion': is an argument of transfer"),
     ],
 )

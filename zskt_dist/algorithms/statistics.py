@@ -27,7 +27,8 @@ class StatisticsGap:
         momentum: m; 0: each batch by itself.
 
     Attributes:
-        layers: Number of layers with running statistics; 0: the distance is always 0.
+        layers: Number of layers with running statistics, those of TorchScript not counted, which take no hooks; 0: the
+            distance is always 0.
         seen: Mean and variance [F] of each layer's inputs so far; empty before the first batch, and without a momentum.
     """
 
@@ -47,12 +48,13 @@ class StatisticsGap:
         finally:
             for handle in handles:
                 handle.remove()
-        moments = [found[layer] for layer in self._normalising]
+        reached = [layer for layer in self._normalising if layer in found]  # auxiliary heads are not, in eval mode
+        moments = [found[layer] for layer in reached]
         if self.seen:
             moments = [_mixed(before, now, self._momentum) for before, now in zip(self.seen, moments, strict=True)]
         if self._momentum:
             self.seen = [(mean.detach(), variance.detach()) for mean, variance in moments]
-        distances = [_distance(layer, *each) for layer, each in zip(self._normalising, moments, strict=True)]
+        distances = [_distance(layer, *each) for layer, each in zip(reached, moments, strict=True)]
         return logits, 100 * torch.stack(distances).mean() if distances else logits.new_zeros(())
 
 
@@ -62,6 +64,8 @@ Moments = tuple[Tensor, Tensor]
 
 def _has_running_statistics(layer: nn.Module) -> bool:
     """True for batch norms of all kinds, those of torchvision and timm that are no subclass of torch's included."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        return False
     return all(isinstance(getattr(layer, name, None), Tensor) for name in ("running_mean", "running_var"))
 
 

@@ -1,6 +1,7 @@
 """Networks that belong to the caller: checks before training that leave them unchanged."""
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from zskt_dist.models import ImageShape, NetworkError, Statistics, device_of, ke
 from zskt_dist.models.construction import describe_error
 from zskt_dist.models.logits import logits_of
 
-Numbers = Sequence[float]
+Numbers = Sequence[float] | float
 _MEAN, _STD = 0.5, 0.25
 """Taken where nothing is known: of most data sets the inputs lie within these bounds, or little beyond."""
 
@@ -77,29 +78,37 @@ def images_of(teacher: nn.Module, given: object) -> ImageShape:
     return shape
 
 
-def statistics_of(teacher: nn.Module, shape: ImageShape, mean: Numbers | None, std: Numbers | None) -> Statistics:
+def statistics_of(teacher: nn.Module, shape: ImageShape, mean: object, std: object) -> Statistics:
     """Mean and standard deviation of a teacher's images: as given, else as it declares, else a guess with a warning.
 
+    One number stands for all channels.
+
     Raises:
-        ConfigError: only one of them is given, or not one number for each channel.
+        ConfigError: only one of them is known, or not one number for each channel.
     """
     about = getattr(teacher, "pretrained_cfg", None)  # timm's
-    if mean is None and std is None and isinstance(about, Mapping) and len(about.get("mean", ())) == shape.channels:
-        mean, std = about["mean"], about.get("std")
+    if isinstance(about, Mapping) and len(about.get("mean", ())) == shape.channels:
+        mean, std = (about.get(name) if given is None else given for name, given in (("mean", mean), ("std", std)))
     if mean is None and std is None:
         message = (
             f"the teacher does not declare how its images are normalised: mean {_MEAN} and std {_STD} are taken, so "
             f"its inputs lie between {-_MEAN / _STD:g} and {(1 - _MEAN) / _STD:g}; give mean and std"
         )
         warnings.warn(message, stacklevel=3)
-        mean, std = [_MEAN] * shape.channels, [_STD] * shape.channels
-    for name, value in (("mean", mean), ("std", std)):
-        if value is None or len(value) != shape.channels or (name == "std" and min(value) <= 0):
-            problem = f"expected {shape.channels} number(s), one for each channel, of pixels in [0, 1]"
-            raise ConfigError(name, value, problem)
-    assert mean is not None
-    assert std is not None
-    return tuple(map(float, mean)), tuple(map(float, std))
+        mean, std = _MEAN, _STD
+    return _of_channels("mean", mean, shape.channels), _of_channels("std", std, shape.channels)
+
+
+def _of_channels(name: str, value: object, channels: int) -> tuple[float, ...]:
+    numbers = [value] * channels if isinstance(value, int | float) else value
+    try:
+        found = tuple(float(number) for number in numbers)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != channels or not all(map(math.isfinite, found)) or (name == "std" and min(found) <= 0):
+        problem = f"expected {channels} number(s), one for each channel, of pixels in [0, 1]"
+        raise ConfigError(name, value, problem)
+    return found
 
 
 def image_shape(value: object) -> ImageShape:

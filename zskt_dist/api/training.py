@@ -4,7 +4,7 @@ import hashlib
 import json
 import signal
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.api.networks import (
+    Numbers,
     check_pair,
     count_classes,
     frozen_view,
@@ -21,7 +22,7 @@ from zskt_dist.api.networks import (
     unchanged_on_failure,
 )
 from zskt_dist.api.results import TransferResult
-from zskt_dist.api.watching import OnProgress, Watcher, progress_bar
+from zskt_dist.api.watching import Bar, OnProgress, Watcher, progress_bar
 from zskt_dist.config import Config, config_of, flatten
 from zskt_dist.config.keys import is_under
 from zskt_dist.data import Standardise
@@ -36,6 +37,7 @@ from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape, ReadLogits
 from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.tasks.base import Tick
 from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining, seed_images
 from zskt_dist.tasks.stages import identity
 from zskt_dist.tasks.transfer import TransferTraining
@@ -54,6 +56,11 @@ SETTINGS = (
     *("checkpoint", "tracking.log_every"),
 )
 
+_OF_ONE_METHOD: Mapping[Method, tuple[str, ...]] = {
+    "belief_matching": ("transfer", "loss", "generator_terms", "optimizer.generator_lr", "evaluation.snapshots"),
+    "inversion": ("inversion",),
+}
+
 
 def transfer(
     teacher: nn.Module,
@@ -61,8 +68,8 @@ def transfer(
     *,
     input_shape: tuple[int, int, int] | None = None,
     method: Method | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
     iterations: int = 1000,
     batch_size: int = 128,
     generator_steps: int | None = None,
@@ -83,8 +90,9 @@ def transfer(
     """Trains `student` to behave like `teacher`, without data.
 
     It runs in this process and writes nothing, except to `checkpoint_dir`. Ctrl-C, or the interrupt button of a
-    notebook, ends it after the iteration under way and returns what is there. In a process group (torchrun) all ranks
-    call it together, with equal networks, and share every batch.
+    notebook, ends it after the iteration under way and returns what is there; before the first iteration it raises
+    KeyboardInterrupt. In a process group (torchrun) all ranks call it together, with equal networks, and share every
+    batch.
 
     Args:
         teacher: Images [B, C, H, W] to logits [B, classes], or to a dict, sequence or object that holds them, called
@@ -96,11 +104,12 @@ def transfer(
             normalised input space. None: what the teacher declares, as timm's do in `pretrained_cfg["input_size"]`.
         method: `inversion` makes images that look to the teacher like those it was trained on (docs/inversion.md); its
             settings are those of `inversion` in `config`. `belief_matching` is Algorithm 1 of the paper. None:
-            `inversion` where the teacher has layers with running statistics, such as batch norm, and no argument of
-            Algorithm 1 is given; else `belief_matching`.
-        mean: Mean of each channel of the teacher's images, of pixels in [0, 1]; `inversion` bounds its images by it.
-            None: what the teacher declares, as timm's do, else a guess, with a warning.
-        std: Standard deviation of each channel.
+            `inversion` where the teacher has layers with running statistics, such as batch norm, and no argument or
+            setting of Algorithm 1 alone is given; else `belief_matching`.
+        mean: Mean of each channel of the teacher's images, of pixels in [0, 1], or one number for all. `inversion`
+            bounds its images by it; None: what the teacher declares, as timm's do, else a guess, with a warning.
+            Algorithm 1 needs none, and has a yardstick only with one.
+        std: Standard deviation of each channel, or one number for all.
         iterations: N, number of pseudo-batches; student steps of `inversion`.
         batch_size: Images in each pseudo-batch.
         generator_steps: n_G, generator steps per iteration of Algorithm 1 (1), as are the next four.
@@ -155,8 +164,11 @@ def transfer(
         "optimizer.generator_lr": generator_lr,
     }
     shape = images_of(teacher, input_shape)
-    method = _method(method, teacher, {key: value for key, value in algorithm_1.items() if value is not None})
-    statistics = statistics_of(teacher, shape, mean, std) if method == "inversion" else None
+    overrides = dict(_leaves(config or {}))
+    given = {key: value for key, value in {**algorithm_1, **overrides}.items() if value is not None}
+    method = _method(method, teacher, given)
+    known = method == "inversion" or mean is not None or std is not None
+    statistics = statistics_of(teacher, shape, mean, std) if known else None
     arguments: dict[str, Any] = {
         "speed": speed,  # first: keys of `config` override its parts
         "method": method,
@@ -184,14 +196,15 @@ def transfer(
     with torch.enable_grad(), torch.random.fork_rng(cuda), student.register_forward_hook(reading):
         view = placed_teacher(settings, view)
         world = World.current(where)
-        with unchanged_on_failure(student):
-            task = _training(settings, view, student.train(), shape, classes, world, folder)
-        try:
-            if task.attention and task.attention.warning:
-                warnings.warn(task.attention.warning, stacklevel=2)
-            run = _run(task, world, settings, folder, on_progress, progress)
-        finally:
-            task.release().eval().zero_grad()
+        with progress_bar(settings.iterations, shown=progress and world.is_main) as bar:
+            with unchanged_on_failure(student):
+                task = _training(settings, view, student.train(), shape, classes, world, folder, bar.tick)
+            try:
+                if task.attention and task.attention.warning:
+                    warnings.warn(task.attention.warning, stacklevel=2)
+                run = _run(task, world, settings, folder, on_progress, bar)
+            finally:
+                task.release().eval().zero_grad()
     return TransferResult(
         student=student,
         **run._asdict(),
@@ -202,20 +215,21 @@ def transfer(
     )
 
 
-def _method(asked: Method | None, teacher: nn.Module, algorithm_1: Mapping[str, Any]) -> Method:
-    """The method that is asked for, else the one that suits the teacher.
+def _method(asked: Method | None, teacher: nn.Module, given: Mapping[str, Any]) -> Method:
+    """The method that is asked for, else the one that the settings are of, else the one that suits the teacher.
 
     Args:
-        algorithm_1: Those of its arguments that are given, by key.
+        given: What the caller has set, by key.
 
     Raises:
-        ConfigError: inversion is asked for, with an argument that means nothing to it.
+        ConfigError: a setting has no meaning with the method.
     """
-    if asked == "inversion" and algorithm_1:
-        key, value = next(iter(algorithm_1.items()))
-        raise ConfigError(key.rpartition(".")[2], value, "has no meaning with method='inversion'; leave it out")
-    inverts = StatisticsGap(teacher).layers and not algorithm_1
-    return asked or ("inversion" if inverts else "belief_matching")
+    own = {method: [key for key in given if is_under(key, keys)] for method, keys in _OF_ONE_METHOD.items()}
+    inverts = own["inversion"] or (StatisticsGap(teacher).layers and not own["belief_matching"])
+    method = asked or ("inversion" if inverts else "belief_matching")
+    for key in (key for other, keys in own.items() if other != method for key in keys):
+        raise ConfigError(key, given[key], f"has no meaning with method={method!r}; leave it out")
+    return method
 
 
 def _training(
@@ -226,24 +240,35 @@ def _training(
     classes: int,
     world: World,
     folder: Path | None,
+    tick: Tick,
 ) -> TransferTraining | InversionTraining:
     """The training of a method; the yardstick is among its sources where the normalisation is known."""
+    further, mean, std = [], settings.data.mean, settings.data.std
+    if settings.evaluation.yardstick and mean and std:
+        at = folder and folder.parent / "yardsticks"
+        yardstick = find_or_make(at, teacher, shape, classes, (mean, std), world, tick)
+        further = [yardstick.source(Standardise(mean, std, world.device), world.device)] if yardstick else []
     if settings.method == "belief_matching":
-        return TransferTraining(settings, teacher, student, shape, world, folder and folder / "snapshots")
-    assert settings.data.mean
-    assert settings.data.std
+        snapshots = folder and folder / "snapshots"
+        return TransferTraining(settings, teacher, student, shape, world, snapshots, further=further)
+    assert mean
+    assert std
     if not StatisticsGap(teacher).layers:
         warnings.warn(WITHOUT_STATISTICS, stacklevel=3)
-    statistics = settings.data.mean, settings.data.std
-    further = []
-    if settings.evaluation.yardstick:
-        at = folder and folder.parent / "yardsticks"
-        yardstick = find_or_make(at, teacher, shape, classes, statistics, world)
-        further = [yardstick.source(Standardise(*statistics, world.device), world.device)] if yardstick else []
     pool = folder and folder / "pool"
     seed = seed_images(settings, shape, world)
     return InversionTraining(
-        settings, teacher, student, shape, classes, statistics, world, folder=pool, seed=seed, further=further
+        settings,
+        teacher,
+        student,
+        shape,
+        classes,
+        (mean, std),
+        world,
+        folder=pool,
+        seed=seed,
+        further=further,
+        tick=tick,
     )
 
 
@@ -301,33 +326,32 @@ def _run(
     settings: Config,
     folder: Path | None,
     on_progress: OnProgress | None,
-    progress: bool,
+    bar: Bar,
 ) -> _Run:
     history = History(None)
-    with progress_bar(task.phase, task.iterations, shown=progress and world.is_main) as show:
-        watcher = Watcher(history, task.iterations, on_progress, show)
-        stop = StopVote(world, asked=watcher.asks_to_stop)
-        loop = Loop(
-            task,
-            world,
-            None if folder is None else CheckpointStore(folder, settings.checkpoint.keep),
-            Cadence.of(settings),
-            evaluate=None,
-            history=history,
-            tracker=NullTracker(),
-            stop=stop,
-            progress=watcher,
-            figures=None,
-        )
-        watcher.elapsed = loop.elapsed
-        try:
-            with stop.listening(signal.SIGINT):
-                loop.run()
-            done = task.iterations
-        except Interrupted as error:
-            done = error.iteration
-        except KeyboardInterrupt:  # a second Ctrl-C does not wait for the current iteration
-            done = watcher.done
+    watcher = Watcher(history, task.iterations, on_progress, bar)
+    stop = StopVote(world, asked=watcher.asks_to_stop)
+    loop = Loop(
+        task,
+        world,
+        None if folder is None else CheckpointStore(folder, settings.checkpoint.keep),
+        Cadence.of(settings),
+        evaluate=None,
+        history=history,
+        tracker=NullTracker(),
+        stop=stop,
+        progress=watcher,
+        figures=None,
+    )
+    watcher.elapsed = loop.elapsed
+    try:
+        with stop.listening(signal.SIGINT):
+            loop.run()
+        done = task.iterations
+    except Interrupted as error:
+        done = error.iteration
+    except KeyboardInterrupt:  # a second Ctrl-C does not wait for the current iteration
+        done = watcher.done
     scores, estimates = _scores(task, history.rows, done), _estimates(task, done)
     if world.size > 1:
         _keep_average_statistics(task, world)

@@ -3,20 +3,30 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Protocol
 
 from zskt_dist.api.results import Progress
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.local import History
 
 OnProgress = Callable[[Progress], object]
-Show = Callable[[int, Row], None]
+
+
+class Bar(Protocol):
+    """What shows how far a run is."""
+
+    def show(self, iteration: int, metrics: Row) -> None:
+        """Iterations done, and the newest metrics."""
+
+    def tick(self, phase: str, done: int, total: int) -> None:
+        """How far something is that is no iteration, such as the making of the yardstick."""
 
 
 class Watcher:
     """Passes the loop's reports on to the caller, and the caller's wish to stop back to the loop."""
 
-    def __init__(self, history: History, iterations: int, on_progress: OnProgress | None, show: Show) -> None:
-        self._history, self._iterations, self._on_progress, self._show = history, iterations, on_progress, show
+    def __init__(self, history: History, iterations: int, on_progress: OnProgress | None, bar: Bar) -> None:
+        self._history, self._iterations, self._on_progress, self._bar = history, iterations, on_progress, bar
         self._told = 0
         self.done = 0
         self.elapsed: Callable[[], float] = float
@@ -24,7 +34,7 @@ class Watcher:
 
     def tick(self, phase: str, iteration: int, iterations: int) -> None:
         self.done = iteration
-        self._show(iteration, self._metrics)
+        self._bar.show(iteration, self._metrics)
 
     def show(self, row: Row) -> None:
         self._metrics = self._metrics | row
@@ -42,17 +52,33 @@ class Watcher:
             return True
 
 
+class _NoBar:
+    def show(self, iteration: int, metrics: Row) -> None:
+        pass
+
+    def tick(self, phase: str, done: int, total: int) -> None:
+        pass
+
+
 @contextmanager
-def progress_bar(phase: str, iterations: int, *, shown: bool) -> Iterator[Show]:
-    """Yields a function that shows the iteration and the metrics so far."""
+def progress_bar(iterations: int, *, shown: bool) -> Iterator[Bar]:
+    """Yields a bar, in terminals and notebooks where `rich` is installed."""
     if not shown or find_spec("rich") is None:
-        yield lambda iteration, metrics: None
+        yield _NoBar()
         return
     from rich.console import Console
 
     from zskt_dist.launch.progress import new_bar, note_of
 
     bar = new_bar(Console(stderr=True))
-    row = bar.add_task(phase, total=iterations, note="")
+    row = bar.add_task("student", total=iterations, note="")
+
+    class Shown:
+        def show(self, iteration: int, metrics: Row) -> None:
+            bar.update(row, completed=iteration, note=note_of(metrics))
+
+        def tick(self, phase: str, done: int, total: int) -> None:
+            bar.update(row, note=f"{phase}: {done} of {total}")
+
     with bar:
-        yield lambda iteration, metrics: bar.update(row, completed=iteration, note=note_of(metrics))
+        yield Shown()
