@@ -1,5 +1,6 @@
 """The yardstick: made from the teacher alone, once, the same on two workers, and what students are told by it."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
-from tests.support.jobs import train_in
+from tests.support.jobs import evaluate_in, train_in
 from zskt_dist.algorithms.inversion import Weights
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, open_dataset
 from zskt_dist.distributed.world import World
+from zskt_dist.errors import UserError
 from zskt_dist.evaluation import yardstick as yardsticks
 from zskt_dist.evaluation.estimates import YARDSTICK
 from zskt_dist.evaluation.image_sources import normal_noise
@@ -115,6 +117,32 @@ class _First(nn.Module):
         return torch.stack([1 - above, above], dim=1)
 
 
+def test_where_it_cannot_be_kept_a_warning_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "yardsticks").write_text("a file, where the folder should be")
+    assert len(_make(ALONE, tmp_path / "yardsticks")) == 20
+    assert "the yardstick cannot be kept" in caplog.text
+
+
+def test_what_another_run_has_written_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials that begin together have one yardstick, though theirs may differ by rounding."""
+    make, theirs = yardsticks.make, []
+
+    def slowly(*args: Any) -> Tensor:
+        monkeypatch.setattr(yardsticks, "make", make)
+        theirs.append(_make(ALONE, tmp_path))
+        return 255 - make(*args)
+
+    monkeypatch.setattr(yardsticks, "make", slowly)
+    assert torch.equal(_make(ALONE, tmp_path), theirs[0])
+
+
+def test_a_teacher_whose_answers_are_not_finite_is_refused() -> None:
+    teacher = _teacher()
+    next(teacher.parameters()).data.fill_(math.nan)
+    with pytest.raises(UserError, match="the yardstick cannot be made: the teacher's answers are not finite"):
+        find_or_make(None, teacher, SHAPE, 10, STATISTICS, ALONE, recipe=SHORT)
+
+
 def test_agreement_is_counted_over_all_images(tmp_path: Path) -> None:
     """Of pixels 0 to 9, thresholds of 2.5 and 5.5 part three."""
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
@@ -165,6 +193,10 @@ def test_a_run_tells_its_agreement_on_the_way_and_at_the_end(
     assert rows[-1]["yardstick_agreement"] == pytest.approx(found["agreement"])
 
     another = train_in("train", _config(tmp_path, "name=another", "seed=1", "teacher.seed=0"))
-    assert (another.finished() or {})["yardstick"]["sha256"] == found["sha256"]
+    half = train_in("train", _config(tmp_path, "name=half", "teacher.seed=0", "engine.teacher=bfloat16"))
+    monkeypatch.chdir(tmp_path.parent)  # from where the run's relative `runs_dir` is another folder
+    evaluate_in(another.path, measured_config(another, ["runs_dir=runs"]))
+    for run in (another, half):
+        assert (run.finished() or {})["yardstick"]["sha256"] == found["sha256"]
     assert len(made) == 1, "one for all students of the teacher"
     assert measured_config(directory, []).evaluation.yardstick

@@ -9,6 +9,7 @@ from typing import Any
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.evaluation.yardstick import RECIPE
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute, is_file, join, split
@@ -53,6 +54,7 @@ class EvaluatedRun:
             "transitions": self.config.transitions.model_dump(mode="json", exclude={"rows"}),
             "noise_images": self.config.evaluation.noise_images,
             "held_out_images": self.config.evaluation.held_out_images,
+            "yardstick": RECIPE.version if self.config.evaluation.yardstick else None,
             "data": data | {"root": absolute(self.config.data.root)},
             "weights": {role: _identity(role, path) for role, path in self.weights.items()},
         }

@@ -145,7 +145,7 @@ class RunEvaluation:
         if not self.config.evaluation.yardstick:
             return None
         shape, classes, statistics = self.dataset.image_shape, self.dataset.num_classes, self.dataset.mean_std
-        folder = yardsticks(self.config)
+        folder = yardsticks(self.directory)
         return find_or_make(folder, teacher, shape, classes, statistics, self.world, self.progress.tick)
 
     def _transitions(self, classes: dict[str, np.ndarray]) -> tuple[Answer | None, dict[str, list[float]]]:

@@ -29,12 +29,13 @@ from zskt_dist.data import Standardise, as_bytes
 from zskt_dist.data.images import sha256_of_pixels
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
+from zskt_dist.errors import UserError
 from zskt_dist.evaluation.estimates import YARDSTICK
 from zskt_dist.evaluation.image_sources import ImageSource, answers
 from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.models import Generator, ImageShape, Statistics
-from zskt_dist.runs.locations import is_uri, join, working_copy
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.base import Row
 
@@ -50,8 +51,10 @@ class Recipe:
         parts: Parts of a batch with statistics of their own, which workers share out.
         steps: Generator steps for each batch.
         warm_up: Batches before the first one that is kept.
+        version: Of the code that makes the images: to be raised where it changes.
     """
 
+    version: int = 1
     images: int = 512
     batch: int = 16
     parts: int = 1
@@ -91,10 +94,9 @@ class Yardstick:
         return ImageSource(YARDSTICK, fixed=fixed)
 
 
-def yardsticks(config: Config) -> Path:
-    """Where the yardsticks of all teachers lie: with the teachers, on this machine."""
-    location = join(config.runs_dir, "teachers", "yardsticks")
-    return working_copy(location) if is_uri(location) else Path(location)
+def yardsticks(run: RunDirectory) -> Path:
+    """Where the yardsticks of all teachers lie: beside the experiments of a run's `runs_dir`, on this machine."""
+    return run.path.absolute().parents[1] / "teachers" / "yardsticks"
 
 
 def identity(teacher: nn.Module, statistics: Statistics, recipe: Recipe = RECIPE) -> str:
@@ -119,12 +121,15 @@ def find_or_make(
     """The teacher's yardstick from `folder`, else made and kept there; all workers call it together.
 
     Args:
-        folder: Read and written by rank 0; None: made anew each time.
+        folder: Read and written by rank 0, with a warning where it cannot be written; None: made anew each time.
         teacher: Unfolded, frozen, in eval mode, on the worker's device.
         tick: Told how far the making is.
 
     Returns:
         None for a teacher without normalisation layers that have running statistics.
+
+    Raises:
+        UserError: the teacher's answers are not finite.
     """
     if not StatisticsGap(teacher).layers:
         return None
@@ -133,7 +138,7 @@ def find_or_make(
     if images is None:
         images = make(teacher, image_shape, num_classes, statistics, world, tick, recipe)
         if path:
-            world.from_main(partial(write_atomic, path, save({"images": images})))
+            images = world.from_main(partial(_kept, path, images))
     return Yardstick(images)
 
 
@@ -201,7 +206,21 @@ def make(
             parts = {part: images for each in world.gather(own) for part, images in each.items()}
             batches += [parts[part] for part in sorted(parts)]
         tick(YARDSTICK, number + 1, total)
+    if not all(parameter.isfinite().all() for parameter in generator.parameters()):  # equal on all workers
+        raise UserError("the yardstick cannot be made: the teacher's answers are not finite; look at its weights")
     return torch.cat(batches)[: recipe.images].contiguous()
+
+
+def _kept(path: Path, images: Tensor) -> Tensor:
+    """Writes the images; where another run has written some meanwhile, those, as they may differ by rounding."""
+    theirs = _read(path)
+    if theirs is not None:
+        return theirs
+    try:
+        write_atomic(path, save({"images": images}))
+    except OSError as error:
+        log.warning("the yardstick cannot be kept, and is made anew each time: %s", error)
+    return images
 
 
 def _read(path: Path | None) -> Tensor | None:

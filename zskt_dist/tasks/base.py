@@ -131,7 +131,7 @@ class Context:
     Attributes:
         directory: The stage's run directory, which the workers have locked.
         open_inputs: Returns what networks read and answer in this job; all workers call it together.
-        tick: Told how far a step is that takes long.
+        tick: Told by all workers how far a step is that takes long; it raises Interrupted where a stop is requested.
     """
 
     stage: Stage
@@ -168,9 +168,12 @@ class Context:
         sharded = self.config.engine.teacher == "sharded"  # no worker has its weights, or can ask it alone
         if self.teacher is None or sharded or not self.config.evaluation.yardstick:
             return None
-        inputs, folder = self.inputs, yardsticks(self.config)
+        # In bfloat16 it would be another teacher, with another yardstick.
+        whole = self.config.engine.teacher == "replicated"
+        teacher = self.teacher if whole else self.network("teacher").eval().requires_grad_(False)
+        inputs, folder = self.inputs, yardsticks(self.directory)
         shape, classes, statistics = inputs.image_shape, inputs.num_classes, inputs.mean_std
-        return find_or_make(folder, self.teacher, shape, classes, statistics, self.world, self.tick)
+        return find_or_make(folder, teacher, shape, classes, statistics, self.world, self.tick)
 
     @cached_property
     def further_sources(self) -> list[ImageSource]:

@@ -96,7 +96,13 @@ class Worker:
 
     def _run(self, stage: Stage, directory: RunDirectory, tracker: Tracker) -> None:
         progress = ProgressFile(self.directory.progress if self.world.is_main else None)
-        context = Context(stage, directory, self.world, lambda: self.inputs, self.files, progress.tick)
+
+        def tick(phase: str, done: int, total: int) -> None:
+            progress.tick(phase, done, total)
+            if self.stop.agreed():  # before the first iteration: nothing is lost
+                raise Interrupted(0, 0)
+
+        context = Context(stage, directory, self.world, lambda: self.inputs, self.files, tick)
         module = import_module(stage.task.module)
         if not stage.task.trains:
             module.run(context, self.stop)
