@@ -24,9 +24,10 @@ from zskt_dist.config import Config
 from zskt_dist.data import pool
 from zskt_dist.data.pool import VIEW_BYTES, PoolFiles
 from zskt_dist.data.pseudo import PseudoData
+from zskt_dist.distributed import stop_vote
 from zskt_dist.distributed.world import World
 from zskt_dist.engine.building import placed_teacher
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.building import new_network
 from zskt_dist.runs.directory import RunDirectory
@@ -212,6 +213,26 @@ def test_killed_in_any_phase_and_continued_ends_with_the_same_bits(
     assert files == [f"round-{number:05d}.safetensors" for number in range(3)]
     here = tmp_path / "runs/digits/run/pool"
     assert all((here / file).read_bytes() == (expected.pool / file).read_bytes() for file in files)
+
+
+def test_a_stop_is_heard_while_the_first_images_are_made(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They can take an hour before the first iteration; the same command begins again."""
+    make, stop = Inverter.make, tmp_path / "runs/digits/run/stop"
+
+    def asked(*args: Any) -> Any:
+        stop.touch()
+        return make(*args)
+
+    monkeypatch.setattr(stop_vote, "_FILE_POLL_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Inverter, "make", asked)
+        with pytest.raises(Interrupted, match="stopped before it began"):
+            _train(tmp_path)
+    stop.unlink()
+    expected = (RunDirectory(whole / "runs/digits/run").finished() or {})["student"]["sha256"]
+    assert _train(tmp_path)["student"]["sha256"] == expected
 
 
 def test_a_full_disk_while_a_round_is_written_is_one_line_and_loses_nothing(
