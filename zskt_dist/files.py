@@ -78,6 +78,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_all(path: Path) -> str:
+    """SHA-256 of a file, or over the names and contents of a folder's, but for hidden ones; hex."""
+    if path.is_file():
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            digest.update(f"{file.relative_to(path)}: {sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def try_lock(path: Path) -> IO[str] | None:
     """An open file that holds the lock until it is closed or this process ends; None if another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)

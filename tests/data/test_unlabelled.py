@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from zskt_dist.data.images import sha256_of_pixels
-from zskt_dist.data.unlabelled import read_unlabelled
+from zskt_dist.data.unlabelled import count_unlabelled, read_unlabelled
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape
 
@@ -34,6 +34,30 @@ def test_files_of_a_folder_and_of_those_in_it_come_in_the_order_of_their_names(t
     assert images.shape == (3, 1, 4, 4)
     assert images[:, 0, 0, 0].tolist() == [10, 15, 20]
     assert torch.equal(images, read_unlabelled(KEY, str(tmp_path), GRAY))
+
+
+def test_more_than_8_bits_are_refused_and_a_camera_held_upright_is_heard(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ConfigError, match=r"deep\.png cannot be read \(its pixels have more than 8 bits, mode I;16"):
+        read_unlabelled(KEY, str(tmp_path), GRAY)
+    (tmp_path / "deep.png").unlink()
+    pixels = np.zeros((4, 4), dtype=np.uint8)
+    pixels[:2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    assert read_unlabelled(KEY, str(tmp_path), GRAY)[0, 0, :, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_images_are_counted_without_reading_them_and_damage_is_left_to_whoever_does(tmp_path: Path) -> None:
+    for name in ("a.png", "b.JPG", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    pq.write_table(pa.table({"image": [b""] * 5}), tmp_path / "c.PARQUET")
+    assert count_unlabelled(str(tmp_path)) == 7
+    (tmp_path / "d.parquet").write_bytes(b"no Parquet")
+    assert count_unlabelled(str(tmp_path)) == 2
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_unlabelled(KEY, str(tmp_path / "d.parquet"), GRAY)
 
 
 def test_the_middle_of_the_right_proportions_is_taken_and_resized(tmp_path: Path) -> None:

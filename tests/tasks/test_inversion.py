@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.configs import tiny_config
+from tests.support.configs import tiny_config, tiny_overrides
 from tests.support.distributed import Ranks
 from tests.support.jobs import train_in
 from tests.support.object_store import ObjectStore
 from zskt_dist.algorithms.inversion import Inverter
-from zskt_dist.commands import synthesize
+from zskt_dist.commands import synthesize, train
 from zskt_dist.config import Config
 from zskt_dist.data import pool
 from zskt_dist.data.pool import VIEW_BYTES, PoolFiles
@@ -349,6 +349,45 @@ def test_a_run_that_saw_images_of_the_user_says_so(tmp_path: Path) -> None:
     assert len(result["seed_images"]["sha256"]) == 64
     with pytest.raises(ConfigError, match=r"nowhere'.*no such file or folder"):
         train_in("train", _config(tmp_path, f"inversion.seed_images={tmp_path}/nowhere", "name=other"))
+
+
+def test_other_images_in_the_folder_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "0.png")
+    words = [*tiny_overrides(tmp_path, *SMALL, f"inversion.seed_images={folder}", "name=seeded", "launch.kind=local")]
+    assert train.main(words) == 0
+    assert train.main(words) == 0, "finished earlier"
+    (folder / ".hidden").write_text("of a file manager")
+    assert train.main(words) == 0
+    Image.fromarray(np.full((8, 8), 9, dtype=np.uint8)).save(folder / "1.png")
+    assert train.main(words) == 2
+
+
+def test_one_folder_by_two_names_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, same, other = (
+        identity("train", _config(tmp_path, f"inversion.seed_images={name}"))
+        for name in ("mine", f"{tmp_path}/mine", "theirs")
+    )
+    assert one == same != other
+
+
+def test_more_images_than_the_pool_has_room_for_are_refused(tmp_path: Path) -> None:
+    """An image takes 64 bytes, and each of 8 views 21 and ten answers: 552. A MiB holds 1,899 of them."""
+    config = _config(tmp_path, "inversion.seed_images=mine", "inversion.pool_mib=1")
+    seed = torch.zeros(1900, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match=r"has 1,900 images, .* no room; inversion\.pool_mib=2 or more"):
+        _training(config, seed=seed)
+    assert _training(config, seed=seed[:1899]).seed_images["images"] == 1899
+
+
+def test_several_seeds_say_that_they_saw_images(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "one.png")
+    words = [*tiny_overrides(tmp_path, *SMALL, f"inversion.seed_images={tmp_path}/one.png", "seeds=[0,1]")]
+    assert train.main([*words, "launch.kind=local", "name=several"]) == 0
+    result = RunDirectory(tmp_path / "runs/digits/several").finished() or {}
+    assert result["seed_images"]["images"] == 1
 
 
 def test_history_result_and_identity(whole: Path, tmp_path: Path) -> None:

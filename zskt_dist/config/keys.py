@@ -91,6 +91,8 @@ def _resolved(config: Config) -> Leaves:
         leaves["data.root"] = _defaults()["data.root"]
     elif config.data.name == "parquet":  # the user's own images: `data` is another data set in another folder
         leaves["data.root"] = str(Path(leaves["data.root"]).absolute())
+    if (seed := leaves["inversion.seed_images"]) is not None:
+        leaves["inversion.seed_images"] = str(Path(seed).absolute())
     return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
 
 

@@ -4,6 +4,7 @@ Shapes: N images in memory, B of this worker's batch, G of the global one, C, H,
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -18,6 +19,7 @@ from zskt_dist.data.batches import on_device, shifted
 from zskt_dist.data.images import Standardise
 from zskt_dist.errors import UserError
 from zskt_dist.files import read_bytes, write_atomic
+from zskt_dist.models import ImageShape
 from zskt_dist.streams import Purpose, stream
 
 Ask = Callable[[Tensor], Tensor]
@@ -25,6 +27,11 @@ _TOGETHER = 32
 """Images whose views the teacher is asked for at a time."""
 VIEW_BYTES = 21
 """What a view takes beside the teacher's logits."""
+
+
+def image_bytes(shape: ImageShape, num_classes: int, views: int) -> int:
+    """What an image of a pool takes, with its views."""
+    return math.prod(shape) + views * (4 * num_classes + VIEW_BYTES)
 
 
 class Pool:

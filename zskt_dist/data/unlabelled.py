@@ -48,9 +48,12 @@ def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
 
 
 def count_unlabelled(location: str) -> int:
-    """How many images there are, without reading them; 0 where there is nothing."""
+    """How many images there are, without reading them; 0 where there is nothing, or nothing that can be read."""
     files = _files(Path(location))
-    rows = sum(pq.read_metadata(file).num_rows for file in files if file.suffix == ".parquet")
+    try:
+        rows = sum(pq.read_metadata(file).num_rows for file in files if file.suffix.lower() == ".parquet")
+    except (OSError, ValueError):  # whoever reads the images says which file it is
+        rows = 0
     return rows + sum(file.suffix.lower() in SUFFIXES for file in files)
 
 
@@ -63,7 +66,7 @@ def _files(path: Path) -> list[Path]:
 def _images(file: Path) -> Iterator[Image.Image]:
     if file.suffix.lower() in SUFFIXES:
         yield Image.open(file)
-    elif file.suffix == ".parquet":
+    elif file.suffix.lower() == ".parquet":
         schema = pq.read_schema(file)
         column = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
         if column is None:
@@ -75,7 +78,13 @@ def _images(file: Path) -> Iterator[Image.Image]:
 
 
 def _fitted(image: Image.Image, shape: ImageShape) -> np.ndarray:
-    """uint8 [C, H, W]."""
-    plain = image.convert("L" if shape.channels == 1 else "RGB")
+    """uint8 [C, H, W]; the way up that a camera has noted.
+
+    Raises:
+        ValueError: more than 8 bits a channel, which a conversion would cut off.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; save it with 8")
+    plain = (ImageOps.exif_transpose(image) or image).convert("L" if shape.channels == 1 else "RGB")
     pixels = np.asarray(ImageOps.fit(plain, (shape.width, shape.height), Image.Resampling.BILINEAR))
     return pixels[None] if shape.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -14,7 +14,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
 from zskt_dist.launch.summary import print_estimates
 from zskt_dist.runs.directory import RunDirectory, find_finished
-from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte
+from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte, summarise_yardstick
 
 Result = dict[str, Any]
 
@@ -47,8 +47,10 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     own = all(measurement.is_own for measurement in measurements)
     mte = summarise_mte([answer["mte"] for answer in answers]) if "seeds" in result else answers[0]["mte"]
     if "seeds" in result and own:
-        estimates = summarise_estimates([(run.finished() or {}).get("estimates") for run in runs])
-        directory.finish(result | {"estimates": estimates, "mte": mte})
+        found = [run.finished() or {} for run in runs]
+        estimates = summarise_estimates([each.get("estimates") for each in found])
+        yardstick = summarise_yardstick([each.get("yardstick") for each in found])
+        directory.finish(result | {"estimates": estimates, "yardstick": yardstick, "mte": mte})
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
         directory.mirror.push()

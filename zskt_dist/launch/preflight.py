@@ -31,7 +31,7 @@ from zskt_dist.runs.locations import check, is_file, is_uri
 from zskt_dist.speed import choose_fast_paths
 from zskt_dist.tasks.base import Lines, check_images, declarations
 from zskt_dist.tasks.memory import estimate_memory
-from zskt_dist.tasks.stages import user_files
+from zskt_dist.tasks.stages import image_digests, user_files
 from zskt_dist.training.job import Job
 
 
@@ -58,7 +58,8 @@ class Preflight:
     def digests(self) -> dict[str, Digest]:
         """The user's files that lie on this machine, by key."""
         given = {key: at for key, at in user_files(self.job.goal).items() if at in self.files and not is_uri(at)}
-        return {key: Digest(at, self.files[at].sha256) for key, at in given.items()}
+        weights = {key: Digest(at, self.files[at].sha256) for key, at in given.items()}
+        return weights | image_digests(self.job.goal)
 
     def problems(self) -> Iterator[UserError]:
         """Everything that would stop the job, cheapest check first: nothing is trained."""

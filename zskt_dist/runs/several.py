@@ -39,7 +39,8 @@ def summarise(
         "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
         "attention": first.get("attention"),
         "method": first.get("method"),
-        "yardstick": _summarise_yardstick([result.get("yardstick") for result in results]),
+        "seed_images": first.get("seed_images"),
+        "yardstick": summarise_yardstick([result.get("yardstick") for result in results]),
         "estimates": summarise_estimates([result.get("estimates") for result in results]),
         "mte": summarise_mte([result["mte"] for result in results]),
         "mlflow": None,
@@ -72,7 +73,7 @@ def summarise_estimates(values: list[Result | None]) -> Any:
     return summary
 
 
-def _summarise_yardstick(values: list[Result | None]) -> Any:
+def summarise_yardstick(values: list[Result | None]) -> Any:
     """Means on one yardstick; None where the seeds have several, or one has none."""
     summary = spread(values, ("agreement",))
     if summary is None or len({entry["sha256"] for entry in values if entry}) > 1:

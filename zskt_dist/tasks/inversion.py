@@ -20,11 +20,11 @@ from zskt_dist.algorithms.inversion import Ask, Batch, Inverter, Weights, draw_b
 from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.matching import Matching
 from zskt_dist.algorithms.protocols import Metrics
-from zskt_dist.algorithms.statistics import StatisticsGap
+from zskt_dist.algorithms.statistics import Moments, StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, as_bytes
 from zskt_dist.data.images import sha256_of_pixels
-from zskt_dist.data.pool import Pool, PoolFiles
+from zskt_dist.data.pool import Pool, PoolFiles, image_bytes
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import NO_SUCH_FILE, ConfigError
@@ -37,14 +37,13 @@ from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
 from zskt_dist.tasks.engines import adam_engine, released
-from zskt_dist.tasks.stages import Stage
+from zskt_dist.tasks.stages import SEED_IMAGES, Stage
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SEED_IMAGES = "inversion.seed_images"
 _MIB = 2**20
 _SEED_PART = 1024
 WITHOUT_STATISTICS = (
@@ -216,6 +215,12 @@ class InversionTraining(PlainTraining):
         )
 
     def _begin_with(self, seed: Tensor) -> None:
+        inversion = self._config.inversion
+        needed = len(seed) * image_bytes(self._shape, self._classes, inversion.views) / _MIB
+        if needed > inversion.pool_mib:
+            problem = f"has {len(seed):,} images, for which the pool has no room"
+            remedy = f"inversion.pool_mib={math.ceil(needed)} or more, or give fewer"
+            raise ConfigError(SEED_IMAGES, inversion.seed_images, f"{problem}; {remedy}")
         self.seed_images = {"images": len(seed), "sha256": sha256_of_pixels(seed)}
         for part in seed.split(_SEED_PART):
             self.pool.add(part, self.ask)
@@ -298,7 +303,7 @@ class InversionTraining(PlainTraining):
             "generator": inverter.generator.state_dict(),
             "optimizer": inverter.optimizer.state_dict()["state"],
             "label_weight": inverter.label_weight,
-            "seen": self._of_all({part: teacher.seen for part, teacher in inverter.teachers.items()}),
+            "seen": self._of_all({part: _on_cpu(teacher.seen) for part, teacher in inverter.teachers.items()}),
             "pool": self._digests,
             "seed": self.seed_images,
             "metrics": {name: value.item() for name, value in self._metrics.items()},
@@ -335,3 +340,8 @@ class InversionTraining(PlainTraining):
         if count and path is not None:
             save_image_grid(self.pool.images[-count:], path)
         return count > 0
+
+
+def _on_cpu(moments: Sequence[Moments]) -> list[Moments]:
+    """So that other workers, which get them, need no device of that number."""
+    return [(mean.cpu(), variance.cpu()) for mean, variance in moments]

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zskt_dist.config import Config
-from zskt_dist.data.pool import VIEW_BYTES
+from zskt_dist.data.pool import image_bytes
 from zskt_dist.data.unlabelled import count_unlabelled
 from zskt_dist.distributed.world import World
 from zskt_dist.engine import Engine
@@ -148,13 +148,12 @@ def _invert(
     images = inversion.rounds * inversion.images_of_round
     if inversion.seed_images is not None:
         images += count_unlabelled(inversion.seed_images)
-    image = math.prod(shape) + inversion.views * (4 * num_classes + VIEW_BYTES)
     return {
         "student": _trained_size(task.engine.raw, task.engine.optimizer),
         "generator": _trained_size(inverter.generator, inverter.optimizer),
         "generator_step": watch.peaks["generator"] - fixed,
         "student_step": watch.peaks["student"] - fixed,
-        "pool": min(int(inversion.pool_mib * 2**20), images * image),
+        "pool": min(int(inversion.pool_mib * 2**20), images * image_bytes(shape, num_classes, inversion.views)),
     }
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config, flatten, parse_config
-from zskt_dist.config.keys import digest, leaves_of
+from zskt_dist.config.keys import digest, is_under, leaves_of
 from zskt_dist.errors import ConfigError
-from zskt_dist.files import sha256_of
+from zskt_dist.files import sha256_of, sha256_of_all
 from zskt_dist.runs.directory import Digest, RunDirectory
 from zskt_dist.runs.locations import absolute, join
 from zskt_dist.tasks.registry import TASKS, Need, Task, task_of
+
+SEED_IMAGES = "inversion.seed_images"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,16 @@ def user_files(stage: Stage) -> dict[str, str]:
 def user_digests(stage: Stage) -> dict[str, Digest]:
     """Digests of the user's files on this machine, by key, as they are now."""
     files = {key: Path(location) for key, location in user_files(stage).items()}
-    return {key: Digest(str(path), sha256_of(path)) for key, path in files.items() if path.is_file()}
+    weights = {key: Digest(str(path), sha256_of(path)) for key, path in files.items() if path.is_file()}
+    return weights | image_digests(stage)
+
+
+def image_digests(stage: Stage) -> dict[str, Digest]:
+    """Digest of the images without labels that the user gives, by key; empty where there are none on this machine."""
+    given = stage.config.inversion.seed_images if is_under(SEED_IMAGES, stage.task.reads) else None
+    if given is None or not Path(given).exists():
+        return {}
+    return {SEED_IMAGES: Digest(given, sha256_of_all(Path(given)))}
 
 
 def _collect(task: Task, config: Config, found: dict[str, Stage]) -> Stage:
