@@ -112,7 +112,7 @@ class Trial:
     """waiting, running, finished, stopped (early, by the scheduler), interrupted, failed."""
     iteration: int = 0
     score: float | None = None
-    """Its label-free score at the last evaluation."""
+    """What it is ranked by without labels, as it was at the last evaluation."""
     message: str = ""
     starts: int = 0
     """How often it has been started."""

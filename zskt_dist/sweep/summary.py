@@ -102,7 +102,7 @@ def _cell(value: Any, form: str = "") -> str:
 
 
 def print_sweep(result: SweepResult, directory: RunDirectory, console: Console) -> None:
-    """The trials in the order of their score, the chosen one first, and where everything lies."""
+    """The trials in the order of their score, those that have not finished last, and where everything lies."""
     table = pd.read_csv(directory.path / "tables" / "trials.csv")
     best = result["best"]
     settings = list(best["settings"]) if best else []
@@ -110,7 +110,8 @@ def print_sweep(result: SweepResult, directory: RunDirectory, console: Console) 
     for name in ("trial", *settings, "state", "score", "accuracy", "MTE"):
         shown.add_column(name, justify="left" if name in (*settings, "state") else "right", overflow="fold")
     column = "score" if result["select_by"] == "label_free_score" else "accuracy"
-    for row in table.sort_values(column, ascending=False).to_dict("records"):
+    order = table.assign(done=table["state"] == "finished").sort_values(["done", column], ascending=False)
+    for row in order.to_dict("records"):
         cells = ["null" if row[key] != row[key] else str(row[key]) for key in settings]
         numbers = [_cell(row[name], form) for name, form in (("score", ".2%"), ("accuracy", ".2%"), ("mte", ".3f"))]
         style = "bold" if best and row["trial"] == best["trial"] else None
