@@ -33,8 +33,10 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], directory: RunDirectory, par
     """Judges, tabulates, draws, chooses and records what there is; safe to repeat."""
     for trial in trials:
         trial.run.mirror.pull(checkpoints=False)
-    finished = [trial.run for trial in trials if trial.state == "finished" and trial.run.finished()]
-    pooled = pooled_agreement(finished, sweep.pool_images, sweep.seed) if sweep.pool_images and finished else {}
+    finished = {trial.run: found for trial in trials if trial.state == "finished" and (found := trial.run.finished())}
+    # The pool is for trials without a yardstick.
+    lacking = any("yardstick_agreement" not in (found.get("estimates") or {}) for found in finished.values())
+    pooled = pooled_agreement(list(finished), sweep.pool_images, sweep.seed) if sweep.pool_images and lacking else {}
     rows = [trial_row(trial, pooled) for trial in trials]
     table, states = pd.DataFrame(rows), Counter(trial.state for trial in trials)
     ranking, chosen = rank_correlations(table), best_trial(table, sweep.select_by)

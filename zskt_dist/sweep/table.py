@@ -28,7 +28,7 @@ def trial_row(trial: Trial, pooled: Mapping[str, float]) -> dict[str, Any]:
     """Settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
 
     Args:
-        pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for.
+        pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for, or needed by no trial.
 
     Returns:
         `score` is what trials are ranked by without labels: agreement on their teacher's yardstick, else the pooled
