@@ -128,7 +128,7 @@ def test_a_trial_that_goes_on_reports_only_what_is_new(tmp_path: Path, runs: lis
     assert runs == [directory.path.name]
 
 
-@pytest.mark.parametrize("name", ["yardstick_agreement", "label_free_score"])
+@pytest.mark.parametrize("name", ["yardstick_agreement", "label_free_score", "noise_agreement"])
 def test_rungs_are_filled_as_before_and_each_trial_stands_in_them_once(tmp_path: Path, name: str) -> None:
     """Rungs at 2 and 4: the best trial must stand in both, one that goes on is not recorded again, a new one compared.
 
