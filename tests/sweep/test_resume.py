@@ -12,7 +12,7 @@ from tests.sweep.test_space import ONE, _write
 from zskt_dist.files import try_lock
 from zskt_dist.launch import driver
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.sweep.driver import Rungs
+from zskt_dist.sweep.driver import Rungs, _scheduler
 from zskt_dist.sweep.space import load_sweep
 from zskt_dist.sweep.trial import TrialRun
 from zskt_dist.tasks.stages import run_directory
@@ -44,11 +44,11 @@ def _run(folder: Path, scores: dict[int, float], *overrides: str) -> RunDirector
     return directory
 
 
-def _evaluated(directory: RunDirectory, scores: dict[int, float]) -> None:
+def _evaluated(directory: RunDirectory, scores: dict[int, float], name: str = "label_free_score") -> None:
     history = History(directory.history)
     for iteration, score in scores.items():
         history.log({"iteration": iteration - 1, "time": 0, "student_loss": 1.0})
-        history.log({"iteration": iteration, "time": 0, "accuracy": 0.5, "label_free_score": score})
+        history.log({"iteration": iteration, "time": 0, name: score})
     history.write()
 
 
@@ -128,16 +128,19 @@ def test_a_trial_that_goes_on_reports_only_what_is_new(tmp_path: Path, runs: lis
     assert runs == [directory.path.name]
 
 
-def test_rungs_are_filled_as_before_and_each_trial_stands_in_them_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["yardstick_agreement", "label_free_score", "noise_agreement"])
+def test_rungs_are_filled_as_before_and_each_trial_stands_in_them_once(tmp_path: Path, name: str) -> None:
     """Rungs at 2 and 4: the best trial must stand in both, one that goes on is not recorded again, a new one compared.
 
     By the first rung it is 0.3 against 0.9, 0.8 and 0.1, of which half may go on: the median is 0.8.
     """
-    _, trials = load_sweep(_write(tmp_path, SEEDS), [f"runs_dir={tmp_path}/runs", "iterations=7"])
+    words = [f"runs_dir={tmp_path}/runs", "iterations=6", "evaluation.every=2"]
+    sweep, trials = load_sweep(_write(tmp_path, SEEDS + "scheduler: asha\ngrace: 2\nreduction: 2\n"), words)
     histories: list[dict[int, float]] = [{2: 0.9, 4: 0.95}, {2: 0.8, 4: 0.85}, {2: 0.1}, {}]
     for trial, scores in zip(trials, histories, strict=True):
-        _evaluated(trial.run, scores)
-    rungs = Rungs(trials, metric="label_free_score", max_t=7, grace_period=2, reduction_factor=2)
+        _evaluated(trial.run, scores, name)
+    rungs = _scheduler(sweep, trials)
+    assert isinstance(rungs, Rungs)
     assert rungs._brackets[0]._rungs == [(4, {0: 0.95, 1: 0.85}), (2, {0: 0.9, 1: 0.8, 2: 0.1})]
 
     def add(number: int) -> Any:
@@ -146,8 +149,8 @@ def test_rungs_are_filled_as_before_and_each_trial_stands_in_them_once(tmp_path:
         return trial
 
     second, new = add(1), add(3)
-    assert rungs.on_trial_result(None, second, {"iteration": 6, "label_free_score": 0.1}) == "CONTINUE"
-    assert rungs.on_trial_result(None, new, {"iteration": 2, "label_free_score": 0.3}) == "STOP"
+    assert rungs.on_trial_result(None, second, {"iteration": 6, "score": 0.1}) == "CONTINUE"
+    assert rungs.on_trial_result(None, new, {"iteration": 2, "score": 0.3}) == "STOP"
     assert rungs._brackets[0]._rungs == [
         (4, {0: 0.95, "tune_1": 0.85}),
         (2, {0: 0.9, 2: 0.1, "tune_1": 0.8, "tune_3": 0.3}),

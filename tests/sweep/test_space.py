@@ -15,6 +15,11 @@ from zskt_dist.tasks.stages import identity
 SHIPPED = sorted((Path(__file__).parents[2] / "tune").glob("*.yaml"))
 
 ONE = "title: t\nname: one\nconfig: base.yaml\nspace:\n"
+ASHA = "  loss.beta: {grid: [1, 2]}\nscheduler: asha\n"
+ONE_SEED, NO_DATA = "  seed: {grid: [1]}\n", "data.name=none"
+ASHA_OF_TWO = "  seed: {grid: [0, 1]}\nscheduler: asha\ngrace: 2\nset: {evaluation.every: 2}\n"
+NO_YARDSTICK, NO_IMAGES = "evaluation.yardstick=false", "evaluation.held_out_images=0"
+PSEUDO_DATA, SHARDED = ["pseudo_data=folder", "loss.beta=0"], ["engine.kind=deepspeed", "engine.teacher=sharded"]
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -118,10 +123,41 @@ def test_values_that_make_one_run_are_told(tmp_path: Path, key: str, values: str
     assert "\n" not in str(raised.value)
 
 
-def test_asha_by_accuracy_needs_no_label_free_score(tmp_path: Path) -> None:
-    path = _write(tmp_path, ONE + ASHA)
-    words = ["sweep.grace=2", "sweep.select_by=accuracy", "evaluation.every=2", "evaluation.held_out_images=0"]
-    assert len(load_sweep(path, words)[1]) == 2
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep.select_by=accuracy", NO_YARDSTICK, NO_IMAGES],
+        [NO_IMAGES],
+        [NO_YARDSTICK],
+        [NO_IMAGES, "method=inversion"],
+        SHARDED,
+    ],
+    ids=["accuracy", "yardstick", "generators", "inversion", "sharded teacher"],
+)
+def test_asha_needs_one_thing_to_rank_trials_by(tmp_path: Path, words: list[str]) -> None:
+    assert len(load_sweep(_write(tmp_path, ONE + ASHA_OF_TWO), words)[1]) == 2
+
+
+CANNOT_RANK = {
+    "nothing": ([NO_YARDSTICK, NO_IMAGES], "use evaluation.yardstick=true, or evaluation.held_out_images=256"),
+    "inversion": ([NO_YARDSTICK, "method=inversion"], "use evaluation.yardstick=true"),
+    "pseudo-data": ([NO_YARDSTICK, *PSEUDO_DATA, "teacher.checkpoint=t.pt"], "use evaluation.yardstick=true"),
+    "no teacher": (PSEUDO_DATA, "use teacher.checkpoint"),
+    "sharded teacher": (
+        [NO_IMAGES, *SHARDED],
+        "use engine.teacher=replicated, or evaluation.held_out_images=256",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CANNOT_RANK)
+def test_asha_without_anything_to_rank_trials_by_is_refused(tmp_path: Path, case: str) -> None:
+    words, remedy = CANNOT_RANK[case]
+    with pytest.raises(UserError) as raised:
+        load_sweep(_write(tmp_path, ONE + ASHA_OF_TWO), words)
+    told, _, use = str(raised.value).rpartition("; ")
+    problem = "asha ranks trials by the yardstick, or by images of their generators"
+    assert (told, use) == (f"evaluation.yardstick={NO_YARDSTICK not in words}: {problem}", remedy)
 
 
 def test_the_seeds_of_a_draw_share_it(tmp_path: Path) -> None:
@@ -143,10 +179,6 @@ def test_evaluation_settings_become_words(tmp_path: Path) -> None:
     _, (trial,) = load_sweep(_write(tmp_path, text), [])
     assert trial.evaluate == ["transitions.images=5"]
 
-
-ASHA = "  loss.beta: {grid: [1, 2]}\nscheduler: asha\n"
-
-ONE_SEED, NO_DATA = "  seed: {grid: [1]}\n", "data.name=none"
 
 MISTAKES = {
     "no rule": ("  seed: {}\n", [], "space.seed: give exactly one of grid"),
@@ -180,11 +212,6 @@ MISTAKES = {
     "asha and few iterations": (ASHA, ["sweep.grace=6"], "sweep.grace=6: is more than a trial's 5 iterations"),
     "asha and no evaluation": (ASHA, ["sweep.grace=2", "evaluation.every=0"], "evaluation.every=0: asha judges"),
     "asha and late evaluation": (ASHA, ["sweep.grace=2", "evaluation.every=3"], "by their evaluations; use 1 to 2"),
-    "asha and no score": (
-        ASHA,
-        ["sweep.grace=2", "evaluation.every=2", "evaluation.held_out_images=0"],
-        "evaluation.held_out_images=0: asha goes by the label-free score",
-    ),
     "asha and lengths": (
         "  iterations: {grid: [4, 5]}\nscheduler: asha\ngrace: 2\n",
         ["evaluation.every=2"],

@@ -3,13 +3,17 @@
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from tests.sweep.test_space import ONE, _write
 from zskt_dist.evaluation.held_out import ranked_by
 from zskt_dist.sweep.plots import sweep_figures
-from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations
+from zskt_dist.sweep.space import load_sweep
+from zskt_dist.sweep.table import best_trial, compares_teachers, means_over_seeds, rank_correlations, trial_row
 
 KEYS = ["loss.beta"]
 
@@ -133,11 +137,35 @@ def test_figures_are_drawn_for_what_varies() -> None:
     assert not any(math.isnan(float(y)) for y in line.get_ydata())
 
 
-def test_agreement_on_the_yardstick_goes_before_pooled_agreement() -> None:
-    """Which trials without one are ranked by."""
-    scores = [
-        ranked_by({"yardstick_agreement": 0.7, "label_free_score": 0.2}),
-        ranked_by({"label_free_score": 0.2, "held_out_kl": 1.0}),
-        ranked_by({}),
-    ]
-    assert scores == [0.7, 0.2, None]
+ESTIMATES: list[dict[str, float]] = [
+    {"yardstick_agreement": 0.7, "label_free_score": 0.2},
+    {"label_free_score": 0.3, "held_out_kl": 1.0},
+    {"noise_agreement": 0.5},
+    {},
+]
+"""Of finished trials; the third is as an inversion of a teacher without batch norm."""
+
+
+def _rows(folder: Path, pool: Sequence[float]) -> list[dict[str, Any]]:
+    """Of these four trials and one that was stopped, whose score was 0.1; `pool`: agreement of the first four."""
+    space = ONE + "  seed: {grid: [0, 1, 2, 3, 4]}\n"
+    _, (*finished, stopped) = load_sweep(_write(folder, space), [f"runs_dir={folder}/runs"])
+    for trial, estimates in zip(finished, ESTIMATES, strict=True):
+        trial.run.finish({"status": "finished", "estimates": estimates})
+        trial.state, trial.score = "finished", ranked_by(estimates)
+    stopped.state, stopped.score = "stopped", 0.1
+    pooled = {str(trial.run.path): score for trial, score in zip(finished, pool, strict=False)}
+    return [trial_row(trial, pooled) for trial in (*finished, stopped)]
+
+
+def test_agreement_on_the_yardstick_goes_before_pooled_agreement(tmp_path: Path) -> None:
+    """And that before a trial's own score."""
+    assert [row["score"] for row in _rows(tmp_path, [0.9, 0.8, 0.6, 0.4])] == [0.7, 0.8, 0.6, 0.4, 0.1]
+    assert [row["score"] for row in _rows(tmp_path, [])] == [0.7, 0.3, 0.5, None, 0.1]
+
+
+def test_the_label_free_score_of_a_trial_is_that_of_its_run(tmp_path: Path) -> None:
+    """And nothing where its run has none, however it is ranked."""
+    rows = _rows(tmp_path, [0.9, 0.8, 0.6, 0.4])
+    assert [row["label_free_score"] for row in rows] == [0.2, 0.3, None, None, None]
+    assert [row["yardstick_agreement"] for row in rows] == [0.7, None, None, None, None]

@@ -34,9 +34,10 @@ LABEL_FREE = ("yardstick_agreement", "label_free_score", "held_out_agreement", "
 def ranked_by(scores: Mapping[str, Any]) -> float | None:
     """What students of one teacher are ranked by without labels: agreement on the yardstick, else `label_free_score`.
 
-    None where there is neither.
+    Else `noise_agreement`, for `method=inversion` with a teacher without batch norm has nothing better; else None.
     """
-    return next((scores[name] for name in ("yardstick_agreement", "label_free_score") if name in scores), None)
+    names = ("yardstick_agreement", "label_free_score", "noise_agreement")
+    return next((scores[name] for name in names if name in scores), None)
 
 
 class HeldOut:

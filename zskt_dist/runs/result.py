@@ -94,7 +94,7 @@ class Estimates(TypedDict):
     yardstick_agreement: NotRequired[float]
     """Agreement on the teacher's yardstick."""
     label_free_score: NotRequired[float]
-    """Mean agreement with the teacher over the generator's snapshots and noise; what sweeps choose by."""
+    """Mean agreement with the teacher over the generator's snapshots and noise."""
     held_out_agreement: NotRequired[float]
     """Agreement on pseudo-images of the snapshots, from noise that training has not drawn."""
     noise_agreement: NotRequired[float]
@@ -254,7 +254,7 @@ class BestTrial(TypedDict):
     run: str
     """Name of the trial's run."""
     score: float | None
-    """What trials are ranked by without labels: agreement on the yardstick, on pooled images, or `label_free_score`."""
+    """What trials are ranked by without labels: agreement on the yardstick, on pooled images, or the trial's own."""
     label_free_score: float | None
     """The same number as in the `estimates` of its run."""
     accuracy: float | None

@@ -28,7 +28,7 @@ from zskt_dist.sweep.record import open_parent
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.sweep.states import read_states
 from zskt_dist.sweep.summary import conclude
-from zskt_dist.sweep.trial import TrialRun
+from zskt_dist.sweep.trial import TrialRun, scored
 from zskt_dist.sweep.watch import Watch
 from zskt_dist.tracking.base import is_evaluation
 from zskt_dist.tracking.local import read_history
@@ -178,7 +178,7 @@ class Rungs(AsyncHyperBandScheduler):
             before = SimpleNamespace(trial_id=trial.number)
             super().on_trial_add(None, before)
             for row in filter(is_evaluation, read_history(trial.run.history)):
-                self.on_trial_result(None, before, row)
+                self.on_trial_result(None, before, scored(row))
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """What it reported before stands under its number; Tune has another name for it each time."""

@@ -112,7 +112,7 @@ class Trial:
     """waiting, running, finished, stopped (early, by the scheduler), interrupted, failed."""
     iteration: int = 0
     score: float | None = None
-    """Its label-free score at the last evaluation."""
+    """What it is ranked by without labels, as it was at the last evaluation."""
     message: str = ""
     starts: int = 0
     """How often it has been started."""
@@ -226,8 +226,23 @@ def _check_stopping(sweep: Sweep, config: Config) -> None:
     if not 0 < every <= sweep.grace:
         problem = f"asha judges trials from iteration {sweep.grace} on (sweep.grace) by their evaluations; use 1 to "
         raise ConfigError("evaluation.every", every, f"{problem}{sweep.grace}")
-    if sweep.select_by == "label_free_score" and not config.evaluation.held_out_images:
-        raise ConfigError("evaluation.held_out_images", 0, "asha goes by the label-free score, which needs them")
+    if sweep.select_by == "label_free_score":
+        _check_ranking(config)
+
+
+def _check_ranking(config: Config) -> None:
+    """Trials must tell what they are ranked by without labels; that a teacher has no batch norm is only known later."""
+    needs = {
+        "evaluation.yardstick=true": config.evaluation.yardstick,
+        "engine.teacher=replicated": config.engine.teacher != "sharded",
+        "teacher.checkpoint": config.pseudo_data is None or config.teacher.checkpoint,
+    }
+    lacking = [need for need, there in needs.items() if not there]
+    generators = config.method == "belief_matching" and config.pseudo_data is None
+    if lacking and not (generators and config.evaluation.held_out_images):
+        remedy = " and ".join(lacking) + ", or evaluation.held_out_images=256" * generators
+        problem = f"asha ranks trials by the yardstick, or by images of their generators; use {remedy}"
+        raise ConfigError("evaluation.yardstick", config.evaluation.yardstick, problem)
 
 
 def _draw(sweep: Sweep) -> Iterator[Settings]:

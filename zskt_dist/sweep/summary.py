@@ -33,8 +33,10 @@ def conclude(sweep: Sweep, trials: Sequence[Trial], directory: RunDirectory, par
     """Judges, tabulates, draws, chooses and records what there is; safe to repeat."""
     for trial in trials:
         trial.run.mirror.pull(checkpoints=False)
-    finished = [trial.run for trial in trials if trial.state == "finished" and trial.run.finished()]
-    pooled = pooled_agreement(finished, sweep.pool_images, sweep.seed) if sweep.pool_images and finished else {}
+    finished = {trial.run: found for trial in trials if trial.state == "finished" and (found := trial.run.finished())}
+    # The pool is for trials without a yardstick.
+    lacking = any("yardstick_agreement" not in (found.get("estimates") or {}) for found in finished.values())
+    pooled = pooled_agreement(list(finished), sweep.pool_images, sweep.seed) if sweep.pool_images and lacking else {}
     rows = [trial_row(trial, pooled) for trial in trials]
     table, states = pd.DataFrame(rows), Counter(trial.state for trial in trials)
     ranking, chosen = rank_correlations(table), best_trial(table, sweep.select_by)
@@ -102,7 +104,7 @@ def _cell(value: Any, form: str = "") -> str:
 
 
 def print_sweep(result: SweepResult, directory: RunDirectory, console: Console) -> None:
-    """The trials in the order of their score, the chosen one first, and where everything lies."""
+    """The trials in the order of their score, those that have not finished last, and where everything lies."""
     table = pd.read_csv(directory.path / "tables" / "trials.csv")
     best = result["best"]
     settings = list(best["settings"]) if best else []
@@ -110,7 +112,8 @@ def print_sweep(result: SweepResult, directory: RunDirectory, console: Console) 
     for name in ("trial", *settings, "state", "score", "accuracy", "MTE"):
         shown.add_column(name, justify="left" if name in (*settings, "state") else "right", overflow="fold")
     column = "score" if result["select_by"] == "label_free_score" else "accuracy"
-    for row in table.sort_values(column, ascending=False).to_dict("records"):
+    order = table.assign(done=table["state"] == "finished").sort_values(["done", column], ascending=False)
+    for row in order.to_dict("records"):
         cells = ["null" if row[key] != row[key] else str(row[key]) for key in settings]
         numbers = [_cell(row[name], form) for name, form in (("score", ".2%"), ("accuracy", ".2%"), ("mte", ".3f"))]
         style = "bold" if best and row["trial"] == best["trial"] else None

@@ -28,26 +28,24 @@ def trial_row(trial: Trial, pooled: Mapping[str, float]) -> dict[str, Any]:
     """Settings, state, label-free scores, and as outcomes accuracy and MTE (fractions).
 
     Args:
-        pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for.
+        pooled: `selection.pooled_agreement`, by run directory; {} where it was not asked for, or needed by no trial.
 
     Returns:
         `score` is what trials are ranked by without labels: agreement on their teacher's yardstick, else the pooled
-        agreement, or their own label-free score;
+        agreement, or what `ranked_by` finds; of trials that have not finished, what that was at the last evaluation;
         `setting` is one text for all settings but the seed.
     """
     result = (trial.run.finished() if trial.state == "finished" else None) or {}
     estimates, student = result.get("estimates") or {}, result.get("student") or {}
-    own = trial.score if (found := ranked_by(estimates)) is None else found
-    own_pool = pooled and "yardstick_agreement" not in estimates
+    by_pool = pooled and "yardstick_agreement" not in estimates
+    score = pooled.get(str(trial.run.path)) if by_pool else ranked_by(estimates)
     return {
         "trial": trial.number,
         **trial.settings,
         "state": trial.state,
         "iteration": result.get("iterations", trial.iteration),
-        "score": pooled.get(str(trial.run.path)) if own_pool else (own if result else None),
-        "label_free_score": estimates.get("label_free_score", trial.score),
-        "yardstick_agreement": estimates.get("yardstick_agreement"),
-        **{name: estimates.get(name) for name in ("held_out_agreement", "noise_agreement", "generator_loss_drift")},
+        "score": score if trial.state == "finished" else trial.score,
+        **{name: estimates.get(name) for name in _RANKING[1:]},
         "accuracy": student.get("accuracy_last"),
         "agreement": student.get("agreement"),
         "teacher_weights": _teacher(trial.run) if result else None,

@@ -83,7 +83,7 @@ class TrialRun(tune.Trainable):
         if not shown or shown["phase"] != "student" or shown["evaluated"] <= self.reported:
             return None
         self.reported = shown["evaluated"]
-        return {**_scored(shown["metrics"]), "iteration": self.reported}
+        return {**scored(shown["metrics"]), "iteration": self.reported}
 
     def _run(self) -> None:
         try:
@@ -133,10 +133,10 @@ class TrialRun(tune.Trainable):
         if self.order["evaluate"] is not None:
             evaluate_run(self.directory.location, self.order["evaluate"], fresh=False, console=console)
         scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
-        return {"iteration": result["iterations"], **_scored(scores)}
+        return {"iteration": result["iterations"], **scored(scores)}
 
 
-def _scored(scores: Mapping[str, Any]) -> dict[str, Any]:
+def scored(scores: Mapping[str, Any]) -> dict[str, Any]:
     """With `score`, what trials are ranked by without labels."""
     score = ranked_by(scores)
     return {**scores, **({} if score is None else {"score": score})}

@@ -9,7 +9,7 @@ Row = dict[str, float]
 
 def is_evaluation(row: Row) -> bool:
     """True if the row has an evaluation: an accuracy, or without test images a label-free score."""
-    return any(name in row for name in ("accuracy", "yardstick_agreement", "label_free_score"))
+    return any(name in row for name in ("accuracy", "yardstick_agreement", "label_free_score", "noise_agreement"))
 
 
 class Tracker(Protocol):
