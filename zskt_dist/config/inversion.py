@@ -17,7 +17,8 @@ class Inversion(Section):
     images: Positive = 32
     """Images in the batch that the generator makes in a round."""
     parts: Positive = 2
-    """Parts of this batch, each with statistics of its own; workers share them out."""
+    """Parts of this batch, each with statistics of its own; workers share them out. More where `engine.micro_batch`
+    demands smaller ones."""
     steps: Positive = 20
     """Steps of the generator for each batch, whose z and classes stay the same meanwhile."""
     kept: Positive = 2

@@ -68,7 +68,7 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         *lines,
         (
             "inversion",
-            f"{inversion.rounds} rounds of {inversion.images} images after {inversion.warm_up} to warm up, "
+            f"{inversion.rounds} rounds of {inversion.images} images after {inversion.warm_up} batches to warm up, "
             f"{inversion.steps} generator steps each; {inversion.rounds * inversion.images_of_round:,} kept",
         ),
         (
@@ -89,6 +89,9 @@ def start(context: Context) -> Training:
     assert teacher is not None
     if context.world.is_main and not StatisticsGap(teacher).layers:
         log.warning("%s", WITHOUT_STATISTICS)
+    parts, workers = config.inversion.parts, context.world.size
+    if context.world.is_main and workers > parts:
+        log.warning("of %d workers %d make images: inversion.parts=%d gives each a part", workers, parts, workers)
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
     return InversionTraining(
         config,
