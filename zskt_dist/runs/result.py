@@ -397,8 +397,10 @@ class PseudoDataResult(TypedDict):
     """Images that a generator draws at a time."""
     generators: dict[str, str]
     """SHA-256 of each generator, hex, by its iteration; of an inversion that of each round of its pool."""
-    method: NotRequired[Literal["inversion"]]
-    """How the images were made, where that is not Algorithm 1."""
+    method: NotRequired[Literal["belief_matching", "inversion"]]
+    """How the run made its student without data, and these images with it; absent: Algorithm 1."""
+    seed_images: NotRequired[SeedImages | None]
+    """Images that the run was given; they are not among these. Null or absent: none."""
     teacher: WeightsFile
     """The network that labelled the images."""
     shards: int
