@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import profiler
 
 from benchmarks.measure import alternate, arguments, ratio, table, write
@@ -54,12 +55,18 @@ class Synthesis:
     def __init__(self, config: Config, world: World) -> None:
         self.task = inversion_task(config, world)
         self.done = 0
+        self.images: dict[int, Tensor] = {}
 
     def make(self, count: int) -> None:
         for _ in range(count):
             with self.task.frozen_student() as student:
-                self.task.inverter.make(self.task.draw(0, self.done), student)
+                made = self.task.inverter.make(self.task.draw(0, self.done), student)
+            self.images = {part: images for part, (images, _) in made.items()}
             self.done += 1
+
+    def last(self) -> dict[int, Tensor]:
+        """This rank's parts of the batch that was made last."""
+        return self.images
 
 
 def measure_synthesis(config: Config, *, batches: int, repetitions: int, warm_up: int = 1) -> dict[str, Any]:

@@ -103,6 +103,17 @@ def compare(curves: Mapping[str, Curve]) -> dict[str, Any]:
     return answer | {"ratio_gflop": theirs / ours if ours else None}
 
 
+def row(answer: Mapping[str, Any]) -> list[str]:
+    """An answer of `compare` for people: accuracy, GFLOP and CPU-seconds of both methods, times fewer."""
+    spent = [answer[method][what] for what in ("gflop", "cpu_seconds") for method in METHODS]
+    ratio = answer["ratio_gflop"]
+    return [
+        f"{answer['target_accuracy']:.2%}",
+        *("not reached" if number is None else f"{number:,.0f}" for number in spent),
+        f"{ratio:.1f}" if ratio else "-",
+    ]
+
+
 def run(pair: Pair, method: str, runs: Path, extra: Sequence[str], execute: Execute) -> Curve:
     """Trains a student, the cached teacher before it, and reads what was measured."""
     overrides = [*pair.common, *ALONE, *QUIET, f"method={method}", *pair.own[method], f"runs_dir={runs}", *extra]
@@ -170,15 +181,8 @@ def main(arguments_: Sequence[str] | None = None) -> None:
             folder = (wanted.runs or Path(scratch)) / name
             curves = {method: run(PAIRS[name], method, folder, extra, _in_a_process) for method in METHODS}
             answers[name] = compare(curves)
-    rows = [
-        [name, f"{answer['target_accuracy']:.2%}"]
-        + [f"{answer[method]['gflop']:,.0f}" if answer[method]["gflop"] else "not reached" for method in METHODS]
-        + [f"{answer[method]['cpu_seconds'] or 0:.0f}" for method in METHODS]
-        + [f"{answer['ratio_gflop']:.1f}" if answer["ratio_gflop"] else "-"]
-        for name, answer in answers.items()
-    ]
     columns = ["pair", "accuracy", "GFLOP, Algorithm 1", "GFLOP, inversion", "CPU s", "CPU s, inversion", "times fewer"]
-    print(table(columns, rows))
+    print(table(columns, [[name, *row(answer)] for name, answer in answers.items()]))
     write({"pairs": answers}, wanted.json)
     if wanted.figure:
         draw(answers, wanted.figure)

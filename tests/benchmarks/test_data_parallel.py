@@ -1,7 +1,12 @@
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
 
-from benchmarks.data_parallel import bytes_expected, measure, measure_synthesis
+from benchmarks import data_parallel
+from benchmarks.data_parallel import Synthesis, bytes_expected, measure
+from benchmarks.ranks import Ranks
 from benchmarks.subject import configured, settled
 from zskt_dist.models import ImageShape, build_network
 
@@ -21,13 +26,25 @@ def test_contract_and_traffic() -> None:
 
 
 @pytest.mark.slow
-def test_synthesis_on_one_process_and_on_two() -> None:
-    config = configured(
-        *TINY, "method=inversion", "inversion.images=4", "inversion.steps=1", pair=("wrn-10-1", "wrn-10-1")
-    )
-    answer = measure_synthesis(config, batches=1, repetitions=1)
-    faster = answer["two_batches_per_second"] / answer["one_batches_per_second"]
-    assert answer["ratio"] == pytest.approx(faster, rel=1e-6)
+def test_two_processes_share_out_the_images_that_one_makes() -> None:
+    small = ("inversion.images=4", "inversion.steps=2", "inversion.parts=2")
+    make = partial(Synthesis, configured(*TINY, "method=inversion", *small, pair=("wrn-10-1", "wrn-10-1")))
+    with Ranks(1, 1, make) as one, Ranks(2, 1, make) as two:
+        for ranks in (one, two):
+            ranks("make", 2)
+        (whole,), parts = one("last"), two("last")
+    assert [list(part) for part in parts] == [[0], [1]]
+    for number, images in (parts[0] | parts[1]).items():
+        torch.testing.assert_close(images, whole[number], rtol=1e-3, atol=1e-3)
+
+
+def test_how_many_times_faster_is_a_median_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"one": [4.0, 6.0], "two": [2.0, 2.0]}
+    monkeypatch.setattr(data_parallel, "Ranks", lambda *about: nullcontext(print))
+    monkeypatch.setattr(data_parallel, "alternate", lambda *about: times)
+    answer = data_parallel.measure_synthesis(configured("method=inversion"), batches=3, repetitions=2)
+    assert (answer["one_batches_per_second"], answer["two_batches_per_second"]) == (3 / 5, 3 / 2)
+    assert answer["ratio"] == 2.5
 
 
 def test_closed_form() -> None:

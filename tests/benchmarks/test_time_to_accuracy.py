@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.time_to_accuracy import Curve, Pair, compare, draw, run
+from benchmarks.time_to_accuracy import Curve, Pair, compare, draw, row, run
 from tests.support.configs import TINY
 from zskt_dist.commands import shared
 from zskt_dist.models import ImageShape
@@ -27,6 +27,7 @@ def test_what_never_arrives_has_no_ratio() -> None:
     answer = compare({"belief_matching": Curve([1.0], [0.9], 1.0), "inversion": Curve([1.0], [0.8], 1.0)})
     assert answer["inversion"]["gflop"] is None
     assert answer["ratio_gflop"] is None
+    assert row(answer) == ["90.00%", "1", "not reached", "1", "not reached", "-"]
 
 
 def test_toy_runs_of_both_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

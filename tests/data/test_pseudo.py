@@ -102,6 +102,13 @@ def test_a_shard_of_another_set_is_none_of_this_one(tmp_path: Path, change: dict
     assert read_shard(path, about_pseudo_data(), 0) is None, "it is number 1"
 
 
+def test_shards_of_an_earlier_version_are_of_algorithm_1_and_of_no_given_images(tmp_path: Path) -> None:
+    write_pseudo_data(tmp_path)
+    path = tmp_path / "train-00001-of-00003.parquet"
+    assert read_shard(path, about_pseudo_data(method="belief_matching", seed_images=None), 1) is not None
+    assert read_shard(path, about_pseudo_data(method="inversion", seed_images=None), 1) is None
+
+
 def _remove(folder: Path) -> None:
     for number in (0, 2):
         (folder / f"train-0000{number}-of-00003.parquet").unlink()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.export.runs import untrained_network
+from tests.export.runs import untrained_network, untrained_run
 from tests.support.pseudo import write_pseudo_data
+from zskt_dist.export import __main__ as export
 from zskt_dist.export import card, quality
 from zskt_dist.export.exported_network import ExportedNetwork
 
@@ -122,8 +123,55 @@ def test_a_student_of_pseudo_data(tmp_path: Path) -> None:
     assert card.tags(exported) == ["knowledge-distillation", "data-free"]
     shutil.rmtree(folder)
     assert card.teacher_of(exported) is None
-    assert "a student of a teacher that is not known to this run, without" in card.summary(exported)
-    assert "from pseudo-images that had been made before" in card.data_used(exported)
+    assert card.summary(exported) == f"{IMAGE}, a student of a teacher that is not known to this run."
+    assert card.tags(exported) == ["knowledge-distillation"], "nobody knows any more"
+    assert "which had been made before." in card.training(exported)
+    assert "it is not known whether they were made without data" in card.data_used(exported)
+
+
+def test_a_student_of_pseudo_data_of_an_inversion(tmp_path: Path) -> None:
+    """Shards of earlier versions do not say how they were made, and were made by Algorithm 1."""
+    seed = {"images": 1200, "sha256": "ab12"}
+    write_pseudo_data(tmp_path / "old")
+    write_pseudo_data(tmp_path / "made", method="inversion", seed_images=None)
+    write_pseudo_data(tmp_path / "given", method="inversion", seed_images=seed)
+    old, made, given = (
+        _without_images(tmp_path / f"of-{name}", f"pseudo_data={tmp_path / name}", "loss.beta=0", teacher=None)
+        for name in ("old", "made", "given")
+    )
+    assert "the generator of another student had drawn before (Micaelli" in card.training(old)
+    assert "an inversion of the teacher had made for another student before (after Yin" in card.training(made)
+    assert card.tags(made) == ["knowledge-distillation", "data-free"]
+    assert card.data_used(made).startswith("None. The student learnt from 20 pseudo-images")
+    assert card.tags(given) == ["knowledge-distillation"]
+    assert "without" not in card.summary(given)
+    assert card.data_used(given) == (
+        "20 pseudo-images that had been made before. The run that made them also learnt from 1,200 images without "
+        "labels that were given (SHA-256 of their pixels `ab12`): the student is not data-free. "
+        "The teacher had its own training data."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "cited"),
+    [
+        ("inversion", (), True),
+        ("train", ("pseudo_data=made", "loss.beta=0"), True),
+        ("finetune", ("method=inversion",), True),
+        ("train", (), False),
+        ("distill", ("method=inversion",), False),
+    ],
+)
+def test_a_card_cites_what_its_images_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, overrides: tuple[str, ...], cited: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pseudo_data(Path("made"), method="inversion", seed_images=None)
+    run = untrained_run(tmp_path, *overrides, kind=kind)
+    assert export.main([str(run), "--to", "safetensors", "card"]) == 0
+    text = (run / "export/README.md").read_text()
+    assert ("Dreaming to Distill" in text) == cited
+    assert text.count("@inproceedings") == 1 + cited
 
 
 def test_pseudo_data_of_other_images_is_not_what_was_learnt_from(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """`synthesize` as a command: what it writes, says and refuses; and a student that learns from it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from tests.support import commands
 from tests.support.configs import TINY
@@ -79,6 +81,27 @@ def test_a_student_learns_from_the_shards(tmp_path: Path) -> None:
     assert cli.training_command("train", "", arguments) == 0
     assert json.loads((tmp_path / "digits/student/result.json").read_text())["student"]["sha256"]
     assert synthesize.main([str(tmp_path / "digits/student")]) == 2, "it has no generator"
+
+
+def test_what_an_inversion_made_says_so_and_the_printed_command_learns_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the configuration of the run, whose method is inversion."""
+    images, run, out = tmp_path / "mine", tmp_path / "digits/run", tmp_path / "data"
+    images.mkdir()
+    Image.new("L", (8, 8), 70).save(images / "1.png")
+    small = ["inversion.rounds=2", "inversion.warm_up=1", "inversion.images=4", f"inversion.seed_images={images}"]
+    assert cli.training_command("train", "", [*TRAIN, *small, "method=inversion", f"runs_dir={tmp_path}"]) == 0
+    capsys.readouterr()
+    assert synthesize.main([str(run), "--out", str(out), "--json", str(tmp_path / "result.json")]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    check_result(result)
+    assert result["method"] == "inversion"
+    assert result["seed_images"] == json.loads((run / "result.json").read_text())["seed_images"]
+    (learn,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("learn "))
+    words = shlex.split(learn)[5:]
+    assert words[0] == "…", "the configuration"
+    assert cli.training_command("train", "", ["--config", str(run / "config.yaml"), *words[1:], "name=again"]) == 0
 
 
 def test_the_plan_names_the_shards_and_no_teacher(

@@ -58,7 +58,8 @@ def test_students_of_both_methods_are_ranked_on_their_teachers_yardstick(tmp_pat
     for (kind, seed, accuracy), agreement in zip(
         [(kind, *each) for kind, values in accuracies.items() for each in enumerate(values)], seen, strict=True
     ):
-        path = finished_run(tmp_path, kind, seed, accuracy, teacher="one") / "result.json"
+        given = ["inversion.seed_images=mine"] if (kind, seed) == ("inversion", 1) else []
+        path = finished_run(tmp_path, kind, seed, accuracy, *given, teacher="one") / "result.json"
         sources = {} if agreement is None else {"yardstick": {"agreement": agreement}}
         sources |= {"noise": {"agreement": 0.5}} if kind == "train" else {}
         path.write_text(json.dumps(json.loads(path.read_text()) | {"estimates": {"sources": sources}}))
@@ -66,7 +67,7 @@ def test_students_of_both_methods_are_ranked_on_their_teachers_yardstick(tmp_pat
     (rank,) = estimates.ranking(frame).to_dict("records")
     assert (rank["estimate"], rank["runs"], rank["rank correlation with test accuracy"]) == ("yardstick %", 4, "0.80")
     shown = estimates.shown(frame)
-    assert shown["method"].tolist() == ["zero-shot"] * 3 + ["inversion"] * 2
+    assert shown["method"].tolist() == ["zero-shot"] * 3 + ["inversion", "inversion, 1,200 images given"]
     assert shown["yardstick %"].tolist() == ["30.00", "20.00", "", "50.00", "80.00"]
 
 

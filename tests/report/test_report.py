@@ -10,6 +10,7 @@ import pytest
 from tests.support.finished import PAIR, finished_run
 from zskt_dist.report import __main__ as command
 from zskt_dist.report import paper, tables
+from zskt_dist.report.gaps import table_1_gaps
 from zskt_dist.report.runs import find_runs, group_runs
 
 
@@ -48,6 +49,28 @@ def test_inversion_stands_beside_algorithm_1_and_is_no_method_of_the_paper(tmp_p
     assert "inversion: paper" not in row
     assert [setting["method"] for setting in tables.summary(groups).to_dict("records")] == ["zero-shot", "inversion"]
     assert {row["student"]: row["paper"] for row in tables.table_2(groups).to_dict("records")} == {"inversion": ""}
+
+
+def test_images_that_a_user_gave_make_a_setting_of_their_own(tmp_path: Path) -> None:
+    """Also where no run did without: they never stand for a method without data, and nobody is told to give images."""
+    given = "inversion.seed_images=/home/me/photos/mine"
+    how = {"dataset": "digits", "pair": ("lenet-2", "lenet"), "iterations": 160}
+    for seed in (0, 1):
+        finished_run(tmp_path, "inversion", seed, 0.9, given, **how)
+    groups = group_runs(find_runs([tmp_path]))
+    assert _table(tables.table_1(groups))["inversion"] == "missing"
+    (command,) = (gap.command for gap in table_1_gaps(groups) if "inversion" in gap.what)
+    assert "inversion.seed_images=null" in command
+    finished_run(tmp_path, "inversion", 0, 0.8, **how)
+    finished_run(tmp_path, "distill", 0, 0.6, many=10, **how)
+    groups = group_runs(find_runs([tmp_path]))
+    assert _table(tables.table_1(groups))["inversion"] == "80.00 (n=1)"
+    rows = {row["method"]: (row["M"], row["n"]) for row in tables.figure_2(groups).to_dict("records")}
+    assert rows == {
+        "inversion": (0, 1),
+        "inversion [inversion.seed_images=photos/mine]": ("1,200 unlabelled", 2),
+        "KD+AT": (10, 1),
+    }
 
 
 def test_what_is_missing_is_one_column(tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ def finished_run(
     """The directory of a `train`, `inversion`, `distill`, `finetune`, `scratch` or `teacher` run.
 
     Args:
-        overrides: Of its configuration.
+        overrides: Of its configuration; `inversion.seed_images=…` gives it 1,200 images.
         many: M.
         mte: Evaluated, with this error and `steps` values in each curve.
         teacher: Name of the directory under `teachers/` that it learnt from.
     """
+    seeded = any(override.startswith("inversion.seed_images=") for override in overrides)
     special = "-".join(overrides).replace("/", "_")
     path = folder / dataset / (name or f"{kind}-{many}-{seed}-{pair[0]}-{pair[1]}-{special}-{iterations}")
     path.mkdir(parents=True)
@@ -64,6 +65,7 @@ def finished_run(
         if kind == "scratch"
         else {"arch": pair[0], "params": 2, "accuracy": accuracy if kind == "teacher" else 0.95},
         "student": None if kind == "teacher" else student,
+        "seed_images": {"images": 1200, "sha256": "ab12"} if seeded else None,
         "mte": None,  # the report reads `evaluation.json`, which has the curves, too
     }
     (path / "result.json").write_text(json.dumps(result))

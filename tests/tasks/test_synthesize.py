@@ -1,5 +1,6 @@
 """Pseudo-data of a run: which images and logits, the same for any number of workers; what is kept and made again."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -199,6 +200,19 @@ def test_the_files_say_what_they_were_made_from(run: Run, tmp_path: Path) -> Non
     assert about["teacher"] == {"arch": "lenet", "sha256": sha256_of(Path(str(config.teacher.checkpoint)))}
     assert (about["image_shape"], about["num_classes"], about["seed"]) == ([1, 8, 8], 10, 5)
     assert (about["mean"], about["std"]) == ([0.3054], [0.376])
+    assert (about["method"], about["seed_images"]) == ("belief_matching", None)
+
+
+def test_a_set_that_an_earlier_version_began_is_completed(run: Run, tmp_path: Path) -> None:
+    """It had neither method nor images that were given."""
+    _make(ALONE, run, tmp_path)
+    expected = _files(tmp_path)
+    about = read_json(tmp_path / "pseudo_data.json")
+    del about["method"], about["seed_images"]
+    (tmp_path / "pseudo_data.json").write_text(json.dumps(about))
+    _remove(tmp_path / "train-00001-of-00003.parquet")
+    _make(ALONE, run, tmp_path)
+    assert _files(tmp_path) == expected
 
 
 def test_a_generator_that_has_diverged_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

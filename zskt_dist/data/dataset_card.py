@@ -15,8 +15,8 @@ _CARD = """\
 # Pseudo-images of {teacher}
 
 {images:,} images of {shape} that {makers}, each with the logits of the teacher. They were made by
-{method} with zskt_dist {version}: no
-real image was read. They do not look like what the teacher was trained on, and their classes are what the teacher says.
+{method} with zskt_dist {version}: {read}.
+{look}Their classes are what the teacher says.
 
 | column | type | what |
 |---|---|---|
@@ -41,7 +41,7 @@ pixels = images[0]["pixels"].reshape({dimensions})
 ```
 
 ```
-python -m zskt_dist.train pseudo_data=FOLDER loss.beta=0 student.arch=…
+python -m zskt_dist.train pseudo_data=FOLDER loss.beta=0{learn} student.arch=…
 ```
 """
 
@@ -51,6 +51,8 @@ _INVERSION = {
     "method": "inversion of the teacher",
     "bounds": ", in the range of images",
     "source": "round in which the image was made",
+    "look": "",
+    "learn": " method=belief_matching",
 }
 
 
@@ -61,16 +63,21 @@ def _belief_matching(result: dict[str, Any]) -> dict[str, str]:
         "method": f"zero-shot knowledge transfer ({paper})",
         "bounds": ", not bounded",
         "source": f"iteration of the generator's snapshot: {', '.join(result['generators'])}",
+        "look": "They do not look like what the teacher was trained on. ",
+        "learn": "",
     }
 
 
 def dataset_card(result: dict[str, Any]) -> str:
     """The card of the pseudo-data that `launch.synthesize.describe` describes."""
     images, dimensions = result["images"], result["image_shape"]
+    read = "no real image was read"
+    if given := result.get("seed_images"):  # absent from shards of earlier versions, as the method
+        read = f"the run was given {given['images']:,} images without labels, which are not among these"
     front = {
         "pretty_name": f"Pseudo-images of {result['teacher']['arch']}",
         "task_categories": ["image-classification"],
-        "tags": ["knowledge-distillation", "zero-shot", "synthetic"],
+        "tags": ["knowledge-distillation", *([] if given else ["zero-shot"]), "synthetic"],
         "size_categories": [_size_category(images)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.parquet"}]}],
     }
@@ -86,6 +93,7 @@ def dataset_card(result: dict[str, Any]) -> str:
         classes=result["num_classes"],
         image_row=image_row if dimensions[0] in (1, 3) else "",
         **_INVERSION if result.get("method") == "inversion" else _belief_matching(result),
+        read=read,
         version=result["version"],
         mean=result["mean"],
         std=result["std"],

@@ -23,6 +23,8 @@ About = dict[str, Any]
 """Facts about a whole set of shards: `format`, `image_shape`, `num_classes`, `images`, `shard_images`, …"""
 
 FORMAT = 1
+_EARLIER: About = {"method": "belief_matching", "seed_images": None}
+"""Facts that the shards of earlier versions lack."""
 PATTERN = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet")
 _KEY = b"zskt_dist"
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -55,7 +57,7 @@ def shard_range(about: About, number: int) -> range:
 
 def comparable(about: Mapping[str, Any]) -> About:
     """`about` without the version that made the shards, which may differ within a set."""
-    return {key: value for key, value in about.items() if key != "version"}
+    return _EARLIER | {key: value for key, value in about.items() if key != "version"}
 
 
 def write_shard(folder: Path, about: About, number: int, images: Pseudo) -> None:

@@ -17,8 +17,8 @@ from zskt_dist.figures.toy import draw_toy
 from zskt_dist.files import read_json, write_json
 from zskt_dist.runs.checkpoints import CheckpointStore, State
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.result import ToyResult
 from zskt_dist.runs.several import spread
+from zskt_dist.runs.toy_result import ToyResult
 from zskt_dist.streams import Purpose, stream
 
 _SNAPSHOTS = 40

@@ -26,8 +26,14 @@ _ZERO_SHOT = (
 )
 _PSEUDO_DATA = (
     "Knowledge distillation from pseudo-data: the student learns a teacher's answers to a fixed set of pseudo-images, "
-    "which the generator of another student had drawn before (Micaelli & Storkey, NeurIPS 2019)."
+    "which {made}."
 )
+_MADE = {
+    "belief_matching": "the generator of another student had drawn before (Micaelli & Storkey, NeurIPS 2019)",
+    "inversion": "an inversion of the teacher had made for another student before (after Yin et al., CVPR 2020)",
+    None: "had been made before",
+}
+"""By the method of pseudo-data; None: their folder is gone."""
 _INVERSION = (
     "Data-free distillation by inversion of the teacher: a generator makes images with the statistics that the "
     "teacher's normalisation layers remember of its training images (after Yin et al., CVPR 2020), as many of each "
@@ -92,6 +98,7 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         yardstick=result.get("yardstick") if exported.role == "student" else None,
         estimated=markdown(*quality.estimates_table(estimates)),
         inherits_from_teacher=exported.role == "student" and result["command"] == "train",
+        inverted=_is_inverted(exported),
         shape=", ".join(map(str, exported.image_shape)),
         takes_pixels=PIXELS in [entry["input"] for entry in (*files, record.get("mlflow")) if entry],
         examples=examples(record),
@@ -150,7 +157,7 @@ def _without_data(config: Config) -> str:
 def tags(exported: ExportedNetwork) -> list[str]:
     """Hugging Face's, of a student."""
     found = _TAGS.get(method(exported), []) if exported.role == "student" else []
-    return [tag for tag in found if tag != "data-free" or not exported.result.get("seed_images")]
+    return [tag for tag in found if tag != "data-free" or _is_data_free(exported)]
 
 
 def summary(exported: ExportedNetwork) -> str:
@@ -164,8 +171,7 @@ def summary(exported: ExportedNetwork) -> str:
     size = ""
     if teacher and "params" in teacher:
         size = f", with {percent(exported.result['student']['params'] / teacher['params'])} of its parameters"
-    no_image = exported.result["command"] == "train" and not exported.result.get("seed_images")
-    without = ", without any of its training images" if no_image else ""
+    without = ", without any of its training images" if _is_data_free(exported) else ""
     return f"{article}, a student of {of}{size}{without}."
 
 
@@ -181,9 +187,11 @@ def training(exported: ExportedNetwork) -> str:
     if exported.role != own_role(exported.result):
         return "Before the run that this card is made from, which was given it as a teacher."
     name = method(exported)
-    if name == "finetune":
-        return f"{_METHODS[_without_data(exported.config)]} {_FINETUNED}"
-    return _METHODS.get(name, f"By `zskt_dist.{name}`.")
+    how = _without_data(exported.config) if name == "finetune" else name
+    text = _METHODS.get(how, f"By `zskt_dist.{name}`.")
+    if how == "pseudo_data":
+        text = text.format(made=_MADE[_maker(exported)])
+    return f"{text} {_FINETUNED}" if name == "finetune" else text
 
 
 def settings(exported: ExportedNetwork) -> Rows:
@@ -210,23 +218,27 @@ def data_used(exported: ExportedNetwork) -> str:
     if exported.role != own_role(result):
         return "Not known to this run."
     if result["command"] == "train":
-        images = "images that a generator makes of noise"
-        if method(exported) == "pseudo_data":
-            about = _pseudo_data(exported)
-            images = (f"{about['images']:,} " if about else "") + "pseudo-images that had been made before"
-        if seed := result.get("seed_images"):
-            return (
-                f"{seed['images']:,} images without labels that were given (SHA-256 of their pixels "
-                f"`{seed['sha256']}`), and {images}: the student is not data-free. "
-                "The teacher had its own training data."
-            )
-        return (
-            f"None. The student learnt from {images}; test images, where there were any, only measured it. The teacher "
-            "had its own training data."
-        )
+        return f"{_without_labels(exported)} The teacher had its own training data."
     many = result.get("images_per_class")
     which = f"{many} labelled training images per class" if many else "All labelled training images"
     return f"{which} of {result['dataset']}."
+
+
+def _without_labels(exported: ExportedNetwork) -> str:
+    """Which images a student of `train` has seen."""
+    about: Record | None = exported.result
+    images = "images that a generator makes of noise"
+    if method(exported) == "pseudo_data":
+        about = _pseudo_data(exported)
+        images = (f"{about['images']:,} " if about else "") + "pseudo-images that had been made before"
+    if about is None:
+        return f"{images.capitalize()}. Their folder is gone: it is not known whether they were made without data."
+    if seed := about.get("seed_images"):
+        given = f"{seed['images']:,} images without labels that were given (SHA-256 of their pixels `{seed['sha256']}`)"
+        if about is exported.result:
+            return f"{given}, and {images}: the student is not data-free."
+        return f"{images}. The run that made them also learnt from {given}: the student is not data-free."
+    return f"None. The student learnt from {images}; test images, where there were any, only measured it."
 
 
 def examples(record: Record) -> list[tuple[str, str]]:
@@ -258,6 +270,26 @@ def examples(record: Record) -> list[tuple[str, str]]:
         )
         found.append((f"The registered model, from its MLflow store, which takes {model['input']}", code))
     return found
+
+
+def _is_data_free(exported: ExportedNetwork) -> bool:
+    """True if a student of `train` has learnt without images of a user; of pseudo-data, if their folder says so."""
+    about = _pseudo_data(exported) if method(exported) == "pseudo_data" else exported.result
+    return exported.result["command"] == "train" and about is not None and not about.get("seed_images")
+
+
+def _is_inverted(exported: ExportedNetwork) -> bool:
+    """True if the student has learnt from images of an inversion."""
+    if exported.role != "student" or exported.result["command"] not in ("train", "finetune"):
+        return False
+    how = _without_data(exported.config)
+    return how == "inversion" or (how == "pseudo_data" and _maker(exported) == "inversion")
+
+
+def _maker(exported: ExportedNetwork) -> str | None:
+    """Method of the run that made the pseudo-data; None where their folder is gone."""
+    about = _pseudo_data(exported)
+    return None if about is None else about.get("method", "belief_matching")
 
 
 def _pseudo_data(exported: ExportedNetwork) -> Record | None:

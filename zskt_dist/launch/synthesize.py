@@ -131,10 +131,9 @@ def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
 
 def _print(result: Result, console: Console) -> None:
     each = result["bytes"] / result["images"]
-    sources = ", ".join(result["generators"])
-    made = f"of {len(result['generators'])} rounds of inversion"
+    made, method = f"of {len(result['generators'])} rounds of inversion", " method=belief_matching"
     if result.get("method") != "inversion":
-        made = f"of the generator after {sources} iterations"
+        made, method = f"of the generator after {', '.join(result['generators'])} iterations", ""
     console.print(
         f"{result['images']:,} pseudo-images in {result['shards']} shard(s), {result['bytes'] / 1e6:.1f} MB "
         f"({each:,.0f} bytes each), {made}",
@@ -143,7 +142,7 @@ def _print(result: Result, console: Console) -> None:
     )
     console.print(f"shards   {result['folder']}", soft_wrap=True, highlight=False)
     console.print(
-        f"learn    python -m zskt_dist.train --config … pseudo_data={result['folder']} loss.beta=0",
+        f"learn    python -m zskt_dist.train --config … pseudo_data={result['folder']} loss.beta=0{method}",
         soft_wrap=True,
         highlight=False,
     )

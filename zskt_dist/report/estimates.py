@@ -106,7 +106,7 @@ def _row(run: Run) -> dict[str, Any]:
         "teacher": run.result["teacher"]["arch"],
         "whose": run.teacher,
         "student": student["arch"],
-        "method": NAMES[run.method],
+        "method": NAMES[run.method] + (f", {run.seed_images:,} images given" if run.seed_images else ""),
         "run": run.directory.path.name,
         "seed": run.seed,
         "iterations": run.result["iterations"],

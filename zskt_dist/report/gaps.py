@@ -86,7 +86,8 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     config = base.config
     same = [run for group in groups if group.method == method for run in group.runs]
     seen: dict[str, Any] = dict(flatten(config))
-    wanted: dict[str, Any] = {"teacher.arch": pair[0], "student.arch": pair[1]}
+    networks = {"teacher.arch": pair[0], "student.arch": pair[1]}
+    wanted: dict[str, Any] = {key: arch for key, arch in networks.items() if arch is not None}
     if method in _FEW:
         wanted["data.images_per_class"] = many
     if method in WITHOUT_DATA:
@@ -97,8 +98,7 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     if same or paper.configuration(dataset, whose):
         wanted |= _overrides(reference_recipe(dataset, method, whose, same), recipe_of(config, method))
     # M always stands there: a neighbour's own would fill another cell.
-    said = {k: v for k, v in wanted.items() if v is not None or k == "data.images_per_class"}
-    said = {k: v for k, v in said.items() if k == "data.images_per_class" or v != seen.get(k)}
+    said = {k: v for k, v in wanted.items() if k == "data.images_per_class" or v != seen.get(k)}
     seeds = sorted({run.seed for group in groups if group.method != "teacher" for run in group.runs}) or [base.seed]
     several = len(seeds) > 1 and not (method == "teacher" and config.teacher.seed is not None)
     said |= {"seeds": seeds} if several else {"seed": seeds[0]}

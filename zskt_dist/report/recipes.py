@@ -13,6 +13,8 @@ from zskt_dist.tasks.registry import TASKS, all_reads
 Recipe = dict[str, Any]
 """Dotted keys to JSON values."""
 
+SEED_IMAGES = "inversion.seed_images"
+"""Key of images without labels: a run that has them is not data-free."""
 ABSENT = object()
 """In place of an option that a recipe lacks, for null is a value."""
 
@@ -81,7 +83,7 @@ def words(recipe: Recipe) -> list[str]:
 
 def label(different: Recipe) -> str:
     """As in `loss.beta=0, transfer.pseudo_batch=fresh`; of a path the last two parts."""
-    paths = ("data.root", "teacher.checkpoint", "finetune.student")
+    paths = ("data.root", "teacher.checkpoint", "finetune.student", SEED_IMAGES)
     # Workers are absent where batch norm is synchronised, which says it.
     told = {k: v for k, v in different.items() if v is not ABSENT or k != "launch.workers"}
     short = {k: str(Path(*Path(v).parts[-2:])) if k in paths and isinstance(v, str) else v for k, v in told.items()}

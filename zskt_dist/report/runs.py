@@ -13,7 +13,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.files import read_json
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
-from zskt_dist.report.recipes import Recipe, central, changes, key_of, label, recipe_of
+from zskt_dist.report.recipes import SEED_IMAGES, Recipe, central, changes, key_of, label, recipe_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_uri
 from zskt_dist.tasks.stages import stages
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Result = dict[str, Any]
 METHODS = ("teacher", "scratch", "distill", "train", "inversion", "finetune")
 WITHOUT_DATA = ("train", "inversion")
-"""Methods whose students have seen no image: Algorithm 1 and inversion."""
+"""Methods that read no data set: Algorithm 1 and inversion, which the user may give images (`Run.seed_images`)."""
 
 
 class Spread(NamedTuple):
@@ -84,6 +84,11 @@ class Run:
     def pair(self) -> Pair:
         teacher, student = self.result["teacher"], self.result["student"]
         return teacher and teacher["arch"], student and student["arch"]
+
+    @property
+    def seed_images(self) -> int:
+        """Number of images without labels that the user gave it."""
+        return int((self.result.get("seed_images") or {}).get("images", 0))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -276,9 +281,14 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 
 def reference_recipe(dataset: str, method: str, pair: Pair, runs: Iterable[Run]) -> Recipe:
-    """What runs of a method are compared with: the paper's recipe, else the central one of these runs."""
-    config = _of_paper(dataset, method, pair)
-    return recipe_of(config, method) if config else central([run.recipe for run in runs], method)
+    """What runs of a method are compared with: the paper's recipe, else the central one of these runs.
+
+    No run is the reference for having images that a user gave.
+    """
+    if config := _of_paper(dataset, method, pair):
+        return recipe_of(config, method)
+    found = central([run.recipe for run in runs], method)
+    return {key: None if key == SEED_IMAGES else value for key, value in found.items()}
 
 
 def _of_paper(dataset: str, method: str, pair: Pair) -> Config | None:

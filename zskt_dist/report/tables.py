@@ -263,12 +263,15 @@ def _figure_2_row(
     dataset: str, pair: Pair, method: str, many: int | None, group: Group | None, reported: paper.Reported | None
 ) -> Row:
     accuracy = _accuracy(group)
-    sees_none = group is not None and group.method in WITHOUT_DATA
+    many_seen: int | str = many or "all"
+    if group is not None and group.method in WITHOUT_DATA:
+        given = group.first.seed_images
+        many_seen = f"{given:,} unlabelled" if given else 0
     return {
         "data": dataset,
         "pair": arrow(pair),
         "method": method,
-        "M": 0 if sees_none else many or "all",
+        "M": many_seen,
         "accuracy %": show(accuracy),
         "n": accuracy.n if accuracy else "",
         **_compared(accuracy, reported),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic takes the standard library's from Python 3.12 on
 
+from zskt_dist.runs.toy_result import ToyResult
 
 Command = Literal["train", "pretrain", "distill", "finetune", "evaluate"]
 Launcher = Literal["local", "ray"]
@@ -92,7 +93,7 @@ class Estimates(TypedDict):
     """How good the student is, estimated without labels and real images; with several seeds also `NAME_std`."""
 
     yardstick_agreement: NotRequired[float]
-    """Agreement on the teacher's yardstick."""
+    """Agreement on the teacher's yardstick; where there is one, sweeps choose by it."""
     label_free_score: NotRequired[float]
     """Mean agreement with the teacher over the generator's snapshots and noise."""
     held_out_agreement: NotRequired[float]
@@ -310,53 +311,6 @@ class SweepResult(TypedDict):
     """The sweep's record in MLflow; null where MLflow is switched off or could not be reached."""
 
 
-class ToyTeacher(TypedDict):
-    """The teacher of `toy`."""
-
-    accuracy: float
-    """Accuracy on the points it was trained on; with several seeds the mean."""
-    accuracy_std: NotRequired[float]
-    """Population standard deviation of the accuracy over the seeds."""
-
-
-class ToyStudent(TypedDict):
-    """The student of `toy`. With several seeds numbers are means."""
-
-    agreement: float
-    """Share of the plane's cells in which the student predicts the teacher's class."""
-    agreement_at_start: float
-    """The same share before training."""
-    agreement_std: NotRequired[float]
-    """Population standard deviation of the agreement over the seeds."""
-    agreement_at_start_std: NotRequired[float]
-    """Population standard deviation of the agreement before training."""
-
-
-class ToyResult(TypedDict):
-    """The answer of `toy`."""
-
-    status: Literal["finished"]
-    """A run that has not ended has no `result.json`."""
-    command: Literal["toy"]
-    """What was run."""
-    seed: NotRequired[int]
-    """The run's seed; one seed only."""
-    seeds: NotRequired[list[int]]
-    """The seeds, where there are several."""
-    runs: NotRequired[list[str]]
-    """With several seeds: the folders of their runs, beside this one."""
-    settings: dict[str, Any]
-    """Sizes and learning rates."""
-    seconds: float
-    """Seconds over all starts of the run; with several seeds the sum."""
-    teacher: ToyTeacher
-    """The network that is learnt from."""
-    student: ToyStudent
-    """The network that was trained."""
-    figures: NotRequired[list[str]]
-    """Files of the figure; one seed only."""
-
-
 class WeightsFile(TypedDict):
     """The teacher that labelled pseudo-data."""
 
@@ -397,8 +351,10 @@ class PseudoDataResult(TypedDict):
     """Images that a generator draws at a time."""
     generators: dict[str, str]
     """SHA-256 of each generator, hex, by its iteration; of an inversion that of each round of its pool."""
-    method: NotRequired[Literal["inversion"]]
-    """How the images were made, where that is not Algorithm 1."""
+    method: NotRequired[Literal["belief_matching", "inversion"]]
+    """How the run made its student without data, and these images with it; absent: Algorithm 1."""
+    seed_images: NotRequired[SeedImages | None]
+    """Images that the run was given; they are not among these. Null or absent: none."""
     teacher: WeightsFile
     """The network that labelled the images."""
     shards: int

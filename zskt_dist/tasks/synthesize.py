@@ -80,9 +80,14 @@ def run(context: Context, stop: StopVote) -> None:
 class Synthesis:
     """Writes the shards that are missing; all workers together.
 
+    Attributes:
+        method: How the run made its student without data.
+
     Raises:
         UserError: weights or snapshots are not there, or the folder holds something else.
     """
+
+    method = "belief_matching"
 
     def __init__(
         self, directory: RunDirectory, config: Config, order: SynthesisOrder, world: World, stop: StopVote
@@ -170,12 +175,16 @@ class Synthesis:
             "seed": self.config.seed,
             "batch_size": self.batch_size,
             "generators": {source: _sha256(path) for source, path in paths.items()},
+            "method": self.method,
+            "seed_images": (self.directory.finished() or {}).get("seed_images"),
             "teacher": {"arch": self.config.teacher.arch, "sha256": _sha256(teacher)},
         }
 
 
 class PoolSynthesis(Synthesis):
     """Writes the images of a pool, in the order in which they were made."""
+
+    method = "inversion"
 
     def _open(self, shape: ImageShape) -> None:
         rounds = self.world.from_main(lambda: [read_round(path) for path in self._files().values()])
@@ -192,9 +201,6 @@ class PoolSynthesis(Synthesis):
             parts.append((x.cpu(), self.teacher(x.float()).float().cpu()))
         x, logits = map(torch.cat, zip(*parts, strict=True))
         return Pseudo(x.numpy(), logits.numpy(), self.sources[places].numpy())
-
-    def _about(self) -> About:
-        return super()._about() | {"method": "inversion"}
 
     def _files(self) -> dict[int, Path]:
         return dict(zip(self.order.sources, pool_files(self.directory.pool), strict=True))
@@ -216,7 +222,7 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
         if (folder / name).exists() and not (folder / ABOUT_FILE).exists():
             raise ConfigError("--out", str(folder), f"holds a {name} of something else; choose another folder")
     if before is not None and not fresh:
-        keys = [key for key, value in comparable(about).items() if before.get(key) != value]
+        keys = [key for key, value in comparable(about).items() if comparable(before).get(key) != value]
         if keys:
             problem = f"holds pseudo-data with other settings ({', '.join(keys)}); choose another folder, or --fresh"
             raise ConfigError("--out", str(folder), problem)
