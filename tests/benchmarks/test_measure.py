@@ -60,7 +60,7 @@ def test_ranks_are_counted_in_though_they_are_no_children() -> None:
     before = effort()["cpu_seconds"]
     with Ranks(1, 1, _Worker) as rank:
         rank("work", 1.0)
-    assert effort()["cpu_seconds"] - before > 0.9
+    assert effort()["cpu_seconds"] - before > 0.8
 
 
 class _Worker:
