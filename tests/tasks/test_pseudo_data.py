@@ -152,7 +152,8 @@ def test_a_teacher_says_without_images_how_alike_the_student_is(folder: Path) ->
     result = _train(folder, *overrides)
     directory, config = RunDirectory(folder / "runs/digits/run"), _config(folder, *overrides)
     found = read_json(directory.estimates)
-    assert result["estimates"] == {"sources": brief(found)}
+    agreement = found["sources"]["noise"]["agreement"]
+    assert result["estimates"] == {"sources": brief(found), "noise_agreement": agreement}
     assert list(result["estimates"]["sources"]) == ["noise", "uniform_noise"]
     assert found["held_out"] is None
 

@@ -26,6 +26,15 @@ def kl_divergence(log_p: Tensor, log_q: Tensor, reduction: Reduction = "mean") -
     return pointwise.mean() if reduction == "mean" else pointwise.sum() / len(pointwise)
 
 
+def distillation_gap(temperature: float) -> BeliefGap:
+    """T^2 KL(teacher || student) at temperature T, mean over images (Hinton et al. 2015, section 2).
+
+    So its gradients are about as large for every T.
+    """
+    gap = belief_gap(temperature=temperature, reduction="batchmean")
+    return lambda student, teacher: temperature**2 * gap(student, teacher)
+
+
 def belief_gap(
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl",
     *,

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.algorithms.inversion import Ask, Batch, Inverter, Weights, draw_batch, most_jitter, round_starts
-from zskt_dist.algorithms.losses import belief_gap
-from zskt_dist.algorithms.matching import Matching
+from zskt_dist.algorithms.losses import distillation_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.algorithms.statistics import Moments, StatisticsGap
 from zskt_dist.config import Config
@@ -28,17 +27,15 @@ from zskt_dist.data.pool import Pool, PoolFiles, image_bytes
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import NO_SUCH_FILE, ConfigError
-from zskt_dist.evaluation.estimates import Answer, estimate
-from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
-from zskt_dist.evaluation.yardstick import agreements
+from zskt_dist.evaluation.image_sources import ImageSource
 from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
-from zskt_dist.networks.building import may_not_use_all, new_generator, new_network, seed_layers, with_checkpointing
-from zskt_dist.speed import RecordedTraining, choose_fast_paths, fold_batch_norm, inversion_gflop
+from zskt_dist.networks.building import new_generator, new_network
+from zskt_dist.speed import choose_fast_paths, fold_batch_norm, inversion_gflop
 from zskt_dist.streams import Purpose, stream
-from zskt_dist.tasks.base import Context, Lines, PlainTraining, State, Tick, Training
-from zskt_dist.tasks.engines import adam_engine, released
+from zskt_dist.tasks.base import Context, Lines, State, Tick, Training
+from zskt_dist.tasks.engines import released
+from zskt_dist.tasks.matching import MatchingTraining
 from zskt_dist.tasks.stages import SEED_IMAGES, Stage
-from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
 
 log = logging.getLogger(__name__)
@@ -120,7 +117,7 @@ def seed_images(config: Config, image_shape: ImageShape, world: World) -> Tensor
     return world.from_main(partial(read_unlabelled, SEED_IMAGES, location, image_shape))
 
 
-class InversionTraining(PlainTraining):
+class InversionTraining(MatchingTraining):
     """Needs a teacher, a student, and the shape and normalisation of their images, and never a real image.
 
     Args:
@@ -148,35 +145,16 @@ class InversionTraining(PlainTraining):
         further: Sequence[ImageSource] = (),
         tick: Tick | None = None,
     ) -> None:
-        self._config, self._world, self._teacher = config, world, teacher
         self._shape, self._classes, self._statistics = image_shape, num_classes, statistics
-        self._further = [normal_noise(image_shape, world.device), *further]
         self._tick = tick or (lambda phase, done, total: None)
         student.to(world.device)
         work = partial(inversion_gflop, config, new_generator(config, image_shape), teacher, student, image_shape)
         chosen = choose_fast_paths(config, world.device, lambda: work() / world.size, world.size)
-        self.fast_paths = chosen
-        with_checkpointing(config, student)
-        unused = may_not_use_all(student, image_shape, world)
-        tapped = TappedNetwork(student)
-        folded = fold_batch_norm(teacher)[0] if chosen.folded_teacher else teacher
-        self._asked = TappedNetwork(folded)
-        chosen.apply(tapped, self._asked)
-        rate = config.optimizer.student_lr
-        engine = adam_engine(config, world, tapped, rate, chosen, find_unused_parameters=unused)
-        super().__init__("student", "student", engine, config.iterations)
-        temperature = config.inversion.temperature
-        gap = belief_gap(temperature=temperature, reduction="batchmean")
-        self.matching = Matching(
-            self.engine,
-            gap=lambda mine, theirs: temperature**2 * gap(mine, theirs),
-            micro_batch=config.engine.micro_batch,
-        )
-        self._recorded: RecordedTraining | None = None
-        if chosen.cuda_graphs:
-            self._recorded = RecordedTraining(self.matching, required=config.speed.cuda_graphs is True)
-        self._step = self._recorded.step if self._recorded else self.matching.step
-        self.inverter = self._inverter()
+        gap = distillation_gap(config.inversion.temperature)
+        super().__init__(config, world, student, image_shape, chosen, gap=gap, teacher=teacher, further=further)
+        self._asked = TappedNetwork(fold_batch_norm(teacher)[0] if chosen.folded_teacher else teacher)
+        chosen.apply(self._asked)
+        self.inverter = self._inverter(teacher)
         self._starts = round_starts(config.iterations, config.inversion.rounds, config.inversion.spread)
         self._files = PoolFiles(folder)
         self._digests: list[str] = []
@@ -185,7 +163,7 @@ class InversionTraining(PlainTraining):
         if seed is not None:
             self._begin_with(seed)
 
-    def _inverter(self) -> Inverter:
+    def _inverter(self, teacher: nn.Module) -> Inverter:
         config, inversion, world = self._config, self._config.inversion, self._world
         generator = new_generator(config, self._shape, self._statistics).to(world.device)
         replace(self.fast_paths, compile=False).apply(generator)
@@ -194,7 +172,7 @@ class InversionTraining(PlainTraining):
         return Inverter(
             generator,
             torch.optim.Adam(generator.parameters(), lr=inversion.learning_rate, betas=(0.5, 0.999), fused=True),
-            {part: StatisticsGap(self._teacher, inversion.momentum) for part in own},
+            {part: StatisticsGap(teacher, inversion.momentum) for part in own},
             min(parts, inversion.images),
             kept=inversion.kept,
             gap=inversion.gap,
@@ -229,15 +207,10 @@ class InversionTraining(PlainTraining):
             self.pool.add(part, self.ask)
             self._tick("seed images", len(self.pool.images), len(seed))
 
-    @property
-    def speed(self) -> str:
-        return str(replace(self.fast_paths, cuda_graphs=self._recorded is not None and self._recorded.works))
-
     def step(self, iteration: int) -> Metrics:
         for number in range(len(self._digests), self._begun(iteration)):
             self._synthesise(number)
-        seed_layers(self._config.seed, self._world, iteration)
-        return self._step(*self.pool(iteration)) | self._metrics
+        return self.learn(iteration, *self.pool(iteration)) | self._metrics
 
     def _begun(self, iteration: int) -> int:
         """Number of rounds that begin before the student step with that number, or with it."""
@@ -327,15 +300,9 @@ class InversionTraining(PlainTraining):
         for number, sha256 in enumerate(self._digests):
             self.pool.add(self._world.from_main(partial(self._files.read, number, sha256)), self.ask)
 
-    def judge(self, network: nn.Module, iteration: int) -> Row:
-        return agreements(self._config, self._further, network, self._teacher, self._world)
-
     def release(self) -> nn.Module:
         """The student without the hooks of the training, which must be over."""
         return released(self.engine.raw)
-
-    def estimate(self, network: nn.Module, iteration: int | None = None) -> Answer | None:
-        return estimate(self._config, network, self._teacher, self._further, self._world)
 
     def picture(self, path: Path | None) -> bool:
         """The newest images of the pool."""
