@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.configs import tiny_config, tiny_overrides
+from tests.support.configs import tiny_config
 from tests.support.distributed import Ranks
+from tests.support.inversions import ALONE, SHAPE, inversion_config, inversion_training
 from tests.support.jobs import train_in
 from tests.support.object_store import ObjectStore
 from zskt_dist.algorithms.inversion import Inverter
-from zskt_dist.commands import synthesize, train
-from zskt_dist.config import Config
+from zskt_dist.commands import synthesize
 from zskt_dist.data import pool
 from zskt_dist.data.pool import VIEW_BYTES, PoolFiles
 from zskt_dist.data.pseudo import PseudoData
@@ -28,42 +27,23 @@ from zskt_dist.distributed import stop_vote
 from zskt_dist.distributed.world import World
 from zskt_dist.engine.building import placed_teacher
 from zskt_dist.errors import ConfigError, Interrupted, UserError
-from zskt_dist.models import ImageShape, build_network
-from zskt_dist.networks.building import new_network
+from zskt_dist.models import build_network
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.tasks.inversion import InversionTraining
 from zskt_dist.tasks.stages import identity
 from zskt_dist.tracking.local import read_history
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Loop
 from zskt_dist.training.worker import Worker
 
-ALONE = World(torch.device("cpu"))
-SHAPE = ImageShape(1, 8, 8)
-SMALL = ("method=inversion", "inversion.rounds=3", "inversion.parts=3", "inversion.images=7", "inversion.steps=2")
-
-
-def _config(folder: Path, *overrides: str) -> Config:
-    return tiny_config(folder, *SMALL, "inversion.warm_up=2", "name=run", *overrides)
-
-
-def _training(
-    config: Config, world: World = ALONE, folder: Path | None = None, seed: Tensor | None = None
-) -> InversionTraining:
-    torch.manual_seed(3)
-    teacher = build_network("wrn-10-1", SHAPE, 10).eval().requires_grad_(False)
-    student = new_network(config, "student", SHAPE, 10)
-    return InversionTraining(config, teacher, student, SHAPE, 10, ((0.3,), (0.4,)), world, folder=folder, seed=seed)
-
 
 def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
     """Parameters after all float64 steps, the pool, and the metrics on the way."""
-    config = _config(folder, *overrides)
+    config = inversion_config(folder, *overrides)
     torch.set_default_dtype(torch.float64)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("zskt_dist.algorithms.inversion.normal", lambda rng, *shape: rng.standard_normal(shape))
-            task = _training(config, world)
+            task = inversion_training(config, world)
             numbers = []
             for iteration in range(config.iterations):
                 metrics = world.mean(task.step(iteration), task.weight)
@@ -101,7 +81,7 @@ def test_zero_on_two_workers_learns_as_ddp_does(two_ranks: Ranks, tmp_path: Path
 
 
 def _learnt(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
-    task = _training(_config(folder, *overrides), world)
+    task = inversion_training(inversion_config(folder, *overrides), world)
     for iteration in range(task.iterations):
         task.step(iteration)
     with task.trained() as network:
@@ -113,8 +93,8 @@ def test_in_bfloat16_the_first_loss_is_nearly_the_same(tmp_path: Path, override:
     """Of images made with 8 bits of precision, by a student that has learnt nothing yet."""
     losses = []
     for overrides in ((), (override,)):
-        config = _config(tmp_path, *overrides)
-        task = _training(config)
+        config = inversion_config(tmp_path, *overrides)
+        task = inversion_training(config)
         task._teacher = placed_teacher(config, task._teacher)
         losses.append(task.step(0)["kl"].item())
     assert losses[0] != losses[1]
@@ -122,7 +102,7 @@ def test_in_bfloat16_the_first_loss_is_nearly_the_same(tmp_path: Path, override:
 
 
 def test_what_is_learnt_from_lies_in_the_range_of_images(tmp_path: Path) -> None:
-    task = _training(_config(tmp_path))
+    task = inversion_training(inversion_config(tmp_path))
     task.step(0)
     inverter = task.inverter
     x = inverter.generator(torch.randn(50, 8) * 10)
@@ -134,7 +114,7 @@ def test_what_is_learnt_from_lies_in_the_range_of_images(tmp_path: Path) -> None
 
 def test_rounds_are_made_when_their_first_student_step_comes(tmp_path: Path) -> None:
     """Three rounds in eight of ten steps: after none, after one (8 * 2 / 12) and after four (8 * 6 / 12)."""
-    task = _training(_config(tmp_path, "iterations=10", "inversion.spread=0.8"))
+    task = inversion_training(inversion_config(tmp_path, "iterations=10", "inversion.spread=0.8"))
     sizes = []
     for iteration in range(10):
         task.step(iteration)
@@ -160,7 +140,7 @@ def phases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _train(folder: Path, *overrides: str) -> dict[str, Any]:
-    job = Job.plan("train", _config(folder, "iterations=9", "checkpoint.every=2", *overrides))
+    job = Job.plan("train", inversion_config(folder, "iterations=9", "checkpoint.every=2", *overrides))
     directory = job.directory
     directory.begin("train", job.config, job.goal.inputs.get("teacher"))
     Worker(Job.from_dict(job.to_dict()), ALONE).run()
@@ -308,86 +288,20 @@ def test_a_damaged_round_is_one_line(tmp_path: Path, whole: Path, monkeypatch: p
 def test_a_pool_at_its_cap_is_restored_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 42 images 20 stay in memory, of 64 bytes with the teacher's answers to two views each; all files stay."""
     monkeypatch.setattr("zskt_dist.tasks.inversion._MIB", 20 * (64 + 2 * (VIEW_BYTES + 10 * 4)))
-    task = _training(
-        _config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"), folder=tmp_path / "pool"
+    task = inversion_training(
+        inversion_config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"),
+        folder=tmp_path / "pool",
     )
     for iteration in range(8):
         task.step(iteration)
-    again = _training(
-        _config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"), folder=tmp_path / "pool"
+    again = inversion_training(
+        inversion_config(tmp_path, "inversion.pool_mib=1", "inversion.views=2", "iterations=12"),
+        folder=tmp_path / "pool",
     )
     again.load(task.state())
     assert len(task.pool.images) == 20
     assert torch.equal(again.pool.images, task.pool.images)
     assert len(list((tmp_path / "pool").iterdir())) == 3
-
-
-def test_the_pool_starts_with_the_images_of_the_user_and_a_resumed_run_wants_the_same(tmp_path: Path) -> None:
-    seed = torch.arange(2 * 64, dtype=torch.uint8).view(2, 1, 8, 8)
-    config = _config(tmp_path, "inversion.seed_images=mine")
-    task = _training(config, folder=tmp_path / "pool", seed=seed)
-    task.step(0)
-    assert torch.equal(task.pool.images[:2], seed)
-    assert len(task.pool.images) > 2
-    again = _training(config, folder=tmp_path / "pool", seed=seed)
-    again.load(task.state())
-    assert torch.equal(again.pool.images, task.pool.images)
-    for x, y in zip(again.pool(1), task.pool(1), strict=True):
-        assert torch.equal(x, y)
-    with pytest.raises(ConfigError, match=r"inversion\.seed_images='mine': does not hold the images .*--fresh"):
-        _training(config, folder=tmp_path / "pool", seed=seed + 1).load(task.state())
-
-
-def test_a_run_that_saw_images_of_the_user_says_so(tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    for value in range(3):
-        Image.fromarray(np.full((8, 8), 50 * value, dtype=np.uint8)).save(folder / f"{value}.png")
-    result = train_in("train", _config(tmp_path, f"inversion.seed_images={folder}")).finished()
-    assert result is not None
-    assert result["seed_images"]["images"] == 3
-    assert len(result["seed_images"]["sha256"]) == 64
-    with pytest.raises(ConfigError, match=r"nowhere'.*no such file or folder"):
-        train_in("train", _config(tmp_path, f"inversion.seed_images={tmp_path}/nowhere", "name=other"))
-
-
-def test_other_images_in_the_folder_are_not_passed_over_in_silence(tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "0.png")
-    words = [*tiny_overrides(tmp_path, *SMALL, f"inversion.seed_images={folder}", "name=seeded", "launch.kind=local")]
-    assert train.main(words) == 0
-    assert train.main(words) == 0, "finished earlier"
-    (folder / ".hidden").write_text("of a file manager")
-    assert train.main(words) == 0
-    Image.fromarray(np.full((8, 8), 9, dtype=np.uint8)).save(folder / "1.png")
-    assert train.main(words) == 2
-
-
-def test_one_folder_by_two_names_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    one, same, other = (
-        identity("train", _config(tmp_path, f"inversion.seed_images={name}"))
-        for name in ("mine", f"{tmp_path}/mine", "theirs")
-    )
-    assert one == same != other
-
-
-def test_more_images_than_the_pool_has_room_for_are_refused(tmp_path: Path) -> None:
-    """An image takes 64 bytes, and each of 8 views 21 and ten answers: 552. A MiB holds 1,899 of them."""
-    config = _config(tmp_path, "inversion.seed_images=mine", "inversion.pool_mib=1")
-    seed = torch.zeros(1900, 1, 8, 8, dtype=torch.uint8)
-    with pytest.raises(ConfigError, match=r"has 1,900 images, .* no room; inversion\.pool_mib=2 or more"):
-        _training(config, seed=seed)
-    assert _training(config, seed=seed[:1899]).seed_images["images"] == 1899
-
-
-def test_several_seeds_say_that_they_saw_images(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "one.png")
-    words = [*tiny_overrides(tmp_path, *SMALL, f"inversion.seed_images={tmp_path}/one.png", "seeds=[0,1]")]
-    assert train.main([*words, "launch.kind=local", "name=several"]) == 0
-    result = RunDirectory(tmp_path / "runs/digits/several").finished() or {}
-    assert result["seed_images"]["images"] == 1
 
 
 def test_history_result_and_identity(whole: Path, tmp_path: Path) -> None:
@@ -398,15 +312,15 @@ def test_history_result_and_identity(whole: Path, tmp_path: Path) -> None:
     assert result["seed_images"] is None
     rows = read_history(directory.history)
     assert {"kl", "statistics_gap", "label_loss", "gap_loss", "synthesis_agreement"} <= set(rows[-1])
-    config = _config(tmp_path)
+    config = inversion_config(tmp_path)
     assert identity("train", config) != identity("train", tiny_config(tmp_path, "name=run"))
-    other = _config(tmp_path, "transfer.student_steps=3", "loss.beta=7")
+    other = inversion_config(tmp_path, "transfer.student_steps=3", "loss.beta=7")
     assert identity("train", other) == identity("train", config), "keys of the other method count for nothing"
 
 
 def test_it_learns(tmp_path: Path) -> None:
     rows = read_history(
-        train_in("train", _config(tmp_path, "iterations=120", "student.arch=lenet", "batch_size=32")).history
+        train_in("train", inversion_config(tmp_path, "iterations=120", "student.arch=lenet", "batch_size=32")).history
     )
     losses = [row["kl"] for row in rows if "kl" in row]
     assert np.mean(losses[-3:]) < losses[0] / 2
@@ -424,7 +338,7 @@ def test_it_learns(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_combined(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        _config(tmp_path, *overrides)
+        inversion_config(tmp_path, *overrides)
 
 
 def test_synthesize_writes_the_pool_with_the_teachers_answers(
