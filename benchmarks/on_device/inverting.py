@@ -55,7 +55,7 @@ def _trained(session: Session, dtype: torch.dtype, iterations: int, *overrides: 
             assert "cuda graphs" in task.speed, "it was not recorded"
         state = {f"last {name}": value.clone() for name, value in metrics.items()}
         learnt = {f"student.{name}": value.clone() for name, value in task.release().state_dict().items()}
-        return state | learnt | {"pool": task.pool.images.clone()}
+        return state | learnt | {"pool": task.pool.newest()}
 
 
 def _equal(session: Session, tolerance: float, *overrides: str) -> Entry:

@@ -22,7 +22,7 @@ def _images(*values: int) -> Tensor:
 
 
 def _pool(part: slice = slice(None), **settings: Any) -> Pool:
-    return Pool(PLAIN, 10, 0, CPU, part, **settings)
+    return Pool(PLAIN, 10, 0, CPU, part, **{"size": 100, **settings})
 
 
 def _sums(x: Tensor) -> Tensor:
@@ -110,12 +110,28 @@ def test_every_other_view_is_darkened_by_at_most_that_share() -> None:
 
 def test_the_oldest_images_leave_first() -> None:
     pool = _pool(capacity=3 * IMAGE_BYTES + IMAGE_BYTES - 1)
-    pool.add(_images(1, 2), _sums)
-    pool.add(_images(3, 4), _sums)
-    assert pool.images[:, 0, 0, 0].tolist() == [2, 3, 4]
+    kept = []
+    for values in ((1, 2), (3, 4), (5,), (6, 7, 8, 9)):
+        pool.add(_images(*values), _sums)
+        kept.append(pool.newest()[:, 0, 0, 0].tolist())
+    assert kept == [[1, 2], [2, 3, 4], [3, 4, 5], [7, 8, 9]]
+    assert pool.newest(2)[:, 0, 0, 0].tolist() == [8, 9]
+    for iteration in range(5):
+        x, logits = pool(iteration)
+        assert set(x[:, 0, 0, 0].round().tolist()) == {7.0, 8.0, 9.0}
+        torch.testing.assert_close(logits, _sums(x))
     tiny = _pool(capacity=1)
     tiny.add(_images(1, 2), _sums)
-    assert tiny.images[:, 0, 0, 0].tolist() == [2], "one image is always kept"
+    assert tiny.newest()[:, 0, 0, 0].tolist() == [2], "one image is always kept"
+
+
+def test_a_pool_takes_no_more_memory_than_the_images_of_a_run_need() -> None:
+    pool = _pool(size=4)
+    pool.add(_images(1, 2), _sums)
+    assert len(pool) == 2
+    pool.add(_images(3, 4), _sums)
+    pool.add(_images(5), _sums)
+    assert pool.newest()[:, 0, 0, 0].tolist() == [2, 3, 4, 5]
 
 
 def test_a_round_comes_back_from_its_file_and_damage_is_found(tmp_path: Path) -> None:

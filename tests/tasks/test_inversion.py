@@ -52,7 +52,7 @@ def _steps(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
         torch.set_default_dtype(torch.float32)
     with task.trained() as network:
         reported = torch.tensor(numbers, dtype=torch.float64)
-        return {**network.state_dict(), "reported": reported, "pool": task.pool.images}
+        return {**network.state_dict(), "reported": reported, "pool": task.pool.newest()}
 
 
 @pytest.mark.parametrize("overrides", [(), ("batch_size=7", "inversion.views=3"), ("engine.micro_batch=2",)])
@@ -85,7 +85,7 @@ def _learnt(world: World, folder: Path, *overrides: str) -> dict[str, Tensor]:
     for iteration in range(task.iterations):
         task.step(iteration)
     with task.trained() as network:
-        return {**{name: value.clone() for name, value in network.state_dict().items()}, "pool": task.pool.images}
+        return {**{name: value.clone() for name, value in network.state_dict().items()}, "pool": task.pool.newest()}
 
 
 @pytest.mark.parametrize("override", ["speed.precision=bfloat16", "engine.teacher=bfloat16"])
@@ -118,7 +118,7 @@ def test_rounds_are_made_when_their_first_student_step_comes(tmp_path: Path) -> 
     sizes = []
     for iteration in range(10):
         task.step(iteration)
-        sizes.append(len(task.pool.images) // 14)
+        sizes.append(len(task.pool) // 14)
     assert sizes == [1] * 1 + [2] * 3 + [3] * 6
 
 
@@ -299,8 +299,8 @@ def test_a_pool_at_its_cap_is_restored_as_it_was(tmp_path: Path, monkeypatch: py
         folder=tmp_path / "pool",
     )
     again.load(task.state())
-    assert len(task.pool.images) == 20
-    assert torch.equal(again.pool.images, task.pool.images)
+    assert len(task.pool) == 20
+    assert torch.equal(again.pool.newest(), task.pool.newest())
     assert len(list((tmp_path / "pool").iterdir())) == 3
 
 

@@ -21,11 +21,11 @@ def test_the_pool_starts_with_the_images_of_the_user_and_a_resumed_run_wants_the
     config = inversion_config(tmp_path, "inversion.seed_images=mine")
     task = inversion_training(config, folder=tmp_path / "pool", seed=seed)
     task.step(0)
-    assert torch.equal(task.pool.images[:2], seed)
-    assert len(task.pool.images) > 2
+    assert torch.equal(task.pool.newest()[:2], seed)
+    assert len(task.pool) > 2
     again = inversion_training(config, folder=tmp_path / "pool", seed=seed)
     again.load(task.state())
-    assert torch.equal(again.pool.images, task.pool.images)
+    assert torch.equal(again.pool.newest(), task.pool.newest())
     for x, y in zip(again.pool(1), task.pool(1), strict=True):
         assert torch.equal(x, y)
     with pytest.raises(ConfigError, match=r"inversion\.seed_images='mine': does not hold the images .*--fresh"):

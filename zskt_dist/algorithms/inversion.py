@@ -9,7 +9,7 @@ Shapes: B images, z noise dimensions, C classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.algorithms.protocols import Ask, Metrics
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.models import ImageShape
 from zskt_dist.streams import normal
 
 Gap = Literal["cross_entropy", "masked_kl", "none"]
-Ask = Callable[[Tensor], Tensor]
-"""Images [B, channels, H, W] to logits [B, C]."""
 
 
 class Made(NamedTuple):
@@ -56,6 +54,9 @@ class Batch(NamedTuple):
     z: Tensor
     classes: Tensor
     shifts: np.ndarray
+
+    def to(self, device: torch.device) -> Self:
+        return self._replace(z=self.z.to(device), classes=self.classes.to(device))
 
 
 def draw_batch(

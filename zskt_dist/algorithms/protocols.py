@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from zskt_dist.models import Beliefs
 
+Ask = Callable[[Tensor], Tensor]
+"""Images [B, channels, H, W] to logits [B, C]."""
+
 
 class Trained(Protocol):
     """One network together with its optimizer."""

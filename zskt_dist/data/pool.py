@@ -5,7 +5,6 @@ Shapes: N images in memory, B of this worker's batch, G of the global one, C, H,
 
 import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from zskt_dist.algorithms.protocols import Ask
 from zskt_dist.data.batches import on_device, shifted
 from zskt_dist.data.images import Standardise
 from zskt_dist.errors import UserError
@@ -22,7 +22,6 @@ from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.models import ImageShape
 from zskt_dist.streams import Purpose, stream
 
-Ask = Callable[[Tensor], Tensor]
 _TOGETHER = 32
 """Images whose views the teacher is asked for at a time."""
 VIEW_BYTES = 21
@@ -48,6 +47,7 @@ class Pool:
         margin: Most pixels by which a view is shifted; what comes in is black.
         flip: True if half of the views are mirrored.
         darken: Share of its brightness that a view loses at most, every other view of an image; 0: none does.
+        size: Images that are added in all; their memory is taken once, with the first of them.
         capacity: Most bytes of images and answers; the oldest leave first.
     """
 
@@ -63,19 +63,24 @@ class Pool:
         margin: int = 0,
         flip: bool = False,
         darken: float = 0.0,
+        size: int,
         capacity: int = 2**30,
     ) -> None:
         self._standardise, self._batch_size, self._seed = standardise, batch_size, seed
         self._device, self._part = device, part
         self._views, self._margin, self._flip, self._darken = views, margin, flip, darken
-        self._capacity = capacity
-        self._added = 0
-        self._kept = Views.none(device)
+        self._size, self._capacity = size, capacity
+        self._rounds = self._added = 0
+        self._kept: Views | None = None
 
-    @property
-    def images(self) -> Tensor:
-        """All that are kept, uint8 [N, C, H, W], the newest last."""
-        return self._kept.images
+    def __len__(self) -> int:
+        return min(self._added, len(self._kept.images)) if self._kept else 0
+
+    def newest(self, count: int | None = None) -> Tensor:
+        """The last images that are kept, uint8 [at most count, C, H, W], the newest last; None: all."""
+        count = len(self) if count is None else min(count, len(self))
+        assert self._kept is not None
+        return self._kept.images[self._places(count)]
 
     def add(self, images: Tensor, ask: Ask) -> None:
         """Adds a round of uint8 images [B, C, H, W] of any device.
@@ -83,7 +88,7 @@ class Pool:
         Args:
             ask: The teacher's logits [V B, classes] of the views [V B, C, H, W], in the networks' input space.
         """
-        count, rng = len(images), stream(self._seed, Purpose.AUGMENTATION, self._added)
+        count, rng = len(images), stream(self._seed, Purpose.AUGMENTATION, self._rounds)
         places = rng.integers(0, 2 * self._margin + 1, size=(count, self._views, 2))
         mirrored = rng.random((count, self._views)) < (0.5 if self._flip else 0.0)
         brightness = 1 - self._darken * rng.random((count, self._views), dtype=np.float32)
@@ -101,14 +106,22 @@ class Pool:
             for part in torch.arange(count, device=self._device).split(_TOGETHER)
         ]
         new = new._replace(logits=torch.cat(logits).unflatten(0, (count, self._views)))
-        self._kept = Views.joined(self._kept, new) if self._added else new
-        self._kept = self._kept.newest(self._capacity)
-        self._added += 1
+        self._kept = self._kept or new.room(self._size, self._capacity)
+        self._rounds, self._added = self._rounds + 1, self._added + count
+        places = self._places(min(count, len(self)))
+        for kept, each in zip(self._kept, new, strict=True):
+            kept[places] = each[-len(places) :]
+
+    def _places(self, count: int) -> Tensor:
+        """Where the last images lie that were added; each takes the place of the oldest."""
+        assert self._kept is not None
+        return torch.arange(self._added - count, self._added, device=self._device) % len(self._kept.images)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """This worker's images [B, C, H, W], normalised, and the teacher's logits [B, classes]."""
         rng = stream(self._seed, Purpose.POOL, iteration)
-        chosen = on_device(rng.integers(0, len(self.images), self._batch_size)[self._part], self._device)
+        assert self._kept is not None, "a round is added before the first draw"
+        chosen = on_device(rng.integers(0, len(self), self._batch_size)[self._part], self._device)
         view = on_device(rng.integers(0, self._views, self._batch_size)[self._part], self._device)
         return self._seen(self._kept, chosen, view), self._kept.logits[chosen, view]
 
@@ -135,18 +148,10 @@ class Views(NamedTuple):
     brightness: Tensor
     logits: Tensor
 
-    @classmethod
-    def none(cls, device: torch.device) -> Self:
-        return cls(*(torch.empty(0, dtype=torch.uint8, device=device) for _ in cls._fields))
-
-    @classmethod
-    def joined(cls, *parts: Self) -> Self:
-        return cls(*map(torch.cat, zip(*parts, strict=True)))
-
-    def newest(self, capacity: int) -> Self:
-        """The newest images that fit into so many bytes; one at least."""
-        room = max(1, capacity // sum(tensor[0].nbytes for tensor in self))
-        return self if len(self.images) <= room else type(self)(*(tensor[-room:].clone() for tensor in self))
+    def room(self, size: int, capacity: int) -> Self:
+        """Memory for so many images, as far as they fit into so many bytes; for one at least."""
+        count = max(1, min(size, capacity // sum(tensor[0].nbytes for tensor in self)))
+        return type(self)(*(tensor.new_empty((count, *tensor.shape[1:])) for tensor in self))
 
 
 class PoolFiles:

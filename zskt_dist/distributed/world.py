@@ -88,6 +88,11 @@ class World:
         dist.all_gather_object(items, item, group=self.control)
         return items
 
+    def gather_parts(self, own: Mapping[int, T]) -> dict[int, T]:
+        """What the workers have for each part, by its number and in this order, on every worker."""
+        found = {part: value for each in self.gather(own) for part, value in each.items()}
+        return {part: found[part] for part in sorted(found)}
+
     def broadcast(self, item: Any) -> Any:
         """Rank 0's `item`."""
         if self.size == 1:

@@ -200,11 +200,10 @@ def make(
             parts=recipe.parts,
             jitter=most_jitter(image_shape),
         )
-        made = inverter.make(batch._replace(z=batch.z.to(device), classes=batch.classes.to(device)))
+        made = inverter.make(batch.to(device))
         if number >= recipe.warm_up:
             own = {part: as_bytes(images, statistics).cpu() for part, (images, _) in made.items()}
-            parts = {part: images for each in world.gather(own) for part, images in each.items()}
-            batches += [parts[part] for part in sorted(parts)]
+            batches += world.gather_parts(own).values()
         tick(YARDSTICK, number + 1, total)
     if not all(parameter.isfinite().all() for parameter in generator.parameters()):  # equal on all workers
         raise UserError("the yardstick cannot be made: the teacher's answers are not finite; look at its weights")

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.algorithms.inversion import Ask, Batch, Inverter, Weights, draw_batch, most_jitter, round_starts
+from zskt_dist.algorithms.inversion import Batch, Inverter, Weights, draw_batch, most_jitter, round_starts
 from zskt_dist.algorithms.losses import distillation_gap
-from zskt_dist.algorithms.protocols import Metrics
+from zskt_dist.algorithms.protocols import Ask, Metrics
 from zskt_dist.algorithms.statistics import Moments, StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.data import Standardise, as_bytes
@@ -39,7 +38,6 @@ from zskt_dist.tasks.stages import SEED_IMAGES, Stage
 from zskt_dist.tracking.images import save_image_grid
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _MIB = 2**20
 _SEED_PART = 1024
@@ -159,7 +157,7 @@ class InversionTraining(MatchingTraining):
         self._files = PoolFiles(folder)
         self._digests: list[str] = []
         self._metrics: Metrics = {}
-        self.pool = self._pool()
+        self.pool = self._pool(0 if seed is None else len(seed))
         if seed is not None:
             self._begin_with(seed)
 
@@ -180,7 +178,7 @@ class InversionTraining(MatchingTraining):
             add_up=world.sum_all if world.size > 1 else None,
         )
 
-    def _pool(self) -> Pool:
+    def _pool(self, seeds: int) -> Pool:
         config, inversion, world = self._config, self._config.inversion, self._world
         return Pool(
             Standardise(*self._statistics, world.device),
@@ -192,6 +190,7 @@ class InversionTraining(MatchingTraining):
             margin=max(self._shape[1:]) // 8 if inversion.shift is None else inversion.shift,
             flip=inversion.flip,
             darken=inversion.darken,
+            size=seeds + inversion.rounds * inversion.images_of_round,
             capacity=int(inversion.pool_mib * _MIB),
         )
 
@@ -205,7 +204,7 @@ class InversionTraining(MatchingTraining):
         self.seed_images = {"images": len(seed), "sha256": sha256_of_pixels(seed)}
         for part in seed.split(_SEED_PART):
             self.pool.add(part, self.ask)
-            self._tick("seed images", len(self.pool.images), len(seed))
+            self._tick("seed images", len(self.pool), len(seed))
 
     def step(self, iteration: int) -> Metrics:
         for number in range(len(self._digests), self._begun(iteration)):
@@ -237,17 +236,12 @@ class InversionTraining(MatchingTraining):
             part: (as_bytes(images, self._statistics).cpu(), {name: value.item() for name, value in metrics.items()})
             for part, (images, metrics) in made.items()
         }
-        parts, metrics = zip(*self._of_all(own).values(), strict=True)
+        parts, metrics = zip(*self._world.gather_parts(own).values(), strict=True)
         images = torch.cat(parts)
         self._digests.append(self._world.from_main(partial(self._files.write, number, images)))
         self.pool.add(images, self.ask)
         means = {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
         self._metrics = self._on_device(means)
-
-    def _of_all(self, own: dict[int, T]) -> dict[int, T]:
-        """The values of all parts, of all workers, in the order of their numbers."""
-        found = {part: value for values in self._world.gather(own) for part, value in values.items()}
-        return {part: found[part] for part in sorted(found)}
 
     def _on_device(self, metrics: Mapping[str, float]) -> Metrics:
         return {name: torch.tensor(value, device=self._world.device) for name, value in metrics.items()}
@@ -271,15 +265,16 @@ class InversionTraining(MatchingTraining):
             parts=self.inverter.parts,
             jitter=most_jitter(self._shape) if inversion.jitter is None else inversion.jitter,
         )
-        return drawn._replace(z=drawn.z.to(device), classes=drawn.classes.to(device))
+        return drawn.to(device)
 
     def state(self) -> State:
         inverter = self.inverter
+        seen = {part: _on_cpu(teacher.seen) for part, teacher in inverter.teachers.items()}
         return {
             "generator": inverter.generator.state_dict(),
             "optimizer": inverter.optimizer.state_dict()["state"],
             "label_weight": inverter.label_weight,
-            "seen": self._of_all({part: _on_cpu(teacher.seen) for part, teacher in inverter.teachers.items()}),
+            "seen": self._world.gather_parts(seen),
             "pool": self._digests,
             "seed": self.seed_images,
             "metrics": {name: value.item() for name, value in self._metrics.items()},
@@ -308,7 +303,7 @@ class InversionTraining(MatchingTraining):
         """The newest images of the pool."""
         count = self._config.tracking.images
         if count and path is not None:
-            save_image_grid(self.pool.images[-count:], path)
+            save_image_grid(self.pool.newest(count), path)
         return count > 0
 
 
