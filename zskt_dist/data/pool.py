@@ -80,7 +80,7 @@ class Pool:
         """The last images that are kept, uint8 [at most count, C, H, W], the newest last; None: all."""
         count = len(self) if count is None else min(count, len(self))
         assert self._kept is not None
-        return self._kept.images[self._places(count)]
+        return self._kept.images[self._slots(count)]
 
     def add(self, images: Tensor, ask: Ask) -> None:
         """Adds a round of uint8 images [B, C, H, W] of any device.
@@ -105,15 +105,18 @@ class Pool:
             ask(self._seen(new, part.repeat_interleave(self._views), view.repeat(len(part))))
             for part in torch.arange(count, device=self._device).split(_TOGETHER)
         ]
-        new = new._replace(logits=torch.cat(logits).unflatten(0, (count, self._views)))
-        self._kept = self._kept or new.room(self._size, self._capacity)
-        self._rounds, self._added = self._rounds + 1, self._added + count
-        places = self._places(min(count, len(self)))
-        for kept, each in zip(self._kept, new, strict=True):
-            kept[places] = each[-len(places) :]
+        self._keep(new._replace(logits=torch.cat(logits).unflatten(0, (count, self._views))))
 
-    def _places(self, count: int) -> Tensor:
-        """Where the last images lie that were added; each takes the place of the oldest."""
+    def _keep(self, new: "Views") -> None:
+        """Writes views over the oldest ones."""
+        self._kept = self._kept or new.room(self._size, self._capacity)
+        self._rounds, self._added = self._rounds + 1, self._added + len(new.images)
+        slots = self._slots(min(len(new.images), len(self)))
+        for kept, each in zip(self._kept, new, strict=True):
+            kept[slots] = each[-len(slots) :]
+
+    def _slots(self, count: int) -> Tensor:
+        """Where the last images lie that were added."""
         assert self._kept is not None
         return torch.arange(self._added - count, self._added, device=self._device) % len(self._kept.images)
 
