@@ -13,7 +13,7 @@ _BLOCK = re.compile(r'```(\w+)(?: title="([\w.]+)")?\n(.*?)```', re.DOTALL)
 
 _SHORTER = {
     "range(400)": "range(100)",
-    "iterations: 600": "iterations: 250\ninversion: {warm_up: 20, rounds: 20, steps: 10}\nevaluation: {every: 100}",
+    "iterations: 600": "iterations: 250\ninversion: {warm_up: 20, rounds: 20}\nevaluation: {every: 100}",
     "evaluation:\n  every: 150\n": "",
 }
 """Steps of the page, and of this test."""

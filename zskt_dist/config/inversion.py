@@ -19,13 +19,13 @@ class Inversion(Section):
     parts: Positive = 2
     """Parts of this batch, each with statistics of its own; workers share them out. More where `engine.micro_batch`
     demands smaller ones."""
-    steps: Positive = 20
+    steps: Positive = 10
     """Steps of the generator for each batch, whose z and classes stay the same meanwhile."""
     kept: Positive = 2
     """Steps whose images are kept, evenly spaced up to the last; of fewer steps all."""
     warm_up: NonNegative = 50
     """Batches that the generator makes before the first one that is kept."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 1e-2
     """Learning rate of the generator's Adam, the same in all rounds."""
     statistics: NonNegativeFloat = 4.0
     """Weight of the distance to the statistics of the teacher's normalisation layers, in percent of a deviation."""
