@@ -20,9 +20,9 @@ Form = Callable[[Tensor, bool], Any]
 
 FORMS: dict[str, Form] = {
     "dict": lambda logits, training: {"features": torch.zeros(len(logits), 7), "logits": logits},
-    "tuple": lambda logits, training: (logits, -logits, torch.zeros(len(logits), 3, 2, 2)),
+    "tuple": lambda logits, training: (logits, torch.zeros(len(logits), 3, 2, 2)),
     "dataclass": lambda logits, training: Answer(None, logits),
-    "extras in training": lambda logits, training: (logits, -logits) if training else logits,
+    "extras in training": lambda logits, training: {"out": logits, "aux": -logits} if training else logits,
 }
 
 
@@ -71,18 +71,59 @@ def test_on_the_fast_paths_too(config: dict[str, Any]) -> None:
     [
         (
             lambda logits, training: (torch.zeros(len(logits), 7), logits),
-            "teacher returns a tuple of 0 [1, 7], 1 [1, 3]; one of them alone has to be the logits, [images, classes], "
-            "or be called logits, output, out",
+            "teacher returns a tuple of 0 [2, 7], 1 [2, 3], of which 0 and 1 may be the logits; "
+            'name them: config={"teacher.output": "1"}',
         ),
         (lambda logits, training: None, "teacher returns a NoneType of no tensor; "),
-        (lambda logits, training: logits[:0], "teacher answers logits [0, 3] to images [1, 1, 4, 4]"),
+        (lambda logits, training: logits[:0], "teacher answers logits [0, 3] to images [2, 1, 4, 4]"),
+        (
+            lambda logits, training: (logits, -logits) if training else logits,
+            "student returns a tuple of 0 [2, 3], 1 [2, 3], of which 0 and 1 may be the logits; "
+            'name them: config={"student.output": "1"}',
+        ),
+        (
+            lambda logits, training: logits.detach(),
+            "teacher: no gradient reaches the images: they end in _Answering.forward",
+        ),
+        (lambda logits, training: logits.sigmoid(), "teacher answers numbers from 0 to 1 that do not sum to 1"),
+        (lambda logits, training: logits[:, :1], "teacher returns one number for an image"),
     ],
-    ids=["either", "none", "too few"],
+    ids=["either", "none", "too few", "two in training", "no gradient", "sigmoid", "one"],
 )
 def test_answers_that_cannot_be_read(form: Form, problem: str) -> None:
     with pytest.raises(UserError) as caught:
         tiny_transfer(*_answering(form))
     assert str(caught.value).startswith(problem)
+
+
+def test_an_output_that_is_named() -> None:
+    expected = tiny_transfer(*tiny_pair(), speed="plain")
+    pair = _answering(lambda logits, training: (-logits, logits))
+    outputs = {"teacher.output": "1", "student.output": "1"}
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        result = tiny_transfer(*pair, outputs, speed="plain")
+    assert result.scores == expected.scores
+    assert_equal(state_of(result.student), state_of(expected.student))
+
+
+@pytest.mark.filterwarnings("ignore:teacher. probabilities", "ignore:student. probabilities")
+def test_networks_that_end_in_a_softmax_learn_as_those_that_do_not() -> None:
+    expected = tiny_transfer(*tiny_pair(), speed="plain").history
+    found = tiny_transfer(*_answering(lambda logits, training: logits.softmax(dim=1)), speed="plain").history
+    assert [row["kl"] for row in found] == pytest.approx([row["kl"] for row in expected], rel=1e-3)
+
+
+def test_what_is_unusual_about_answers_is_a_warning() -> None:
+    pair = _answering(lambda logits, training: logits.log_softmax(dim=1))
+    with pytest.warns(UserWarning, match="teacher: log-probabilities, which serve as logits"):
+        tiny_transfer(*pair, iterations=2)
+
+
+def test_networks_that_fail_on_one_image() -> None:
+    pair = _answering(lambda logits, training: logits.squeeze())
+    with pytest.warns(UserWarning, match="student: logits; a single image is asked for twice"):
+        tiny_transfer(*pair, iterations=2)
+    assert not _hooks(*pair)
 
 
 def test_networks_that_cannot_be_trained_on() -> None:
@@ -146,7 +187,7 @@ def _broken(logits: Tensor, training: bool) -> Tensor:
 
 
 def _choosy(logits: Tensor, training: bool) -> Tensor:
-    torch._assert(len(logits) == 2, "wrong size")
+    torch._assert(len(logits) == 3, "wrong size")
     return logits
 
 
@@ -156,7 +197,7 @@ def _choosy(logits: Tensor, training: bool) -> Tensor:
 def test_whatever_a_network_raises_is_one_line(form: Form, problem: str) -> None:
     with pytest.raises(UserError) as caught:
         tiny_transfer(*_answering(form))
-    message = f"teacher cannot take images [1, 1, 4, 4] of torch.float32: {problem} ("
+    message = f"teacher cannot take images [2, 1, 4, 4] of torch.float32: {problem} ("
     assert str(caught.value).startswith(message)
 
 

@@ -275,10 +275,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"config": {"loss": 3}}, "loss=3: is a section"),
     ({"config": {"speed": "auto"}, "speed": "plain"}, "speed='auto': is an argument of transfer: speed=…"),
     ({"input_shape": (32, 32)}, "input_shape=(32, 32): expected (channels, height, width)"),
-    ({"input_shape": (3, 4, 4)}, "teacher cannot take images [1, 3, 4, 4] of torch.float32: "),
+    ({"input_shape": (3, 4, 4)}, "teacher cannot take images [2, 3, 4, 4] of torch.float32: "),
     ({"student": _with_linear(5)}, "teacher has 3 classes and student 5; give the student 3 outputs"),
     ({"student": nn.Flatten()}, "student has no parameter that takes a gradient"),
-    ({"student": nn.Conv2d(1, 3, 1)}, "student returns a tensor [1, 3, 4, 4] where logits are expected"),
+    ({"student": nn.Conv2d(1, 3, 1)}, "student returns a tensor [2, 3, 4, 4] where logits are expected"),
     ({"student": _with_linear().requires_grad_(False)}, "student has no parameter that takes a gradient"),
 ]
 

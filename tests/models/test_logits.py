@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.models import NetworkError, ReadLogits, TappedNetwork, checkpoint_activations
-from zskt_dist.models.logits import logits_of
+from zskt_dist.models.logits import AmbiguousOutputError, logarithms, logits_of
 
 LOGITS = torch.arange(6.0).view(2, 3)
 OTHER = -LOGITS
@@ -35,9 +35,9 @@ class HuggingFace:
         {"aux": OTHER, "out": LOGITS},
         {"out": OTHER, "output": LOGITS},  # the likelier name
         {"features": FEATURES, "scores": LOGITS},
-        OrderedDict(features=FEATURES, scores=LOGITS, more=OTHER),
+        OrderedDict(features=FEATURES, scores=LOGITS, loss=torch.zeros(())),
         (FEATURES, LOGITS),
-        [LOGITS, OTHER],
+        [FEATURES, LOGITS],
         (None, "text", LOGITS),
         Outputs(LOGITS, OTHER),
         Outputs(aux=OTHER, logits=LOGITS),
@@ -70,8 +70,8 @@ def test_what_is_no_logits_is_said(output: Any, problem: str) -> None:
 
 @pytest.mark.parametrize(
     "output",
-    [LOGITS, {"features": FEATURES, "logits": LOGITS}, (LOGITS, OTHER), (torch.zeros(2, 5, 7, 7), LOGITS)],
-    ids=["tensor", "named", "equal classes", "alone in its shape"],
+    [LOGITS, {"features": FEATURES, "logits": LOGITS}, (torch.zeros(2, 5, 7, 7), LOGITS)],
+    ids=["tensor", "named", "alone in its shape"],
 )
 def test_logits_of_as_many_classes_as_there_are(output: Any) -> None:
     assert logits_of(output) is LOGITS
@@ -80,7 +80,8 @@ def test_logits_of_as_many_classes_as_there_are(output: Any) -> None:
 @pytest.mark.parametrize(
     ("output", "problem"),
     [
-        ((FEATURES, LOGITS), r"a tuple of 0 \[2, 5\], 1 \[2, 3\]; one of them alone has to be .* \[images, classes\]"),
+        ((FEATURES, LOGITS), r"a tuple of 0 \[2, 5\], 1 \[2, 3\], of which 0 and 1 may be the logits"),
+        ((LOGITS, OTHER), r"of which 0 and 1 may be the logits"),
         ({"logits": torch.zeros(2)}, r"a tensor \[2\] where logits are expected, \[images, classes\]"),
         ([], "a list of no tensor; one of them has to be"),
     ],
@@ -88,6 +89,40 @@ def test_logits_of_as_many_classes_as_there_are(output: Any) -> None:
 def test_which_ones_are_the_logits_is_not_guessed(output: Any, problem: str) -> None:
     with pytest.raises(NetworkError, match=problem):
         logits_of(output)
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ([OTHER, LOGITS], "1"),
+        ({"out": OTHER, "pred": LOGITS}, "pred"),
+        ({0: OTHER, 1: LOGITS}, "1"),
+        (Outputs(OTHER, LOGITS), "aux"),
+        (SimpleNamespace(logits=OTHER, more=LOGITS), "more"),
+        (LOGITS, "pred"),  # in eval mode, of a network that returns several values in training
+    ],
+)
+def test_the_part_that_is_named_is_taken(output: Any, name: str) -> None:
+    assert logits_of(output, 3, name) is LOGITS
+
+
+def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(AmbiguousOutputError, match="none is called 'scores'") as caught:
+        logits_of({"a": OTHER, "b": LOGITS}, 3, "scores")
+    assert caught.value.names == ["a", "b"]
+
+
+def test_one_logit_for_two_classes_is_refused_with_the_remedy() -> None:
+    with pytest.raises(NetworkError, match=r"a logit for each of the two, torch.cat"):
+        logits_of(torch.zeros(2, 1), 2)
+
+
+def test_logarithms_of_probabilities_are_the_logits_up_to_a_constant() -> None:
+    logits = torch.tensor([[0.0, 3.0, -200.0]])
+    found = logarithms(logits.softmax(dim=1))
+    assert found[0, 1] - found[0, 0] == pytest.approx(3, abs=1e-6)
+    assert found[0, 2] == pytest.approx(-87.34, abs=0.01), "0 counts as the smallest normal number"
+    assert logarithms(torch.full((1, 2), 0.5, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 class _Dict(nn.Module):

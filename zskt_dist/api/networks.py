@@ -11,9 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError, UserError
-from zskt_dist.models import ImageShape, NetworkError, Statistics, device_of, keep_activations, tensors_of
+from zskt_dist.models import (
+    AmbiguousOutputError,
+    Examination,
+    ImageShape,
+    NetworkError,
+    Statistics,
+    device_of,
+    examine,
+    keep_activations,
+    tensors_of,
+)
 from zskt_dist.models.construction import describe_error
-from zskt_dist.models.logits import logits_of
+from zskt_dist.models.logits import ONE_LOGIT, ReadLogits, logits_of
 
 Numbers = Sequence[float] | float
 _MEAN, _STD = 0.5, 0.25
@@ -123,17 +133,21 @@ def image_shape(value: object) -> ImageShape:
     return ImageShape(*sizes)
 
 
-def answer_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
+def answer_of(role: str, network: nn.Module, x: Tensor, output: str | None = None) -> Tensor:
     """The logits [B, classes] that `network` returns for images [B, C, H, W].
 
     Args:
         role: Name of the network in messages.
+        output: Name of the logits where it returns several values.
 
     Raises:
         UserError: the network cannot take the images, or its output holds no logits.
     """
     try:
-        logits = logits_of(network(x))
+        logits = logits_of(network(x), name=output)
+    except AmbiguousOutputError as error:
+        remedy = f'name them: config={{"{role}.output": "{error.names[-1]}"}}'
+        raise UserError(f"{role} {error}; {remedy}" if role in ("teacher", "student") else f"{role} {error}") from None
     except NetworkError as error:
         raise UserError(f"{role} {error}") from None
     except Exception as error:  # foreign code may raise anything
@@ -144,12 +158,55 @@ def answer_of(role: str, network: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def count_classes(role: str, network: nn.Module, shape: ImageShape) -> int:
-    """Number of classes of a `frozen_view`, by a forward pass; raises UserError where that fails or is not finite."""
-    logits = answer_of(role, network, torch.zeros(1, *shape, device=device_of(network)))
+def count_classes(role: str, network: nn.Module, shape: ImageShape, output: str | None = None) -> int:
+    """Number of classes of a `frozen_view`, by a forward pass; raises UserError where that fails, or there is one."""
+    x = torch.zeros(2, *shape, device=device_of(network))
+    logits = answer_of(role, network, x, output)
+    if role == "student":  # it may return more in training
+        with _unmoved(network):
+            answer_of(role, network.train(), x, output)
     if not torch.isfinite(logits).all():
         raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an empty image: its weights are not finite")
+    if logits.shape[1] == 1:
+        raise UserError(f"{role} {ONE_LOGIT}")
     return logits.shape[1]
+
+
+@contextmanager
+def _unmoved(network: nn.Module) -> Iterator[None]:
+    """Restores running statistics, and what is drawn from torch's random state, at the end."""
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        with torch.random.fork_rng([device] if (device := device_of(network)).type == "cuda" else []):
+            yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+@contextmanager
+def reading_logits(
+    role: str, network: nn.Module, classes: int, shape: ImageShape, statistics: Statistics | None, output: str | None
+) -> Iterator[None]:
+    """The network returns logits meanwhile, whatever it returns; what is unusual about its answers is a warning.
+
+    Raises:
+        UserError: they are no logits or probabilities of classes, or no gradient of them reaches the images.
+    """
+    reading = ReadLogits(classes, output)
+    network.register_forward_hook(reading)
+    try:
+        try:
+            found = examine(network, shape, statistics)
+        except NetworkError as error:
+            raise UserError(f"{role} {error}") from None
+        if found.cut:
+            raise UserError(f"{role}: no gradient reaches the images: {found.cut}; they are made by gradients")
+        if found != Examination():
+            warnings.warn(f"{role}: {found}", stacklevel=4)
+        yield
+    finally:
+        reading.remove_from(network)
 
 
 def check_pair(teacher: nn.Module, student: nn.Module) -> None:

@@ -18,6 +18,7 @@ from zskt_dist.api.networks import (
     count_classes,
     frozen_view,
     images_of,
+    reading_logits,
     statistics_of,
     unchanged_on_failure,
 )
@@ -35,7 +36,7 @@ from zskt_dist.evaluation.estimates import Answer
 from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
-from zskt_dist.models import ImageShape, ReadLogits
+from zskt_dist.models import ImageShape
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.tasks.base import Tick
 from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining, seed_images
@@ -53,7 +54,7 @@ SETTINGS = (
     *("generator_terms", "inversion", "optimizer", "data.mean", "data.std"),
     *("engine.micro_batch", "engine.activation_checkpointing", "engine.teacher"),
     *("evaluation.every", "evaluation.held_out_images", "evaluation.snapshots", "evaluation.yardstick"),
-    *("checkpoint", "tracking.log_every"),
+    *("checkpoint", "tracking.log_every", "teacher.output", "student.output"),
 )
 
 _OF_ONE_METHOD: Mapping[Method, tuple[str, ...]] = {
@@ -186,14 +187,18 @@ def transfer(
     check_pair(teacher, student)
     where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
     view = frozen_view("teacher", teacher, where)
-    classes = count_classes("teacher", view, shape)
-    if (own := count_classes("student", frozen_view("student", student), shape)) != classes:
+    outputs = settings.teacher.output, settings.student.output
+    classes = count_classes("teacher", view, shape, outputs[0])
+    if (own := count_classes("student", frozen_view("student", student), shape, outputs[1])) != classes:
         raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
     folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
     cuda = [where] if where.type == "cuda" else []
-    reading = ReadLogits(classes)
-    view.register_forward_hook(reading)
-    with torch.enable_grad(), torch.random.fork_rng(cuda), student.register_forward_hook(reading):
+    with (
+        torch.enable_grad(),
+        torch.random.fork_rng(cuda),
+        reading_logits("teacher", view, classes, shape, statistics, outputs[0]),
+        reading_logits("student", student, classes, shape, statistics, outputs[1]),
+    ):
         view = placed_teacher(settings, view)
         world = World.current(where)
         with progress_bar(settings.iterations, shown=progress and world.is_main) as bar:

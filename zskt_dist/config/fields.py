@@ -25,6 +25,12 @@ def _is_text(value: object) -> object:
     return value
 
 
+def _is_place(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+OutputName = Annotated[str, BeforeValidator(_is_place)]
+"""A key, a field, or a number that is a place in a sequence."""
 # A list is what a validator before the section makes of JSON's array.
 LayerNames = Annotated[tuple[Annotated[str, BeforeValidator(_is_text)], ...], Strict(False)] | None
 

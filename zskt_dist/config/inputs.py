@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zskt_dist.config.fields import Finite, Options, Positive, PositiveFloat, Purpose, Section, Seed
+from zskt_dist.config.fields import Finite, Options, OutputName, Positive, PositiveFloat, Purpose, Section, Seed
 
 
 class Teacher(Section):
@@ -13,6 +13,9 @@ class Teacher(Section):
     (docs/networks.md)."""
     options: Options = Field(default_factory=dict)
     """Keyword arguments of the network, besides those that follow from the images and classes."""
+    output: OutputName | None = None
+    """Name of the logits where the network returns several values: a key, a field or a number; null: `logits`, `output`
+    or `out`, else the only values of as many classes."""
     checkpoint: str | None = None
     """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache."""
     seed: Seed | None = None
@@ -24,6 +27,8 @@ class Student(Section):
     """The student's network, named in the same way as `teacher.arch`."""
     options: Options = Field(default_factory=dict)
     """Keyword arguments of the network, as in `teacher.options`."""
+    output: OutputName | None = None
+    """Name of the logits where the network returns several values, as in `teacher.output`."""
 
 
 class Generator(Section):

@@ -21,9 +21,16 @@ from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_memory
-from zskt_dist.models import count_parameters
+from zskt_dist.models import Examination, count_parameters, is_own
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
-from zskt_dist.networks.building import fitting_weights, outlines
+from zskt_dist.networks.building import (
+    check_gradients,
+    examination_of,
+    fitting_weights,
+    new_network,
+    outlines,
+    read_network,
+)
 from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.networks.weights import WeightsFile, read_about
 from zskt_dist.runs.directory import Digest, find_run
@@ -44,6 +51,7 @@ class Preflight:
         files: Files of weights that were read, by location.
         inputs: What networks read and answer; None where that is contradictory or missing.
         networks: Outlines by role; empty where one cannot be built.
+        examined: What was found about the networks that are not ours, by role.
         attention: Layers that are compared; None where the task compares none, or they do not pair.
     """
 
@@ -52,6 +60,7 @@ class Preflight:
     files: dict[str, WeightsFile] = field(default_factory=dict)
     inputs: Inputs | None = None
     networks: dict[str, nn.Module] = field(default_factory=dict)
+    examined: dict[str, Examination] = field(default_factory=dict)
     attention: Attention | None = None
 
     @property
@@ -102,17 +111,36 @@ class Preflight:
         """Checks that networks can be built, take these images and return logits; that weights fit and maps pair."""
         goal, config = self.job.goal, self.job.config
         roles = {*goal.inputs, *([goal.task.role] if goal.task.trains else [])}
-        self.networks = outlines(config, sorted(roles, reverse=True), inputs.image_shape, inputs.num_classes)
+        trained = {stage.task.role for stage in self.job.stages if stage.task.trains}
+        shape, classes = inputs.image_shape, inputs.num_classes
+        self.networks = outlines(config, sorted(roles, reverse=True), shape, classes, trained=trained)
         self._check_cached_teacher(inputs)
         for role, location in goal.inputs.items():
             if file := self.files.get(location):
-                fitting_weights(config, role, self.networks[role], inputs.num_classes, file, quiet=self.quiet)
+                fitting_weights(config, role, self.networks[role], classes, file, quiet=self.quiet)
+        self._examine(inputs)
         # Finetuning compares no attention maps, but the zero-shot run that it makes first does.
         weights = [stage.task.compares for stage in self.job.stages if stage.task.compares]
         if weights:
             pair = self.networks["teacher"], self.networks["student"]
             self.attention = pair_layers(config, *pair, inputs.image_shape, weight=weights[-1])
             tap_pair(config, *pair, self.attention, weight=weights[-1])
+
+    def _examine(self, inputs: Inputs) -> None:
+        """Asks the networks that are not ours about a few images, with the weights that they begin with."""
+        goal, config = self.job.goal, self.job.config
+        shape, classes = inputs.image_shape, inputs.num_classes
+        for role in self.networks:
+            if is_own(getattr(config, role).arch):
+                continue
+            if file := self.files.get(goal.inputs.get(role, "")):
+                network = read_network(config, role, shape, classes, file, file.key, statistics=inputs.statistics)
+            else:
+                network = new_network(config, role, shape, classes)
+            if goal.task.makes_images:
+                check_gradients(config, **{role: network})
+            if found := examination_of(network):
+                self.examined[role] = found
 
     def _check_cached_teacher(self, inputs: Inputs) -> None:
         """Checks that a teacher trained earlier fits these images and classes; a folder's images may have changed."""
@@ -154,6 +182,7 @@ def describe(plan: Preflight) -> Lines:
         lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(plan.job)}"))
         lines.append(("normalised", _normalisation(inputs)))
         lines += _networks(plan.job, plan.networks)
+        lines += [("answers", f"{role}: {found}") for role, found in plan.examined.items()]
     shown = inputs.image_shape if inputs and plan.networks else None
     lines += import_module(goal.task.module).describe(goal, shown)
     most = launch.most_workers
@@ -217,7 +246,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     table.add_column(overflow="fold")
     found = list(plan.problems())
     attention = plan.attention if goal.task.compares and not found else None
-    needs, lack = _memory(plan) if goal.task.estimates_memory and not found else ("", None)
+    needs, lack = _memory(plan) if goal.task.makes_images and not found else ("", None)
     compares = [("attention", f"compares {attention}")] if attention else []
     for topic, text in [*describe(plan), *compares, *([("memory", needs)] if needs else [])]:
         table.add_row(topic, text)

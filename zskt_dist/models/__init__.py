@@ -2,6 +2,7 @@
 
 from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
+from zskt_dist.models.examination import Examination, examine
 from zskt_dist.models.generator import Generator
 from zskt_dist.models.layers import (
     Layer,
@@ -14,7 +15,7 @@ from zskt_dist.models.layers import (
 )
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import InputSpec, Statistics, input_spec_of_arch
-from zskt_dist.models.logits import ReadLogits
+from zskt_dist.models.logits import AmbiguousOutputError, ReadLogits
 from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
@@ -24,7 +25,9 @@ from zskt_dist.models.wide_resnet import WideResNet
 
 __all__ = [
     "VGG11",
+    "AmbiguousOutputError",
     "Beliefs",
+    "Examination",
     "Generator",
     "ImageShape",
     "InputSpec",
@@ -44,6 +47,7 @@ __all__ = [
     "count_parameters",
     "declared_layers",
     "device_of",
+    "examine",
     "input_spec_of_arch",
     "is_channels_last",
     "is_own",

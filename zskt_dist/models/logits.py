@@ -2,14 +2,31 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from zskt_dist.models.construction import NetworkError
 
+if TYPE_CHECKING:
+    from zskt_dist.models.examination import Examination
+
 NAMES = ("logits", "output", "out")
 """Names of the logits where a network returns several values, the likeliest first."""
+ONE_LOGIT = (
+    "returns one number for an image, which tells two classes apart; have it return a logit for each of the two, "
+    "torch.cat([torch.zeros_like(x), x], dim=1)"
+)
+
+
+class AmbiguousOutputError(NetworkError):
+    """Several parts of an output may be the logits; the user has to name one of `names`."""
+
+    def __init__(self, names: list[str], text: str) -> None:
+        super().__init__(text)
+        self.names = names
 
 
 class ReadLogits:
@@ -20,49 +37,95 @@ class ReadLogits:
 
     Args:
         num_classes: Number of classes of the data.
+        output: Name of the part that is read, a key, a field or a number; None: the likeliest.
+
+    Attributes:
+        probabilities: True if the network answers probabilities, of which the logarithms are taken.
+        found: What an examination of the network has found (`models.examination`).
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, output: str | None = None) -> None:
+        self.num_classes, self.output = num_classes, output
+        self.probabilities = False
+        self.found: Examination | None = None
+        self._repeats = False
 
     def __call__(self, _module: nn.Module, _inputs: object, output: Any) -> Tensor:
         """The logits in an output; raises NetworkError where there are none of so many classes."""
-        return logits_of(output, self.num_classes)
+        found = logits_of(output, self.num_classes, self.output)
+        found = logarithms(found) if self.probabilities else found
+        return found[:-1] if self._repeats else found
+
+    @classmethod
+    def on(cls, network: nn.Module) -> "ReadLogits | None":
+        """The one that reads a network's output; None where the network returns its logits by itself."""
+        return next((hook for hook in network._forward_hooks.values() if isinstance(hook, cls)), None)
+
+    def remove_from(self, network: nn.Module) -> None:
+        """Removes this hook, and the one of `ask_in_pairs`."""
+        for hooks in (network._forward_hooks, network._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if self in (hook, getattr(hook, "__self__", None)):
+                    del hooks[key]
+
+    def ask_in_pairs(self, network: nn.Module) -> RemovableHandle:
+        """From now on a single image is asked for twice and answered once, for networks that fail on one alone."""
+        return network.register_forward_pre_hook(self._repeat_first)
+
+    def _repeat_first(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        x, *rest = inputs
+        # An exported program is the same for all batches: there the first image is always repeated.
+        self._repeats = torch.compiler.is_exporting() or len(x) == 1
+        return (torch.cat([x, x[:1]]), *rest) if self._repeats else None
 
 
-def logits_of(output: Any, num_classes: int | None = None) -> Tensor:
+def logarithms(probabilities: Tensor) -> Tensor:
+    """Their logarithms, at least float32: logits of the same beliefs; 0 counts as the smallest normal number."""
+    precise = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+    return precise.clamp_min(torch.finfo(precise.dtype).tiny).log()
+
+
+def logits_of(output: Any, num_classes: int | None = None, name: str | None = None) -> Tensor:
     """The logits in a network's output, which is a tensor, or a mapping, sequence or object that holds one.
 
-    A part called `logits`, `output` or `out` is taken, else the first tensor of shape [B, classes].
+    A part called `logits`, `output` or `out` is taken, else the only tensor of shape [B, classes].
 
     Args:
-        num_classes: Number of classes; None: any number, on which parts without such names must agree.
+        num_classes: Number of classes; None: any number.
+        name: Key, field or number of the part, where there are several; None: as above.
 
     Raises:
-        NetworkError: no part fits.
+        NetworkError: no part fits; AmbiguousOutputError: several do.
     """
-    found = output if isinstance(output, Tensor) else _likeliest(output, num_classes)
+    found = output if isinstance(output, Tensor) else _part(output, num_classes, name)
     if _fits(found, num_classes):
         return found
     shape = list(found.shape)
     if found.ndim == 2:
+        if (shape[1], num_classes) == (1, 2):
+            raise NetworkError(ONE_LOGIT)
         raise NetworkError(f"returns logits of {shape[1]} classes, and the data has {num_classes}")
     raise NetworkError(f"returns a tensor {shape} where logits are expected, {_expected(num_classes)}")
 
 
-def _likeliest(output: Any, num_classes: int | None) -> Tensor:
-    parts = {name: value for name, value in _parts(output) if isinstance(value, Tensor)}
-    for name in NAMES:
+def _part(output: Any, num_classes: int | None, name: str | None) -> Tensor:
+    parts = {str(key): value for key, value in _parts(output) if isinstance(value, Tensor)}
+    held = ", ".join(f"{key} {list(value.shape)}" for key, value in parts.items()) or "no tensor"
+    returned = f"returns a {type(output).__name__} of {held}"
+    if name is not None:
         if name in parts:
             return parts[name]
-    fitting = [value for value in parts.values() if _fits(value, num_classes)]
-    if len({value.shape[1] for value in fitting}) == 1:
-        return fitting[0]
-    held = ", ".join(f"{name} {list(value.shape)}" for name, value in parts.items()) or "no tensor"
-    which = "one of them alone" if fitting else "one of them"
+        raise AmbiguousOutputError(list(parts), f"{returned}, and none is called {name!r}")
+    for likely in NAMES:
+        if likely in parts:
+            return parts[likely]
+    fitting = [key for key, value in parts.items() if _fits(value, num_classes)]
+    if len(fitting) == 1:
+        return parts[fitting[0]]
+    if fitting:
+        raise AmbiguousOutputError(fitting, f"{returned}, of which {' and '.join(fitting)} may be the logits")
     raise NetworkError(
-        f"returns a {type(output).__name__} of {held}; {which} has to be the logits, {_expected(num_classes)}, "
-        f"or be called {', '.join(NAMES)}"
+        f"{returned}; one of them has to be the logits, {_expected(num_classes)}, or be called {', '.join(NAMES)}"
     )
 
 

@@ -27,11 +27,18 @@ _EXAMPLES = ("wrn-16-1", "wrn-16-2", "wrn-40-1", "wrn-40-2", "lenet", "resnet18"
 _LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 
-def build_network(arch: str, image_shape: ImageShape, num_classes: int, options: Options | None = None) -> nn.Module:
+def build_network(
+    arch: str,
+    image_shape: ImageShape,
+    num_classes: int,
+    options: Options | None = None,
+    output: str | None = None,
+) -> nn.Module:
     """A freshly initialised network, [B, C, H, W] to logits [B, num_classes]; draws from torch's global random state.
 
     Args:
         options: Keyword arguments besides those that follow from `arch`, `image_shape` and `num_classes`.
+        output: Name of the logits where a network that is not ours returns several values; None: the likeliest.
 
     Raises:
         ValueError: the name is unknown, or such a network is not possible (NetworkError if the network is not ours);
@@ -52,7 +59,7 @@ def build_network(arch: str, image_shape: ImageShape, num_classes: int, options:
     except Exception as error:  # foreign code may raise anything
         shown = f" with options {dict(options)}" if options else ""
         raise NetworkError(f"cannot be built for {_sizes(image_shape)}{shown}: {describe_error(error)}") from None
-    network.register_forward_hook(ReadLogits(num_classes))
+    network.register_forward_hook(ReadLogits(num_classes, output))
     return network
 
 
@@ -66,8 +73,10 @@ def is_user_code(arch: str) -> bool:
     return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
 
 
-def ask(network: nn.Module, image_shape: ImageShape) -> None:
-    """Runs a network on two images, in evaluation and in training mode; its statistics move.
+def ask(network: nn.Module, image_shape: ImageShape, *, trained: bool = True) -> None:
+    """Runs a network on two images, in evaluation mode and, where it is to be trained, in training mode.
+
+    Its statistics move in the latter.
 
     Raises:
         NetworkError: the network fails, or its output holds no logits.
@@ -77,7 +86,8 @@ def ask(network: nn.Module, image_shape: ImageShape) -> None:
     try:
         with torch.no_grad():
             network.eval()(images)
-            network.train()(images)
+            if trained:
+                network.train()(images)
     except NetworkError:
         raise
     except Exception as error:

@@ -1,6 +1,6 @@
 """Builds and seeds the networks of a configuration, and reads trained ones."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from zskt_dist.config.inputs import Student, Teacher
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import (
+    AmbiguousOutputError,
+    Examination,
     Generator,
     ImageShape,
     NetworkError,
@@ -20,32 +22,94 @@ from zskt_dist.models import (
     ask,
     build_network,
     checkpoint_activations,
+    device_of,
+    examine,
+    is_own,
     uses_all_parameters,
 )
+from zskt_dist.models.logits import ReadLogits
 from zskt_dist.networks.weights import WeightsFile, fit, read_about
 from zskt_dist.streams import Purpose, stream
 
 
 def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """The network of `config.teacher` or `config.student`, initialised from its seed.
+    """The network of `config.teacher` or `config.student`, initialised from its seed, and examined if it is not ours.
+
+    On the meta device, where there are no values, it is not examined.
 
     Raises:
-        ConfigError: the architecture is unknown, takes no such options, or cannot take these images.
+        ConfigError: the architecture is unknown, takes no such options, or cannot take these images; it answers
+            something else than logits or probabilities.
     """
-    section: Teacher | Student = getattr(config, role)
+    network = _untrained(config, role, image_shape, num_classes)
+    if device_of(network).type != "meta":
+        _examine(config, role, network, image_shape)
+    return network
+
+
+def _untrained(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    section = _section(config, role)
     seed_initialisation(config.teacher_seed if role == "teacher" else config.seed, role)
     try:
-        return build_network(section.arch, image_shape, num_classes, section.options)
+        return build_network(section.arch, image_shape, num_classes, section.options, section.output)
     except OptionsError as error:
         raise ConfigError(f"{role}.options", section.options, f"{section.arch}: {error}") from None
     except ValueError as error:
         raise ConfigError(f"{role}.arch", section.arch, str(error)) from None
 
 
-def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_classes: int) -> dict[str, nn.Module]:
+def _examine(
+    config: Config, role: str, network: nn.Module, image_shape: ImageShape, statistics: Statistics | None = None
+) -> None:
+    """Has the output of a network that is not ours read as what it is."""
+    if not is_own(_section(config, role).arch):
+        try:
+            examine(network, image_shape, statistics)
+        except NetworkError as error:
+            raise _unfit(config, role, error) from None
+
+
+def _unfit(config: Config, role: str, error: NetworkError) -> ConfigError:
+    section = _section(config, role)
+    if isinstance(error, AmbiguousOutputError):
+        problem = f"{section.arch} {error}; name them: {role}.output={error.names[-1]}"
+        return ConfigError(f"{role}.output", section.output, problem)
+    return ConfigError(f"{role}.arch", section.arch, str(error))
+
+
+def _section(config: Config, role: str) -> Teacher | Student:
+    section: Teacher | Student = getattr(config, role)
+    return section
+
+
+def examination_of(network: nn.Module) -> Examination | None:
+    """What was found about a network when it was built or read; None: it is one of ours, which return logits."""
+    reading = ReadLogits.on(network)
+    return reading.found if reading else None
+
+
+def check_gradients(config: Config, **networks: nn.Module) -> None:
+    """Raises ConfigError for a network, by role, through which no gradient reaches the images."""
+    for role, network in networks.items():
+        if (found := examination_of(network)) and found.cut:
+            problem = f"no gradient reaches the images: {found.cut}; they are made by gradients, so compute in PyTorch"
+            raise ConfigError(f"{role}.arch", _section(config, role).arch, problem)
+
+
+def outlines(
+    config: Config,
+    roles: Sequence[str],
+    image_shape: ImageShape,
+    num_classes: int,
+    *,
+    trained: Collection[str] = ("teacher", "student"),
+) -> dict[str, nn.Module]:
     """Networks by role for checks before training; each has made one forward pass.
 
     They are on the meta device, which takes milliseconds and no memory; on the CPU where user code needs real values.
+
+    Args:
+        trained: Roles of those that will be trained: so they are asked in training mode, too.
 
     Raises:
         ConfigError: a network cannot be built, cannot take these images, or returns no logits.
@@ -53,11 +117,10 @@ def outlines(config: Config, roles: Sequence[str], image_shape: ImageShape, num_
 
     def outline(role: str) -> nn.Module:
         network = new_network(config, role, image_shape, num_classes)
-        arch: str = getattr(config, role).arch
         try:
-            ask(network, image_shape)
+            ask(network, image_shape, trained=role in trained)
         except NetworkError as error:
-            raise ConfigError(f"{role}.arch", arch, str(error)) from None
+            raise _unfit(config, role, error) from None
         return network
 
     try:
@@ -93,24 +156,27 @@ def read_network(
     source: Path | str | WeightsFile,
     key: str,
     world: World | None = None,
+    statistics: Statistics | None = None,
 ) -> nn.Module:
-    """The network of `config.teacher` or `config.student` with the weights of a file.
+    """The network of `config.teacher` or `config.student` with the weights of a file; examined if it is not ours.
 
     Args:
         source: The location of the file, a path or a URI, or a file that has been read already.
         key: Configuration key that names the file, for messages.
         world: All workers call this together; only rank 0 reads the file.
+        statistics: Mean and standard deviation of its images; None: they are normalised.
 
     Raises:
-        ConfigError: the file is missing, damaged or unsafe, or does not fit the architecture.
+        ConfigError: the file is missing, damaged or unsafe, or does not fit the architecture; see `new_network`.
     """
-    network = new_network(config, role, image_shape, num_classes)
+    network = _untrained(config, role, image_shape, num_classes)
 
     def read() -> dict[str, Tensor]:
         file = source if isinstance(source, WeightsFile) else WeightsFile.open(source, key)
         return fitting_weights(config, role, network, num_classes, file)
 
     network.load_state_dict(world.from_main(read) if world else read())
+    _examine(config, role, network, image_shape, statistics)
     return network
 
 
@@ -119,7 +185,7 @@ def fitting_weights(
 ) -> dict[str, Tensor]:
     """A file's weights by the names of `network`; for errors see `read_network`, for `quiet` `WeightsFile.tensors`."""
     weights = file.tensors(role, quiet=quiet)
-    section: Teacher | Student = getattr(config, role)
+    section = _section(config, role)
     about = file.about
     for name, here in (("arch", section.arch), ("options", section.options)):
         if about.get(name, here) != here:

@@ -16,6 +16,7 @@ from zskt_dist.data import ImageDataset, Standardise, open_dataset
 from zskt_dist.data.sources import wrong_channels
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
+from zskt_dist.models.logits import ONE_LOGIT
 from zskt_dist.networks.weights import WeightsFile
 
 Declaration = tuple[str, str, InputSpec]
@@ -95,6 +96,8 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
         raise _unknown("data.image_shape", "how large the teacher's images are; give [channels, height, width]")
     if classes is None:
         raise _unknown("data.num_classes", "how many classes the teacher tells apart")
+    if classes == 1:
+        raise ConfigError("data.num_classes", 1, f"a network of one class tells nothing apart; if it {ONE_LOGIT}")
     if statistics is None and not measurable:
         raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
     guessed = tuple(key for key, one, two in zip(_KEYS, stated, filled, strict=True) if one is None and two is not None)

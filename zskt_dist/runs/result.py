@@ -24,6 +24,8 @@ class TeacherResult(TypedDict):
     """Name of the architecture."""
     params: int
     """Weights, trainable or frozen; buffers do not count."""
+    answers: NotRequired[str]
+    """What it was found to answer, in words; left out for networks of this package, which answer logits."""
     accuracy: float | None
     """Accuracy on the test images; null without any. With several seeds the mean."""
     accuracy_std: NotRequired[float | None]
@@ -37,6 +39,8 @@ class StudentResult(TypedDict):
     """Name of the architecture."""
     params: int
     """Weights, trainable or frozen; buffers do not count."""
+    answers: NotRequired[str]
+    """What it was found to answer, in words; left out for networks of this package, which answer logits."""
     accuracy_last: float | None
     """The headline: accuracy on the test images after the last iteration; null without test images."""
     accuracy_best: float | None

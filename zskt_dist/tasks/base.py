@@ -187,8 +187,10 @@ class Context:
         location = self.stage.inputs[role]
         key = next((need.key for need in self.stage.task.needs if need.role == role), f"{role} weights")
         source = self.files.pop(location, location)
-        shape, classes = self.inputs.image_shape, self.inputs.num_classes
-        network = read_network(self.config, role, shape, classes, source, key, self.world)
+        inputs = self.inputs
+        network = read_network(
+            self.config, role, inputs.image_shape, inputs.num_classes, source, key, self.world, inputs.mean_std
+        )
         return network.to(self.world.device)
 
 

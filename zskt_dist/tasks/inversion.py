@@ -28,7 +28,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import NO_SUCH_FILE, ConfigError
 from zskt_dist.evaluation.image_sources import ImageSource
 from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters
-from zskt_dist.networks.building import new_generator, new_network
+from zskt_dist.networks.building import check_gradients, new_generator, new_network
 from zskt_dist.speed import choose_fast_paths, fold_batch_norm, inversion_gflop
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tasks.base import Context, Lines, State, Tick, Training
@@ -88,6 +88,7 @@ def start(context: Context) -> Training:
     if context.world.is_main and workers > parts:
         log.warning("of %d workers %d make images: inversion.parts=%d gives each a part", workers, parts, workers)
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
+    check_gradients(config, teacher=teacher, student=student)
     return InversionTraining(
         config,
         teacher,

@@ -49,7 +49,8 @@ class Task:
         compares: Section whose `beta` weighs the attention term; None: the task compares no attention maps.
         needs_test_images: True if the task cannot run without test images.
         opens_images: True if the task opens the data set; otherwise a file declares the shape of the images.
-        estimates_memory: True if `tasks.memory` can estimate the task's memory beforehand.
+        makes_images: True if the task makes images by gradients through teacher and student, whose memory
+            `tasks.memory` can estimate beforehand.
         trains: False if the module has `run` instead of `start`, which works on the directory of a finished run.
     """
 
@@ -64,7 +65,7 @@ class Task:
     real_images: bool = False
     compares: str | None = None
     trains: bool = True
-    estimates_memory: bool = False
+    makes_images: bool = False
     needs_test_images: bool = False
     opens_images: bool = True
 
@@ -117,7 +118,7 @@ _TASKS = (
         needs=(_TEACHER,),
         serves=lambda config: config.pseudo_data is None and config.method == "belief_matching",
         compares="loss",
-        estimates_memory=True,
+        makes_images=True,
     ),
     Task(
         name="inversion",
@@ -128,7 +129,7 @@ _TASKS = (
             *("generator", "inversion", "optimizer.student_lr", "optimizer.clip_norm"),
         ),
         needs=(_TEACHER,),
-        estimates_memory=True,
+        makes_images=True,
         serves=lambda config: config.pseudo_data is None and config.method == "inversion",
     ),
     Task(

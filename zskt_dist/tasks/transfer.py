@@ -25,6 +25,7 @@ from zskt_dist.evaluation.yardstick import agreements
 from zskt_dist.models import ImageShape, TappedNetwork, count_parameters
 from zskt_dist.networks.attention import pair_layers, tap_pair
 from zskt_dist.networks.building import (
+    check_gradients,
     may_not_use_all,
     new_generator,
     new_network,
@@ -69,6 +70,7 @@ def start(context: Context) -> Training:
     config, inputs, teacher = context.config, context.inputs, context.teacher
     assert teacher is not None
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
+    check_gradients(config, teacher=teacher, student=student)
     snapshots, further = context.directory.snapshots, context.further_sources
     return TransferTraining(config, teacher, student, inputs.image_shape, context.world, snapshots, further=further)
 

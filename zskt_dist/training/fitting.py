@@ -13,6 +13,7 @@ from zskt_dist.evaluation.estimates import brief, headline
 from zskt_dist.evaluation.scorer import Evaluator, images_at_a_time
 from zskt_dist.files import write_json
 from zskt_dist.models import count_parameters
+from zskt_dist.networks.building import examination_of
 from zskt_dist.networks.weights import save_weights
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.result import YardstickResult
@@ -57,7 +58,7 @@ class Fitting:
         role = context.stage.task.role
         with training.trained() as network:
             sha256 = self._save(role, network)
-            parameters = {role: count_parameters(network)}
+            parameters, examined = {role: count_parameters(network)}, {role: examination_of(network)}
             on_yardstick: YardstickResult | None = None
             if found := training.estimate(network):
                 on_yardstick = headline(found, context.yardstick.sha256) if context.yardstick else None
@@ -69,6 +70,7 @@ class Fitting:
             accuracy = outcome.scores.accuracy if outcome.scores else None
         if context.teacher is not None:
             parameters["teacher"] = count_parameters(context.teacher)
+            examined["teacher"] = examination_of(context.teacher)
         if world.is_main:
             result = build_result(
                 self.job,
@@ -81,6 +83,7 @@ class Fitting:
                 sha256=sha256,
                 num_classes=context.inputs.num_classes,
                 yardstick=on_yardstick,
+                answers={role: str(found) for role, found in examined.items() if found},
             )
             context.directory.finish(result)
 

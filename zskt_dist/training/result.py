@@ -38,12 +38,14 @@ def build_result(
     sha256: str,
     num_classes: int,
     yardstick: YardstickResult | None,
+    answers: Mapping[str, str],
 ) -> RunResult:
     """The result of a stage.
 
     Args:
         parameters: Number of parameters of each network, by role; a student may have learnt without a teacher.
         sha256: SHA-256 of the trained network's weights.
+        answers: What networks that are not ours were found to answer, by role.
     """
     config, scores, task, directory = stage.config, outcome.scores, stage.task, stage.directory
     teacher: TeacherResult | None = None
@@ -59,6 +61,9 @@ def build_result(
             "agreement": scores.agreement if scores else None,
             "sha256": sha256,
         }
+    for role, entry in (("teacher", teacher), ("student", student)):
+        if entry and role in answers:
+            entry["answers"] = answers[role]
     return {
         "status": "finished",
         "command": cast(Command, task.command),
