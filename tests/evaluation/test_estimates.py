@@ -16,7 +16,7 @@ from tests.support.nets import TinyClassifier, TinyGenerator
 from zskt_dist.config import Config, with_overrides
 from zskt_dist.data import Standardise
 from zskt_dist.distributed.world import World
-from zskt_dist.evaluation.estimates import brief, estimate
+from zskt_dist.evaluation.estimates import brief, collapse, estimate
 from zskt_dist.evaluation.held_out import HeldOut
 from zskt_dist.evaluation.image_sources import batches, uniform_noise
 from zskt_dist.figures.run import draw_run
@@ -69,6 +69,26 @@ def test_each_source_is_described_and_all_generators_together() -> None:
     assert list(brief(answer)) == ["held_out", "noise", "uniform_noise"]
     assert brief(answer)["held_out"]["kl_50"] == whole["kl_quantiles"]["50"]
     assert 0 < brief(answer)["held_out"]["agreement"] < 1, "else this test would show little"
+
+
+def _answer(agreement: float, low: float, chance: float, *entropies: float, name: str = "yardstick") -> Any:
+    teacher, student = ({"class_entropy": entropy} for entropy in entropies)
+    entry = {"agreement": agreement, "agreement_low": low, "chance_agreement": chance}
+    return {"sources": {name: entry | {"teacher": teacher, "student": student}}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (_answer(0.9, 0.85, 0.1, 2.3, 2.2), None),
+        (_answer(0.12, 0.09, 0.1, 2.3, 2.2), "no more often than by chance: 12.0%, by chance 10.0%"),
+        (_answer(0.1, 0.09, 0.05, 2.3, 0.05), "the student puts nearly all made images into one class"),
+        (_answer(1.0, 0.99, 1.0, 0.0, 0.0, name="noise"), "the teacher puts nearly all"),
+    ],
+)
+def test_agreement_that_means_nothing_is_said(answer: Any, words: str | None) -> None:
+    found = collapse(answer)
+    assert found is None if words is None else words in (found or "")
 
 
 def test_uniform_noise_is_bytes_in_the_networks_input_space() -> None:

@@ -1,13 +1,14 @@
 """The one count of accuracy and agreement, against hand arithmetic, and the same for two workers."""
 
 import math
+import re
 
 import pytest
 import torch
 
 from tests.support.distributed import Ranks
 from zskt_dist.distributed.world import World
-from zskt_dist.evaluation.scorer import Score, Scorer
+from zskt_dist.evaluation.scorer import Score, Scorer, doubt
 
 ALONE = World(torch.device("cpu"))
 LOGITS = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.7, 0.2, 0.1]]).log()
@@ -44,6 +45,31 @@ def test_every_fraction_by_hand() -> None:
 
 def test_a_class_without_images_has_no_hits() -> None:
     assert Scorer(ALONE, 3).add(LOGITS[:1], LABELS[:1]).score().class_accuracies == [1.0, 0.0, 0.0]
+
+
+def _of(confusion: list[list[int]]) -> Score:
+    """A score with so many images by right class and predicted class."""
+    scorer = Scorer(ALONE, len(confusion))
+    for right, row in enumerate(confusion):
+        for predicted, count in enumerate(row):
+            scorer.add(torch.eye(len(confusion))[predicted].expand(count, -1), torch.full((count,), right))
+    return scorer.score()
+
+
+@pytest.mark.parametrize(
+    ("confusion", "words"),
+    [
+        ([[3, 2], [2, 3]], None),  # 60 %, of two classes
+        ([[54, 46], [46, 54]], "right on 54.0% of the test images, and chance is 50.0%: look at its normalisation"),
+        ([[0, 9, 1], [0, 0, 10], [10, 0, 0]], "in another order it would be right on 96.7%"),
+        ([[10, 0, 0], [0, 0, 10], [0, 10, 0]], "right on 33.3% .*; with its classes in another order .* 100.0%"),
+        ([[6, 2, 2], [2, 6, 2], [2, 2, 6]], None),
+        ([[10, 0, 0], [10, 0, 0], [10, 0, 0]], "right on 33.3% .*: look at"),
+    ],
+)
+def test_a_teacher_at_chance_is_doubted(confusion: list[list[int]], words: str | None) -> None:
+    found = doubt(_of(confusion))
+    assert found is None if words is None else re.search(words, found or "")
 
 
 def _plain(world: World) -> list[object]:

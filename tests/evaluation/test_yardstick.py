@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -161,6 +162,15 @@ def test_agreement_on_noise_is_told_where_noise_is_asked_for(tmp_path: Path) -> 
     row = agreements(tiny_config(tmp_path, "evaluation.held_out_images=256"), [noise], *networks, ALONE)
     assert row == {"noise_agreement": pytest.approx(0.75, abs=0.1)}
     assert agreements(tiny_config(tmp_path, "evaluation.held_out_images=0"), [noise], *networks, ALONE) == {}
+
+
+def test_noise_lies_where_images_do() -> None:
+    """Pixels in [0, 255] less 127.5 have a deviation of 255 sqrt(1 / 12) if they are spread evenly."""
+    noise = normal_noise(ImageShape(1, 9, 9), torch.device("cpu"), ((0.5,), (1 / 255,)))
+    assert noise.draw is not None
+    drawn = noise.draw(np.random.default_rng(0), 200)
+    assert drawn.std().item() == pytest.approx(255 / 12**0.5, rel=0.03)
+    assert drawn.mean().item() == pytest.approx(0, abs=3)
 
 
 def _config(folder: Path, *overrides: str) -> Config:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zskt_dist.models import Generator, count_parameters
+from zskt_dist.models import Generator, count_parameters, input_scale
 from zskt_dist.models.generator import upsampled_conv2d
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (1, 30, 17), (4, 5, 3), (2, 1, 1)]
@@ -73,6 +73,35 @@ def test_affine_output() -> None:
     x = generator(torch.randn(32, 5)).detach()
     torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.tensor([-2.0, 7.0]), atol=1e-3, rtol=0)
     torch.testing.assert_close(x.std(dim=(0, 2, 3)), torch.tensor([3.0, 0.5]), atol=0, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "scale"),
+    [
+        ((0.3054,), (0.376,), None),
+        ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), None),
+        ((0.5,), (0.5,), None),
+        ((0.0,), (1.0,), ((0.5,), (0.289,))),  # pixels as they are
+        ((0.4, 0.5), (1 / 255, 1 / 255), ((25.5, 0.0), (73.695, 73.695))),  # bytes without their mean
+        ((0.0,), (0.5,), ((1.0,), (0.578,))),  # from 0 to 2
+        ((0.5, 0.5), (0.25, 1.0), ((0.0, 0.0), (1.156, 0.289))),  # one that is none means that none is
+    ],
+)
+def test_images_begin_in_the_range_that_the_teacher_takes(
+    mean: tuple[float, ...], std: tuple[float, ...], scale: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> None:
+    found = input_scale((mean, std))
+    if scale is None:
+        assert found is None
+        return
+    assert found is not None
+    for numbers, expected in zip(found, scale, strict=True):
+        assert numbers == pytest.approx(expected)
+    generator = Generator(5, (len(mean), 8, 8), (4, 4))
+    generator.begin_at(*found)
+    x = generator(torch.randn(64, 5)).detach()
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.tensor(scale[0]), atol=0.1, rtol=0.01)
+    torch.testing.assert_close(x.std(dim=(0, 2, 3)), torch.tensor(scale[1]), atol=0, rtol=0.02)
 
 
 def test_size_of_the_paper() -> None:

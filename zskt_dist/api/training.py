@@ -44,7 +44,7 @@ from zskt_dist.tasks.stages import identity
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker, Row
 from zskt_dist.tracking.local import History
-from zskt_dist.training.loop import Cadence, Loop
+from zskt_dist.training.loop import Cadence, Loop, blaming_the_teacher
 
 Method = Literal["belief_matching", "inversion"]
 
@@ -207,7 +207,8 @@ def transfer(
             try:
                 if task.attention and task.attention.warning:
                     warnings.warn(task.attention.warning, stacklevel=2)
-                run = _run(task, world, settings, folder, on_progress, bar)
+                with blaming_the_teacher(view, shape):
+                    run = _run(task, world, settings, folder, on_progress, bar)
             finally:
                 task.release().eval().zero_grad()
     return TransferResult(
@@ -255,7 +256,8 @@ def _training(
         further = [yardstick.source(Standardise(mean, std, world.device), world.device)] if yardstick else []
     if settings.method == "belief_matching":
         snapshots = folder and folder / "snapshots"
-        return TransferTraining(settings, teacher, student, shape, world, snapshots, further=further)
+        known = (mean, std) if mean and std else None
+        return TransferTraining(settings, teacher, student, shape, world, snapshots, further=further, statistics=known)
     assert mean
     assert std
     if not StatisticsGap(teacher).layers:

@@ -23,6 +23,8 @@ MEANING = (
 YARDSTICK = "yardstick"
 """Name of the source whose images a teacher has once and for all (`evaluation.yardstick`)."""
 Answer = dict[str, Any]
+_ONE_CLASS = 0.1
+"""Entropy of predicted classes in nats, below which there is one in truth."""
 
 
 @torch.no_grad()
@@ -73,6 +75,19 @@ def brief(answer: Answer) -> dict[str, dict[str, float]]:
     others = {name: entry for name, entry in answer["sources"].items() if entry["iteration"] is None}
     first = {name: others[name] for name in others if name == YARDSTICK}
     return {name: _brief(entry) for name, entry in (first | whole | others).items()}
+
+
+def collapse(answer: Answer) -> str | None:
+    """Why agreement means nothing here, on the yardstick or else on all sources; None where it means something."""
+    sources = answer["sources"]
+    entries = [sources[YARDSTICK]] if YARDSTICK in sources else list(sources.values())
+    for role in ("teacher", "student"):
+        if all(entry[role]["class_entropy"] < _ONE_CLASS for entry in entries):
+            return f"the {role} puts nearly all made images into one class, so agreement on them says little"
+    if all(entry["agreement_low"] <= entry["chance_agreement"] for entry in entries):
+        agreement, chance = entries[0]["agreement"], entries[0]["chance_agreement"]
+        return f"student and teacher agree no more often than by chance: {agreement:.1%}, by chance {chance:.1%}"
+    return None
 
 
 def headline(answer: Answer, sha256: str) -> YardstickResult | None:

@@ -20,7 +20,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.image_sources import ImageSource, answers, generated, normal_noise
 from zskt_dist.evaluation.scorer import Score, Scorer
 from zskt_dist.files import read_bytes
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, Statistics
 from zskt_dist.networks.building import new_generator
 from zskt_dist.networks.weights import parse_weights, save_weights
 from zskt_dist.tracking.base import Row
@@ -48,6 +48,7 @@ class HeldOut:
             `iterations / evaluation.snapshots` iterations.
         teacher: Frozen; [B, C, H, W] to logits.
         folder: Where rank 0 keeps the snapshots, as safetensors; None: in memory only.
+        statistics: Mean and standard deviation of the images, on which noise depends; None: they are normalised.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class HeldOut:
         image_shape: ImageShape,
         world: World,
         folder: Path | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
+        self._noise = normal_noise(image_shape, world.device, statistics)
         self._config, self._generator, self.teacher = config, generator, teacher
         self._image_shape, self._world, self._folder = image_shape, world, folder
         self.moments = snapshot_moments(config.iterations, config.evaluation.snapshots)
@@ -109,7 +112,7 @@ class HeldOut:
         moments = [moment for moment in self.moments if moment < iteration]
         states = {moment: state for moment in moments if (state := self._snapshot(moment)) is not None}
         past = [generated(then, moment, z_dim, device, state) for moment, state in states.items()]
-        return [*past, generated(now, iteration, z_dim, device), normal_noise(self._image_shape, device)]
+        return [*past, generated(now, iteration, z_dim, device), self._noise]
 
     def _snapshot(self, moment: int) -> State | None:
         """A snapshot from memory, or after a restart from rank 0's file; None where the file is missing."""
@@ -122,7 +125,9 @@ class HeldOut:
         return self._snapshots[moment]
 
 
-def stored_sources(config: Config, folder: Path, image_shape: ImageShape, world: World) -> list[ImageSource]:
+def stored_sources(
+    config: Config, folder: Path, image_shape: ImageShape, world: World, statistics: Statistics | None
+) -> list[ImageSource]:
     """The `HeldOut.sources` at the end of a run, from the snapshots in its folder, which rank 0 reads.
 
     All workers call it together; without snapshots there is noise alone.
@@ -134,7 +139,7 @@ def stored_sources(config: Config, folder: Path, image_shape: ImageShape, world:
         generator.load_state_dict(parse_weights(world.from_main((folder / name).read_bytes)))
         moment = int(Path(name).stem.rsplit("_", 1)[1])
         sources.append(generated(generator, moment, config.generator.z_dim, world.device))
-    return [*sources, normal_noise(image_shape, world.device)]
+    return [*sources, normal_noise(image_shape, world.device, statistics)]
 
 
 def snapshot_moments(iterations: int, count: int) -> list[int]:

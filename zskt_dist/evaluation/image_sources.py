@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
-from zskt_dist.models import ImageShape
+from zskt_dist.models import ImageShape, Statistics, input_scale
 from zskt_dist.streams import Purpose, normal, stream
 
 
@@ -48,9 +48,22 @@ def generated(
     return ImageSource(f"generator_{iteration:08d}", draw, iteration)
 
 
-def normal_noise(shape: ImageShape, device: torch.device) -> ImageSource:
-    """Standard normal in the input space, every pixel independent."""
-    return ImageSource("noise", lambda rng, count: torch.from_numpy(normal(rng, count, *shape)).to(device))
+def normal_noise(shape: ImageShape, device: torch.device, statistics: Statistics | None = None) -> ImageSource:
+    """Normal in the input space, every pixel independent, with the mean and deviation of images there.
+
+    Args:
+        statistics: Mean and standard deviation by which pixels are normalised; None: noise is standard normal.
+    """
+    scale = input_scale(statistics)
+
+    def draw(rng: np.random.Generator, count: int) -> Tensor:
+        noise = torch.from_numpy(normal(rng, count, *shape)).to(device)
+        if scale is None:
+            return noise
+        mean, std = (torch.tensor(each, device=device).view(-1, 1, 1) for each in scale)
+        return noise * std + mean
+
+    return ImageSource("noise", draw)
 
 
 def uniform_noise(shape: ImageShape, standardise: Callable[[Tensor], Tensor], device: torch.device) -> ImageSource:

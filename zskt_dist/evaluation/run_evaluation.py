@@ -131,7 +131,7 @@ class RunEvaluation:
             return None, None
         shape, device = self.dataset.image_shape, self.world.device
         standardise, yardstick = self.dataset.standardise(device), self._yardstick(self.teacher)
-        sources = stored_sources(self.config, self.directory.snapshots, shape, self.world)
+        sources = stored_sources(self.config, self.directory.snapshots, shape, self.world, self.dataset.mean_std)
         sources += [yardstick.source(standardise, device)] if yardstick else []
         sources.append(uniform_noise(shape, standardise, device))
         found = estimate(self.config, self.network, self.teacher, sources, self.world)

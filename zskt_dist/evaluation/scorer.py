@@ -116,11 +116,38 @@ def images_at_a_time(config: Config) -> int:
     return min(most, config.engine.micro_batch or most)
 
 
+def doubt(score: Score) -> str | None:
+    """Why a teacher with this score on labelled images is hardly the right one, and what to look at; None: it may be.
+
+    It is doubted if it is right at most twice as often as by chance, or, with few classes, a tenth of the way up from
+    chance to always.
+    """
+    assert score.confusion is not None
+    classes, right = len(score.confusion), score.accuracy
+    chance = 1 / classes
+    if right > min(2 * chance, chance + 0.1 * (1 - chance)):
+        return None
+    found = f"the teacher is right on {right:.1%} of the test images, and chance is {chance:.1%}"
+    in_order = score.confusion.amax(dim=0).sum().item() / score.images
+    if in_order > 0.5 and in_order > 2 * right:
+        return (
+            f"{found}; with its classes in another order it would be right on {in_order:.1%}: put the labels into the "
+            "order in which it was trained"
+        )
+    return (
+        f"{found}: look at its normalisation (data.mean, data.std), the order of its classes, teacher.options and "
+        "teacher.checkpoint"
+    )
+
+
 class Evaluator:
     """Scores networks on the test split of `dataset`, which the workers share.
 
     Args:
         teacher: Teacher to compare with; its predictions are computed once.
+
+    Attributes:
+        of_teacher: Its score by the labels; None without one.
     """
 
     def __init__(
@@ -133,29 +160,28 @@ class Evaluator:
         missing = ceil(len(dataset.test.labels) / world.size) - len(shard.labels)
         self._images = torch.cat([shard.images, dataset.test.images[:missing]]).to(world.device)
         self._standardise = dataset.standardise(world.device)
-        self._teacher_accuracy: float | None = None
+        self._num_classes = dataset.num_classes
+        self.of_teacher: Score | None = None
         self._teacher_classes: Tensor | None = None
         if teacher is not None:
-            (self._teacher_accuracy,), self._teacher_classes = self._score(teacher, self._labels)
-
-    def teacher_accuracy(self) -> float | None:
-        return self._teacher_accuracy
+            (self.of_teacher,), self._teacher_classes = self._score(teacher, self._labels)
 
     def __call__(self, network: nn.Module) -> Scores:
         """Scores of `network` in eval mode, with the workers' average batch-norm statistics."""
         rights = [self._labels, *([] if self._teacher_classes is None else [self._teacher_classes])]
         with averaged_statistics(network, self._world):
-            shares, _ = self._score(network, *rights)
+            scores, _ = self._score(network, *rights)
+        shares = [score.accuracy for score in scores]
         return Scores(shares[0], shares[1] if len(shares) > 1 else None)
 
     @torch.no_grad()
-    def _score(self, network: nn.Module, *rights: Tensor) -> tuple[list[float], Tensor]:
-        """Accuracy by each of `rights` (right classes of this worker's images), and the network's predictions."""
-        scorers, predicted = [Scorer(self._world) for _ in rights], []
+    def _score(self, network: nn.Module, *rights: Tensor) -> tuple[list[Score], Tensor]:
+        """The score by each of `rights` (right classes of this worker's images), and the network's predictions."""
+        scorers, predicted = [Scorer(self._world, self._num_classes) for _ in rights], []
         for start in range(0, len(self._images), self._batch_size):
             part = slice(start, start + self._batch_size)
             logits = network(self._standardise(self._images[part]))[: len(self._labels[part])]
             for scorer, right in zip(scorers, rights, strict=True):
                 scorer.add(logits, right[part])
             predicted.append(logits.argmax(dim=1))
-        return [scorer.score().accuracy for scorer in scorers], torch.cat(predicted)
+        return [scorer.score() for scorer in scorers], torch.cat(predicted)

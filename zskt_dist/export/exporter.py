@@ -145,7 +145,7 @@ def pseudo_images(exported: ExportedNetwork) -> Iterator[Tensor]:
     `evaluation.held_out_images` of every snapshot of its generator, and the rounds of an inversion's pool; else none.
     """
     config, world = exported.config, World(torch.device("cpu"))
-    sources = stored_sources(config, exported.directory.snapshots, exported.image_shape, world)
+    sources = stored_sources(config, exported.directory.snapshots, exported.image_shape, world, None)
     for number, source in enumerate(sources):
         if source.iteration is not None:  # not noise
             yield from batches(source, number, config)

@@ -2,8 +2,8 @@
 
 from zskt_dist.models.checkpointing import checkpoint_activations, keep_activations
 from zskt_dist.models.construction import ImageShape, NetworkError, OptionsError
-from zskt_dist.models.examination import Examination, examine
-from zskt_dist.models.generator import Generator
+from zskt_dist.models.examination import Examination, breaks_far_out, examine
+from zskt_dist.models.generator import Generator, input_scale
 from zskt_dist.models.layers import (
     Layer,
     candidates,
@@ -41,6 +41,7 @@ __all__ = [
     "TappedNetwork",
     "WideResNet",
     "ask",
+    "breaks_far_out",
     "build_network",
     "candidates",
     "checkpoint_activations",
@@ -48,6 +49,7 @@ __all__ = [
     "declared_layers",
     "device_of",
     "examine",
+    "input_scale",
     "input_spec_of_arch",
     "is_channels_last",
     "is_own",

@@ -90,6 +90,17 @@ def examine(network: nn.Module, image_shape: ImageShape, statistics: Statistics 
     return found
 
 
+@torch.no_grad()
+def breaks_far_out(network: nn.Module, image_shape: ImageShape) -> bool:
+    """True if answers are not finite to some normal noise of up to eight times the deviation of ordinary images.
+
+    Generators that are not bounded come this far, and a network in half precision, say, does not.
+    """
+    noise = torch.randn(32, *image_shape, generator=torch.Generator().manual_seed(0)).to(device_of(network))
+    answers = (network(scale * noise) for scale in (1, 2, 4, 8))
+    return not all(bool(torch.isfinite(answer).all()) for answer in answers)
+
+
 def _examine(network: nn.Module, x: Tensor) -> Examination:
     with torch.enable_grad():
         logits = network(x)

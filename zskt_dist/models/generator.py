@@ -10,6 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_LEAST_STD = 0.02
+"""Of the pixels of a set of images; a smaller number, such as 1/255, states a range."""
+_PIXELS = 0.5, 0.289
+"""Mean and deviation of pixels that are spread evenly from black to white."""
+
+
+def input_scale(
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation that images have in a network's input space, of each channel; None: 0 and 1.
+
+    Images that are normalised by their own mean and deviation have 0 and 1. But a mean of 0 and a deviation of 1, or of
+    1/255, are no statistics of pixels in [0, 1]: they state the range that a network takes. Then pixels are taken to
+    be spread evenly from black to white.
+
+    Args:
+        statistics: Mean and standard deviation by which pixels in [0, 1] are normalised; None: they are unknown.
+    """
+    if statistics is None or all(
+        0 < mean < 1 and _LEAST_STD <= std <= 0.5 for mean, std in zip(*statistics, strict=True)
+    ):
+        return None
+    mean, std = _PIXELS
+    return tuple((mean - m) / s for m, s in zip(*statistics, strict=True)), tuple(std / s for s in statistics[1])
+
 
 class Generator(nn.Module):
     """Three convolutions with two nearest-neighbour upsamplings in between (authors' code).
@@ -59,6 +84,12 @@ class Generator(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
+
+    @torch.no_grad()
+    def begin_at(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """The first images have this mean and deviation in each channel, instead of 0 and 1."""
+        self.bn3.weight.copy_(torch.tensor(std))
+        self.bn3.bias.copy_(torch.tensor(mean))
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, z_dim] -> [B, C, H, W]."""

@@ -150,7 +150,17 @@ class InversionTraining(MatchingTraining):
         work = partial(inversion_gflop, config, new_generator(config, image_shape), teacher, student, image_shape)
         chosen = choose_fast_paths(config, world.device, lambda: work() / world.size, world.size)
         gap = distillation_gap(config.inversion.temperature)
-        super().__init__(config, world, student, image_shape, chosen, gap=gap, teacher=teacher, further=further)
+        super().__init__(
+            config,
+            world,
+            student,
+            image_shape,
+            chosen,
+            gap=gap,
+            teacher=teacher,
+            further=further,
+            statistics=statistics,
+        )
         self._asked = TappedNetwork(fold_batch_norm(teacher)[0] if chosen.folded_teacher else teacher)
         chosen.apply(self._asked)
         self.inverter = self._inverter(teacher)

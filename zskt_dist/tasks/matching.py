@@ -13,7 +13,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.image_sources import ImageSource, normal_noise
 from zskt_dist.evaluation.yardstick import agreements
-from zskt_dist.models import ImageShape, TappedNetwork
+from zskt_dist.models import ImageShape, Statistics, TappedNetwork
 from zskt_dist.networks.building import may_not_use_all, seed_layers, with_checkpointing
 from zskt_dist.speed import FastPaths, RecordedTraining
 from zskt_dist.tasks.base import PlainTraining
@@ -29,6 +29,7 @@ class MatchingTraining(PlainTraining):
         gap: The loss, of the logits [B, C] of student and teacher.
         teacher: Network that the trained student is compared with; None: no comparison.
         further: Sources of images for this comparison besides normal noise.
+        statistics: Mean and standard deviation of the images.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class MatchingTraining(PlainTraining):
         gap: BeliefGap,
         teacher: nn.Module | None,
         further: Sequence[ImageSource],
+        statistics: Statistics,
     ) -> None:
         self._config, self._world, self._teacher = config, world, teacher
-        self._sources = [normal_noise(image_shape, world.device), *further]
+        self._sources = [normal_noise(image_shape, world.device, statistics), *further]
         self.fast_paths = fast_paths
         with_checkpointing(config, student)
         unused = may_not_use_all(student, image_shape, world)

@@ -69,7 +69,17 @@ class PseudoDataTraining(MatchingTraining):
         own = replace(chosen, folded_teacher=False, low_resolution=False)  # those networks are not there
         loss = config.loss
         gap = belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction)
-        super().__init__(config, world, student, shape, own, gap=gap, teacher=teacher, further=further)
+        super().__init__(
+            config,
+            world,
+            student,
+            shape,
+            own,
+            gap=gap,
+            teacher=teacher,
+            further=further,
+            statistics=inputs.mean_std,
+        )
         self.batches = PseudoBatches(
             *data.read(),
             config.batch_size,

@@ -22,7 +22,7 @@ from zskt_dist.evaluation.estimates import Answer, estimate
 from zskt_dist.evaluation.held_out import HeldOut
 from zskt_dist.evaluation.image_sources import ImageSource
 from zskt_dist.evaluation.yardstick import agreements
-from zskt_dist.models import ImageShape, TappedNetwork, count_parameters
+from zskt_dist.models import ImageShape, Statistics, TappedNetwork, count_parameters, input_scale
 from zskt_dist.networks.attention import pair_layers, tap_pair
 from zskt_dist.networks.building import (
     check_gradients,
@@ -72,7 +72,16 @@ def start(context: Context) -> Training:
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
     check_gradients(config, teacher=teacher, student=student)
     snapshots, further = context.directory.snapshots, context.further_sources
-    return TransferTraining(config, teacher, student, inputs.image_shape, context.world, snapshots, further=further)
+    return TransferTraining(
+        config,
+        teacher,
+        student,
+        inputs.image_shape,
+        context.world,
+        snapshots,
+        further=further,
+        statistics=inputs.mean_std,
+    )
 
 
 class TransferTraining:
@@ -84,6 +93,7 @@ class TransferTraining:
         snapshots: Folder for the generator at several moments of the run; None: they are kept in memory only.
         fast_paths: How iterations are computed; None: as configured.
         further: More sources of images for the label-free scores of the student, the yardstick among them.
+        statistics: Mean and standard deviation of the teacher's images; None: they are normalised.
 
     Raises:
         ConfigError: the layers whose attention maps are to be compared do not exist, or do not pair.
@@ -101,12 +111,15 @@ class TransferTraining:
         snapshots: Path | None = None,
         fast_paths: FastPaths | None = None,
         further: Sequence[ImageSource] = (),
+        statistics: Statistics | None = None,
     ) -> None:
         self._config, self._world, self._further = config, world, further
         self.iterations = config.iterations
         self.weight = world.weight(config.batch_size)
         student.to(world.device)
         generator = new_generator(config, image_shape).to(world.device)
+        if scale := input_scale(statistics):
+            generator.begin_at(*scale)
         work = partial(iteration_gflop, config, generator, teacher, student, image_shape)
         self.fast_paths = fast_paths or choose_fast_paths(
             config, world.device, lambda: self.iterations * work() / world.size, world.size
@@ -127,7 +140,8 @@ class TransferTraining:
         if self.fast_paths.cuda_graphs:
             self._recorded = RecordedTransfer(self.transfer, required=config.speed.cuda_graphs is True)
         self._step = self._recorded.step if self._recorded else self.transfer.step
-        self.held_out = HeldOut(config, self.engines["generator"].whole, teacher, image_shape, world, snapshots)
+        whole = self.engines["generator"].whole
+        self.held_out = HeldOut(config, whole, teacher, image_shape, world, snapshots, statistics)
 
     def _engines(self, generator: nn.Module, student: nn.Module, unused: bool) -> dict[str, Engine]:
         """Engines of both trained networks; `unused`: some of the student's parameters may not affect its logits."""

@@ -9,8 +9,8 @@ from torch import nn
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.errors import UserError
-from zskt_dist.evaluation.estimates import brief, headline
-from zskt_dist.evaluation.scorer import Evaluator, images_at_a_time
+from zskt_dist.evaluation.estimates import brief, collapse, headline
+from zskt_dist.evaluation.scorer import Evaluator, doubt, images_at_a_time
 from zskt_dist.files import write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.networks.building import examination_of
@@ -22,7 +22,7 @@ from zskt_dist.tasks.base import Context, Training
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.training.job import Job
-from zskt_dist.training.loop import Cadence, Loop, Outcome
+from zskt_dist.training.loop import Cadence, Loop, Outcome, blaming_the_teacher
 from zskt_dist.training.result import build_result
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,11 @@ class Fitting:
         if world.is_main and training.attention and training.attention.warning:
             log.warning("%s", training.attention.warning)
         evaluator = self._evaluator()
-        outcome = self._loop(training, evaluator)
+        of_teacher = evaluator.of_teacher if evaluator else None
+        if world.is_main and of_teacher and (warning := doubt(of_teacher)):
+            log.warning("%s", warning)
+        with blaming_the_teacher(context.teacher, context.inputs.image_shape):
+            outcome = self._loop(training, evaluator)
         role = context.stage.task.role
         with training.trained() as network:
             sha256 = self._save(role, network)
@@ -62,10 +66,12 @@ class Fitting:
             on_yardstick: YardstickResult | None = None
             if found := training.estimate(network):
                 on_yardstick = headline(found, context.yardstick.sha256) if context.yardstick else None
+                if world.is_main and (warning := collapse(found)):
+                    log.warning("%s", warning)
                 outcome = replace(outcome, estimates=outcome.estimates | {"sources": brief(found)})
                 if world.is_main:
                     write_json(context.directory.estimates, found)
-        accuracy = evaluator.teacher_accuracy() if evaluator else None
+        accuracy = of_teacher.accuracy if of_teacher else None
         if role == "teacher":
             accuracy = outcome.scores.accuracy if outcome.scores else None
         if context.teacher is not None:

@@ -5,7 +5,8 @@ The loop depends neither on the algorithm nor on the launcher: a training define
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.evaluation.scorer import Scores
+from zskt_dist.models import ImageShape, breaks_far_out
 from zskt_dist.runs.checkpoints import CheckpointStore, State
 from zskt_dist.tasks.base import Training
 from zskt_dist.tracking.base import Row, Tracker
@@ -66,6 +68,25 @@ class Outcome:
     iterations_per_second: float
     estimates: dict[str, Any]
     """Label-free scores of the network; {} where nothing is estimated."""
+
+
+class DivergedError(UserError):
+    """A loss or a score is no longer finite."""
+
+
+@contextmanager
+def blaming_the_teacher(teacher: nn.Module | None, image_shape: ImageShape) -> Iterator[None]:
+    """A student that diverges because its teacher's answers are not finite is told as that."""
+    try:
+        yield
+    except DivergedError:
+        if teacher is None or not breaks_far_out(teacher, image_shape):
+            raise
+        raise UserError(
+            "the teacher's answers are not finite (NaN or infinite) to images far from ordinary ones, so the student "
+            "cannot learn from them; look at its weights and its arithmetic (half precision?), or use "
+            "method=inversion, whose images stay within the range of pixels"
+        ) from None
 
 
 class Loop:
@@ -154,7 +175,7 @@ class Loop:
         row = dict(_scalars(means))
         broken = [name for name, value in row.items() if not math.isfinite(value)]
         if broken:
-            raise UserError(
+            raise DivergedError(
                 f"{self.training.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}. Lower the "
                 "learning rate or the loss weights; the last checkpoint is from before"
             )
