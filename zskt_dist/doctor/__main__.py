@@ -16,10 +16,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(device=cuda, launch.kind=ray, engine.kind=deepspeed) does not.",
     )
     parser.add_argument("--config", metavar="FILE", help="look at what this file asks for")
+    parser.add_argument("--teacher", metavar="NET", help="look at this network instead: timm:NAME, module:callable")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights; without them it is looked at untrained")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example runs_dir=s3://…")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings to FILE")
     options = logs.parse(parser, argv)
-    return guarded(lambda: _doctor(options))
+    if options.checkpoint and not options.teacher:
+        parser.error("--checkpoint: give the network that the weights belong to, too: --teacher NET")
+    return guarded(lambda: _teacher(options) if options.teacher else _doctor(options))
+
+
+def _teacher(options: argparse.Namespace) -> None:
+    from zskt_dist.config import load_config
+    from zskt_dist.doctor.teacher import look_at
+    from zskt_dist.files import check_json, write_json
+
+    if options.json:
+        check_json(options.json)
+    given = {"teacher.arch": options.teacher, "teacher.checkpoint": options.checkpoint}
+    named = [f"{key}={value}" for key, value in given.items() if value]
+    own = [] if options.config else ["data.name=none"]
+    found = look_at(load_config(options.config, [*own, *named, *options.overrides]))
+    for topic, text in found:
+        print(f"{topic:9}{text}")
+    if options.json:
+        write_json(options.json, dict(found))
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -1,0 +1,66 @@
+"""What a teacher is, by its name and weights: how its answers are read, and which method suits it."""
+
+import time
+
+from torch import nn
+
+from zskt_dist.algorithms.statistics import StatisticsGap
+from zskt_dist.config import Config
+from zskt_dist.models import count_parameters, is_own
+from zskt_dist.networks.building import check_gradients, examination_of, new_network, read_network
+from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
+from zskt_dist.networks.weights import WeightsFile
+
+KEY = "teacher.checkpoint"
+Lines = list[tuple[str, str]]
+
+
+def look_at(config: Config) -> Lines:
+    """Topics, each with a line of text, of the network of `config.teacher`, with its weights if there are any.
+
+    Raises:
+        ConfigError: it cannot be built, read or asked, or no student can learn from its answers.
+    """
+    started = time.perf_counter()
+    file = WeightsFile.open(config.teacher.checkpoint, KEY) if config.teacher.checkpoint else None
+    inputs = open_inputs(config, [declared_by_file(file)] if file else [], needs_train=False)
+    shape, classes = inputs.image_shape, inputs.num_classes
+    if file:
+        network = read_network(config, "teacher", shape, classes, file, KEY, statistics=inputs.statistics)
+    else:
+        network = new_network(config, "teacher", shape, classes)
+    check_gradients(config, teacher=network)
+    return [
+        ("teacher", _network(config, network)),
+        ("images", _images(inputs)),
+        ("answers", _answers(config, network)),
+        ("method", _method(network)),
+        ("seconds", f"{time.perf_counter() - started:.1f}"),
+    ]
+
+
+def _network(config: Config, network: nn.Module) -> str:
+    weights = f"weights of {config.teacher.checkpoint}" if config.teacher.checkpoint else "untrained: no --checkpoint"
+    return f"{config.teacher.arch}, {count_parameters(network):,} parameters, {weights}"
+
+
+def _images(inputs: Inputs) -> str:
+    shape = "x".join(map(str, inputs.image_shape))
+    mean, std = (list(each) for each in inputs.mean_std)
+    guessed = f"; guessed from the name: {', '.join(inputs.guessed)}" if inputs.guessed else ""
+    return f"{shape}, {inputs.num_classes:,} classes, mean {mean}, std {std}{guessed}"
+
+
+def _answers(config: Config, network: nn.Module) -> str:
+    found = examination_of(network)
+    if found is None:
+        assert is_own(config.teacher.arch)
+        return "logits"
+    return f"{found}; a gradient reaches the images"
+
+
+def _method(network: nn.Module) -> str:
+    layers = StatisticsGap(network).layers
+    if layers:
+        return f"inversion: {layers} layers have running statistics"
+    return "belief_matching: no layer has running statistics, which inversion needs (docs/inversion.md)"
