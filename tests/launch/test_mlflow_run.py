@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from tests.support.configs import TINY
 from tests.support.finished import finished_run
 from tests.support.stores import new_store
+from zskt_dist.commands import replay
 from zskt_dist.commands import shared as cli
 from zskt_dist.export import __main__ as export
 from zskt_dist.files import read_json
@@ -39,6 +40,41 @@ def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, mon
     )
     assert "model_uri" in run.data.tags
     assert read_json(tmp_path / "runs/digits/run/mlflow.json")["complete"]
+
+
+def test_a_deleted_experiment_is_told_and_replay_goes_to_the_store_of_the_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = new_store(tmp_path)
+    client = MlflowClient(tracking_uri=store)
+    number = client.create_experiment("digits")
+    client.delete_experiment(number)
+    arguments = [*TINY, "iterations=2", "name=run", f"tracking.uri={store}"]
+    assert cli.training_command("train", "", [*arguments, "--dry-run"]) == 0
+    remedy = (
+        f"the experiment 'digits' was deleted there; restore it (mlflow experiments restore --experiment-id {number})"
+    )
+    assert f"MLflow: {store}: {remedy}" in capsys.readouterr().out
+    assert cli.training_command("train", "", arguments) == 0
+    assert f"MLflow at {store}: {remedy}" in caplog.text
+    capsys.readouterr()
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    run = str(tmp_path / "runs/digits/run")
+    assert replay.main([run]) == 2
+    assert remedy in capsys.readouterr().err
+    client.restore_experiment(number)
+    assert replay.main([run]) == 0
+    assert f"complete at {store}" in capsys.readouterr().out
+    assert not list(elsewhere.iterdir())
+    address = read_json(tmp_path / "runs/digits/run/mlflow.json")
+    assert client.get_run(address["run_id"]).info.status == "FINISHED"
 
 
 def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(

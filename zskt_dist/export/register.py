@@ -6,7 +6,7 @@ from typing import Any
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, ExportedNetwork, own_role
 from zskt_dist.launch.mlflow_run import replay
 from zskt_dist.tracking.mlflow.models import log_student, register_model
-from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri, store_of
 
 
 def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, u
         UserError: the store cannot be reached.
     """
     directory = exported.directory
-    target = required_uri(uri, RunAddress.read(directory.tracking))
+    target = required_uri(uri, store_of(directory.tracking))
     takes = PIXELS if normalises else NORMALISED
     model_name = re.sub(r"[^\w. -]", "-", name or f"{exported.result['experiment']}-{exported.role}")
     is_logged = exported.role == own_role(exported.result) and not normalises

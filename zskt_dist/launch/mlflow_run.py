@@ -14,13 +14,14 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError, one_line
 from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
+from zskt_dist.launch.signals import InThread
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory, find_run
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow.models import log_student
-from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, open_run, upload
-from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri, tracking_uri
+from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, find_experiment, open_run, upload
+from zskt_dist.tracking.mlflow.store import RunAddress, connect, reached, required_uri, store_of, tracking_uri
 from zskt_dist.tracking.mlflow.stream import MlflowStream
 from zskt_dist.training.job import Job
 
@@ -35,6 +36,8 @@ def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
         return action()
     except ImportError:
         _warn_that_mlflow_is_missing()
+    except UserError as error:
+        log.warning("MLflow at %s: %s. Nothing is lost: %s", uri, error, remedy)
     except Exception as error:
         log.warning("MLflow at %s cannot be reached (%s). Nothing is lost: %s", uri, one_line(error), remedy)
     return None
@@ -67,6 +70,20 @@ def open_directory(
     return address
 
 
+def foreseen(config: Config, seconds: float = 15.0) -> str | None:
+    """Why a run of this experiment will not be recorded, where the store is there and says so within some seconds."""
+    uri = tracking_uri(config.tracking.uri)
+    file = Path(uri.removeprefix("sqlite:///")) if uri and uri.startswith("sqlite:///") else None
+    if uri is None or (file and not (file.exists() and file.stat().st_size)):  # MLflow would make its tables
+        return None
+    asked = InThread(lambda: find_experiment(connect(uri), config.experiment), "mlflow")
+    if not asked.ended(within=seconds):
+        return f"{uri} does not answer within {seconds:g} s; runs go on without it"
+    if asked.failure is None or isinstance(asked.failure, ImportError):
+        return None
+    return f"{uri}: {one_line(asked.failure)}; runs go on without it"
+
+
 def open_record(job: Job) -> Job:
     """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
     address = _open(job.directory, job.config, job_tags(job))
@@ -82,6 +99,8 @@ def _open(directory: RunDirectory, config: Config, tags: dict[str, str]) -> RunA
     uri = tracking_uri(config.tracking.uri)
     if uri is None:
         return None
+    if not directory.tracking.exists():  # so that `replay` goes there, even if it cannot be reached now
+        write_json(directory.tracking, {"tracking_uri": uri})
     opening = partial(open_directory, directory, uri, tags | parent_tag(directory, uri), dict(flatten(config)))
     return attempt(uri, opening, _replay_later(directory))
 
@@ -216,7 +235,7 @@ def replay_command(location: str, uri: str | None) -> str:
         UserError: there is no run directory, or the store cannot be reached.
     """
     directory = find_run(location)
-    target = required_uri(uri, RunAddress.read(directory.tracking))
+    target = required_uri(uri, store_of(directory.tracking))
     if not directory.config.exists():
         raise UserError(f"{location} is no run directory: it has no config.yaml")
     with reached(target), directory.driven():
@@ -265,8 +284,8 @@ def group_tags(directory: RunDirectory, config: Config) -> dict[str, str]:
 def parent_tag(run: RunDirectory, uri: str) -> dict[str, str]:
     """MLflow's own tag for a run that is shown under another; {} while the other is not in this store."""
     group = run.group()
-    known = group and read_json(group.tracking)
-    return {"mlflow.parentRunId": known["run_id"]} if known and known["tracking_uri"] == uri else {}
+    known = group and RunAddress.read(group.tracking)
+    return {"mlflow.parentRunId": known.run_id} if known and known.tracking_uri == uri else {}
 
 
 def final_scores(directory: RunDirectory, result: dict[str, Any]) -> Row | None:

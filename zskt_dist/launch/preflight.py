@@ -21,6 +21,7 @@ from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_memory
+from zskt_dist.launch.mlflow_run import foreseen
 from zskt_dist.models import Examination, count_parameters, is_own
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
 from zskt_dist.networks.building import (
@@ -255,6 +256,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
         "data": plan.inputs and plan.inputs.warning,
         "attention": attention and attention.warning,
         "memory": lack,
+        "MLflow": foreseen(config),
     }
     for topic, warning in warnings.items():
         if warning:

@@ -41,7 +41,7 @@ def open_run(
     client = connect(uri)
     run = _find(client, known.run_id) if known and known.tracking_uri == uri else None
     if run is None:
-        found = client.get_experiment_by_name(experiment)
+        found = find_experiment(client, experiment)
         experiment_id = found.experiment_id if found else _create_experiment(client, uri, experiment)
         run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
     else:
@@ -147,6 +147,15 @@ class RunSender:
         if name not in self._steps:
             self._steps[name] = {metric.step for metric in self.client.get_metric_history(self.run_id, name)}
         return self._steps[name]
+
+
+def find_experiment(client: "MlflowClient", name: str) -> Any | None:
+    """The experiment of that name; None where there is none; raises UserError where it was deleted."""
+    found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise UserError(f"the experiment {name!r} was deleted there; restore it ({restore}), or use experiment=…")
+    return found
 
 
 def _find(client: "MlflowClient", run_id: str) -> Any | None:

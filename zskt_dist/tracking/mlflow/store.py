@@ -25,7 +25,13 @@ class RunAddress(NamedTuple):
     def read(cls, path: Path) -> "RunAddress | None":
         """From the `mlflow.json` of a run directory; None where no run was opened."""
         known = read_json(path)
-        return cls(*(known[field] for field in cls._fields)) if known else None
+        return cls(*(known[field] for field in cls._fields)) if known and "run_id" in known else None
+
+
+def store_of(path: Path) -> str | None:
+    """The store that the run of an `mlflow.json` was given, even if it could not be reached; None: none, or unknown."""
+    known = read_json(path)
+    return known["tracking_uri"] if known else None
 
 
 def tracking_uri(configured: str | None) -> str | None:
@@ -38,13 +44,13 @@ def tracking_uri(configured: str | None) -> str | None:
     return uri
 
 
-def required_uri(named: str | None, known: RunAddress | None = None) -> str:
-    """The store that `--uri` names, else that of a known run, else the default.
+def required_uri(named: str | None, known: str | None = None) -> str:
+    """The store that `--uri` names, else the known one of a run, else the default.
 
     Raises:
         UserError: `--uri none`.
     """
-    uri = tracking_uri(named or (known and known.tracking_uri))
+    uri = tracking_uri(named or known)
     if uri is None:
         raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
     return uri
