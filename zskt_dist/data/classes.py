@@ -1,5 +1,9 @@
 """Names of the classes of a data set."""
 
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from zskt_dist.config.inputs import Data
 from zskt_dist.errors import UserError
 
@@ -11,6 +15,13 @@ _NAMES = {
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
     "fashion_mnist": "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot",
 }
+
+
+class UsualOrder(NamedTuple):
+    names: list[str]
+    """Class names in the order of the labels."""
+    of: str
+    """The data set that has this order."""
 
 
 def class_names(data: Data, num_classes: int) -> list[str] | None:
@@ -26,3 +37,18 @@ def class_names(data: Data, num_classes: int) -> list[str] | None:
     else:
         names = _NAMES.get(data.name, "").split()
     return names if names and len(names) == num_classes else None
+
+
+def usual_order(names: Iterable[str]) -> UsualOrder | None:
+    """The names, as they are written, in the order of a data set that has just these classes; None: there is none."""
+    written = {_letters(name): name for name in names}
+    for of, known in _NAMES.items():
+        order = [_letters(name) for name in known.split()]
+        if set(order) == set(written):
+            return UsualOrder([written[name] for name in order], of)
+    return None
+
+
+def _letters(name: str) -> str:
+    """Only letters and digits: `T - shirt / top` is `T-shirt/top`."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
