@@ -28,10 +28,10 @@ def class_names(data: Data, num_classes: int) -> list[str] | None:
     """Class names in the order of the labels; None where there are none, or their number is wrong."""
     names: list[str] | None
     if data.name == "parquet":
-        from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
+        from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
 
         try:
-            names = ParquetImages(data.root).class_names
+            names = UserImages(data.root, num_classes).class_names
         except UserError:  # the folder of the test images may be gone
             names = None
     else:

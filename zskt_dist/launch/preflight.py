@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from zskt_dist.config import Config
@@ -152,6 +153,8 @@ def describe(plan: Preflight) -> Lines:
         shape = "x".join(str(size) for size in inputs.image_shape)
         name = inputs.dataset.name if inputs.dataset else "none"
         lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(plan.job)}"))
+        if inputs.dataset and inputs.dataset.files:
+            lines += [("images", inputs.dataset.files), *inputs.dataset.notes]
         lines.append(("normalised", _normalisation(inputs)))
         lines += _networks(plan.job, plan.networks)
     shown = inputs.image_shape if inputs and plan.networks else None
@@ -220,7 +223,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     needs, lack = _memory(plan) if goal.task.estimates_memory and not found else ("", None)
     compares = [("attention", f"compares {attention}")] if attention else []
     for topic, text in [*describe(plan), *compares, *([("memory", needs)] if needs else [])]:
-        table.add_row(topic, text)
+        table.add_row(topic, Text(text))  # a name in brackets is no markup
     console.print(table)
     warnings = {
         "data": plan.inputs and plan.inputs.warning,
