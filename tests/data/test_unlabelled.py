@@ -36,17 +36,31 @@ def test_files_of_a_folder_and_of_those_in_it_come_in_the_order_of_their_names(t
     assert torch.equal(images, read_unlabelled(KEY, str(tmp_path), GRAY))
 
 
-def test_more_than_8_bits_are_refused_and_a_camera_held_upright_is_heard(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ConfigError, match=r"deep\.png cannot be read \(its pixels have more than 8 bits, mode I;16"):
-        read_unlabelled(KEY, str(tmp_path), GRAY)
-    (tmp_path / "deep.png").unlink()
+def test_they_are_decoded_as_test_images_are(tmp_path: Path) -> None:
+    """16 bits and floats at their value, a camera held upright is heard, transparency is refused."""
     pixels = np.zeros((4, 4), dtype=np.uint8)
-    pixels[:2] = 255
+    pixels[:2] = 200
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    assert read_unlabelled(KEY, str(tmp_path), GRAY)[0, 0, :, 0].tolist() == [0, 0, 255, 255]
+    Image.fromarray(pixels[::-1]).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "b.png")
+    Image.fromarray(pixels.astype(np.float32) / 255).save(tmp_path / "c.tif")
+    for image in read_unlabelled(KEY, str(tmp_path), GRAY):
+        assert np.array_equal(image[0].numpy(), pixels)
+    Image.fromarray(np.dstack([pixels, pixels])).save(tmp_path / "d.png")
+    with pytest.raises(ConfigError, match=r"d\.png cannot be read \(it has transparent pixels; save it without alpha"):
+        read_unlabelled(KEY, str(tmp_path), GRAY)
+
+
+def test_rows_of_a_parquet_file_may_be_paths_and_are_named_where_damaged(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "0.png").write_bytes(_png(np.full((4, 4), 7, np.uint8)))
+    rows = [{"bytes": None, "path": f"pictures/{number}.png"} for number in (0, 1)]
+    pq.write_table(pa.table({"image": rows[:1]}), tmp_path / "a.parquet")
+    assert read_unlabelled(KEY, str(tmp_path / "a.parquet"), GRAY).unique().tolist() == [7]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet cannot be read \(row 1: there is no file .*1\.png"):
+        read_unlabelled(KEY, str(tmp_path / "a.parquet"), GRAY)
 
 
 def test_images_are_counted_without_reading_them_and_damage_is_left_to_whoever_does(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_labels_of_parquet_are_counted_without_decoding_an_image(
         write_parquet(tmp_path / f"{split}-0.parquet", pixels, [0, 0, 1, 0])
     config = tiny_config(tmp_path, "data.name=parquet", f"data.root={tmp_path}")
     dataset = sources.open_dataset(config)
-    monkeypatch.setattr("zskt_dist.data.parquet.Image.open", None)
+    monkeypatch.setattr("zskt_dist.data.user_images.decode", None)
     assert dataset.train_labels.tolist() == [0, 0, 1, 0]
 
 
@@ -135,6 +135,30 @@ def test_a_dry_run_shows_all_problems(tmp_path: Path, capsys: pytest.CaptureFixt
     assert error.startswith("error: teacher.checkpoint=")
     assert also.startswith(f"also: data.root='{tmp_path}': ")
     assert "also: " not in printed.out
+
+
+def test_a_dry_run_says_how_images_and_labels_are_read(tmp_path: Path) -> None:
+    for place, label in enumerate(("[red]", "owl")):
+        (tmp_path / "images" / "val" / label).mkdir(parents=True)
+        image = png(sources.read_digits("test").images[place, 0].numpy(), "LA")
+        (tmp_path / "images" / "val" / label / "x.png").write_bytes(image)
+    words = ["data.name=parquet", f"data.root={tmp_path / 'images'}", "data.mean=[0]", "data.std=[1]"]
+    save_weights(tmp_path / "t.safetensors", build_network("lenet", ImageShape(1, 8, 8), 2), {})
+    console = Console(width=200, record=True)
+    plan.print_plan(
+        "train", tiny_config(tmp_path, *words, f"teacher.checkpoint={tmp_path / 't.safetensors'}"), [], console
+    )
+    lines = [[cell.strip() for cell in line.split("│")[1:3]] for line in console.export_text().splitlines()]
+    for topic, text in (
+        ("images", "test images: 2 class folders in val"),
+        ("images", "there is no test split, val stands for it"),
+        ("images", "mode LA is read as gray of 8 bits"),
+        (
+            "labels",
+            "[red] is 0, owl is 1 (in alphabetical order, as `datasets` and torchvision's ImageFolder have them)",
+        ),
+    ):
+        assert [topic, text] in lines
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -3,15 +3,19 @@
 import argparse
 import os
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.support.configs import tiny_overrides
+from tests.support.images import png, write_parquet
 from zskt_dist.commands import train
 from zskt_dist.models import LeNet
 from zskt_dist.networks.weights import save_weights
@@ -62,6 +66,31 @@ def _truncated(folder: Path, name: str) -> str:
     override = _file(folder, name, _lenet())
     (folder / name).write_bytes((folder / name).read_bytes()[:700])
     return override
+
+
+def _images(folder: Path, odd: bytes, row: int = 300) -> str:
+    """Test images, one of which is odd."""
+    good = png(np.zeros((8, 8), dtype=np.uint8))
+    images = [odd if number == row else good for number in range(row + 2)]
+    write_parquet(folder / "images" / "test.parquet", images, [number % 10 for number in range(len(images))])
+    return (
+        f"data.name=parquet data.root={folder / 'images'} data.mean=[0] data.std=[1] {_file(folder, 't.pt', _lenet())}"
+    )
+
+
+def _labels(folder: Path, labels: list[object]) -> str:
+    write_parquet(folder / "test.parquet", [png(np.zeros((8, 8), dtype=np.uint8))] * len(labels), labels)
+    return f"data.name=parquet data.root={folder} data.mean=[0] data.std=[1]"
+
+
+def _bomb() -> bytes:
+    """A PNG file of 200 bytes that says it is of 40,000 x 40,000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(100))
+    chunks = (
+        struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in (header, pixels)
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def _saved_as(folder: Path, arch: str, **options: int) -> str:
@@ -195,6 +224,31 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "list": (lambda f: _file(f, "t.pt", [1, 2]), "teacher.checkpoint", "found only: list"),
     "no data": (lambda f: f"data.name=cifar10 data.root={f}", "data.root", "cifar-10-batches-py"),
     "no parquet": (lambda f: f"data.name=parquet data.root={f}", "data.root", "parquet"),
+    "truncated image": (
+        lambda f: _images(f, png(np.arange(64, dtype=np.uint8).reshape(8, 8))[:45]),
+        "data.root",
+        "image 300 of test cannot be decoded: OSError: image file is truncated",
+    ),
+    "decompression bomb": (
+        lambda f: _images(f, _bomb()),
+        "data.root",
+        "image 300 of test cannot be decoded: DecompressionBombError: Image size (1600000000 pixels)",
+    ),
+    "transparent image": (
+        lambda f: _images(f, png(np.zeros((8, 8, 4), dtype=np.uint8))),
+        "data.root",
+        "image 300 of test cannot be decoded: it has transparent pixels",
+    ),
+    "labels that are fractions": (
+        lambda f: _labels(f, [0.0, 0.5]),
+        "data.root",
+        "has the label 0.5 beside numbers; give every image a whole number",
+    ),
+    "names in no clear order": (
+        lambda f: _labels(f, [f"class_{number}" for number in range(12)]),
+        "data.root",
+        "class_10 comes before class_2 as text, and after it by number",
+    ),
     "other channels": (lambda _: "data.mean=[1,1,1] data.std=[1,1,1]", "data.mean", "images of 1 channel; give"),
     "no number": (lambda _: "loss.beta=.nan", "loss.beta", "expected"),
 }

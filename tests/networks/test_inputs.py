@@ -251,6 +251,41 @@ def test_images_need_not_be_of_all_classes(tmp_path: Path) -> None:
         _open(tmp_path, _foreign(tmp_path), *words, "data.num_classes=2", *SOME)
 
 
+def _labelled(folder: Path, *labels: object) -> list[str]:
+    """Test images alone, of 3x30x45, for `_teacher`."""
+    write_parquet(folder / "images/test-0.parquet", [png(np.zeros((30, 45, 3), np.uint8))] * len(labels), labels)
+    return ["data.name=parquet", f"data.root={folder / 'images'}"]
+
+
+def test_what_labels_mean_depends_on_the_classes_that_the_networks_tell_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1 and 3 of 3 classes are the first and the last; of 4 they are the second and the last."""
+    words = _labelled(tmp_path, 1, 3)
+    for classes, expected in ((3, [0, 2]), (4, [1, 3])):
+        teacher = _teacher(tmp_path, (3, 30, 45), classes, [0.5] * 3, [0.5] * 3)
+        by_weights, by_key = (
+            _open(tmp_path, teacher, *words).dataset,
+            _open(tmp_path, _foreign(tmp_path), *words, *SOME, f"data.num_classes={classes}").dataset,
+        )
+        assert by_weights
+        assert by_key
+        assert by_weights.test.labels.tolist() == by_key.test.labels.tolist() == expected
+    assert caplog.messages[0] == "labels: 1 is 0, 3 is 2 (from 1, and none is 0)"
+    assert caplog.messages[-1] == "labels: 1 is 1, 3 is 3 (as they are, and none is 0)"
+
+
+def test_fewer_names_than_classes_are_refused(tmp_path: Path) -> None:
+    words = _labelled(tmp_path, "cat", "dog")
+    teacher = _teacher(tmp_path, (3, 30, 45), 3, [0.5] * 3, [0.5] * 3)
+    with pytest.raises(
+        ConfigError, match=r"has 2 class names \(cat, dog\), and the networks tell 3 classes apart"
+    ) as raised:
+        _open(tmp_path, teacher, *words)
+    assert raised.value.key == "data.root"
+    assert _open(tmp_path, _foreign(tmp_path), *words, *SOME).num_classes == 2
+
+
 def test_train_images_go_before_what_an_architecture_declares(tmp_path: Path) -> None:
     words = _parquet(tmp_path, "train", "test")
     inputs = _open(tmp_path, _foreign(tmp_path), *words, "teacher.arch=torchvision:resnet18")

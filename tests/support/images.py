@@ -27,10 +27,15 @@ def random_dataset(count: int, shape: tuple[int, int, int], **settings: Any) -> 
 
 
 def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
-    """[H, W] or [H, W, 3] bytes as a PNG file."""
-    buffer = io.BytesIO()
+    """[H, W] or [H, W, C] values as a PNG file."""
     image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(buffer, format="PNG")
+    return encoded(image.convert(mode) if mode else image)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """An image as a file of any kind."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -43,7 +48,7 @@ def save_unrendered(figure: Figure, path: Path) -> None:
 def write_parquet(
     path: Path,
     images: Sequence[bytes | None],
-    labels: Sequence[int | str | None],
+    labels: Sequence[Any] | pa.Array,
     *,
     column: str = "image",
     struct: bool = True,

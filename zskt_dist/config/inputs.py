@@ -40,7 +40,8 @@ class Generator(Section):
 
 class Data(Section):
     name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet", "none"] = "digits"
-    """Real images, for training the teacher and for evaluation; the transfer never reads them. none: there are none."""
+    """Real images, for training the teacher and for evaluation; the transfer never reads them. parquet: yours, in
+    Parquet files or class folders (docs/images.md). none: there are none."""
     root: str = "data"
     """Folder with the data set (unused by digits)."""
     download: Annotated[bool, Purpose.PLACEMENT] = False

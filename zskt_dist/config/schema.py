@@ -94,7 +94,7 @@ class Config(Section):
             raise clash(
                 "data.root",
                 None,
-                "data.name=parquet needs a folder of train-*.parquet and test-*.parquet",
+                "data.name=parquet needs a folder of train-*.parquet and test-*.parquet, or of class folders",
             )
         return self
 

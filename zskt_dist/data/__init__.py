@@ -1,6 +1,7 @@
 """Real images, for training teachers and for evaluation, which the transfer never reads.
 
-Importing it needs neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and Parquet folders (`data.parquet`) do.
+Importing it needs neither pyarrow nor Pillow; pseudo-data (`data.pseudo`) and images of the user's
+(`data.user_images`) do.
 """
 
 from zskt_dist.data.batches import TrainingBatches, balanced_subset, on_device

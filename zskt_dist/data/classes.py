@@ -1,5 +1,9 @@
 """Names of the classes of a data set."""
 
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from zskt_dist.config.inputs import Data
 from zskt_dist.errors import UserError
 
@@ -13,16 +17,38 @@ _NAMES = {
 }
 
 
+class UsualOrder(NamedTuple):
+    names: list[str]
+    """Class names in the order of the labels."""
+    of: str
+    """The data set that has this order."""
+
+
 def class_names(data: Data, num_classes: int) -> list[str] | None:
     """Class names in the order of the labels; None where there are none, or their number is wrong."""
     names: list[str] | None
     if data.name == "parquet":
-        from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
+        from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
 
         try:
-            names = ParquetImages(data.root).class_names
+            names = UserImages(data.root, num_classes).class_names
         except UserError:  # the folder of the test images may be gone
             names = None
     else:
         names = _NAMES.get(data.name, "").split()
     return names if names and len(names) == num_classes else None
+
+
+def usual_order(names: Iterable[str]) -> UsualOrder | None:
+    """The names, as they are written, in the order of a data set that has just these classes; None: there is none."""
+    written = {_letters(name): name for name in names}
+    for of, known in _NAMES.items():
+        order = [_letters(name) for name in known.split()]
+        if set(order) == set(written):
+            return UsualOrder([written[name] for name in order], of)
+    return None
+
+
+def _letters(name: str) -> str:
+    """Only letters and digits: `T - shirt / top` is `T-shirt/top`."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())

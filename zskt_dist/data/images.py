@@ -77,6 +77,8 @@ class ImageDataset:
         read_labels: Reads a split's labels int64 [N] without its images; None: there is no cheaper way.
         counts_classes: True if `num_classes` is only one more than the largest label: there may be further classes.
         has_train: True if there is a train split, as far as that is known without reading it.
+        files: Where the splits lie, in words; None: where such data always lie.
+        notes: Topic and words of what is not read as it is found, for plan and log.
     """
 
     name: str
@@ -88,6 +90,8 @@ class ImageDataset:
     read_labels: Callable[[SplitName], Tensor] | None = None
     counts_classes: bool = False
     has_train: bool = True
+    files: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def train(self) -> Split:

@@ -57,11 +57,12 @@ def wrong_channels(statistics: Statistics, channels: int, who: str = "data.mean"
     return ConfigError("data.mean", list(statistics[0]), f"{problem}; {remedy}{', or null for both' if own else ''}")
 
 
-def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
+def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int | None = None) -> ImageDataset:
     """The data set of `config.data`; its images are read on first use.
 
     Args:
         needs_train: True if a missing train split is an error now, as far as that is known without reading.
+        num_classes: How many classes the networks tell apart; None: that is not known.
 
     Raises:
         ConfigError: the data set is missing in `data.root`, its channels do not fit `data.mean`, `data.name` is none,
@@ -74,19 +75,21 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
     counts_classes, has_train = False, True
+    files: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
     given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
-        from zskt_dist.data.parquet import ParquetImages  # late: it needs pyarrow
+        from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
 
-        parquet = ParquetImages(data.root)
+        own = UserImages(data.root, num_classes)
         if needs_train:
-            parquet.require("train")
-        shape, num_classes, read = parquet.image_shape, parquet.num_classes, parquet.read
-        read_labels, counts_classes, has_train = parquet.read_labels, parquet.counts_classes, parquet.has("train")
+            own.require("train")
+        shape, classes, read, read_labels = own.image_shape, own.num_classes, own.read, own.read_labels
+        counts_classes, has_train, files, notes = own.counts_classes, own.has("train"), own.files, own.notes
         statistics, augmentation = given, "crop"
     else:
         facts = KNOWN[data.name]
-        shape, num_classes, augmentation = facts.image_shape, 10, facts.augmentation
+        shape, classes, augmentation = facts.image_shape, 10, facts.augmentation
         statistics = given or (facts.mean, facts.std)
         read = read_digits if data.name == "digits" else _torchvision_reader(config)
     if given and len(given[0]) != shape.channels:
@@ -94,13 +97,15 @@ def open_dataset(config: Config, *, needs_train: bool = False) -> ImageDataset:
     return ImageDataset(
         name=data.name if data.name != "parquet" else Path(data.root).name,
         image_shape=shape,
-        num_classes=num_classes,
+        num_classes=classes,
         read=read,
         read_labels=read_labels,
         statistics=statistics,
         augmentation=augmentation if data.augment == "auto" else data.augment,
         counts_classes=counts_classes,
         has_train=has_train,
+        files=files,
+        notes=notes,
     )
 
 
@@ -131,7 +136,7 @@ def _torchvision_reader(config: Config) -> Callable[[SplitName], Split]:
                 "data.root",
                 root,
                 f"{name} is not there: put {KNOWN[name].expected} into it, set data.download=true, "
-                "or use data.name=parquet with a folder of train-*.parquet and test-*.parquet",
+                "or use data.name=parquet with a folder of train-*.parquet and test-*.parquet, or of class folders",
             ) from None
 
     return read

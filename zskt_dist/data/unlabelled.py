@@ -3,22 +3,19 @@
 They are brought to the networks' shape: the middle square part of the right proportions, resized, gray or in colour.
 """
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from zskt_dist.data.parquet import IMAGE_COLUMNS
+from zskt_dist.data.decoding import SUFFIXES, ImagesError, decode, open_image
+from zskt_dist.data.parquet import IMAGE_COLUMNS, check_image_column, column_of, encoded_images
 from zskt_dist.errors import NO_SUCH_FILE, ConfigError
 from zskt_dist.models import ImageShape
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
@@ -40,7 +37,7 @@ def read_unlabelled(key: str, location: str, image_shape: ImageShape) -> Tensor:
     for file in _files(path):
         try:
             images += [_fitted(image, image_shape) for image in _images(file)]
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(key, location, f"{file.name} cannot be read ({error})") from None
     if not images:
         raise ConfigError(key, location, f"has no images: no Parquet file, and no {', '.join(sorted(SUFFIXES))}")
@@ -64,27 +61,22 @@ def _files(path: Path) -> list[Path]:
 
 
 def _images(file: Path) -> Iterator[Image.Image]:
+    """Decoded images of a file; raises ImagesError, and other OSError and ValueError."""
     if file.suffix.lower() in SUFFIXES:
-        yield Image.open(file)
+        yield decode(open_image(file))
     elif file.suffix.lower() == ".parquet":
         schema = pq.read_schema(file)
-        column = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-        if column is None:
-            raise ValueError(f"no column named {' or '.join(IMAGE_COLUMNS)}; there are: {', '.join(schema.names)}")
-        for batch in pq.ParquetFile(file).iter_batches(columns=[column]):
-            encoded = batch.column(0)
-            for each in encoded.field("bytes") if pa.types.is_struct(encoded.type) else encoded:
-                yield Image.open(io.BytesIO(each.as_py()))
+        column = column_of(schema, IMAGE_COLUMNS)
+        check_image_column(schema, column)
+        for row, encoded in enumerate(encoded_images(file, column)):
+            try:
+                yield decode(open_image(encoded))
+            except ImagesError as error:
+                raise ImagesError(f"row {row}: {error}") from None
 
 
 def _fitted(image: Image.Image, shape: ImageShape) -> np.ndarray:
-    """uint8 [C, H, W]; the way up that a camera has noted.
-
-    Raises:
-        ValueError: more than 8 bits a channel, which a conversion would cut off.
-    """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}; save it with 8")
-    plain = (ImageOps.exif_transpose(image) or image).convert("L" if shape.channels == 1 else "RGB")
+    """uint8 [C, H, W]: the middle part of the right proportions."""
+    plain = image.convert("L" if shape.channels == 1 else "RGB")
     pixels = np.asarray(ImageOps.fit(plain, (shape.width, shape.height), Image.Resampling.BILINEAR))
     return pixels[None] if shape.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from zskt_dist.config import Config
@@ -181,6 +182,8 @@ def describe(plan: Preflight) -> Lines:
         shape = "x".join(str(size) for size in inputs.image_shape)
         name = inputs.dataset.name if inputs.dataset else "none"
         lines.append(("data", f"{name}, {shape}, {inputs.num_classes} classes, {_use_of_images(plan.job)}"))
+        if inputs.dataset and inputs.dataset.files:
+            lines += [("images", inputs.dataset.files), *inputs.dataset.notes]
         lines.append(("normalised", _normalisation(inputs)))
         lines += _networks(plan.job, plan.networks)
         lines += [("answers", f"{role}: {found}") for role, found in plan.examined.items()]
@@ -250,7 +253,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     needs, lack = _memory(plan) if goal.task.makes_images and not found else ("", None)
     compares = [("attention", f"compares {attention}")] if attention else []
     for topic, text in [*describe(plan), *compares, *([("memory", needs)] if needs else [])]:
-        table.add_row(topic, text)
+        table.add_row(topic, Text(text))  # a name in brackets is no markup
     console.print(table)
     warnings = {
         "data": plan.inputs and plan.inputs.warning,

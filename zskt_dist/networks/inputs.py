@@ -87,7 +87,9 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
     Raises:
         ConfigError: two sources contradict each other, none states a fact that is needed, or the data set is missing.
     """
-    dataset = None if config.data.name == "none" else open_dataset(config, needs_train=needs_train)
+    told = config.data.num_classes or next((each.num_classes for *_, each in weights if each.num_classes), None)
+    none = config.data.name == "none"
+    dataset = None if none else open_dataset(config, needs_train=needs_train, num_classes=told)
     source, stated = _stated(config.data, dataset, weights)
     measurable = dataset is not None and dataset.has_train
     filled = _filled_by_arch(stated, config.teacher.arch, measurable)

@@ -92,6 +92,9 @@ class Worker:
         inputs = open_inputs(goal.config, found, needs_train=self.job.needs_training_images)
         if self.world.is_main and inputs.warning:
             log.warning("%s", inputs.warning)
+        if self.world.is_main and inputs.dataset:
+            for topic, text in inputs.dataset.notes:
+                log.warning("%s: %s", topic, text)
         return inputs
 
     def _run(self, stage: Stage, directory: RunDirectory, tracker: Tracker) -> None:
