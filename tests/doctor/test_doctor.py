@@ -21,7 +21,6 @@ from zskt_dist.doctor import machine, services
 from zskt_dist.doctor.check import Check, Outcome
 from zskt_dist.doctor.checks import CHECKS
 from zskt_dist.doctor.findings import Finding, examine, healthy, masked
-from zskt_dist.launch import environment
 from zskt_dist.runs.locations import connect
 
 QUICK = [check for check in CHECKS if check.name in ("python", "cpu", "memory", "disk", "runs_dir")]
@@ -31,7 +30,7 @@ QUICK = [check for check in CHECKS if check.name in ("python", "cpu", "memory", 
 def _no_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray and DeepSpeed are not really imported, and nobody's cluster is found."""
     monkeypatch.setattr(services, "_import", lambda package: None)
-    monkeypatch.setattr(environment, "RAY_CURRENT_CLUSTER", tmp_path / "no_cluster")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "no_cluster"))
 
 
 def _finding(name: str, *overrides: str) -> Finding:

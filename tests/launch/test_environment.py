@@ -13,8 +13,9 @@ from zskt_dist.launch import environment, ray
 @pytest.fixture
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which `ray start` leaves the address of its cluster."""
-    monkeypatch.setattr(environment, "RAY_CURRENT_CLUSTER", tmp_path / "ray_current_cluster")
-    return tmp_path / "ray_current_cluster"
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    return tmp_path / "ray" / "ray_current_cluster"
 
 
 @pytest.mark.parametrize("given", [None, "", "auto", "local"])

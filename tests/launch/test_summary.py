@@ -1,13 +1,14 @@
 """The short table at the end of a command."""
 
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from zskt_dist.launch.summary import print_summary
+from zskt_dist.launch.summary import print_summary, print_yardstick
 
 NETWORK = {"arch": "lenet", "params": 10, "accuracy": 0.9, "accuracy_std": 0.0}
 STUDENT = NETWORK | {"accuracy_last": 0.8, "accuracy_last_std": 0.0, "agreement": 0.7, "agreement_std": 0.0}
@@ -26,6 +27,15 @@ def test_one_seed_has_no_deviation(seeds: list[int]) -> None:
     text = console.export_text()
     assert ("±" in text) == ("mean" in text) == ("80.00 ± 0.00 %" in text) == (len(seeds) > 1)
     assert ("70.0 (61.0 to 78.0)" in text) == (len(seeds) == 1)
+
+
+def test_commands_are_quoted_for_a_shell() -> None:
+    said = Console(width=500, file=io.StringIO(), force_terminal=False)
+    found = {"agreement": 0.9, "low": 0.8, "high": 0.95, "images": 512}
+    print_yardstick(found, "runs/my students/it's one", said)
+    assert isinstance(said.file, io.StringIO)
+    command = said.file.getvalue().partition("label 100 images: ")[2]
+    assert shlex.split(command)[:3] == ["zskt", "evaluate", "runs/my students/it's one"]
 
 
 @pytest.mark.parametrize("dataset", ["digits", "none"])

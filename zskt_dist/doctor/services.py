@@ -12,7 +12,7 @@ from zskt_dist.doctor.check import LITTLE, Outcome, Requirements, existing_folde
 from zskt_dist.errors import one_line
 from zskt_dist.extras import install, installed_version
 from zskt_dist.files import describe_size
-from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, refused
+from zskt_dist.launch.environment import RAY_PORT, named_ray_cluster, ray_current_cluster, refused
 
 
 def check_disk(requirements: Requirements) -> Outcome:
@@ -60,7 +60,7 @@ def check_ray(requirements: Requirements) -> Outcome:
         if by_user:
             advice = "start that cluster or correct the address, or unset RAY_ADDRESS, and one is started here"
             return Outcome("problem", text, advice)
-        return Outcome("warning", text, f"launch.kind=ray starts another one here; rm {RAY_CURRENT_CLUSTER}")
+        return Outcome("warning", text, f"launch.kind=ray starts another one here; rm {ray_current_cluster()}")
     return Outcome("ok", f"{number}; the cluster of {given} answers at {address}")
 
 

@@ -3,12 +3,12 @@
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 RAY_PORT = 6379
 _CONNECT_SECONDS = 3.0
-RAY_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # written by `ray start`, read by `ray.init()`
 
 
 def torchrun_rank() -> tuple[int, int] | None:
@@ -25,17 +25,24 @@ def is_follower() -> bool:
     return rank is not None and rank[0] > 0
 
 
+def ray_current_cluster() -> Path:
+    """Where `ray start` notes the address of its cluster, and `ray.init()` looks for it."""
+    of_the_system = os.environ.get("TMPDIR") if sys.platform.startswith("linux") else None
+    folder = os.environ.get("RAY_TMPDIR") or of_the_system or "/tmp"
+    return Path(folder, "ray", "ray_current_cluster")
+
+
 def ray_cluster_given() -> bool:
     """True if Ray will join a cluster: that of RAY_ADDRESS, or one that `ray start` started on this machine."""
-    return "RAY_ADDRESS" in os.environ or RAY_CURRENT_CLUSTER.exists()
+    return "RAY_ADDRESS" in os.environ or ray_current_cluster().exists()
 
 
 def named_ray_cluster() -> tuple[str, bool] | None:
     """Address of the cluster that Ray would join, with True if RAY_ADDRESS names it, False if `ray start` noted it."""
     address = os.environ.get("RAY_ADDRESS")
     by_user = address is not None
-    if address is None and RAY_CURRENT_CLUSTER.exists():
-        address = RAY_CURRENT_CLUSTER.read_text().strip()
+    if address is None and ray_current_cluster().exists():
+        address = ray_current_cluster().read_text().strip()
     return None if address in (None, "", "auto", "local") else (str(address), by_user)
 
 

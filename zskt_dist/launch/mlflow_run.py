@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from zskt_dist.config import Config, flatten
@@ -51,7 +52,7 @@ def _warn_that_mlflow_is_missing() -> None:
 
 
 def _replay_later(directory: RunDirectory) -> str:
-    return f"`python -m zskt_dist.replay {directory.location}` uploads the run later"
+    return f"`python -m zskt_dist.replay {quote(str(directory.location))}` uploads the run later"
 
 
 def open_directory(

@@ -28,7 +28,7 @@ from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
 from zskt_dist.files import read_json
-from zskt_dist.launch.environment import RAY_CURRENT_CLUSTER, RAY_PORT, named_ray_cluster, ray_cluster_given, refused
+from zskt_dist.launch.environment import RAY_PORT, named_ray_cluster, ray_cluster_given, ray_current_cluster, refused
 from zskt_dist.launch.mlflow_run import live_tracker
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
@@ -94,7 +94,7 @@ def connected() -> Iterator[bool]:
     try:
         ray.init(address, logging_level="error")
     except ConnectionError as error:  # something answers there that is not Ray
-        advice = f"correct RAY_ADDRESS; if `ray start` has crashed, remove {RAY_CURRENT_CLUSTER}"
+        advice = f"correct RAY_ADDRESS; if `ray start` has crashed, remove {ray_current_cluster()}"
         raise UserError(f"{error}; {advice}") from error
     try:
         yield True

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -53,7 +54,7 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     console.print(f"result   {directory / 'result.json'}", soft_wrap=True)
     if result["mlflow"]:
         uri = result["mlflow"]["tracking_uri"]
-        where = uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {uri}"
+        where = uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {quote(uri)}"
         console.print(f"compare  {where}", soft_wrap=True)
 
 
@@ -78,7 +79,7 @@ def print_yardstick(yardstick: Mapping[str, Any] | None, run: str, console: Cons
         f"yardstick: the student answers as the teacher does for {share:.1f} % (95 % interval {low:.1f} to {high:.1f}) "
         f"of {yardstick['images']:,.0f} images made from the teacher alone. That estimates how often they agree on "
         "real images, not how often they are right (docs/estimates.md). For that, label 100 images: "
-        f"zskt evaluate {run} data.name=parquet data.root=FOLDER",
+        f"zskt evaluate {quote(run)} data.name=parquet data.root=FOLDER",
         soft_wrap=True,
         highlight=False,
     )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any, cast
 
 import pandas as pd
@@ -129,4 +130,6 @@ def print_sweep(result: SweepResult, directory: RunDirectory, console: Console) 
         console.print(f"student  {student}", soft_wrap=True)
     console.print(f"report   {directory.path / 'report.html'}", soft_wrap=True)
     if result["mlflow"]:
-        console.print(f"compare  mlflow ui --backend-store-uri {result['mlflow']['tracking_uri']}", soft_wrap=True)
+        console.print(
+            f"compare  mlflow ui --backend-store-uri {quote(result['mlflow']['tracking_uri'])}", soft_wrap=True
+        )
