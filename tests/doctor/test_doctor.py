@@ -174,7 +174,9 @@ def test_a_ray_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, clo
 
 def test_what_ray_start_has_left(monkeypatch: pytest.MonkeyPatch, closed_port: int, tmp_path: Path) -> None:
     """A run passes it over, so that it is no problem."""
-    (tmp_path / "no_cluster").write_text(f"127.0.0.1:{closed_port}\n")
+    noted = tmp_path / "no_cluster" / "ray" / "ray_current_cluster"
+    noted.parent.mkdir(parents=True)
+    noted.write_text(f"127.0.0.1:{closed_port}\n")
     finding = _finding("ray", "launch.kind=ray")
     assert finding.status == "warning"
     assert f"the cluster of `ray start`, 127.0.0.1:{closed_port}, does not answer" in finding.text
