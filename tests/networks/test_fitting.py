@@ -104,6 +104,18 @@ def test_two_weights_never_become_one() -> None:
         _load(nn.Linear(2, 2), _prefixed(weights, "module.") | weights)
 
 
+@pytest.mark.timeout(10)
+def test_names_of_endless_parts_take_no_time() -> None:
+    with pytest.raises(ConfigError, match="missing: weight, bias"):
+        _load(nn.Linear(2, 2), {"a." * 1_000_000 + "weight": torch.zeros(2, 2)})
+
+
+def test_modules_that_are_not_there() -> None:
+    source, target = _net(), _net()
+    target.register_module("aux", None)
+    assert _equal(_load(target, {**source.state_dict(), "aux.fc.weight": torch.zeros(3)}), source)
+
+
 def test_a_file_without_weights() -> None:
     with pytest.raises(ConfigError, match=r"does not fit the architecture; missing: weight, bias$"):
         _load(nn.Linear(2, 2), {})

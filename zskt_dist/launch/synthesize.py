@@ -53,7 +53,8 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
     for override in overrides:
         if not override.startswith(_OWN_KEYS):
             key, _, value = override.partition("=")
-            raise ConfigError(key, value, "belongs to the run; synthesize takes launch, device and its teacher's file")
+            allowed = "launch, device and teacher.checkpoint with teacher.prefix"
+            raise ConfigError(key, value, f"belongs to the run; synthesize takes {allowed}")
     directory, result = find_finished(location, "synthesize", single=True)
     directory.mirror.pull(checkpoints=False, pseudo_data=wanted.out is None)
     if (read_json(directory.begun) or {}).get("task") == "pseudo_data":

@@ -10,6 +10,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +34,9 @@ _RESHAPED = re.compile(
     r"the shape in current model is torch\.Size\(\[([\d, ]*)\]\)"
 )
 """The words of `load_state_dict`, which tells of shapes in no other way."""
+
+_DEPTH = 8
+"""Most parts of a prefix; a name in a file may have endless parts."""
 
 Shape = tuple[int, ...]
 
@@ -135,7 +139,7 @@ def _prefixes(network: nn.Module, weights: StateDict) -> list[str]:
     own = network.state_dict().keys()
     reached: defaultdict[str, set[str]] = defaultdict(set)
     for name in weights:
-        for prefix in _beginnings(name):
+        for prefix in islice(_beginnings(name), _DEPTH):
             placed = _placed(network, name.removeprefix(prefix))
             reached[prefix] |= {placed} & own
     most = max(map(len, reached.values()), default=0)
@@ -214,18 +218,19 @@ def _placed(network: nn.Module, name: str) -> str:
     """
     module, path, parts = network, [], name.split(".")
     while len(parts) > 1:
-        wrapper = next((each for each in _WRAPPERS if each in module._modules), None)
-        if parts[0] in module._modules:
+        inner = {each: child for each, child in module._modules.items() if child is not None}
+        own = next((each for each in _WRAPPERS if each in inner), None)
+        if parts[0] in inner:
             step = parts.pop(0)
         elif parts[0] in _WRAPPERS:
             parts.pop(0)
             continue
-        elif wrapper is not None:
-            step = wrapper
+        elif own is not None:
+            step = own
         else:
             break
         path.append(step)
-        module = module.get_submodule(step)
+        module = inner[step]
     return ".".join([*path, *parts])
 
 
