@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models import googlenet
 
-from tests.export.runs import untrained_network
+from tests.export.runs import untrained_network, untrained_run
 from zskt_dist.errors import UserError
+from zskt_dist.export.exported_network import open_network
 from zskt_dist.export.load import load_network, write_weights
+from zskt_dist.runs.directory import RunDirectory
 
 LITERAL = "tests.support.user_networks:Literal"
 
@@ -61,6 +64,23 @@ def test_code_that_is_named_runs(tmp_path: Path) -> None:
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(network(images), exported.network(images))
     assert config["network"]["arch"] == LITERAL
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization of")
+def test_a_teacher_keeps_the_options_that_go_with_its_weights(tmp_path: Path) -> None:
+    """torchvision makes GoogLeNet with other options for weights than without."""
+    torch.manual_seed(0)
+    theirs = googlenet(num_classes=10, transform_input=True, aux_logits=False, init_weights=False).eval()
+    torch.save(theirs.state_dict(), tmp_path / "teacher.pt")
+    overrides = ("teacher.arch=torchvision:googlenet", "teacher.options.init_weights=false")
+    directory = RunDirectory(untrained_run(tmp_path, *overrides, shape=(3, 32, 32)))
+    (directory.path / "command.json").write_text(json.dumps({"teacher": str(tmp_path / "teacher.pt")}))
+    result = directory.finished()
+    assert result
+    network, config = load_network(write_weights(open_network(directory, result, "teacher"), tmp_path / "e").parent)
+    assert config["network"]["options"] == {"init_weights": False, "transform_input": True, "aux_logits": False}
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(network(images), theirs(images))
 
 
 def test_a_network_of_ours_needs_no_name_and_has_one(folder: Path) -> None:

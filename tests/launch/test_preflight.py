@@ -90,14 +90,15 @@ def test_a_dry_run_looks_at_everything_once(
 
         return called
 
-    for name in ("open_inputs", "outlines", "fitting_weights"):
+    looks = ("open_inputs", "outlines", "suited", "load_into")
+    for name in looks:
         monkeypatch.setattr(plan, name, counting(name, getattr(plan, name)))
     teacher = _nested(tmp_path)
     console = Console(width=200, record=True)
     plan.print_plan("train", tiny_config(tmp_path, teacher), [], console)
     shown = console.export_text()
     assert all(line in shown for line in ("compares conv1 with conv1", "MiB per worker", "lenet, ", "ready:")), shown
-    assert calls == {"open_inputs": 1, "outlines": 1, "fitting_weights": 1}
+    assert calls == dict.fromkeys(looks, 1)
     assert caplog.text.count("takes the weights under state_dict") == 1
 
 

@@ -44,6 +44,10 @@ def _with(change: Callable[[Weights], object]) -> Weights:
     return weights
 
 
+def _below(prefix: str) -> Weights:
+    return {prefix + name: tensor for name, tensor in _lenet().items()}
+
+
 def _within_itself() -> dict[str, object]:
     checkpoint: dict[str, object] = {"epoch": 3}
     checkpoint["model"] = checkpoint
@@ -210,6 +214,32 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
         lambda f: _file(f, "t.pt", {"epoch": 3, "optimizer": {"lr": 0.1}, "mine": _lenet()}),
         "teacher.checkpoint",
         "found only: epoch, optimizer, mine; weights may lie under state_dict",
+    ),
+    "weights that are there twice": (
+        lambda f: _file(f, "t.pt", _below("model.") | _below("ema.")),
+        "teacher.checkpoint",
+        "more than once, below model. and below ema.; to choose, say teacher.prefix=model.",
+    ),
+    "weights with more beside them": (
+        lambda f: _file(f, "t.safetensors", _below("net.") | {"mean": torch.zeros(1)}),
+        "teacher.checkpoint",
+        "beside it lies what may be a part of the network as well: mean; if it is not, say teacher.prefix=net.",
+    ),
+    "a prefix that no name has": (
+        lambda f: f"{_file(f, 't.pt', _below('model.'))} teacher.prefix=net.",
+        "teacher.prefix",
+        "begins with it; they begin with model.",
+    ),
+    "a prefix of no file": (lambda _: "teacher.prefix=net.", "teacher.prefix", "teacher.checkpoint=FILE"),
+    "no weights for an untrained network": (
+        lambda _: "teacher.checkpoint=none",
+        "teacher.checkpoint",
+        "is for package.module:callable that loads its own weights, and lenet is made without",
+    ),
+    "code that brings no weights": (
+        lambda _: f"teacher.checkpoint=none teacher.arch={MINE}:Plain",
+        "teacher.checkpoint",
+        "draws fc.weight at random, and so is not trained",
     ),
     "names of several lines": (
         lambda f: _file(f, "t.pt", {"a\nerror: b": torch.zeros(1)}),

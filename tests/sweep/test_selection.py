@@ -76,7 +76,7 @@ def test_all_are_judged_on_the_images_of_all(runs: list[RunDirectory]) -> None:
 def test_a_teacher_of_other_origin_is_compared_with(runs: list[RunDirectory], tmp_path: Path, name: str) -> None:
     """Its file says nothing of images and classes."""
     told, path, expected = json.loads(runs[0].begun.read_text()), tmp_path / name, pooled_agreement(runs[:1], 48)
-    weights = read_weights(Path(told["teacher"]), "")
+    weights = dict(read_weights(Path(told["teacher"]), ""))
     torch.save(weights, path) if path.suffix == ".pt" else save_file(weights, path)
     write_json(runs[0].begun, told | {"teacher": str(path)})
     try:

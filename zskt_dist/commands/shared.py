@@ -56,10 +56,11 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
     from zskt_dist.files import check_json, write_json
     from zskt_dist.runs.directory import find_run
-    from zskt_dist.tasks.stages import user_digests
+    from zskt_dist.tasks.stages import pinned, user_digests
     from zskt_dist.training.job import Job
 
     console = Console()
+    config = pinned(command, config)
     job = Job.plan(command, config)
     if options.dry_run:
         from zskt_dist.launch.preflight import print_plan

@@ -1,10 +1,28 @@
 """What a run is made from: the sections `teacher`, `student`, `generator` and `data`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from zskt_dist.config.fields import Finite, Options, OutputName, Positive, PositiveFloat, Purpose, Section, Seed
+from zskt_dist.config.fields import (
+    Finite,
+    Options,
+    OutputName,
+    Positive,
+    PositiveFloat,
+    Purpose,
+    Section,
+    Seed,
+    clash,
+)
+
+BROUGHT = "none"
+"""`teacher.checkpoint` of a network that comes with its weights; a run adds their digest: `none:0123456789abcdef`."""
+
+
+def is_brought(location: str | None) -> bool:
+    """True if no file is meant but the weights that a network comes with."""
+    return location is not None and location.partition(":")[0] == BROUGHT
 
 
 class Teacher(Section):
@@ -17,9 +35,18 @@ class Teacher(Section):
     """Name of the logits where the network returns several values: a key, a field or a number; null: `logits`, `output`
     or `out`, else the only values of as many classes."""
     checkpoint: str | None = None
-    """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache."""
+    """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache.
+    none: those that `package.module:callable` comes with (docs/weights.md)."""
+    prefix: str | None = None
+    """What all names of the teacher's weights in the file begin with, as `net.`; null: found (docs/weights.md)."""
     seed: Seed | None = None
     """Seed of the teacher's training; null: the run's `seed`. With a number, runs of several seeds share a teacher."""
+
+    @model_validator(mode="after")
+    def _prefix_needs_a_file(self) -> Self:
+        if self.prefix is not None and (self.checkpoint is None or is_brought(self.checkpoint)):
+            raise clash("teacher.prefix", self.prefix, "is of the names in a file; say which, teacher.checkpoint=FILE")
+        return self
 
 
 class Student(Section):

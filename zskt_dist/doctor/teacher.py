@@ -6,6 +6,7 @@ from torch import nn
 
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.models import count_parameters, is_own
 from zskt_dist.networks.building import check_gradients, examination_of, new_network, read_network
 from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
@@ -22,7 +23,8 @@ def look_at(config: Config) -> Lines:
         ConfigError: it cannot be built, read or asked, or no student can learn from its answers.
     """
     started = time.perf_counter()
-    file = WeightsFile.open(config.teacher.checkpoint, KEY) if config.teacher.checkpoint else None
+    location = config.teacher.checkpoint
+    file = WeightsFile.open(location, KEY) if location and not is_brought(location) else None
     inputs = open_inputs(config, [declared_by_file(file)] if file else [], needs_train=False)
     shape, classes = inputs.image_shape, inputs.num_classes
     if file:
@@ -40,7 +42,10 @@ def look_at(config: Config) -> Lines:
 
 
 def _network(config: Config, network: nn.Module) -> str:
-    weights = f"weights of {config.teacher.checkpoint}" if config.teacher.checkpoint else "untrained: no --checkpoint"
+    location = config.teacher.checkpoint
+    weights = "untrained: no --checkpoint" if location is None else f"weights of {location}"
+    if is_brought(location):
+        weights = "with the weights that it comes with"
     return f"{config.teacher.arch}, {count_parameters(network):,} parameters, {weights}"
 
 

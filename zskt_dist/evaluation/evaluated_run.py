@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.evaluation.yardstick import RECIPE
 from zskt_dist.files import read_json, sha256_of, write_json
@@ -119,7 +120,7 @@ class EvaluatedRun:
         if not self.result["teacher"]:  # the run had none
             return "teacher" not in self.weights
         own = teacher_weights(self.directory)
-        if "teacher" not in self.settings["weights"] or own is None or not is_file(own, "RUN_DIR"):
+        if "teacher" not in self.settings["weights"] or own is None or not _is_there(own):
             return True
         return _identity("teacher", own) == self.settings["weights"]["teacher"]
 
@@ -127,14 +128,20 @@ class EvaluatedRun:
 def teacher_weights(directory: RunDirectory) -> str | None:
     """Where the run's teacher lies: where it did then, or beside the run where all have been moved."""
     then = directory.teacher_weights()
-    if then is None or is_file(then, "RUN_DIR"):
+    if then is None or _is_there(then):
         return then
     folder, name = split(then)
     moved = join(split(split(directory.location)[0])[0], "teachers", split(folder)[1], name)
     return moved if is_file(moved, "RUN_DIR") else then
 
 
+def _is_there(location: str) -> bool:
+    return is_brought(location) or is_file(location, "RUN_DIR")
+
+
 def _identity(role: str, location: str) -> str:
+    if is_brought(location):
+        return location
     try:
         return sha256_of(local_file(location, f"{role} weights"))
     except OSError as error:

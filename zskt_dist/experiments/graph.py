@@ -12,6 +12,7 @@ from rich.console import Console
 
 from zskt_dist.config import differing_keys
 from zskt_dist.config.graph import Graph, Task
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.experiments.seeds import runs_of_seeds
 from zskt_dist.launch.summary import print_runs
@@ -75,7 +76,7 @@ def _made_by(task: Task) -> Iterator[str]:
     for _, single in runs_of_seeds(task.config) if task.config.seeds else [(None, task.config)]:
         run = run_directory(single, task.command)
         run.mirror.pull(checkpoints=False)
-        if (weights := run.teacher_weights()) is None:
+        if (weights := run.teacher_weights()) is None or is_brought(weights):
             continue
         teacher = RunDirectory(split(weights)[0])
         teacher.mirror.pull(checkpoints=False)

@@ -10,16 +10,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.data import class_names
 from zskt_dist.errors import UserError
 from zskt_dist.evaluation.evaluated_run import teacher_weights
 from zskt_dist.files import sha256_of
 from zskt_dist.models import ImageShape
-from zskt_dist.networks.building import load_trained, read_network
-from zskt_dist.networks.weights import read_about
+from zskt_dist.networks.building import load_trained, read_network, suited
+from zskt_dist.networks.weights import WeightsFile, digest_of, read_about
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_file
-from zskt_dist.runs.mirror import local_file
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class ExportedNetwork:
         teacher: The network that the student learnt from; None where there was none, or it is gone or unreadable.
         mean: Of each channel, of pixels in [0, 1]; None where the run does not say.
         class_names: K names, or None where they are not known.
-        sha256: Of the file of weights it was read from.
+        sha256: Of the file of weights it was read from, or over those that it came with.
     """
 
     directory: RunDirectory
@@ -124,13 +124,14 @@ def open_network(directory: RunDirectory, result: dict[str, Any], role: str | No
     weights = directory.weights(own)
     about = _about(weights)
     network, shape = load_trained(config, own, weights)
+    sha256 = sha256_of(weights)
     classes = about["num_classes"]
     teacher = None
     if role != own:
-        network, weights = _teacher(directory, config, shape, classes)
+        config, network, sha256 = _teacher(directory, config, shape, classes)
     elif own == "student" and result["teacher"]:
         try:
-            teacher, _ = _teacher(directory, config, shape, classes)
+            _, teacher, _ = _teacher(directory, config, shape, classes)
         except UserError as error:
             log.warning("the student stands alone: %s", error)
     return ExportedNetwork(
@@ -145,17 +146,29 @@ def open_network(directory: RunDirectory, result: dict[str, Any], role: str | No
         mean=_numbers(about.get("mean")),
         std=_numbers(about.get("std")),
         class_names=class_names(config.data, classes),
-        sha256=sha256_of(weights),
+        sha256=sha256,
     )
 
 
-def _teacher(directory: RunDirectory, config: Config, shape: ImageShape, num_classes: int) -> tuple[nn.Module, Path]:
-    """The teacher of a student's run, and its file; raises UserError where it is gone, unreadable or another one."""
+def _teacher(
+    directory: RunDirectory, config: Config, shape: ImageShape, num_classes: int
+) -> tuple[Config, nn.Module, str]:
+    """The teacher of a student's run, with the options that it was made with, and the SHA-256 of its file.
+
+    Raises:
+        UserError: it is gone, unreadable or another one.
+    """
     location = teacher_weights(directory)
-    if location is None or not is_file(location, "RUN_DIR"):
+    if location is None or not (is_brought(location) or is_file(location, "RUN_DIR")):
         raise UserError(f"the teacher of {directory.location} is not there any more ({location})")
-    teacher = read_network(config, "teacher", shape, num_classes, location, "teacher weights")
-    return teacher.eval().requires_grad_(False), local_file(location, "teacher weights")
+    key = "teacher weights"
+    if is_brought(location):
+        teacher = read_network(config, "teacher", shape, num_classes, location, key)
+        return config, teacher.eval().requires_grad_(False), digest_of(teacher)
+    file = WeightsFile.open(location, key)
+    config, _ = suited(config, "teacher", shape, file, quiet=True)
+    teacher = read_network(config, "teacher", shape, num_classes, file, key)
+    return config, teacher.eval().requires_grad_(False), file.sha256
 
 
 def _about(weights: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def write_weights(exported: ExportedNetwork, folder: Path) -> Path:
     """`ROLE.safetensors` and `config.json`; returns the path of the former."""
     path = folder / f"{exported.role}.safetensors"
     save_weights(path, exported.network, exported.about)
-    section = getattr(exported.config, exported.role).model_dump(mode="json", exclude={"checkpoint", "seed"})
+    section = getattr(exported.config, exported.role).model_dump(mode="json", include=set(Student.model_fields))
     content = {
         "format": "zskt_dist",
         "weights": path.name,

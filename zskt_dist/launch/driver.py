@@ -20,7 +20,7 @@ from zskt_dist.launch.progress import announce, watching
 from zskt_dist.runs.directory import RunDirectory, open_run
 from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.base import Files
-from zskt_dist.tasks.stages import Stage, absolute_paths
+from zskt_dist.tasks.stages import Stage, absolute_paths, absolute_weights, pinned
 from zskt_dist.training.job import Job
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
         UserError: the command cannot be done.
         Interrupted: a stop was requested; the same command continues.
     """
+    config = pinned(command, config)
     job = Job.plan(command, config)
     if is_follower():
         local.launch(job)
@@ -58,7 +59,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
 def evaluation_job(measurement: EvaluatedRun) -> Job:
     """The job of one stage that measures a finished run."""
     config, location = absolute_paths(measurement.config), absolute(measurement.directory.location)
-    weights = {role: absolute(path) for role, path in measurement.weights.items()}
+    weights = {role: absolute_weights(path) for role, path in measurement.weights.items()}
     return Job((Stage("evaluate", config, location, "", inputs=weights),), config.launch.kind)
 
 

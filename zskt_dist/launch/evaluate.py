@@ -13,13 +13,15 @@ from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
 from zskt_dist.launch.summary import print_estimates
+from zskt_dist.networks.brought import with_digest
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte, summarise_yardstick
 
 Result = dict[str, Any]
 
+TEACHER_KEYS = ("teacher.checkpoint=", "teacher.prefix=")
 # Keys for how, on which images and where a run is measured; all others belong to the run.
-_OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", "teacher.checkpoint=")
+_OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", *TEACHER_KEYS)
 
 
 def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: Console) -> Result:
@@ -81,7 +83,7 @@ def measured_config(directory: RunDirectory, overrides: list[str]) -> Config:
         raise UserError(f"{directory.location} holds a result but no config.yaml")
     teacher = config.teacher.model_copy(update={"checkpoint": teacher_weights(directory)})
     config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
-    return with_overrides(config, overrides)
+    return with_digest(with_overrides(config, overrides))
 
 
 def print_evaluation(answers: list[tuple[str, Result]], result: Result, console: Console) -> None:

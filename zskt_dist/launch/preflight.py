@@ -13,6 +13,7 @@ from rich.text import Text
 from torch import nn
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.engine.building import check_installed
@@ -25,16 +26,9 @@ from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_m
 from zskt_dist.launch.mlflow_run import foreseen
 from zskt_dist.models import Examination, count_parameters, is_own
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
-from zskt_dist.networks.building import (
-    check_gradients,
-    examination_of,
-    fitting_weights,
-    new_network,
-    outlines,
-    read_network,
-)
+from zskt_dist.networks.building import check_gradients, examination_of, new_network, outlines, read_network, suited
 from zskt_dist.networks.inputs import Inputs, open_inputs
-from zskt_dist.networks.weights import WeightsFile, read_about
+from zskt_dist.networks.weights import WeightsFile, load_into, read_about
 from zskt_dist.runs.directory import Digest, find_run
 from zskt_dist.runs.locations import check, is_file, is_uri
 from zskt_dist.speed import choose_fast_paths
@@ -104,7 +98,8 @@ class Preflight:
     def _read_files(self) -> None:
         """Reads every file of weights that the user gives; raises ConfigError where one is missing."""
         advice = {need.key: need.otherwise for need in self.job.goal.task.needs}
-        for key, location in user_files(self.job.goal).items():
+        files = {key: at for key, at in user_files(self.job.goal).items() if not is_brought(at)}
+        for key, location in files.items():
             if not is_file(location, key) and not Path(location).is_dir():
                 raise ConfigError(key, location, f"no such file; {advice.get(key, 'say where it is')}")
             self.files[location] = WeightsFile.open(location, key)
@@ -113,20 +108,23 @@ class Preflight:
         """Checks that networks can be built, take these images and return logits; that weights fit and maps pair."""
         goal, config = self.job.goal, self.job.config
         roles = {*goal.inputs, *([goal.task.role] if goal.task.trains else [])}
-        trained = {stage.task.role for stage in self.job.stages if stage.task.trains}
         shape, classes = inputs.image_shape, inputs.num_classes
+        files = {role: self.files[location] for role, location in goal.inputs.items() if location in self.files}
+        weights = {}
+        for role, file in files.items():
+            config, weights[role] = suited(config, role, shape, file, quiet=self.quiet)
+        trained = {stage.task.role for stage in self.job.stages if stage.task.trains}
         self.networks = outlines(config, sorted(roles, reverse=True), shape, classes, trained=trained)
         self._check_cached_teacher(inputs)
-        for role, location in goal.inputs.items():
-            if file := self.files.get(location):
-                fitting_weights(config, role, self.networks[role], classes, file, quiet=self.quiet)
+        for role, file in files.items():
+            load_into(self.networks[role], weights[role], file.key, file.location, classes, quiet=self.quiet)
         self._examine(inputs)
         # Finetuning compares no attention maps, but the zero-shot run that it makes first does.
-        weights = [stage.task.compares for stage in self.job.stages if stage.task.compares]
-        if weights:
+        weighed = [stage.task.compares for stage in self.job.stages if stage.task.compares]
+        if weighed:
             pair = self.networks["teacher"], self.networks["student"]
-            self.attention = pair_layers(config, *pair, inputs.image_shape, weight=weights[-1])
-            tap_pair(config, *pair, self.attention, weight=weights[-1])
+            self.attention = pair_layers(config, *pair, shape, weight=weighed[-1])
+            tap_pair(config, *pair, self.attention, weight=weighed[-1])
 
     def _examine(self, inputs: Inputs) -> None:
         """Asks the networks that are not ours about a few images, with the weights that they begin with."""
@@ -227,7 +225,8 @@ def _networks(job: Job, networks: dict[str, nn.Module]) -> Lines:
 def _teacher_source(job: Job) -> str:
     made = [stage for stage in job.stages if stage.task.role == "teacher"]
     if not made:
-        return f"from {job.config.teacher.checkpoint}"
+        checkpoint = job.config.teacher.checkpoint
+        return "with the weights that it comes with" if is_brought(checkpoint) else f"from {checkpoint}"
     return f"trained for {made[0].config.supervised_iterations:,} iterations, cached in {made[0].run}"
 
 

@@ -18,7 +18,7 @@ from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, write_atomic
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
-from zskt_dist.launch.evaluate import measured_config
+from zskt_dist.launch.evaluate import TEACHER_KEYS, measured_config
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.locations import local_folder
 from zskt_dist.tasks.stages import Stage, absolute_paths
@@ -27,7 +27,7 @@ from zskt_dist.tasks.synthesize import SynthesisOrder
 Result = dict[str, Any]
 
 # Keys for where, and with which teacher; all others belong to the run.
-_OWN_KEYS = ("launch.", "device=", "teacher.checkpoint=")
+_OWN_KEYS = ("launch.", "device=", *TEACHER_KEYS)
 # Processes of this machine with one thread each: sums have one order, so shards are equal to the byte.
 _PLACE = ("launch.kind=local", "launch.workers=1", "launch.cpus_per_worker=1", "tracking.uri=none")
 
@@ -53,7 +53,8 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
     for override in overrides:
         if not override.startswith(_OWN_KEYS):
             key, _, value = override.partition("=")
-            raise ConfigError(key, value, "belongs to the run; synthesize takes launch, device and teacher.checkpoint")
+            allowed = "launch, device and teacher.checkpoint with teacher.prefix"
+            raise ConfigError(key, value, f"belongs to the run; synthesize takes {allowed}")
     directory, result = find_finished(location, "synthesize", single=True)
     directory.mirror.pull(checkpoints=False, pseudo_data=wanted.out is None)
     if (read_json(directory.begun) or {}).get("task") == "pseudo_data":

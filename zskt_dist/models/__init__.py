@@ -14,7 +14,7 @@ from zskt_dist.models.layers import (
     pair_by_size,
 )
 from zskt_dist.models.lenet import LeNet
-from zskt_dist.models.libraries import InputSpec, Statistics, input_spec_of_arch
+from zskt_dist.models.libraries import InputSpec, Statistics, input_spec_of_arch, options_for_weights
 from zskt_dist.models.logits import AmbiguousOutputError, ReadLogits
 from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
@@ -57,6 +57,7 @@ __all__ = [
     "keep_activations",
     "last_of_each_size",
     "observe",
+    "options_for_weights",
     "pair_by_size",
     "sharing_weights",
     "tensors_of",

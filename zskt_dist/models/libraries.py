@@ -1,5 +1,7 @@
 """Untrained networks of timm and torchvision by name, and their declared inputs; nothing is downloaded."""
 
+import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 from torch import nn
@@ -63,9 +65,30 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
     if name.lower().startswith("maxvit_") and "input_size" not in options:
         given["input_size"] = (image_shape.height, image_shape.width)
     network = cast(nn.Module, construct(models.get_model, given | {"name": name}, options))
+    if name.lower().startswith("densenet"):
+        network.register_load_state_dict_pre_hook(_rename_densenet)
     if image_shape.channels != 3:
         _replace_first_convolution(network, image_shape.channels)
     return network
+
+
+def options_for_weights(arch: str, names: Iterable[str], image_shape: ImageShape, options: Options) -> dict[str, Any]:
+    """Further options that torchvision gives a network that it makes for weights.
+
+    Its GoogLeNet and Inception v3 then transform their input, of three channels, from ImageNet's normalisation to
+    another one, which no state dict tells. They have auxiliary heads where the weights do.
+
+    Args:
+        names: Of the weights.
+        options: Those that are given, which stay.
+    """
+    heads = {"torchvision:googlenet": {"aux1", "aux2"}, "torchvision:inception_v3": {"AuxLogits"}}.get(arch.lower())
+    if heads is None:
+        return {}
+    found: dict[str, Any] = {"transform_input": True} if image_shape.channels == 3 else {}
+    if not any(heads & set(name.split(".")) for name in names):
+        found["aux_logits"] = False
+    return {name: value for name, value in found.items() if name not in options}
 
 
 def input_spec_of_arch(arch: str) -> InputSpec:
@@ -89,6 +112,12 @@ def _refuse(options: Options, *names: str) -> None:
             raise OptionsError(
                 f"{name} is no option: classes and channels are the data's, weights come from teacher.checkpoint"
             )
+
+
+def _rename_densenet(_module: nn.Module, weights: dict[str, Any], prefix: str, *_: object) -> None:
+    """Gives weights in torchvision's files, such as `denselayer1.norm.1.weight`, the names of its networks: `norm1`."""
+    for name in list(weights):
+        weights[re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=\d\.)", r"\1", name)] = weights.pop(name)
 
 
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:

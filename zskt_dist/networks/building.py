@@ -1,14 +1,16 @@
 """Builds and seeds the networks of a configuration, and reads trained ones."""
 
+import logging
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zskt_dist.config import Config
-from zskt_dist.config.inputs import Student, Teacher
+from zskt_dist.config.inputs import BROUGHT, Student, Teacher, is_brought
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import (
@@ -25,11 +27,15 @@ from zskt_dist.models import (
     device_of,
     examine,
     is_own,
+    options_for_weights,
     uses_all_parameters,
 )
 from zskt_dist.models.logits import ReadLogits
-from zskt_dist.networks.weights import WeightsFile, fit, read_about
+from zskt_dist.networks.state_dicts import StateDict
+from zskt_dist.networks.weights import WeightsFile, digest_of, load_into, read_about
 from zskt_dist.streams import Purpose, stream
+
+log = logging.getLogger(__name__)
 
 
 def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
@@ -124,7 +130,9 @@ def outlines(
         return network
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            # Of user code that loads its own weights; nothing is computed with them here.
+            warnings.filterwarnings("ignore", message="for .* copying from a non-meta parameter")
             return {role: outline(role) for role in roles}
     except ConfigError:
         return {role: outline(role) for role in roles}
@@ -158,10 +166,12 @@ def read_network(
     world: World | None = None,
     statistics: Statistics | None = None,
 ) -> nn.Module:
-    """The network of `config.teacher` or `config.student` with the weights of a file; examined if it is not ours.
+    """The network of `config.teacher` or `config.student` with the weights of a file, or with those that it comes with.
+
+    It is examined if it is not ours.
 
     Args:
-        source: The location of the file, a path or a URI, or a file that has been read already.
+        source: The location of the file, a path or a URI, or a file that has been read already; or `none:DIGEST`.
         key: Configuration key that names the file, for messages.
         world: All workers call this together; only rank 0 reads the file.
         statistics: Mean and standard deviation of its images; None: they are normalised.
@@ -169,29 +179,75 @@ def read_network(
     Raises:
         ConfigError: the file is missing, damaged or unsafe, or does not fit the architecture; see `new_network`.
     """
-    network = _untrained(config, role, image_shape, num_classes)
+    world = world or World(torch.device("cpu"))
+    if isinstance(source, str) and is_brought(source):
+        network = _brought(config, image_shape, num_classes, source, key, world)
+        _examine(config, role, network, image_shape, statistics)
+        return network
 
-    def read() -> dict[str, Tensor]:
+    def read() -> tuple[Config, StateDict]:
         file = source if isinstance(source, WeightsFile) else WeightsFile.open(source, key)
-        return fitting_weights(config, role, network, num_classes, file)
+        return suited(config, role, image_shape, file)
 
-    network.load_state_dict(world.from_main(read) if world else read())
+    config, weights = world.from_main(read)
+    network = _untrained(config, role, image_shape, num_classes)
+    location = source.location if isinstance(source, WeightsFile) else source
+    load_into(network, weights, key, location, num_classes, quiet=not world.is_main)
     _examine(config, role, network, image_shape, statistics)
     return network
 
 
-def fitting_weights(
-    config: Config, role: str, network: nn.Module, num_classes: int, file: WeightsFile, *, quiet: bool = False
-) -> dict[str, Tensor]:
-    """A file's weights by the names of `network`; for errors see `read_network`, for `quiet` `WeightsFile.tensors`."""
-    weights = file.tensors(role, quiet=quiet)
+def brought_by(network: nn.Module) -> str:
+    """What stands for the location of the weights that a network has come with: `none:` and sixteen hex digits."""
+    return f"{BROUGHT}:{digest_of(network)[:16]}"
+
+
+def _brought(
+    config: Config, image_shape: ImageShape, num_classes: int, source: str, key: str, world: World
+) -> nn.Module:
+    """The teacher as its code makes it, on every worker with the weights that it has on rank 0."""
+    network = _untrained(config, "teacher", image_shape, num_classes)
+
+    def checked() -> dict[str, Any]:
+        if (now := brought_by(network)) != source:
+            problem = f"{config.teacher.arch} comes with other weights now ({now}); bring back those that it came with"
+            raise ConfigError(key, source, f"{problem}, or start another run with teacher.checkpoint=none")
+        return network.state_dict()
+
+    network.load_state_dict(world.from_main(checked))
+    return network
+
+
+def suited(
+    config: Config, role: str, image_shape: ImageShape, file: WeightsFile, *, quiet: bool = False
+) -> tuple[Config, StateDict]:
+    """The weights in a file, and `config` with the options that their library makes such a network with.
+
+    Args:
+        quiet: True if a later reading says what is taken.
+
+    Raises:
+        ConfigError: the file is damaged or unsafe, or it is ours and of another network; or the student's options have
+            to be said, as those of a network that is trained on are saved with it.
+    """
     section = _section(config, role)
+    weights = file.tensors(role, section.prefix if isinstance(section, Teacher) else None, quiet=quiet)
     about = file.about
     for name, here in (("arch", section.arch), ("options", section.options)):
         if about.get(name, here) != here:
             problem = f"was saved with {name} {about[name]!r}, and {role}.{name} is {here!r}; they must be the same"
             raise ConfigError(file.key, file.location, problem)
-    return fit(network, weights, file.key, file.location, num_classes)
+    found = {} if about else options_for_weights(section.arch, weights, image_shape, section.options)
+    if not found:
+        return config, weights
+    said = " ".join(f"{role}.options.{name}={str(value).lower()}" for name, value in found.items())
+    if role == "student":
+        raise ConfigError(file.key, file.location, f"torchvision makes such a network for weights with {said}; say so")
+    if not quiet:
+        otherwise = "if they were trained otherwise, say so"
+        log.warning("%s=%s: takes %s, as torchvision does for weights; %s", file.key, file.location, said, otherwise)
+    options = {**section.options, **found}
+    return config.model_copy(update={role: section.model_copy(update={"options": options})}), weights
 
 
 def seed_initialisation(seed: int, role: str) -> None:

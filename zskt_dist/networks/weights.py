@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.files import write_atomic
-from zskt_dist.networks.state_dicts import AVERAGED, PLAIN, find_state_dicts, fitted, printable
+from zskt_dist.networks.fitting import fit_weights
+from zskt_dist.networks.state_dicts import AVERAGED, PLAIN, StateDict, find_state_dicts, listed, printable
 from zskt_dist.runs.mirror import local_file
 
 log = logging.getLogger(__name__)
@@ -97,20 +98,36 @@ class WeightsFile:
         except ValueError as error:
             raise self._damaged(error) from None
 
-    def tensors(self, role: str = "", *, quiet: bool = False) -> dict[str, Tensor]:
+    def tensors(self, role: str = "", prefix: str | None = None, *, quiet: bool = False) -> StateDict:
         """The state dict in a safetensors file, or in one that `torch.load(weights_only=True)` accepts.
 
         Args:
             role: `teacher` or `student`, where the file may hold both.
+            prefix: What the names begin with that are wanted; None: all are.
             quiet: True if the caller, not this method, warns that the weights are only a part of the file.
 
         Raises:
-            ConfigError: the file is damaged, holds no weights, or is a pickle that could run code.
+            ConfigError: the file is damaged, holds no such weights, or is a pickle that could run code.
         """
+        weights = self._parsed(role, quiet)
+        if prefix is None:
+            return weights
+        start = prefix and f"{prefix.removesuffix('.')}."
+        chosen = StateDict({name: tensor for name, tensor in weights.items() if name.startswith(start)})
+        chosen._metadata = weights._metadata
+        others = listed(sorted({re.sub(r"\..*", ".", name) for name in weights if name not in chosen}))
+        if not chosen:
+            problem = f"no name in {self.location} begins with it; they begin with {others}"
+            raise ConfigError(f"{role}.prefix", prefix, problem)
+        if others and not quiet:
+            log.warning("%s=%s: takes the names below %s, not %s", self.key, self.location, start, others)
+        return chosen
+
+    def _parsed(self, role: str, quiet: bool) -> StateDict:
         if not _is_safetensors(self.path, self.content):
             return _read_torch(self, role, quiet)
         try:
-            return load(self.content)
+            return StateDict(load(self.content))
         except Exception as error:  # a damaged file may raise anything
             raise self._damaged(error) from None
 
@@ -118,30 +135,45 @@ class WeightsFile:
         return ConfigError(self.key, self.location, f"damaged or not safetensors: {_first_line(error)}")
 
 
-def read_weights(path: Path, key: str, role: str = "") -> dict[str, Tensor]:
+def digest_of(network: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and content of a network's weights, hex."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_weights(path: Path, key: str, role: str = "") -> StateDict:
     """The weights in a file; raises the errors of `WeightsFile.open` and `WeightsFile.tensors`."""
     return WeightsFile.open(path, key).tensors(role)
 
 
 def load_into(
-    network: nn.Module, weights: Mapping[str, Tensor], key: str, path: Path | str, num_classes: int | None = None
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    key: str,
+    path: Path | str,
+    num_classes: int | None = None,
+    *,
+    quiet: bool = False,
 ) -> None:
-    """Loads all weights by name.
+    """Loads all weights by name; see `fit_weights`, and docs/weights.md for what is left out.
+
+    Args:
+        quiet: True if another worker, or a later reading of the same file, says what is left out.
 
     Raises:
         ConfigError: names or shapes differ, or a weight is not finite; the first ones are listed.
     """
-    network.load_state_dict(fit(network, weights, key, path, num_classes))
-
-
-def fit(
-    network: nn.Module, weights: Mapping[str, Tensor], key: str, path: Path | str, num_classes: int | None = None
-) -> dict[str, Tensor]:
-    """`weights` by the names of `network`; raises the errors of `load_into`."""
     try:
-        return fitted(weights, network.state_dict(), num_classes)
+        prefix_key = "teacher.prefix" if key.startswith("teacher") else None
+        fitted = fit_weights(network, StateDict.of(weights), num_classes, prefix_key)
     except ValueError as error:
         raise ConfigError(key, str(path), str(error)) from None
+    if fitted.ignored and not quiet:
+        count = f"{len(fitted.ignored)} name{'s' * (len(fitted.ignored) > 1)}"
+        log.warning("%s=%s: ignores %s that the network lacks: %s", key, path, count, listed(fitted.ignored))
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
@@ -164,7 +196,7 @@ def _about(content: bytes) -> dict[str, object]:
     return about if isinstance(about, dict) else {}
 
 
-def _read_torch(file: WeightsFile, role: str, quiet: bool) -> dict[str, Tensor]:
+def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
     key, location = file.key, file.location
     if torch.__version__ < _SAFE_TORCH:
         problem = f"is not read with torch {torch.__version__}, which a file can make run code (CVE-2025-32434)"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.image_sources import drawn, generated, normalised_together
 from zskt_dist.evaluation.scorer import Scorer
@@ -71,8 +72,8 @@ class _Judged(NamedTuple):
     @property
     def teacher(self) -> str:
         """What is the same for runs of one teacher: the file, and all that decides what network it is read into."""
-        section = self.config.teacher
-        return json.dumps([self.weights, section.arch, section.options, self.num_classes], sort_keys=True)
+        section = self.config.teacher.model_dump(mode="json", exclude={"checkpoint", "seed"})
+        return json.dumps([self.weights, section, self.num_classes], sort_keys=True)
 
     def read(self, role: str, weights: Path | str) -> nn.Module:
         """As the student's file says: a teacher's need not tell for which images it is."""
@@ -81,7 +82,7 @@ class _Judged(NamedTuple):
 
 def _judged(run: RunDirectory) -> _Judged | None:
     config, weights = run.read_config(), run.teacher_weights()
-    if config is None or weights is None or not is_file(weights, "teacher weights"):
+    if config is None or weights is None or not (is_brought(weights) or is_file(weights, "teacher weights")):
         return None
     about: dict[str, Any] = read_about(run.weights("student"))
     return _Judged(run, config, weights, ImageShape(*about["image_shape"]), about["num_classes"])

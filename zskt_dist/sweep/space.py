@@ -22,7 +22,7 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.registry import TASKS, all_reads
-from zskt_dist.tasks.stages import identity, run_directory
+from zskt_dist.tasks.stages import identity, pinned, run_directory
 
 _OF_ALL = ("experiment", "runs_dir", "launch.kind")
 """Where the trials of a sweep lie and run together."""
@@ -155,7 +155,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> tuple[Sweep, list[Trial]
     trials: dict[str, Trial] = {}
     for settings in _draw(sweep):
         words = [*words_of(sweep.set), *others, *words_of(settings)]
-        config = load_config(beside(path, sweep.config), [*words, "launch.kind=ray"])
+        config = pinned("train", load_config(beside(path, sweep.config), [*words, "launch.kind=ray"]))
         evaluate = None if sweep.evaluate is None else words_of(sweep.evaluate)
         _check_images(sweep, config)
         trial = Trial(len(trials), settings, config, evaluate)

@@ -30,7 +30,8 @@ class Need:
     @property
     def keys(self) -> tuple[str, ...]:
         """All keys that decide which weights these are."""
-        return self.key, f"{self.role}.arch", f"{self.role}.options"
+        prefix = ("teacher.prefix",) if self.role == "teacher" else ()
+        return self.key, *prefix, f"{self.role}.arch", f"{self.role}.options"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zskt_dist.config import Config, flatten, parse_config
+from zskt_dist.config.inputs import BROUGHT, is_brought
 from zskt_dist.config.keys import digest, is_under, leaves_of
 from zskt_dist.errors import ConfigError
 from zskt_dist.files import sha256_of, sha256_of_all
@@ -63,18 +64,35 @@ class Stage:
 def stages(command: str, config: Config) -> list[Stage]:
     """What a command runs in the current folder, the last stage being its own: `train` is pretrain and transfer."""
     found: dict[str, Stage] = {}
+    config = pinned(command, config)
     _collect(task_of(command, config), config, found)
     return list(found.values())
 
 
+def pinned(command: str, config: Config) -> Config:
+    """`config` with the digest of the weights that the teacher's own code brings, where the command needs them.
+
+    That code runs, and torch is imported, only for `teacher.checkpoint=none`.
+
+    Raises:
+        ConfigError: it brings none (`with_digest`).
+    """
+    needs = {need.key for need in task_of(command, config).needs}
+    if config.teacher.checkpoint != BROUGHT or "teacher.checkpoint" not in needs:
+        return config
+    from zskt_dist.networks.brought import with_digest
+
+    return with_digest(config)
+
+
 def identity(command: str, config: Config) -> str:
     """Eight hex digits over everything that can change a command's result."""
-    return _identity(task_of(command, config), config)
+    return _identity(task_of(command, config), pinned(command, config))
 
 
 def run_directory(config: Config, command: str) -> RunDirectory:
     """Where a command's run lives: the user's `name`, or one made of its identity."""
-    return RunDirectory(_location(task_of(command, config), config))
+    return RunDirectory(_location(task_of(command, config), pinned(command, config)))
 
 
 def user_files(stage: Stage) -> dict[str, str]:
@@ -106,7 +124,7 @@ def _collect(task: Task, config: Config, found: dict[str, Stage]) -> Stage:
     for need in task.needs:
         given = _named(config, need)
         if given is not None:
-            inputs[need.role] = absolute(given)
+            inputs[need.role] = absolute_weights(given)
         elif need.made_by is not None:
             maker = _collect(*_maker(need.made_by, config), found)
             inputs[need.role] = join(maker.run, f"{need.role}.safetensors")
@@ -170,7 +188,12 @@ def absolute_paths(config: Config) -> Config:
     for key in ("teacher.checkpoint", "finetune.student", "data.root", "inversion.seed_images"):
         section, _, name = key.partition(".")
         if leaves[key] is not None:
-            paths.setdefault(section, {})[name] = absolute(leaves[key])
+            paths.setdefault(section, {})[name] = absolute_weights(leaves[key])
     sections = {name: getattr(config, name).model_copy(update=update) for name, update in paths.items()}
     own = {key: absolute(leaves[key]) for key in ("runs_dir", "pseudo_data") if leaves[key] is not None}
     return config.model_copy(update=sections | own)
+
+
+def absolute_weights(location: str) -> str:
+    """The absolute path of a file of weights; URIs, and what stands for those that a network brings, as they are."""
+    return location if is_brought(location) else absolute(location)

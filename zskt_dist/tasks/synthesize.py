@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.data import Standardise
 from zskt_dist.data.pool import pool_files, read_round
 from zskt_dist.data.pseudo_shards import (
@@ -164,7 +165,8 @@ class Synthesis:
         """What the shards are made from."""
         student = read_about(self.directory.weights("student"))
         paths = {str(source): path for source, path in self._files().items()}
-        teacher = local_file(str(self.config.teacher.checkpoint), "teacher.checkpoint")
+        checkpoint = str(self.config.teacher.checkpoint)
+        teacher = checkpoint if is_brought(checkpoint) else _sha256(local_file(checkpoint, "teacher.checkpoint"))
         each = len(paths) * self.batch_size
         return {
             "format": FORMAT,
@@ -177,7 +179,7 @@ class Synthesis:
             "generators": {source: _sha256(path) for source, path in paths.items()},
             "method": self.method,
             "seed_images": (self.directory.finished() or {}).get("seed_images"),
-            "teacher": {"arch": self.config.teacher.arch, "sha256": _sha256(teacher)},
+            "teacher": {"arch": self.config.teacher.arch, "sha256": teacher},
         }
 
 
