@@ -7,7 +7,7 @@ from zskt_dist.config import Config
 from zskt_dist.config.inputs import BROUGHT
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import is_user_code
-from zskt_dist.networks.building import brought_by, new_network
+from zskt_dist.networks.building import brought_by, unexamined_network
 from zskt_dist.networks.fitting import not_finite
 from zskt_dist.networks.inputs import declared_by_pseudo_data, open_inputs
 
@@ -34,7 +34,7 @@ def with_digest(config: Config) -> Config:
 
     def made(seed: int) -> nn.Module:
         seeded = config.model_copy(update={"teacher": config.teacher.model_copy(update={"seed": seed})})
-        return new_network(seeded, "teacher", inputs.image_shape, inputs.num_classes)
+        return unexamined_network(seeded, "teacher", inputs.image_shape, inputs.num_classes)
 
     network, other = made(0), made(1).state_dict()
     if broken := not_finite(network.state_dict().items()):

@@ -47,13 +47,14 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
         ConfigError: the architecture is unknown, takes no such options, or cannot take these images; it answers
             something else than logits or probabilities.
     """
-    network = _untrained(config, role, image_shape, num_classes)
+    network = unexamined_network(config, role, image_shape, num_classes)
     if device_of(network).type != "meta":
         _examine(config, role, network, image_shape)
     return network
 
 
-def _untrained(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+def unexamined_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """As `new_network`, but nobody has asked it anything yet."""
     section = _section(config, role)
     seed_initialisation(config.teacher_seed if role == "teacher" else config.seed, role)
     try:
@@ -190,7 +191,7 @@ def read_network(
         return suited(config, role, image_shape, file)
 
     config, weights = world.from_main(read)
-    network = _untrained(config, role, image_shape, num_classes)
+    network = unexamined_network(config, role, image_shape, num_classes)
     location = source.location if isinstance(source, WeightsFile) else source
     load_into(network, weights, key, location, num_classes, quiet=not world.is_main)
     _examine(config, role, network, image_shape, statistics)
@@ -206,7 +207,7 @@ def _brought(
     config: Config, image_shape: ImageShape, num_classes: int, source: str, key: str, world: World
 ) -> nn.Module:
     """The teacher as its code makes it, on every worker with the weights that it has on rank 0."""
-    network = _untrained(config, "teacher", image_shape, num_classes)
+    network = unexamined_network(config, "teacher", image_shape, num_classes)
 
     def checked() -> dict[str, Any]:
         if (now := brought_by(network)) != source:
