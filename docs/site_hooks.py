@@ -40,7 +40,10 @@ REFERENCE = {
         "Networks",
         *(f"zskt_dist.models.{name}" for name in ("registry", "construction", "libraries", "user_code")),
         *(f"zskt_dist.models.{name}" for name in ("wide_resnet", "lenet", "resnet", "vgg", "generator")),
-        *(f"zskt_dist.models.{name}" for name in ("layers", "taps", "logits", "tensors", "checkpointing")),
+        *(
+            f"zskt_dist.models.{name}"
+            for name in ("layers", "taps", "logits", "examination", "tensors", "checkpointing")
+        ),
     ),
     "engine": ("Engines", *(f"zskt_dist.engine.{name}" for name in ("base", "building", "ddp", "deepspeed"))),
     "speed": ("Fast paths", *(f"zskt_dist.speed.{name}" for name in ("fast_paths", "folding", "cuda_graphs", "work"))),
