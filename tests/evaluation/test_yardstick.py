@@ -65,7 +65,10 @@ def test_it_depends_on_the_teacher_and_the_recipe_and_on_nothing_else(tmp_path: 
         identity(_teacher(), ((0.2,), (0.4,)), SHORT),
         identity(_teacher(), STATISTICS, replace(SHORT, steps=3)),
     }
-    assert len(names) == 4
+    switched = _teacher()
+    switched.transform_input = True  # type: ignore[assignment]
+    names.add(identity(switched, STATISTICS, SHORT))
+    assert len(names) == 5
     assert identity(_teacher(), STATISTICS, SHORT) in names
 
 

@@ -100,8 +100,10 @@ def yardsticks(run: RunDirectory) -> Path:
 
 
 def identity(teacher: nn.Module, statistics: Statistics, recipe: Recipe = RECIPE) -> str:
-    """Sixteen hex digits over all that a yardstick depends on: weights, shape and normalisation, and the recipe."""
-    digest = hashlib.sha256(json.dumps([vars(recipe), statistics]).encode())
+    """Sixteen hex digits over all that a yardstick depends on: weights and switches, normalisation, and the recipe."""
+    # Of torchvision's GoogLeNet, `transform_input` is no weight and makes another network.
+    switches = {name: value for name, value in vars(teacher).items() if type(value) is bool and name != "training"}
+    digest = hashlib.sha256(json.dumps([vars(recipe), statistics, switches], sort_keys=True).encode())
     for name, tensor in teacher.state_dict().items():
         digest.update(json.dumps([name, list(tensor.shape)]).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
