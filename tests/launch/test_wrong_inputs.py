@@ -1,6 +1,5 @@
 """Whatever is given to a command that cannot work: one line that names the key, exit code 2, and nothing begun."""
 
-import argparse
 import os
 import re
 import struct
@@ -204,10 +203,10 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
         "teacher.checkpoint",
         ".mkdir besides tensors, and a pickle of more than tensors could run code when loaded, so it is refused",
     ),
-    "namespace": (
-        lambda f: _file(f, "t.pt", {"state_dict": _lenet(), "args": argparse.Namespace(lr=1)}),
+    "path": (
+        lambda f: _file(f, "t.pt", {"state_dict": _lenet(), "saved_to": f}),
         "teacher.checkpoint",
-        "holds argparse.Namespace besides tensors",
+        "holds pathlib.PosixPath besides tensors",
     ),
     "pickled module": (lambda f: _file(f, "t.pt", LeNet()), "teacher.checkpoint", "torch.save(model.state_dict()"),
     "checkpoint without weights": (

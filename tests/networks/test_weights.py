@@ -1,5 +1,6 @@
 """Teachers of doubtful origin: what is refused, and that refusing runs nothing."""
 
+import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_a_plain_state_dict_is_read(tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "teacher.pt")
     weights = read_weights(tmp_path / "teacher.pt", KEY)
     assert torch.equal(weights["fc3.bias"], network.fc3.bias)
+
+
+def test_a_checkpoint_of_torchvisions_references_is_read(tmp_path: Path) -> None:
+    """It keeps the script's arguments beside the weights."""
+    network = LeNet(image_size=(8, 8))
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    arguments = argparse.Namespace(model="lenet", lr=0.1, device="cpu", data_path=None, lr_steps=[1, 2])
+    states = {"optimizer": {"state": {}, "param_groups": []}, "lr_scheduler": {"last_epoch": 3}, "epoch": 3}
+    content = {"model": network.state_dict(), **states, "args": arguments, "model_ema": averaged}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    found = read_weights(tmp_path / "checkpoint.pth", "teacher.checkpoint")
+    assert all(torch.equal(found[name], value) for name, value in network.state_dict().items())
 
 
 def test_a_malicious_pickle_is_refused_and_executes_nothing(tmp_path: Path) -> None:

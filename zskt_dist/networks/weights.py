@@ -1,5 +1,6 @@
 """Weights as files: safetensors and torch's, read without running code from the file."""
 
+import argparse
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _SAFE_TORCH = "2.6"
 """The first torch whose `weights_only=True` runs no code from the file."""
+_HARMLESS: list[Any] = [argparse.Namespace]
+"""Besides what torch takes for harmless: the arguments of a script, as torchvision's references save them."""
 
 
 def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) -> str:
@@ -202,7 +206,7 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
         problem = f"is not read with torch {torch.__version__}, which a file can make run code (CVE-2025-32434)"
         raise ConfigError(key, location, f"{problem}; use torch {_SAFE_TORCH} or newer, or safetensors")
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_HARMLESS):
             loaded = torch.load(io.BytesIO(file.content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything; no code in it has run
         raise ConfigError(key, location, _why_not(error)) from None
