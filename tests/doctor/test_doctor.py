@@ -20,7 +20,7 @@ from zskt_dist.doctor import __main__ as doctor
 from zskt_dist.doctor import machine, services
 from zskt_dist.doctor.check import Check, Outcome
 from zskt_dist.doctor.checks import CHECKS
-from zskt_dist.doctor.findings import Finding, examine, healthy, masked
+from zskt_dist.doctor.findings import Finding, examine, healthy
 from zskt_dist.runs.locations import connect
 
 QUICK = [check for check in CHECKS if check.name in ("python", "cpu", "memory", "disk", "runs_dir")]
@@ -200,7 +200,7 @@ def test_mlflow(tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hunter2@127.0.0.1:{closed_port}?token=hunter3")
     finding = _finding("mlflow")
     assert finding.status == "problem"
-    assert f"http://…@127.0.0.1:{closed_port}?token=… does not answer" in finding.text
+    assert f"http://***@127.0.0.1:{closed_port}?token=*** does not answer" in finding.text
     assert healthy([finding]), "runs go on without it"
 
 
@@ -223,19 +223,6 @@ def test_a_store_that_mlflow_cannot_use(tmp_path: Path) -> None:
     finding = _finding("mlflow", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
     assert finding.status == "problem"
     assert "cannot be used" in finding.text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("s3://key:p@ss/word@host/runs is", "s3://…@host/runs is"),
-        ("http://token@host", "http://…@host"),
-        ("s3://b/runs?secret_key=abc&region=x", "s3://b/runs?secret_key=…&region=x"),
-        ("http://host:5000/a", "http://host:5000/a"),
-    ],
-)
-def test_no_secret_is_shown(text: str, shown: str) -> None:
-    assert masked(text) == shown
 
 
 def test_a_container_that_grants_less(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,33 @@ def test_a_deleted_experiment_is_told_and_replay_goes_to_the_store_of_the_run(
     assert client.get_run(address["run_id"]).info.status == "FINISHED"
 
 
+def test_a_password_is_nowhere(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    closed_port: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = f"127.0.0.1:{closed_port}"
+    arguments = [
+        *TINY,
+        "iterations=2",
+        "supervised.iterations=2",
+        "name=run",
+        f"tracking.uri=http://me:geheim@{server}",
+    ]
+    assert cli.training_command("train", "", [*arguments, "--dry-run"]) == 0
+    assert cli.training_command("train", "", arguments) == 0
+    assert replay.main(["runs/digits/run"]) == 2
+    printed = capsys.readouterr()
+    assert f"http://***@{server}" in printed.out + printed.err
+    assert "geheim" not in printed.out + printed.err + caplog.text
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert tmp_path / "runs/digits/run/config.yaml" in files
+    assert not [path for path in files if b"geheim" in path.read_bytes()]
+
+
 def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,9 @@
 
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
+from zskt_dist.addresses import hide
 from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpose, Section
 
 
@@ -45,7 +48,7 @@ class Checkpoint(Section):
 
 
 class Tracking(Section):
-    uri: str | None = None
+    uri: Annotated[str, AfterValidator(hide)] | None = None
     """MLflow tracking URI; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; 'none': no MLflow."""
     log_every: Positive = 50
     """Iterations between metric rows, each of which costs one synchronisation with the device."""

@@ -3,12 +3,12 @@
 Each check is on its own: one that raises or hangs is a finding like any other.
 """
 
-import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zskt_dist.addresses import masked
 from zskt_dist.doctor.check import Check, Outcome, Requirements, Status
 from zskt_dist.doctor.checks import CHECKS
 from zskt_dist.errors import one_line
@@ -67,12 +67,6 @@ def examine(
 def healthy(findings: Iterable[Finding]) -> bool:
     """True if a run with this configuration can begin: everything that is essential works."""
     return not any(finding.essential and finding.status == "problem" for finding in findings)
-
-
-def masked(text: str) -> str:
-    """`text` without the users and passwords of URIs, and without the values of their secret parameters."""
-    text = re.sub(r"://\S*@", "://…@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:key|secret|token|password|signature|credential)[^=&\s]*=)[^&\s]+", r"\1…", text)
 
 
 def _finding(check: Check, requirements: Requirements) -> Finding:

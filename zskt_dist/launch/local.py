@@ -15,6 +15,7 @@ from torch.distributed.rendezvous import rendezvous as find_store
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from zskt_dist import logs
+from zskt_dist.addresses import learn, passwords
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.launch.devices import threads_per_worker, worker_device
@@ -55,7 +56,7 @@ def _spawn(job: Job) -> None:
     with tempfile.TemporaryDirectory() as folder, stop_file_on_signal(directory.stop):
         workers = start_processes(
             _child,
-            (job.config.launch.most_workers, f"file://{folder}/rendezvous", job.to_dict()),
+            (job.config.launch.most_workers, f"file://{folder}/rendezvous", job.to_dict(), passwords()),
             nprocs=job.config.launch.most_workers,
             join=False,
             start_method="spawn",
@@ -75,7 +76,8 @@ def _spawn(job: Job) -> None:
     directory.raise_failure()
 
 
-def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any]) -> None:
+def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any], known: dict[str, str]) -> None:
+    learn(known)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
     logs.set_up()
     with _group(Job.from_dict(values), rendezvous, rank) as worker:

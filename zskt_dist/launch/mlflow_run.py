@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
 
+from zskt_dist.addresses import masked
 from zskt_dist.config import Config, flatten
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError, one_line
@@ -40,7 +41,7 @@ def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
     except UserError as error:
         log.warning("MLflow at %s: %s. Nothing is lost: %s", uri, error, remedy)
     except Exception as error:
-        log.warning("MLflow at %s cannot be reached (%s). Nothing is lost: %s", uri, one_line(error), remedy)
+        log.warning("MLflow at %s cannot be reached (%s). Nothing is lost: %s", uri, masked(one_line(error)), remedy)
     return None
 
 
@@ -82,7 +83,7 @@ def foreseen(config: Config, seconds: float = 15.0) -> str | None:
         return f"{uri} does not answer within {seconds:g} s; runs go on without it"
     if asked.failure is None or isinstance(asked.failure, ImportError):
         return None
-    return f"{uri}: {one_line(asked.failure)}; runs go on without it"
+    return f"{uri}: {masked(one_line(asked.failure))}; runs go on without it"
 
 
 def open_record(job: Job) -> Job:

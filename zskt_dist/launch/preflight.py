@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from zskt_dist.addresses import masked
 from zskt_dist.config import Config
 from zskt_dist.config.inputs import is_brought
 from zskt_dist.data import ImageDataset, balanced_subset
@@ -232,7 +233,7 @@ def _teacher_source(job: Job) -> str:
 
 def job_submit_line(command: str, arguments: list[str]) -> str:
     """The same command as a Ray job; Ray copies the working directory to the cluster."""
-    arguments = [*(each for each in arguments if not each.startswith("launch.kind=")), "launch.kind=ray"]
+    arguments = [*(masked(each) for each in arguments if not each.startswith("launch.kind=")), "launch.kind=ray"]
     return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}"
 
 

@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from zskt_dist import logs
+from zskt_dist.addresses import learn, passwords
 from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError, exit_code
@@ -60,7 +61,7 @@ def launch(job: Job) -> None:
         directory = job.directory
         storage = join(directory.location, ".ray")  # Ray checks that every node sees it
         trainer = TorchTrainer(
-            _worker,
+            partial(_worker, passwords()),  # not in the next line, which Ray shows
             train_loop_config={"job": job.to_dict(), "verbose": logs.verbosity()},
             scaling_config=_scaling(config, each),
             run_config=RunConfig(
@@ -225,8 +226,9 @@ def _nobody_works_in(directory: RunDirectory) -> bool:
     return True
 
 
-def _worker(values: dict[str, Any]) -> None:
+def _worker(known: dict[str, str], values: dict[str, Any]) -> None:
     """Runs one rank; Ray has set up the process group."""
+    learn(known)
     logs.set_up(values["verbose"], who=f"rank {ray.train.get_context().get_world_rank()}")
     logs.adopt("torch")
     job = Job.from_dict(values["job"])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zskt_dist.errors import UserError, one_line
-from zskt_dist.tracking.mlflow.store import RunAddress, connect
+from zskt_dist.tracking.mlflow.store import RunAddress, connect, opened
 
 
 def log_student(network: Any, image_shape: Sequence[int], *, name: str) -> str:
@@ -57,7 +57,7 @@ def register_model(
     for version in client.search_model_versions(f"name='{name}'"):
         if tags.items() <= version.tags.items():
             return str(version.version), str(version.source)
-    mlflow.set_tracking_uri(address.tracking_uri)
+    mlflow.set_tracking_uri(opened(address.tracking_uri))
     logged = client.get_run(address.run_id).data.tags.get("model_uri") if is_logged else None
     model_uri = logged or log_model_in_run(address, log_model)
     return str(mlflow.register_model(model_uri, name, tags=dict(tags)).version), model_uri
@@ -67,7 +67,7 @@ def log_model_in_run(address: RunAddress, log_model: Callable[[], str]) -> str:
     """Calls it inside the active run, which stays a good one; raises UserError where that fails."""
     import mlflow
 
-    mlflow.set_tracking_uri(address.tracking_uri)
+    mlflow.set_tracking_uri(opened(address.tracking_uri))
     with mlflow.start_run(run_id=address.run_id):  # in an outage it is the end of this that raises
         try:
             return log_model()

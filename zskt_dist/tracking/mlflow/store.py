@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
 
+from zskt_dist.addresses import hide, masked, reveal
 from zskt_dist.errors import UserError, one_line
 from zskt_dist.files import read_json
 
@@ -41,7 +43,7 @@ def tracking_uri(configured: str | None) -> str | None:
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    return uri
+    return hide(uri)
 
 
 def required_uri(named: str | None, known: str | None = None) -> str:
@@ -64,7 +66,7 @@ def reached(uri: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"MLflow at {uri} cannot be reached: {one_line(error)}") from None
+        raise UserError(f"MLflow at {uri} cannot be reached: {masked(one_line(error))}") from None
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -75,7 +77,21 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # an outage is for us to warn of, and once
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=opened(uri))
+
+
+def opened(uri: str) -> str:
+    """The address that MLflow is given; of a web server without user and password, which MLflow would print.
+
+    Raises:
+        UserError: nobody has said the password.
+    """
+    parts = urlsplit(reveal(uri))
+    if parts.scheme not in ("http", "https") or parts.password is None:
+        return reveal(uri)
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def check_reachable(uri: str) -> None:
