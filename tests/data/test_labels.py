@@ -62,7 +62,7 @@ def test_truth_values_are_two_classes() -> None:
 @pytest.mark.parametrize("label", [None, float("nan"), "", -1, "-1", -1.0])
 def test_missing_labels_have_no_number(label: object) -> None:
     assert label not in _number([label, 0, 1]).numbers
-    assert _refused([label]) == "has no labels"
+    assert _refused([label]).startswith("has no labels; if others have")
 
 
 @pytest.mark.parametrize("guise", [int, float, str])

@@ -64,6 +64,8 @@ def _of(confusion: list[list[int]]) -> Score:
         ([[0, 9, 1], [0, 0, 10], [10, 0, 0]], "in another order it would be right on 96.7%"),
         ([[10, 0, 0], [0, 0, 10], [0, 10, 0]], "right on 33.3% .*; with its classes in another order .* 100.0%"),
         ([[6, 2, 2], [2, 6, 2], [2, 2, 6]], None),
+        ([[0, 4, 0], [0, 0, 4], [4, 0, 0]], "right on 0.0% .*: look at"),  # too few images to say more
+        ([[0, 9, 9], [0, 0, 0], [9, 0, 0]], "right on 0.0% .*: look at"),  # no order: two classes are labelled alike
         ([[10, 0, 0], [10, 0, 0], [10, 0, 0]], "right on 33.3% .*: look at"),
     ],
 )

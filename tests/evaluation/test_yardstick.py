@@ -24,7 +24,7 @@ from zskt_dist.evaluation.estimates import YARDSTICK
 from zskt_dist.evaluation.image_sources import normal_noise
 from zskt_dist.evaluation.yardstick import Recipe, Yardstick, agreements, find_or_make, identity
 from zskt_dist.launch.evaluate import measured_config
-from zskt_dist.models import ImageShape, build_network
+from zskt_dist.models import ImageShape, ReadLogits, build_network
 from zskt_dist.tracking.local import read_history
 
 ALONE = World(torch.device("cpu"))
@@ -68,7 +68,15 @@ def test_it_depends_on_the_teacher_and_the_recipe_and_on_nothing_else(tmp_path: 
     switched = _teacher()
     switched.transform_input = True  # type: ignore[assignment]
     names.add(identity(switched, STATISTICS, SHORT))
-    assert len(names) == 5
+    inner = nn.Sequential(_teacher())
+    others = [identity(inner, STATISTICS, SHORT)]
+    inner[0].transform_input = True  # type: ignore[assignment]
+    others.append(identity(inner, STATISTICS, SHORT))
+    for output in ("0", "1"):
+        named = _teacher()
+        named.register_forward_hook(ReadLogits(10, output))
+        others.append(identity(named, STATISTICS, SHORT))
+    assert len(names | set(others)) == 9
     assert identity(_teacher(), STATISTICS, SHORT) in names
 
 

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.models import ImageShape, NetworkError, ReadLogits, TappedNetwork, build_network, examine
+from zskt_dist.models import (
+    ImageShape,
+    NetworkError,
+    ReadLogits,
+    Statistics,
+    TappedNetwork,
+    breaks_far_out,
+    build_network,
+    examine,
+)
 
 SHAPE = ImageShape(1, 6, 6)
 
@@ -97,11 +106,28 @@ def test_logits_stay_as_they_are_and_so_does_the_network() -> None:
 def test_of_probabilities_the_logarithms_are_taken(type_: torch.dtype) -> None:
     network = _read(_Network(lambda logits: logits.to(type_).softmax(dim=1)))
     found = examine(network, SHAPE)
-    assert found.answers == "probabilities"
+    assert (found.answers, found.in_pairs, found.together) == ("probabilities", False, False)
     x = torch.randn(5, *SHAPE)
     expected = network.get_submodule("").logits(x).log_softmax(dim=1)  # type: ignore[operator]
     torch.testing.assert_close(network(x).float(), expected, atol=0.05 if type_ == torch.bfloat16 else 1e-5, rtol=0.02)
     assert torch.equal(copy.deepcopy(network)(x), network(x)), "in copies, too"
+
+
+def test_probabilities_that_are_0_are_no_sign_of_anything_else() -> None:
+    found = examine(_read(_Network(lambda logits: (300 * logits).softmax(dim=1))), SHAPE)
+    assert (found.answers, found.in_pairs, found.together) == ("probabilities", False, False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "statistics", "breaks"),
+    [(3.5, None, True), (100.0, None, False), (300.0, ((0.5,), (1 / 255,)), True), (1e5, ((0.5,), (1 / 255,)), False)],
+)
+def test_networks_that_break_far_out(limit: float, statistics: Statistics | None, breaks: bool) -> None:
+    class Breaks(_Network):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x.flatten(1).amax(1, keepdim=True) > limit, torch.inf, self.logits(x))
+
+    assert breaks_far_out(Breaks().eval(), SHAPE, statistics) == breaks
 
 
 def test_log_probabilities_serve_as_logits() -> None:

@@ -89,7 +89,7 @@ def test_prefixes_that_belong_to_the_network_stay() -> None:
 def test_weights_that_are_there_twice_are_not_chosen_from(one: str, other: str) -> None:
     weights = nn.Linear(2, 2).state_dict()
     named = other.removesuffix("module.").replace(".", r"\.")
-    shown = one.replace(".", r"\.") or named
+    shown = one.replace(".", r"\.") or rf"{named}, or teacher\.prefix='' for those at the top"
     with pytest.raises(
         ConfigError, match=rf"more than once, .* below {named}; to choose, say teacher\.prefix={shown}$"
     ):
@@ -153,7 +153,18 @@ def test_what_has_no_part_in_the_answer_is_left_out_and_said(
 
 
 @pytest.mark.parametrize(
-    "name", ["conv3.weight", "fc3.weight_mask", "relu.weight", "mean", "lossless.weight", "block.aux_conv.weight"]
+    "name",
+    [
+        "conv3.weight",
+        "fc3.weight_mask",
+        "relu.weight",
+        "mean",
+        "lossless.weight",
+        "block.aux_conv.weight",
+        "symmetric.weight",
+        "auxiliary.weight",
+        "floss.weight",
+    ],
 )
 def test_what_may_be_another_architecture_is_refused(name: str) -> None:
     """A PReLU's weight is one number, a normalisation is three: a network may compute with them."""
@@ -174,6 +185,10 @@ def test_the_prefix_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     for prefix, right in (("model.", source), ("model", source), ("ema", other), ("ema.module.", other)):
         assert _equal(_load(_lenet(), file.tensors("teacher", prefix)), right)
     assert "takes the names below model., not ema., mean" in caplog.text
+    third = _lenet(3)
+    save_file(weights | third.state_dict(), tmp_path / "three.safetensors")
+    file_of_three = WeightsFile.open(tmp_path / "three.safetensors", KEY)
+    assert _equal(_load(_lenet(), file_of_three.tensors("teacher", "")), third)
     with pytest.raises(ConfigError, match=r"^teacher.prefix='net.': no name .*; they begin with ema\., mean, model\.$"):
         file.tensors("teacher", "net.")
 

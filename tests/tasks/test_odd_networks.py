@@ -68,8 +68,20 @@ def test_a_teacher_is_read_as_what_it_is(
         accuracy = "accuracy" if role == "teacher" else "accuracy_last"
         assert found[role][accuracy] == pytest.approx(expected[role][accuracy], abs=2 / 360)  # type: ignore[index]
     assert found["teacher"]["answers"] == answers  # type: ignore[index]
-    plan = dict(describe(_checked(tmp_path, teacher, *overrides)))
-    assert plan["answers"] == "student: logits"  # the last line of that topic
+    plan = describe(_checked(tmp_path, teacher, *overrides))
+    assert [text for topic, text in plan if topic == "answers"] == [f"teacher: {answers}", "student: logits"]
+
+
+def test_another_output_makes_another_run_and_another_teacher(tmp_path: Path) -> None:
+    given = _given(tmp_path, "TwoAnswers", "name=null", "evaluation.every=0")
+    plans = [Job.plan("train", tiny_config(tmp_path, *given, *output)) for output in ((), ("teacher.output=1",))]
+    assert plans[0].goal.run != plans[1].goal.run
+    pretraining = [f"teacher.arch={MINE}:TwoAnswers", "student.arch=lenet"]
+    runs = {
+        Job.plan("pretrain", tiny_config(tmp_path, *pretraining, f"teacher.output={output}")).goal.run
+        for output in (0, 1)
+    }
+    assert len(runs) == 2
 
 
 def _checked(folder: Path, teacher: str, *overrides: str) -> Preflight:
@@ -87,6 +99,7 @@ def _checked(folder: Path, teacher: str, *overrides: str) -> Preflight:
         ("TwoAnswers", ("teacher.output=2",), "teacher.output='2': "),
         ("OtherNames", (), "of which scores and pred may be the logits; name them: teacher.output=pred"),
         ("OtherNames", ("teacher.output=logits",), "none is called 'logits'; name them: teacher.output=pred"),
+        ("Usual", ("student.arch=lenet", "student.output=logits"), "student.output='logits': lenet returns logits and"),
         ("EndsInSigmoid", (), "a probability of its own for each class"),
         ("OneLogit", (*NO_DATA, "data.num_classes=1"), "a network of one class tells nothing apart"),
         ("OneLogit", (*NO_DATA, "data.num_classes=2"), "have it return a logit for each of the two"),
@@ -124,6 +137,14 @@ def test_a_student_that_fails_on_one_image_is_trained_evaluated_and_exported(tmp
 def test_answers_that_are_not_finite_are_those_of_the_teacher(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the teacher's answers are not finite .* method=inversion"):
         _trained(tmp_path, "AnswersInfinity", "iterations=60", "tracking.log_every=1")
+
+
+@pytest.mark.parametrize("method", ["belief_matching", "inversion"])
+def test_a_student_that_diverges_by_itself_is_told_as_that(method: str, tmp_path: Path) -> None:
+    """Inversion's images do not reach the teacher's limit, so it is not the teacher's doing there."""
+    teacher = "AnswersInfinity" if method == "inversion" else "Usual"
+    with pytest.raises(UserError, match=r"^student diverged: .*Lower the learning rate"):
+        _trained(tmp_path, teacher, f"method={method}", "optimizer.student_lr=1e30", "tracking.log_every=1")
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def transfer(
             try:
                 if task.attention and task.attention.warning:
                     warnings.warn(task.attention.warning, stacklevel=2)
-                with blaming_the_teacher(view, shape):
+                with blaming_the_teacher(task, view, shape, statistics):
                     run = _run(task, world, settings, folder, on_progress, bar)
             finally:
                 task.release().eval().zero_grad()

@@ -38,7 +38,8 @@ class Teacher(Section):
     """Weights: safetensors, or state dicts that `torch.load(weights_only=True)` reads. null: pretrain and cache.
     none: those that `package.module:callable` comes with (docs/weights.md)."""
     prefix: str | None = None
-    """What all names of the teacher's weights in the file begin with, as `net.`; null: found (docs/weights.md)."""
+    """What all names of the teacher's weights in the file begin with, as `net.`; '': nothing; null: found
+    (docs/weights.md)."""
     seed: Seed | None = None
     """Seed of the teacher's training; null: the run's `seed`. With a number, runs of several seeds share a teacher."""
 

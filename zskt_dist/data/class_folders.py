@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from zskt_dist.data.decoding import SUFFIXES, ImagesError
@@ -23,13 +24,22 @@ class ClassFolders:
 
     def __init__(self, folder: Path, name: str, root: Path) -> None:
         self.name, self._root = name, root
-        self._classes = {each.name: sorted(_images(each)) for each in subfolders(folder)}
+        self._folders = subfolders(folder)
         stray = next((each for each in sorted(folder.iterdir()) if each.is_file() and _is_image(each)), None)
         if stray:
-            raise ImagesError(f"{stray.relative_to(root)} lies in no class folder, so its label is not known")
-        self._files = [file for files in self._classes.values() for file in files]
+            problem = f"{stray.relative_to(root)} lies in no class folder, so its label is not known"
+            raise ImagesError(f"{problem}; to measure on other images, give a folder of theirs, or rename this one")
         within = f" in {folder.relative_to(root)}" if folder != root else ""
-        self.place = f"{len(self._classes)} class folders{within}"
+        self.place = f"{len(self._folders)} class folders{within}"
+
+    @cached_property
+    def _classes(self) -> dict[str, list[Path]]:
+        """The images of each class; only looked for where they are wanted, as there may be millions."""
+        return {each.name: sorted(_images(each)) for each in self._folders}
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return [file for files in self._classes.values() for file in files]
 
     def images(self) -> Iterator[Path]:
         return iter(self._files)
@@ -39,7 +49,7 @@ class ClassFolders:
 
     def values(self) -> set[object]:
         """Names of all classes; one without images counts."""
-        return set(self._classes)
+        return {each.name for each in self._folders}
 
     def where(self, row: int) -> str:
         return str(self._files[row].relative_to(self._root))
@@ -55,11 +65,21 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _is_hidden(each))
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """Images at any depth, in no order; links are followed, by which people pick and rename classes."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
-        yield from (file for name in names if _is_image(file := Path(place, name)))
+def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Images at any depth, in no order, none of no folder; links are followed, by which people pick and rename classes.
+
+    Raises:
+        ImagesError: a link leads to a folder that it lies in, so there would be no end.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        raise ImagesError(f"{folder} is a link to a folder that it lies in; remove it")
+    for entry in os.scandir(folder) if folder.is_dir() else ():
+        path = Path(entry.path)
+        if entry.is_dir() and not _is_hidden(path):
+            yield from _images(path, above | {here})
+        elif entry.is_file() and _is_image(path):
+            yield path
 
 
 def _is_image(file: Path) -> bool:

@@ -51,7 +51,7 @@ def number_labels(
     of_train, of_test = ({label for label in split if not _is_missing(label)} for split in (train, test))
     found = of_train | of_test
     if not found:
-        raise ImagesError("has no labels")
+        raise ImagesError("has no labels; if others have, such as those for validation, give a folder of theirs")
     texts = {label for label in found if isinstance(label, str)}
     if named and texts == found and texts <= set(named):
         return _in_order(named, "as the files name them")

@@ -30,7 +30,7 @@ def look_at(config: Config) -> Lines:
     if file:
         network = read_network(config, "teacher", shape, classes, file, KEY, statistics=inputs.statistics)
     else:
-        network = new_network(config, "teacher", shape, classes)
+        network = new_network(config, "teacher", shape, classes, inputs.statistics)
     check_gradients(config, teacher=network)
     return [
         ("teacher", _network(config, network)),

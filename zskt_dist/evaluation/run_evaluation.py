@@ -13,11 +13,11 @@ from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.curve_summary import describe_mte
 from zskt_dist.evaluation.curves import CurveParts
-from zskt_dist.evaluation.estimates import brief, estimate, headline
+from zskt_dist.evaluation.estimates import brief, collapse, estimate, headline
 from zskt_dist.evaluation.evaluated_run import Answer, EvaluatedRun
 from zskt_dist.evaluation.held_out import stored_sources
 from zskt_dist.evaluation.image_sources import uniform_noise
-from zskt_dist.evaluation.scorer import Score, Scorer, images_at_a_time
+from zskt_dist.evaluation.scorer import Score, Scorer, doubt, images_at_a_time
 from zskt_dist.evaluation.yardstick import Yardstick, find_or_make, yardsticks
 from zskt_dist.files import write_json
 from zskt_dist.networks.building import read_network
@@ -88,6 +88,8 @@ class RunEvaluation:
             for name, classes in predicted.items():
                 classes.append(answers[name].argmax(dim=1))
         scores = {name: scorer.score() for name, scorer in scorers.items()}
+        if self.world.is_main and "teacher" in scores and (warning := doubt(scores["teacher"])):
+            log.warning("%s", warning)
         return _answer(scores), {name: self._whole(parts) for name, parts in predicted.items()}
 
     def _pairs(self) -> dict[str, tuple[str, str]]:
@@ -139,6 +141,8 @@ class RunEvaluation:
             write_json(self.measurement.folder / self.directory.estimates.name, found)
         if not found:
             return None, None
+        if self.world.is_main and (warning := collapse(found)):
+            log.warning("%s", warning)
         return brief(found), headline(found, yardstick.sha256) if yardstick else None
 
     def _yardstick(self, teacher: nn.Module) -> Yardstick | None:

@@ -1,5 +1,6 @@
 """Counts right predictions, in one way for training, `evaluate`, exports, sweeps and the Python API."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -116,6 +117,10 @@ def images_at_a_time(config: Config) -> int:
     return min(most, config.engine.micro_batch or most)
 
 
+_IMAGES_OF_A_CLASS = 5
+"""Fewest, on average, by which another order of the classes can be told from chance."""
+
+
 def doubt(score: Score) -> str | None:
     """Why a teacher with this score on labelled images is hardly the right one, and what to look at; None: it may be.
 
@@ -128,8 +133,10 @@ def doubt(score: Score) -> str | None:
     if right > min(2 * chance, chance + 0.1 * (1 - chance)):
         return None
     found = f"the teacher is right on {right:.1%} of the test images, and chance is {chance:.1%}"
+    labels = score.confusion.argmax(dim=0)  # the most frequent one of the images that it puts into each class
     in_order = score.confusion.amax(dim=0).sum().item() / score.images
-    if in_order > 0.5 and in_order > 2 * right:
+    one_to_one = len(labels.unique()) == classes and score.images >= _IMAGES_OF_A_CLASS * classes
+    if one_to_one and in_order > max(0.5, 2 * right):
         return (
             f"{found}; with its classes in another order it would be right on {in_order:.1%}: put the labels into the "
             "order in which it was trained"
@@ -160,28 +167,30 @@ class Evaluator:
         missing = ceil(len(dataset.test.labels) / world.size) - len(shard.labels)
         self._images = torch.cat([shard.images, dataset.test.images[:missing]]).to(world.device)
         self._standardise = dataset.standardise(world.device)
-        self._num_classes = dataset.num_classes
         self.of_teacher: Score | None = None
         self._teacher_classes: Tensor | None = None
         if teacher is not None:
-            (self.of_teacher,), self._teacher_classes = self._score(teacher, self._labels)
+            scorer = Scorer(world, dataset.num_classes)
+            self._teacher_classes = self._ask(teacher, {scorer: self._labels})
+            self.of_teacher = scorer.score()
 
     def __call__(self, network: nn.Module) -> Scores:
         """Scores of `network` in eval mode, with the workers' average batch-norm statistics."""
         rights = [self._labels, *([] if self._teacher_classes is None else [self._teacher_classes])]
+        scorers = {Scorer(self._world): right for right in rights}
         with averaged_statistics(network, self._world):
-            scores, _ = self._score(network, *rights)
-        shares = [score.accuracy for score in scores]
+            self._ask(network, scorers)
+        shares = [scorer.score().accuracy for scorer in scorers]
         return Scores(shares[0], shares[1] if len(shares) > 1 else None)
 
     @torch.no_grad()
-    def _score(self, network: nn.Module, *rights: Tensor) -> tuple[list[Score], Tensor]:
-        """The score by each of `rights` (right classes of this worker's images), and the network's predictions."""
-        scorers, predicted = [Scorer(self._world, self._num_classes) for _ in rights], []
+    def _ask(self, network: nn.Module, scorers: Mapping[Scorer, Tensor]) -> Tensor:
+        """The classes that a network predicts for this worker's images, counted by scorers with their right classes."""
+        predicted = []
         for start in range(0, len(self._images), self._batch_size):
             part = slice(start, start + self._batch_size)
             logits = network(self._standardise(self._images[part]))[: len(self._labels[part])]
-            for scorer, right in zip(scorers, rights, strict=True):
+            for scorer, right in scorers.items():
                 scorer.add(logits, right[part])
             predicted.append(logits.argmax(dim=1))
-        return [scorer.score() for scorer in scorers], torch.cat(predicted)
+        return torch.cat(predicted)

@@ -34,7 +34,8 @@ from zskt_dist.evaluation.estimates import YARDSTICK
 from zskt_dist.evaluation.image_sources import ImageSource, answers
 from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.files import read_bytes, write_atomic
-from zskt_dist.models import Generator, ImageShape, Statistics
+from zskt_dist.models import Generator, ImageShape, ReadLogits, Statistics
+from zskt_dist.networks.weights import digest_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, stream
 from zskt_dist.tracking.base import Row
@@ -102,11 +103,15 @@ def yardsticks(run: RunDirectory) -> Path:
 def identity(teacher: nn.Module, statistics: Statistics, recipe: Recipe = RECIPE) -> str:
     """Sixteen hex digits over all that a yardstick depends on: weights and switches, normalisation, and the recipe."""
     # Of torchvision's GoogLeNet, `transform_input` is no weight and makes another network.
-    switches = {name: value for name, value in vars(teacher).items() if type(value) is bool and name != "training"}
-    digest = hashlib.sha256(json.dumps([vars(recipe), statistics, switches], sort_keys=True).encode())
-    for name, tensor in teacher.state_dict().items():
-        digest.update(json.dumps([name, list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    switches = [
+        (name, key, value)
+        for name, module in teacher.named_modules()
+        for key, value in vars(module).items()
+        if type(value) is bool and key != "training"
+    ]
+    reading = ReadLogits.on(teacher)
+    about = [vars(recipe), statistics, switches, reading and reading.output, digest_of(teacher)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

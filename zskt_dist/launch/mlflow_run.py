@@ -159,7 +159,7 @@ def adopt(run: RunDirectory, group: RunDirectory, configured: str | None) -> Non
 
 
 def mark_partial(directory: RunDirectory) -> None:
-    """Notes that the MLflow run, if there is one, will lack the measurement that begins now."""
+    """Notes that the MLflow run, where one is wanted, will lack the measurement that begins now."""
     if known := read_json(directory.tracking):
         write_json(directory.tracking, known | {"complete": False})
 

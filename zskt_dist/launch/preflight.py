@@ -1,7 +1,7 @@
 """Checks and shows what a command is going to do, before anything is trained; keeps the files it reads."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -27,8 +27,16 @@ from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_m
 from zskt_dist.launch.mlflow_run import foreseen
 from zskt_dist.models import Examination, count_parameters, is_own
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
-from zskt_dist.networks.building import check_gradients, examination_of, new_network, outlines, read_network, suited
+from zskt_dist.networks.building import (
+    check_gradients,
+    examination_of,
+    examine_as,
+    outlines,
+    suited,
+    unexamined_network,
+)
 from zskt_dist.networks.inputs import Inputs, open_inputs
+from zskt_dist.networks.state_dicts import StateDict
 from zskt_dist.networks.weights import WeightsFile, load_into, read_about
 from zskt_dist.runs.directory import Digest, find_run
 from zskt_dist.runs.locations import check, is_file, is_uri
@@ -119,7 +127,7 @@ class Preflight:
         self._check_cached_teacher(inputs)
         for role, file in files.items():
             load_into(self.networks[role], weights[role], file.key, file.location, classes, quiet=self.quiet)
-        self._examine(inputs)
+        self._examine(config, weights, inputs)
         # Finetuning compares no attention maps, but the zero-shot run that it makes first does.
         weighed = [stage.task.compares for stage in self.job.stages if stage.task.compares]
         if weighed:
@@ -127,18 +135,18 @@ class Preflight:
             self.attention = pair_layers(config, *pair, shape, weight=weighed[-1])
             tap_pair(config, *pair, self.attention, weight=weighed[-1])
 
-    def _examine(self, inputs: Inputs) -> None:
+    def _examine(self, config: Config, weights: Mapping[str, StateDict], inputs: Inputs) -> None:
         """Asks the networks that are not ours about a few images, with the weights that they begin with."""
-        goal, config = self.job.goal, self.job.config
-        shape, classes = inputs.image_shape, inputs.num_classes
+        task, shape, classes = self.job.goal.task, inputs.image_shape, inputs.num_classes
         for role in self.networks:
-            if is_own(getattr(config, role).arch):
+            too_large = role == "teacher" and config.engine.teacher == "sharded"  # for this process alone
+            if is_own(getattr(config, role).arch) or too_large:
                 continue
-            if file := self.files.get(goal.inputs.get(role, "")):
-                network = read_network(config, role, shape, classes, file, file.key, statistics=inputs.statistics)
-            else:
-                network = new_network(config, role, shape, classes)
-            if goal.task.makes_images:
+            network = unexamined_network(config, role, shape, classes)
+            if role in weights:
+                load_into(network, weights[role], role, role, classes, quiet=True)
+            examine_as(config, role, network, shape, inputs.statistics)
+            if task.makes_images:
                 check_gradients(config, **{role: network})
             if found := examination_of(network):
                 self.examined[role] = found

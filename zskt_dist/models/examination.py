@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from zskt_dist.models.construction import ImageShape, NetworkError, describe_error
+from zskt_dist.models.generator import input_scale
 from zskt_dist.models.libraries import Statistics
-from zskt_dist.models.logits import ReadLogits
+from zskt_dist.models.logits import ReadLogits, logarithms
 from zskt_dist.models.tensors import device_of
 
 Answers = Literal["logits", "probabilities", "log-probabilities"]
@@ -91,12 +92,19 @@ def examine(network: nn.Module, image_shape: ImageShape, statistics: Statistics 
 
 
 @torch.no_grad()
-def breaks_far_out(network: nn.Module, image_shape: ImageShape) -> bool:
+def breaks_far_out(network: nn.Module, image_shape: ImageShape, statistics: Statistics | None = None) -> bool:
     """True if answers are not finite to some normal noise of up to eight times the deviation of ordinary images.
 
     Generators that are not bounded come this far, and a network in half precision, say, does not.
+
+    Args:
+        statistics: Mean and standard deviation of its images; None: they are normalised.
     """
-    noise = torch.randn(32, *image_shape, generator=torch.Generator().manual_seed(0)).to(device_of(network))
+    noise = torch.randn(32, *image_shape, generator=torch.Generator().manual_seed(0))
+    if scale := input_scale(statistics):
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in scale)
+        noise = noise * std + mean
+    noise = noise.to(device_of(network))
     answers = (network(scale * noise) for scale in (1, 2, 4, 8))
     return not all(bool(torch.isfinite(answer).all()) for answer in answers)
 
@@ -116,18 +124,17 @@ def _examine(network: nn.Module, x: Tensor) -> Examination:
             "what stands before the sigmoid, of classes that exclude each other"
         )
     if reading and answers == "probabilities":
-        reading.probabilities = True
-        values = values.log()
-    in_pairs, together = False, False
+        reading.probabilities, values = True, logarithms(values)
+    in_pairs, alone = False, None
     try:
         alone = _ask(network, x[:1])
-        together = not torch.allclose(alone, values[:1], rtol=0.01, atol=0.01 * float(values.abs().max()))
     except Exception:  # whatever foreign code raises
         if not reading:
             raise
         in_pairs = True
         reading.ask_in_pairs(network)
         _ask(network, x[:1])
+    together = alone is not None and not _alike(alone, values[:1])
     return Examination(
         answers,
         in_pairs,
@@ -143,6 +150,11 @@ def _ask(network: nn.Module, x: Tensor) -> Tensor:
     if len(answer) != len(x):
         raise NetworkError(f"answers {len(answer)} times to {len(x)} images")
     return answer
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    one, other = one.double(), other.double()
+    return torch.allclose(one, other, rtol=0.01, atol=0.01 * float(other.abs().max()))
 
 
 def _kind(values: Tensor) -> Answers:

@@ -38,10 +38,15 @@ from zskt_dist.streams import Purpose, stream
 log = logging.getLogger(__name__)
 
 
-def new_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
+def new_network(
+    config: Config, role: str, image_shape: ImageShape, num_classes: int, statistics: Statistics | None = None
+) -> nn.Module:
     """The network of `config.teacher` or `config.student`, initialised from its seed, and examined if it is not ours.
 
     On the meta device, where there are no values, it is not examined.
+
+    Args:
+        statistics: Mean and standard deviation of its images; None: they are normalised.
 
     Raises:
         ConfigError: the architecture is unknown, takes no such options, or cannot take these images; it answers
@@ -49,13 +54,16 @@ def new_network(config: Config, role: str, image_shape: ImageShape, num_classes:
     """
     network = unexamined_network(config, role, image_shape, num_classes)
     if device_of(network).type != "meta":
-        _examine(config, role, network, image_shape)
+        examine_as(config, role, network, image_shape, statistics)
     return network
 
 
 def unexamined_network(config: Config, role: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
     """As `new_network`, but nobody has asked it anything yet."""
     section = _section(config, role)
+    if section.output is not None and is_own(section.arch):
+        problem = f"{section.arch} returns logits and nothing else; leave it out"
+        raise ConfigError(f"{role}.output", section.output, problem)
     seed_initialisation(config.teacher_seed if role == "teacher" else config.seed, role)
     try:
         return build_network(section.arch, image_shape, num_classes, section.options, section.output)
@@ -65,10 +73,14 @@ def unexamined_network(config: Config, role: str, image_shape: ImageShape, num_c
         raise ConfigError(f"{role}.arch", section.arch, str(error)) from None
 
 
-def _examine(
+def examine_as(
     config: Config, role: str, network: nn.Module, image_shape: ImageShape, statistics: Statistics | None = None
 ) -> None:
-    """Has the output of a network that is not ours read as what it is."""
+    """Has the output of a network that is not ours read as what it is.
+
+    Raises:
+        ConfigError: it answers something else than logits or probabilities.
+    """
     if not is_own(_section(config, role).arch):
         try:
             examine(network, image_shape, statistics)
@@ -183,7 +195,7 @@ def read_network(
     world = world or World(torch.device("cpu"))
     if isinstance(source, str) and is_brought(source):
         network = _brought(config, image_shape, num_classes, source, key, world)
-        _examine(config, role, network, image_shape, statistics)
+        examine_as(config, role, network, image_shape, statistics)
         return network
 
     def read() -> tuple[Config, StateDict]:
@@ -194,7 +206,7 @@ def read_network(
     network = unexamined_network(config, role, image_shape, num_classes)
     location = source.location if isinstance(source, WeightsFile) else source
     load_into(network, weights, key, location, num_classes, quiet=not world.is_main)
-    _examine(config, role, network, image_shape, statistics)
+    examine_as(config, role, network, image_shape, statistics)
     return network
 
 

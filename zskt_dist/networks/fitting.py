@@ -25,8 +25,8 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _PROFILED = ("total_ops", "total_params")
 """Names that thop leaves in every module of a network that it has profiled."""
 _ASIDE = re.compile(
-    r"(?i)(\w*loss(es)?(_\w+)?|\w*criteri(on|a)\w*|(\w+_)?objective|\w*metrics?|(\w+_)?acc(uracy)?"
-    r"|aux(iliary)?(_?(head|logits|classifier))?s?\d*)"
+    r"(?i)((\w+_)?loss(es)?(_\w+)?|(\w+_)?criteri(on|a)(_\w+)?|(\w+_)?objective|(\w+_)?metrics?|(\w+_)?acc(uracy)?"
+    r"|aux(\d+|(iliary)?_?(head|logits|classifier)s?\d*))"
 )
 """Names of modules that take part in training or in measuring, and never in a network's answer."""
 _RESHAPED = re.compile(
@@ -103,7 +103,8 @@ def fit_weights(
         ValueError: names or shapes differ, more than one prefix would do, or a weight is not finite. Then the network
             may hold some of the weights.
     """
-    tried = [_attempt(network, weights, each) for each in _prefixes(network, weights)]
+    prefixes = [""] if weights.at_top else _prefixes(network, weights)
+    tried = [_attempt(network, weights, each) for each in prefixes]
     fitting = [each for each in tried if each.fits]
     if not fitting:
         raise ValueError(tried[0].problem(num_classes))
@@ -111,8 +112,10 @@ def fit_weights(
     remedy = f"say {prefix_key}={found.prefix}" if prefix_key else "save those of the network alone"
     if len(fitting) > 1:
         places = " and ".join(f"below {each.prefix}" if each.prefix else "at the top" for each in fitting)
+        if prefix_key and not all(each.prefix for each in fitting):
+            remedy += f", or {prefix_key}='' for those at the top"
         raise ValueError(f"holds the network's weights more than once, {places}; to choose, {remedy}")
-    if found.foreign:
+    if found.foreign and not weights.at_top:
         raise ValueError(found.problem(num_classes))
     beside = [name for name, tensor in found.beside.items() if not _is_aside(name, tensor)]
     if beside:

@@ -22,6 +22,8 @@ class StateDict(dict[str, Tensor]):
 
     _metadata: Mapping[str, dict[str, Any]] | None = None
     """By path of the module, as torch keeps them; None where a file keeps none, as safetensors."""
+    at_top = False
+    """True if the names are to be taken as they stand, without any prefix."""
 
     @classmethod
     def of(cls, loaded: Mapping[str, object]) -> "StateDict":
@@ -30,6 +32,7 @@ class StateDict(dict[str, Tensor]):
             (name, value) for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)
         )
         found._metadata = getattr(loaded, "_metadata", None)
+        found.at_top = getattr(loaded, "at_top", False)
         return found
 
 

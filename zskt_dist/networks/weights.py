@@ -107,7 +107,7 @@ class WeightsFile:
 
         Args:
             role: `teacher` or `student`, where the file may hold both.
-            prefix: What the names begin with that are wanted; None: all are.
+            prefix: What the names begin with that are wanted; empty: those that begin with none; None: all are.
             quiet: True if the caller, not this method, warns that the weights are only a part of the file.
 
         Raises:
@@ -116,7 +116,10 @@ class WeightsFile:
         weights = self._parsed(role, quiet)
         if prefix is None:
             return weights
-        start = prefix and f"{prefix.removesuffix('.')}."
+        if not prefix:
+            weights.at_top = True
+            return weights
+        start = f"{prefix.removesuffix('.')}."
         chosen = StateDict({name: tensor for name, tensor in weights.items() if name.startswith(start)})
         chosen._metadata = weights._metadata
         others = listed(sorted({re.sub(r"\..*", ".", name) for name in weights if name not in chosen}))

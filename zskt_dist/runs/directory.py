@@ -71,7 +71,7 @@ class RunDirectory:
         return result if isinstance(result, dict) and result.get("status") == "finished" else None
 
     def record_is_partial(self) -> bool:
-        """True if an MLflow run was opened and lacks something that is here."""
+        """True if MLflow lacks something that is here: the store could not be reached, or the upload was cut short."""
         known = read_json(self.tracking)
         return isinstance(known, dict) and not known.get("complete", False)
 

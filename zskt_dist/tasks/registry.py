@@ -31,7 +31,7 @@ class Need:
     def keys(self) -> tuple[str, ...]:
         """All keys that decide which weights these are."""
         prefix = ("teacher.prefix",) if self.role == "teacher" else ()
-        return self.key, *prefix, f"{self.role}.arch", f"{self.role}.options"
+        return self.key, *prefix, f"{self.role}.arch", f"{self.role}.options", f"{self.role}.output"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ _TASKS = (
         command="pretrain",
         module="zskt_dist.tasks.pretrain",
         reads=(
-            *("seed", "seeds", "teacher.seed", "teacher.arch", "teacher.options", "engine.batch_norm", *_SUPERVISED),
+            *("seed", "seeds", "teacher.seed", "teacher.arch", "teacher.options", "teacher.output"),
+            *("engine.batch_norm", *_SUPERVISED),
             *("data.name", "data.root", "data.num_classes", "data.mean", "data.std", "data.augment"),
         ),
         role="teacher",

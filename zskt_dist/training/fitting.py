@@ -57,7 +57,8 @@ class Fitting:
         of_teacher = evaluator.of_teacher if evaluator else None
         if world.is_main and of_teacher and (warning := doubt(of_teacher)):
             log.warning("%s", warning)
-        with blaming_the_teacher(context.teacher, context.inputs.image_shape):
+        inputs = context.inputs
+        with blaming_the_teacher(training, context.teacher, inputs.image_shape, inputs.statistics):
             outcome = self._loop(training, evaluator)
         role = context.stage.task.role
         with training.trained() as network:

@@ -21,7 +21,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.evaluation.scorer import Scores
-from zskt_dist.models import ImageShape, breaks_far_out
+from zskt_dist.models import ImageShape, Statistics, breaks_far_out
 from zskt_dist.runs.checkpoints import CheckpointStore, State
 from zskt_dist.tasks.base import Training
 from zskt_dist.tracking.base import Row, Tracker
@@ -75,17 +75,23 @@ class DivergedError(UserError):
 
 
 @contextmanager
-def blaming_the_teacher(teacher: nn.Module | None, image_shape: ImageShape) -> Iterator[None]:
-    """A student that diverges because its teacher's answers are not finite is told as that."""
+def blaming_the_teacher(
+    training: Training, teacher: nn.Module | None, image_shape: ImageShape, statistics: Statistics | None
+) -> Iterator[None]:
+    """A student that diverges because its teacher's answers are not finite is told as that.
+
+    Only where a generator is trained, whose images are not bounded.
+    """
     try:
         yield
-    except DivergedError:
-        if teacher is None or not breaks_far_out(teacher, image_shape):
+    except DivergedError as error:
+        unbounded = "generator" in training.engines
+        if teacher is None or not unbounded or not breaks_far_out(teacher, image_shape, statistics):
             raise
         raise UserError(
             "the teacher's answers are not finite (NaN or infinite) to images far from ordinary ones, so the student "
             "cannot learn from them; look at its weights and its arithmetic (half precision?), or use "
-            "method=inversion, whose images stay within the range of pixels"
+            f"method=inversion, whose images stay within the range of pixels ({error})"
         ) from None
 
 
