@@ -126,6 +126,14 @@ def test_networks_that_fail_on_one_image() -> None:
     assert not _hooks(*pair)
 
 
+def test_what_is_no_network_is_said() -> None:
+    teacher, student = tiny_pair()
+    with pytest.raises(UserError, match=r"^teacher is the class TinyClassifier; give a network, an instance"):
+        tiny_transfer(TinyClassifier, student)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^student is a OrderedDict; give a network"):
+        tiny_transfer(teacher, student.state_dict())  # type: ignore[arg-type]
+
+
 def test_networks_that_cannot_be_trained_on() -> None:
     teacher, student = tiny_pair()
     with pytest.raises(UserError, match="share weights"):

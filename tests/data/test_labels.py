@@ -159,3 +159,12 @@ def test_splits_share_one_numbering_or_are_refused() -> None:
     assert "has the label images, which is none of ape, owl" in _refused(["images"], ["ape", "owl"])
     assert "has train labels 1 to 3 and test labels 0 to 2" in _refused([0, 1, 2], [1, 2, 3])
     assert "has train labels 0 to 2 and test labels 1 to 3" in _refused(["1", "3"], ["0", "2"])
+
+
+def test_the_order_that_the_user_states() -> None:
+    found = number_labels((), {"two", "one", "zero"}, ["zero", "one", "two"], 3, "as data.class_names has them")
+    assert found.numbers == {"zero": 0, "one": 1, "two": 2}
+    assert found.names == ["zero", "one", "two"]
+    assert found.said == "zero is 0, one is 1, two is 2 (as data.class_names has them)"
+    with pytest.raises(ImagesError, match="has the label three, which is none of one, zero"):
+        number_labels((), {"three", "one"}, ["zero", "one"], 2)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.images import png, write_parquet
+from zskt_dist.config.inputs import Data
+from zskt_dist.data.classes import class_names, names_to_order
 from zskt_dist.data.images import SplitName
 from zskt_dist.data.user_images import UserImages
 from zskt_dist.errors import ConfigError
@@ -201,3 +203,20 @@ def test_class_folders_as_the_library_datasets_reads_them(tmp_path: Path, monkey
         pairs = sorted((int(np.asarray(row["image"])[0, 0]), row["label"]) for row in theirs[split])
         images, labels = ours.read(split)
         assert sorted(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True)) == pairs
+
+
+def test_names_are_put_in_order_by_the_user(tmp_path: Path) -> None:
+    for level, name in enumerate(("zero", "one", "two")):
+        _file(tmp_path / "test" / name / "1.png", level)
+    data = Data(name="parquet", root=str(tmp_path))
+    assert names_to_order(data, 3) == ["one", "two", "zero"]
+    stated = ("zero", "one", "two")
+    assert UserImages(tmp_path, 3, stated).read("test").labels.tolist() == [1, 2, 0]
+    assert class_names(data.model_copy(update={"class_names": stated}), 3) == [*stated]
+
+
+def test_numbers_are_no_names_to_put_in_order(tmp_path: Path) -> None:
+    for number in ("0", "1"):
+        _file(tmp_path / "test" / number / "1.png", TEST)
+    assert names_to_order(Data(name="parquet", root=str(tmp_path)), 2) is None
+    assert names_to_order(Data(name="digits"), 10) is None

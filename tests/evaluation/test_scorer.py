@@ -74,6 +74,13 @@ def test_a_teacher_at_chance_is_doubted(confusion: list[list[int]], words: str |
     assert found is None if words is None else re.search(words, found or "")
 
 
+def test_the_order_of_the_classes_is_said() -> None:
+    """Of its first class the images are labelled c, of its second a, of its third b."""
+    score = _of([[0, 9, 1], [0, 0, 10], [10, 0, 0]])
+    assert (doubt(score) or "").endswith("its classes 0, 1, … are labelled 2,0,1")
+    assert (doubt(score, ["a", "b", "c"]) or "").endswith("data.class_names=[c,a,b] says so")
+
+
 def _plain(world: World) -> list[object]:
     scores = _score(world)
     shares = [(each.images, each.accuracy, each.confidence, each.kl, each.calibration.ece) for each in scores]

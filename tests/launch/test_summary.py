@@ -36,6 +36,8 @@ def test_commands_are_quoted_for_a_shell() -> None:
     assert isinstance(said.file, io.StringIO)
     command = said.file.getvalue().partition("label 100 images: ")[2]
     assert shlex.split(command)[:3] == ["zskt", "evaluate", "runs/my students/it's one"]
+    print_yardstick(found, "run", said, measured=True)
+    assert said.file.getvalue().count("label 100 images") == 1, "who has measured needs no advice"
 
 
 @pytest.mark.parametrize("dataset", ["digits", "none"])

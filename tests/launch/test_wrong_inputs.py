@@ -279,6 +279,12 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
         "class_10 comes before class_2 as text, and after it by number",
     ),
     "other channels": (lambda _: "data.mean=[1,1,1] data.std=[1,1,1]", "data.mean", "images of 1 channel; give"),
+    "folder of the digits": (lambda f: f"data.root={f}", "data.root", "say data.name=parquet, too"),
+    "mean of bytes": (
+        lambda _: "data.mean=[76.5] data.std=[89.25]",
+        "data.mean",
+        "of pixels in [0, 1], not of bytes; divided by 255: data.mean=[0.3] data.std=[0.35]",
+    ),
     "no number": (lambda _: "loss.beta=.nan", "loss.beta", "expected"),
 }
 

@@ -162,7 +162,7 @@ def test_answers_that_are_not_finite_are_refused(worst: float) -> None:
 @pytest.mark.parametrize(
     ("network", "where"),
     [
-        (_NoGradient(), r"switched off where it calls conv \(torch.no_grad"),
+        (_NoGradient(), "switched off where it calls conv, by torch.no_grad"),
         (_Inference(), "switched off where it calls conv"),
         (
             _Network(lambda logits: torch.from_numpy(logits.detach().numpy())),

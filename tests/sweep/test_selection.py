@@ -17,7 +17,7 @@ from tests.support.configs import tiny_config
 from zskt_dist.config import Config
 from zskt_dist.distributed.world import World
 from zskt_dist.files import write_json
-from zskt_dist.networks.building import load_trained, new_network
+from zskt_dist.networks.building import load_trained, unexamined_network
 from zskt_dist.networks.weights import read_weights
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.streams import Purpose, normal, stream
@@ -95,12 +95,12 @@ def test_one_network_is_held_at_a_time_and_a_teacher_read_once(
     def build(config: Config, role: str, *shape: Any) -> nn.Module:
         gc.collect()
         assert not any(earlier() for earlier in networks)
-        network = new_network(config, role, *shape)
+        network = unexamined_network(config, role, *shape)
         networks.append(weakref.ref(network))
         roles.append(role)
         return network
 
-    monkeypatch.setattr("zskt_dist.networks.building.new_network", build)
+    monkeypatch.setattr("zskt_dist.networks.building.unexamined_network", build)
     assert len(pooled_agreement(runs, 48)) == 2
     assert sorted(roles) == ["student", "student", "teacher"]
 

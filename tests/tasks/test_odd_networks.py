@@ -94,7 +94,7 @@ def _checked(folder: Path, teacher: str, *overrides: str) -> Preflight:
     ("teacher", "overrides", "words"),
     [
         ("NoGradient", (), "teacher.arch='tests.support.odd_networks:NoGradient': no gradient reaches the images"),
-        ("ThroughNumpy", (), "they end in ThroughNumpy.forward, after head; they are made by gradients"),
+        ("ThroughNumpy", (), "they end in ThroughNumpy.forward, after head; take that out"),
         ("TwoAnswers", (), "of which 0 and 1 may be the logits; name them: teacher.output=1"),
         ("TwoAnswers", ("teacher.output=2",), "teacher.output='2': "),
         ("OtherNames", (), "of which scores and pred may be the logits; name them: teacher.output=pred"),

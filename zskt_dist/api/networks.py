@@ -30,6 +30,13 @@ _MEAN, _STD = 0.5, 0.25
 """Taken where nothing is known: of most data sets the inputs lie within these bounds, or little beyond."""
 
 
+def check_network(role: str, network: object) -> None:
+    """Raises UserError for a class, a state dict and all else that is no network."""
+    if not isinstance(network, nn.Module):
+        what = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
+        raise UserError(f"{role} is {what}; give a network, an instance of torch.nn.Module")
+
+
 def frozen_view(role: str, network: nn.Module, device: torch.device | None = None) -> nn.Module:
     """`network` in eval mode and without gradients, as a copy of its modules that shares their weights.
 
@@ -102,7 +109,8 @@ def statistics_of(teacher: nn.Module, shape: ImageShape, mean: object, std: obje
     if mean is None and std is None:
         message = (
             f"the teacher does not declare how its images are normalised: mean {_MEAN} and std {_STD} are taken, so "
-            f"its inputs lie between {-_MEAN / _STD:g} and {(1 - _MEAN) / _STD:g}; give mean and std"
+            f"its inputs lie between {-_MEAN / _STD:g} and {(1 - _MEAN) / _STD:g}; give mean and std, 0 and 1 for a "
+            "network that takes pixels in [0, 1]"
         )
         warnings.warn(message, stacklevel=3)
         mean, std = _MEAN, _STD
@@ -118,6 +126,8 @@ def _of_channels(name: str, value: object, channels: int) -> tuple[float, ...]:
     if len(found) != channels or not all(map(math.isfinite, found)) or (name == "std" and min(found) <= 0):
         problem = f"expected {channels} number(s), one for each channel, of pixels in [0, 1]"
         raise ConfigError(name, value, problem)
+    if name == "mean" and max(map(abs, found)) > 1:
+        raise ConfigError(name, value, "is of pixels in [0, 1], not of bytes; divide mean and std by 255")
     return found
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.api.networks import (
     Numbers,
+    check_network,
     check_pair,
     count_classes,
     frozen_view,
@@ -164,6 +165,8 @@ def transfer(
         "loss.beta": beta,
         "optimizer.generator_lr": generator_lr,
     }
+    check_network("teacher", teacher)
+    check_network("student", student)
     shape = images_of(teacher, input_shape)
     overrides = dict(_leaves(config or {}))
     given = {key: value for key, value in {**algorithm_1, **overrides}.items() if value is not None}

@@ -15,6 +15,7 @@ _LISTS = {
     "seeds": "[0,1,2]",
     "generator.channels": "[128,64]",
     "data.image_shape": "[3,32,32]",
+    "data.class_names": "[cat,dog]",
     "data.mean": "[0.5]",
     "data.std": "[0.25]",
     "loss.attention_layers": "[0,1]",

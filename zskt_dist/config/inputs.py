@@ -78,6 +78,9 @@ class Data(Section):
     """[channels, height, width] of the networks' images; null: those of the data set, else the teacher's."""
     num_classes: Positive | None = None
     """Length of the logits; null: the classes of the data set, else the teacher's."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes in the order of the teacher's answers, where the labels are names; null: as they are found
+    (docs/images.md)."""
     mean: tuple[Finite, ...] | None = None
     """Per-channel mean of pixels in [0, 1]; null: the data set's usual one, else the teacher's (docs/inputs.md)."""
     std: tuple[PositiveFloat, ...] | None = None

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zskt_dist.config.inputs import Data
 from zskt_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from zskt_dist.data.user_images import UserImages
 
 _DIGITS = "0 1 2 3 4 5 6 7 8 9"
 _NAMES = {
@@ -26,17 +29,27 @@ class UsualOrder(NamedTuple):
 
 def class_names(data: Data, num_classes: int) -> list[str] | None:
     """Class names in the order of the labels; None where there are none, or their number is wrong."""
-    names: list[str] | None
     if data.name == "parquet":
-        from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
-
-        try:
-            names = UserImages(data.root, num_classes).class_names
-        except UserError:  # the folder of the test images may be gone
-            names = None
+        own = _user_images(data, num_classes)
+        names = own and own.class_names
     else:
-        names = _NAMES.get(data.name, "").split()
+        names = list(data.class_names or _NAMES.get(data.name, "").split())
     return names if names and len(names) == num_classes else None
+
+
+def names_to_order(data: Data, num_classes: int) -> list[str] | None:
+    """The class names where the labels are names, so that `data.class_names` puts them in order; else None."""
+    own = _user_images(data, num_classes) if data.name == "parquet" else None
+    return class_names(data, num_classes) if own and own.labels_are_names else None
+
+
+def _user_images(data: Data, num_classes: int) -> "UserImages | None":
+    from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
+
+    try:
+        return UserImages(data.root, num_classes, data.class_names)
+    except UserError:  # the folder of the test images may be gone
+        return None
 
 
 def usual_order(names: Iterable[str]) -> UsualOrder | None:

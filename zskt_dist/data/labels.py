@@ -35,15 +35,20 @@ class Labels(NamedTuple):
 
 
 def number_labels(
-    train: Iterable[object], test: Iterable[object], named: list[str] | None, num_classes: int | None
+    train: Iterable[object],
+    test: Iterable[object],
+    named: list[str] | None,
+    num_classes: int | None,
+    by: str = "as the files name them",
 ) -> Labels:
     """Numbers the labels that occur in two splits.
 
     Args:
         train: Labels of the train split, each at least once; empty where there is none.
         test: Likewise of the test split.
-        named: Names of classes 0, 1, … that the files state.
+        named: Names of classes 0, 1, … that the files state, or the user.
         num_classes: How many classes the networks tell apart; None: that is not known.
+        by: Who names them, in words.
 
     Raises:
         ImagesError: there are no labels, it is not clear which class one of them means, or the splits do not agree.
@@ -54,7 +59,7 @@ def number_labels(
         raise ImagesError("has no labels; if others have, such as those for validation, give a folder of theirs")
     texts = {label for label in found if isinstance(label, str)}
     if named and texts == found and texts <= set(named):
-        return _in_order(named, "as the files name them")
+        return _in_order(named, by)
     numbers = {label: number for label in found if (number := _whole(label)) is not None}
     if len(numbers) == len(found):
         _check_ranges(*({numbers[label] for label in split} for split in (of_train, of_test)))

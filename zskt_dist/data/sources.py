@@ -71,6 +71,9 @@ def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int 
     data = config.data
     if data.name == "none":
         raise ConfigError("data.name", "none", "there are no images to read")
+    if data.name == "digits" and Path(data.root).name != "data":  # nor is that the default, made absolute
+        problem = "digits come with this package and have no folder; for images of your own say data.name=parquet, too"
+        raise ConfigError("data.root", data.root, problem)
     read: Callable[[SplitName], Split]
     read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
@@ -81,7 +84,7 @@ def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int 
     if data.name == "parquet":
         from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
 
-        own = UserImages(data.root, num_classes)
+        own = UserImages(data.root, num_classes, data.class_names)
         if needs_train:
             own.require("train")
         shape, classes, read, read_labels = own.image_shape, own.num_classes, own.read, own.read_labels

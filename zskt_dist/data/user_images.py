@@ -1,6 +1,6 @@
 """Images of the user's, however the folder holds them (`data.name=parquet`, docs/images.md)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -26,9 +26,11 @@ class UserImages:
 
     Args:
         num_classes: How many classes the networks tell apart; None: that is not known.
+        class_names: Names of the classes in the order that the user states; None: as they are found.
 
     Attributes:
         class_names: Names of the classes in the order of their numbers; None: they have none.
+        labels_are_names: True if every label is the name of a class.
         counts_classes: True if `num_classes` is one more than the largest label: there may be further classes.
         files: Where the splits lie, in words.
         notes: Topic and words of what is not read as it is found.
@@ -37,16 +39,19 @@ class UserImages:
         ConfigError: the folder or its test split is missing, or it is not clear how to read it.
     """
 
-    def __init__(self, root: str | Path, num_classes: int | None = None) -> None:
+    def __init__(
+        self, root: str | Path, num_classes: int | None = None, class_names: Sequence[str] | None = None
+    ) -> None:
         self.root = Path(root)
         with self._refusing():
             if not self.root.is_dir():
                 raise ImagesError("is a file; give its folder" if self.root.is_file() else "no such folder")
             self._splits = find_splits(self.root)
-            self._labels = self._numbered(num_classes)
+            self._labels = self._numbered(num_classes, class_names)
             self.image_shape, modes = self._look()
         self.num_classes, self.class_names = self._labels.num_classes, self._labels.names
         self.counts_classes = self._labels.counted
+        self.labels_are_names = set(self._labels.numbers) <= set(self.class_names or ())
         self.files = "; ".join(f"{split} images: {rows.place}" for split, rows in self._splits.items())
         name = self._splits["test"].name
         stands_in = f"there is no test split, {name} stands for it" if name != "test" else None
@@ -89,13 +94,15 @@ class UserImages:
             names = " or ".join(NAMES[split])
             raise ConfigError("data.root", str(self.root), f"has no {split} images, in files or a folder named {names}")
 
-    def _numbered(self, num_classes: int | None) -> Labels:
+    def _numbered(self, num_classes: int | None, stated: Sequence[str] | None) -> Labels:
         """One numbering of the labels of all splits; raises ImagesError where they do not agree."""
         splits = self._splits.values()
         names = [rows.class_names for rows in splits if rows.class_names]
         if any(each != names[0] for each in names):
             raise ImagesError("has other class names in its train files than in its test files, or in another order")
         train, test = (rows.values() if (rows := self._splits.get(split)) else () for split in ("train", "test"))
+        if stated:
+            return number_labels(train, test, list(stated), num_classes, "as data.class_names has them")
         return number_labels(train, test, names[0] if names else None, num_classes)
 
     def _look(self) -> tuple[ImageShape, str | None]:

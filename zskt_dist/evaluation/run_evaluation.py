@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
+from zskt_dist.data.classes import names_to_order
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.evaluation.curve_summary import describe_mte
@@ -88,7 +89,8 @@ class RunEvaluation:
             for name, classes in predicted.items():
                 classes.append(answers[name].argmax(dim=1))
         scores = {name: scorer.score() for name, scorer in scorers.items()}
-        if self.world.is_main and "teacher" in scores and (warning := doubt(scores["teacher"])):
+        names = names_to_order(self.config.data, self.dataset.num_classes)
+        if self.world.is_main and "teacher" in scores and (warning := doubt(scores["teacher"], names)):
             log.warning("%s", warning)
         return _answer(scores), {name: self._whole(parts) for name, parts in predicted.items()}
 

@@ -1,6 +1,6 @@
 """Counts right predictions, in one way for training, `evaluate`, exports, sweeps and the Python API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -119,13 +119,17 @@ def images_at_a_time(config: Config) -> int:
 
 _IMAGES_OF_A_CLASS = 5
 """Fewest, on average, by which another order of the classes can be told from chance."""
+_SHOWN = 20
 
 
-def doubt(score: Score) -> str | None:
+def doubt(score: Score, names: Sequence[str] | None = None) -> str | None:
     """Why a teacher with this score on labelled images is hardly the right one, and what to look at; None: it may be.
 
     It is doubted if it is right at most twice as often as by chance, or, with few classes, a tenth of the way up from
     chance to always.
+
+    Args:
+        names: Names of the classes, by label.
     """
     assert score.confusion is not None
     classes, right = len(score.confusion), score.accuracy
@@ -137,10 +141,10 @@ def doubt(score: Score) -> str | None:
     in_order = score.confusion.amax(dim=0).sum().item() / score.images
     one_to_one = len(labels.unique()) == classes and score.images >= _IMAGES_OF_A_CLASS * classes
     if one_to_one and in_order > max(0.5, 2 * right):
-        return (
-            f"{found}; with its classes in another order it would be right on {in_order:.1%}: put the labels into the "
-            "order in which it was trained"
-        )
+        order = [names[label] if names else str(label) for label in labels.tolist()]
+        listed = ",".join(order if classes <= _SHOWN else [*order[:3], "…", order[-1]])
+        remedy = f"data.class_names=[{listed}] says so" if names else f"its classes 0, 1, … are labelled {listed}"
+        return f"{found}; with its classes in another order it would be right on {in_order:.1%}: {remedy}"
     return (
         f"{found}: look at its normalisation (data.mean, data.std), the order of its classes, teacher.options and "
         "teacher.checkpoint"

@@ -46,7 +46,7 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         console.print("no test images: accuracy is not measured")
     if seed := result.get("seed_images"):
         console.print(f"not data-free: the student also learnt from {seed['images']:,} images of inversion.seed_images")
-    print_yardstick(result.get("yardstick"), str(directory), console)
+    print_yardstick(result.get("yardstick"), str(directory), console, measured=measured)
     print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
     role = "student" if student else "teacher"
     for run in result.get("runs", [directory.name]):
@@ -70,16 +70,20 @@ def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]
     console.print(table)
 
 
-def print_yardstick(yardstick: Mapping[str, Any] | None, run: str, console: Console) -> None:
-    """Prints how alike student and teacher are, how sure that is, what it means, and what to do for more."""
+def print_yardstick(yardstick: Mapping[str, Any] | None, run: str, console: Console, *, measured: bool = False) -> None:
+    """Prints how alike student and teacher are, how sure that is, what it means, and what to do for more.
+
+    Args:
+        measured: True if real images have been measured on already.
+    """
     if not yardstick:
         return
+    advice = f" For that, label 100 images: zskt evaluate {quote(run)} data.name=parquet data.root=FOLDER"
     share, low, high = (100 * yardstick[name] for name in ("agreement", "low", "high"))
     console.print(
         f"yardstick: the student answers as the teacher does for {share:.1f} % (95 % interval {low:.1f} to {high:.1f}) "
-        f"of {yardstick['images']:,.0f} images made from the teacher alone. That estimates how often they agree on "
-        "real images, not how often they are right (docs/estimates.md). For that, label 100 images: "
-        f"zskt evaluate {quote(run)} data.name=parquet data.root=FOLDER",
+        f"of {yardstick['images']:,.0f} images made from the teacher alone. On real images they mostly agree more "
+        f"often; how often they are right it does not say (docs/estimates.md).{'' if measured else advice}",
         soft_wrap=True,
         highlight=False,
     )

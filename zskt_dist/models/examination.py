@@ -220,7 +220,7 @@ def _where_cut(network: nn.Module, x: Tensor) -> str:
     with torch.enable_grad(), calls.noted(network):
         network(x)
     if calls.without:
-        return f"gradients are switched off where it calls {calls.without[0]} (torch.no_grad or torch.inference_mode)"
+        return f"gradients are switched off where it calls {calls.without[0]}, by torch.no_grad or torch.inference_mode"
     if calls.cutting:
         return f"they end in {calls.cutting[0]}"
     where = f"{type(network).__name__}.forward"

@@ -111,7 +111,7 @@ def check_gradients(config: Config, **networks: nn.Module) -> None:
     """Raises ConfigError for a network, by role, through which no gradient reaches the images."""
     for role, network in networks.items():
         if (found := examination_of(network)) and found.cut:
-            problem = f"no gradient reaches the images: {found.cut}; they are made by gradients, so compute in PyTorch"
+            problem = f"no gradient reaches the images, which are made by gradients: {found.cut}; take that out"
             raise ConfigError(f"{role}.arch", _section(config, role).arch, problem)
 
 

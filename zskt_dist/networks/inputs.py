@@ -107,6 +107,10 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
         source = "teacher.arch"
     if statistics and len(statistics[0]) != shape.channels:
         raise wrong_channels(statistics, shape.channels, source)
+    if statistics and max(map(abs, statistics[0])) > 1:
+        mean, std = (_shown([number / 255 for number in numbers]) for numbers in statistics)
+        problem = f"is of pixels in [0, 1], not of bytes; divided by 255: data.mean={mean} data.std={std}"
+        raise ConfigError("data.mean", list(statistics[0]), problem)
     dataset = dataset and replace(dataset, num_classes=classes, statistics=statistics)
     return Inputs(shape, classes, statistics, source, dataset, guessed)
 

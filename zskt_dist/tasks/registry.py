@@ -80,7 +80,7 @@ _RUN = ("seed", "seeds", "device", "launch", "evaluation", "student")
 _ENGINE = tuple(
     f"engine.{key}" for key in ("kind", "batch_norm", "zero_stage", "offload_optimizer", "offload_parameters")
 )
-_IMAGES = tuple(f"data.{key}" for key in ("name", "root", "image_shape", "num_classes", "mean", "std"))
+_IMAGES = tuple(f"data.{key}" for key in ("name", "root", "image_shape", "num_classes", "class_names", "mean", "std"))
 _REAL_IMAGES = (*_IMAGES, "data.augment", "data.images_per_class")
 _RECIPE = ("iterations", "batch_size", "learning_rate", "momentum", "weight_decay", "milestones", "decay")
 _SUPERVISED = tuple(f"supervised.{key}" for key in _RECIPE)
@@ -94,7 +94,8 @@ _TASKS = (
         reads=(
             *("seed", "seeds", "teacher.seed", "teacher.arch", "teacher.options", "teacher.output"),
             *("engine.batch_norm", *_SUPERVISED),
-            *("data.name", "data.root", "data.num_classes", "data.mean", "data.std", "data.augment"),
+            *("data.name", "data.root", "data.num_classes", "data.class_names", "data.mean", "data.std"),
+            "data.augment",
         ),
         role="teacher",
         serves=lambda config: config.supervised.network == "teacher",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from zskt_dist.data.classes import names_to_order
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.errors import UserError
@@ -55,7 +56,7 @@ class Fitting:
             log.warning("%s", training.attention.warning)
         evaluator = self._evaluator()
         of_teacher = evaluator.of_teacher if evaluator else None
-        if world.is_main and of_teacher and (warning := doubt(of_teacher)):
+        if world.is_main and of_teacher and (warning := doubt(of_teacher, self._class_names())):
             log.warning("%s", warning)
         inputs = context.inputs
         with blaming_the_teacher(training, context.teacher, inputs.image_shape, inputs.statistics):
@@ -99,6 +100,9 @@ class Fitting:
         for key, size in self.context.config.batch_sizes.items():
             if size < workers:
                 raise UserError(f"{key}={size}: is fewer than one image for each of the {workers} workers")
+
+    def _class_names(self) -> list[str] | None:
+        return names_to_order(self.context.config.data, self.context.inputs.num_classes)
 
     def _evaluator(self) -> Evaluator | None:
         """Scores networks on the test images; None where there are none."""
