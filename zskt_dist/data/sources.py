@@ -54,6 +54,8 @@ def wrong_channels(statistics: Statistics, channels: int, who: str = "data.mean"
     problem = f"does not fit {images}" if own else f"comes from {who} and does not fit {images}"
     mean, std = ("[" + ",".join([number] * channels) + "]" for number in ("0.5", "0.25"))
     remedy = f"give one number per channel, for example data.mean={mean} data.std={std}"
+    if (len(statistics[0]), channels) == (1, 3):
+        remedy = f"save gray images in mode L, not RGB, or {remedy}"
     return ConfigError("data.mean", list(statistics[0]), f"{problem}; {remedy}{', or null for both' if own else ''}")
 
 
