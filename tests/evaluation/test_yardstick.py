@@ -66,11 +66,11 @@ def test_it_depends_on_the_teacher_and_the_recipe_and_on_nothing_else(tmp_path: 
         identity(_teacher(), STATISTICS, replace(SHORT, steps=3)),
     }
     switched = _teacher()
-    switched.transform_input = True  # type: ignore[assignment]
+    vars(switched)["transform_input"] = True
     names.add(identity(switched, STATISTICS, SHORT))
     inner = nn.Sequential(_teacher())
     others = [identity(inner, STATISTICS, SHORT)]
-    inner[0].transform_input = True  # type: ignore[assignment]
+    vars(inner[0])["transform_input"] = True
     others.append(identity(inner, STATISTICS, SHORT))
     for output in ("0", "1"):
         named = _teacher()

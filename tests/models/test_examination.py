@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from zskt_dist.models import (
 )
 
 SHAPE = ImageShape(1, 6, 6)
+T = TypeVar("T", bound=nn.Module)
 
 
 def _same(logits: Tensor) -> Tensor:
@@ -29,6 +31,8 @@ def _same(logits: Tensor) -> Tensor:
 
 class _Network(nn.Module):
     """Answers `change` of three logits."""
+
+    norm: nn.Module
 
     def __init__(self, change: Callable[[Tensor], Tensor] = _same) -> None:
         super().__init__()
@@ -65,7 +69,7 @@ class _Detach(nn.Module):
 class _DetachedInside(_Network):
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.Sequential(nn.BatchNorm2d(4), _Detach())  # type: ignore[assignment]
+        self.norm = nn.Sequential(nn.BatchNorm2d(4), _Detach())
 
 
 class _Rounded(_Network):
@@ -85,7 +89,7 @@ class _Averages(_Network):
         return self.logits(x - x.mean(0, keepdim=True))
 
 
-def _read(network: nn.Module) -> nn.Module:
+def _read(network: T) -> T:
     network.register_forward_hook(ReadLogits(3))
     return network
 
@@ -108,7 +112,7 @@ def test_of_probabilities_the_logarithms_are_taken(type_: torch.dtype) -> None:
     found = examine(network, SHAPE)
     assert (found.answers, found.in_pairs, found.together) == ("probabilities", False, False)
     x = torch.randn(5, *SHAPE)
-    expected = network.get_submodule("").logits(x).log_softmax(dim=1)  # type: ignore[operator]
+    expected = network.logits(x).log_softmax(dim=1)
     torch.testing.assert_close(network(x).float(), expected, atol=0.05 if type_ == torch.bfloat16 else 1e-5, rtol=0.02)
     assert torch.equal(copy.deepcopy(network)(x), network(x)), "in copies, too"
 

@@ -89,9 +89,9 @@ class RunEvaluation:
             for name, classes in predicted.items():
                 classes.append(answers[name].argmax(dim=1))
         scores = {name: scorer.score() for name, scorer in scorers.items()}
-        names = names_to_order(self.config.data, self.dataset.num_classes)
-        if self.world.is_main and "teacher" in scores and (warning := doubt(scores["teacher"], names)):
-            log.warning("%s", warning)
+        if self.world.is_main and "teacher" in scores and doubt(scores["teacher"]):
+            names = names_to_order(self.config.data, self.dataset.num_classes)  # it reads the labels again
+            log.warning("%s", doubt(scores["teacher"], names))
         return _answer(scores), {name: self._whole(parts) for name, parts in predicted.items()}
 
     def _pairs(self) -> dict[str, tuple[str, str]]:

@@ -56,8 +56,9 @@ class Fitting:
             log.warning("%s", training.attention.warning)
         evaluator = self._evaluator()
         of_teacher = evaluator.of_teacher if evaluator else None
-        if world.is_main and of_teacher and (warning := doubt(of_teacher, self._class_names())):
-            log.warning("%s", warning)
+        if world.is_main and of_teacher and doubt(of_teacher):
+            names = names_to_order(context.config.data, context.inputs.num_classes)  # it reads the labels again
+            log.warning("%s", doubt(of_teacher, names))
         inputs = context.inputs
         with blaming_the_teacher(training, context.teacher, inputs.image_shape, inputs.statistics):
             outcome = self._loop(training, evaluator)
@@ -100,9 +101,6 @@ class Fitting:
         for key, size in self.context.config.batch_sizes.items():
             if size < workers:
                 raise UserError(f"{key}={size}: is fewer than one image for each of the {workers} workers")
-
-    def _class_names(self) -> list[str] | None:
-        return names_to_order(self.context.config.data, self.context.inputs.num_classes)
 
     def _evaluator(self) -> Evaluator | None:
         """Scores networks on the test images; None where there are none."""
