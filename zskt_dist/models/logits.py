@@ -110,23 +110,28 @@ def logits_of(output: Any, num_classes: int | None = None, name: str | None = No
 
 def _part(output: Any, num_classes: int | None, name: str | None) -> Tensor:
     parts = {str(key): value for key, value in _parts(output) if isinstance(value, Tensor)}
-    held = ", ".join(f"{key} {list(value.shape)}" for key, value in parts.items()) or "no tensor"
-    returned = f"returns a {type(output).__name__} of {held}"
     if name is not None:
         if name in parts:
             return parts[name]
-        raise AmbiguousOutputError(list(parts), f"{returned}, and none is called {name!r}")
+        raise AmbiguousOutputError(list(parts), f"{_returned(output, parts)}, and none is called {name!r}")
     for likely in NAMES:
         if likely in parts:
             return parts[likely]
     fitting = [key for key, value in parts.items() if _fits(value, num_classes)]
     if len(fitting) == 1:
         return parts[fitting[0]]
+    returned = _returned(output, parts)
     if fitting:
         raise AmbiguousOutputError(fitting, f"{returned}, of which {' and '.join(fitting)} may be the logits")
     raise NetworkError(
         f"{returned}; one of them has to be the logits, {_expected(num_classes)}, or be called {', '.join(NAMES)}"
     )
+
+
+def _returned(output: Any, parts: Mapping[str, Tensor]) -> str:
+    """What came back, for messages alone: torch.compile cannot write out the sizes of a batch of any size."""
+    held = ", ".join(f"{key} {list(value.shape)}" for key, value in parts.items()) or "no tensor"
+    return f"returns a {type(output).__name__} of {held}"
 
 
 def _fits(value: Tensor, num_classes: int | None) -> bool:
