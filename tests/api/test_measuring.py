@@ -98,6 +98,9 @@ def test_networks_are_asked_in_eval_mode_and_not_changed() -> None:
 BAD = [
     ((torch.rand(0, 1, 1, 2),), "there are no images"),
     ((IMAGES, LABELS[:2]), "there are 4 images and 2 labels"),
+    ((IMAGES, [1, 0, 0, 1]), "labels are list; expected a tensor"),
+    ((None,), "images are NoneType; expected a tensor"),
+    (("photos",), "images are str; expected a tensor"),
     (([IMAGES], LABELS), "labels belong to a tensor of images"),
     (([{"image": IMAGES}],), "the loader gives dict; expected images, or pairs"),
     (([IMAGES, (IMAGES, LABELS)],), "some batches have labels and others have none"),

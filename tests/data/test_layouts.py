@@ -180,6 +180,7 @@ def test_a_folder_too_far_up(tmp_path: Path) -> None:
     assert _refused(tmp_path) == words
     for name in ("one", "two"):
         _shard(tmp_path / "hub" / name / "test-0.parquet", TEST)
+    assert _refused(tmp_path / "zoo" / "ape").startswith("has images and no class folders; their labels are not known")
     assert _refused(tmp_path / "hub") == "has several data sets, one, two; give the folder of one of them"
 
 

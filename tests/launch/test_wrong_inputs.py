@@ -151,7 +151,7 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "weights of other classes": (
         lambda f: _file(f, "t.pt", _lenet(num_classes=100)),
         "teacher.checkpoint",
-        "it was trained for 100 classes, and here there are 10",
+        "it was trained for 100 classes, and here there are 10; data.num_classes=100 where the images lack some",
     ),
     "weights of other channels": (
         lambda f: _file(f, "t.pt", _lenet(in_channels=3)),

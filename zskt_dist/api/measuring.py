@@ -189,6 +189,8 @@ def _batches(
     images: Tensor | Iterable[Any], labels: Tensor | None, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yields images with their labels, if there are any."""
+    if labels is not None and not isinstance(labels, Tensor):
+        raise UserError(f"labels are {type(labels).__name__}; expected a tensor of integers [N]")
     if isinstance(images, Tensor):
         if labels is not None and len(labels) != len(images):
             raise UserError(f"there are {len(images)} images and {len(labels)} labels")
@@ -198,6 +200,9 @@ def _batches(
         return
     if labels is not None:
         raise UserError("labels belong to a tensor of images; a loader gives pairs (images, labels)")
+    if not isinstance(images, Iterable) or isinstance(images, str):
+        kind = type(images).__name__
+        raise UserError(f"images are {kind}; expected a tensor [N, C, H, W], or a loader of such batches")
     for batch in images:
         x, truth = (batch, None) if isinstance(batch, Tensor) else _pair(batch)
         yield x, truth

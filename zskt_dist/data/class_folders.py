@@ -25,7 +25,7 @@ class ClassFolders:
     def __init__(self, folder: Path, name: str, root: Path) -> None:
         self.name, self._root = name, root
         self._folders = subfolders(folder)
-        stray = next((each for each in sorted(folder.iterdir()) if each.is_file() and _is_image(each)), None)
+        stray = next((each for each in sorted(folder.iterdir()) if each.is_file() and is_image(each)), None)
         if stray:
             problem = f"{stray.relative_to(root)} lies in no class folder, so its label is not known"
             raise ImagesError(f"{problem}; to measure on other images, give a folder of theirs, or rename this one")
@@ -78,11 +78,11 @@ def _images(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]
         path = Path(entry.path)
         if entry.is_dir() and not _is_hidden(path):
             yield from _images(path, above | {here})
-        elif entry.is_file() and _is_image(path):
+        elif entry.is_file() and is_image(path):
             yield path
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and not _is_hidden(file)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from zskt_dist.data.class_folders import ClassFolders, has_images, subfolders
+from zskt_dist.data.class_folders import ClassFolders, has_images, is_image, subfolders
 from zskt_dist.data.decoding import Encoded, ImagesError
 from zskt_dist.data.images import SplitName
 from zskt_dist.data.parquet import ParquetShards
@@ -66,6 +66,8 @@ def find_splits(root: Path) -> Splits:
         return _splits(others[0], root)
     if others:
         raise ImagesError(f"has several data sets, {_listed(others)}; give the folder of one of them")
+    if any(is_image(file) for file in root.iterdir()):
+        raise ImagesError("has images and no class folders; their labels are not known: give the folder above it")
     raise ImagesError(
         "has no test images: no test-*.parquet, test.parquet or test/CLASS/IMAGE.png, here or in data/, and no "
         f"validation images (docs/images.md); there is {_listed(root.iterdir()) or 'nothing'}"

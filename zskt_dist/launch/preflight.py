@@ -106,7 +106,8 @@ class Preflight:
 
     def _read_files(self) -> None:
         """Reads every file of weights that the user gives; raises ConfigError where one is missing."""
-        advice = {need.key: need.otherwise for need in self.job.goal.task.needs}
+        made = self.job.config.data.name != "none"  # from images, of which there are none
+        advice = {need.key: need.otherwise for need in self.job.goal.task.needs if made}
         files = {key: at for key, at in user_files(self.job.goal).items() if not is_brought(at)}
         for key, location in files.items():
             if not is_file(location, key) and not Path(location).is_dir():

@@ -258,7 +258,7 @@ def suited(
         raise ConfigError(file.key, file.location, f"torchvision makes such a network for weights with {said}; say so")
     if not quiet:
         otherwise = "if they were trained otherwise, say so"
-        log.warning("%s=%s: takes %s, as torchvision does for weights; %s", file.key, file.location, said, otherwise)
+        log.info("%s=%s: takes %s, as torchvision does for weights; %s", file.key, file.location, said, otherwise)
     options = {**section.options, **found}
     return config.model_copy(update={role: section.model_copy(update={"options": options})}), weights
 

@@ -127,7 +127,7 @@ class WeightsFile:
             problem = f"no name in {self.location} begins with it; they begin with {others}"
             raise ConfigError(f"{role}.prefix", prefix, problem)
         if others and not quiet:
-            log.warning("%s=%s: takes the names below %s, not %s", self.key, self.location, start, others)
+            log.info("%s=%s: takes the names below %s, not %s", self.key, self.location, start, others)
         return chosen
 
     def _parsed(self, role: str, quiet: bool) -> StateDict:
@@ -180,7 +180,7 @@ def load_into(
         raise ConfigError(key, str(path), str(error)) from None
     if fitted.ignored and not quiet:
         count = f"{len(fitted.ignored)} name{'s' * (len(fitted.ignored) > 1)}"
-        log.warning("%s=%s: ignores %s that the network lacks: %s", key, path, count, listed(fitted.ignored))
+        log.info("%s=%s: ignores %s that the network lacks: %s", key, path, count, listed(fitted.ignored))
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
@@ -221,9 +221,9 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
         raise ConfigError(key, location, f"{problem} {where}")
     chosen, rest = found[0], ", ".join(each.place for each in found[1:] if each.place)
     if chosen.place and not quiet:
-        log.warning(
-            "%s=%s: takes the weights under %s%s", key, location, chosen.place, rest and f", not those under {rest}"
-        )
+        level = logging.WARNING if rest else logging.INFO  # where there are others, the choice may be a wrong one
+        others = rest and f", not those under {rest}"
+        log.log(level, "%s=%s: takes the weights under %s%s", key, location, chosen.place, others)
     return chosen.weights
 
 
