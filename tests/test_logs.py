@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import commands
 from zskt_dist import logs
-from zskt_dist.logs import VARIABLE, Format, adopt, parse, set_up, verbosity
+from zskt_dist.logs import NOTE, VARIABLE, Format, adopt, parse, set_up, verbosity
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +38,13 @@ def _say() -> None:
     for logger in (logging.getLogger("zskt_dist.launch.driver"), logging.getLogger("library.module")):
         logger.debug("debug")
         logger.info("info")
+        logger.log(NOTE, "note")
         logger.warning("warning")
 
 
-QUIET = ["WARNING warning", "WARNING library.module: warning"]
+QUIET = ["NOTE note", "WARNING warning", "WARNING library.module: warning"]
+_LIBRARY = ["INFO library.module: info", "NOTE library.module: note", QUIET[2]]
+DETAILED = ["DEBUG debug", "INFO info", *QUIET[:2], *_LIBRARY]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +53,8 @@ QUIET = ["WARNING warning", "WARNING library.module: warning"]
         ([], QUIET),
         (["-v"], ["INFO info", *QUIET]),
         (["--verbose"], ["INFO info", *QUIET]),
-        (["-vv"], ["DEBUG debug", "INFO info", QUIET[0], "INFO library.module: info", QUIET[1]]),
-        (["-v", "-v", "-v"], ["DEBUG debug", "INFO info", QUIET[0], "INFO library.module: info", QUIET[1]]),
+        (["-vv"], DETAILED),
+        (["-v", "-v", "-v"], DETAILED),
     ],
 )
 def test_levels_of_ours_and_of_libraries(
@@ -77,7 +80,7 @@ def test_a_level_that_is_none(capsys: pytest.CaptureFixture[str], monkeypatch: p
     with pytest.raises(SystemExit) as end:
         _parse()
     assert end.value.code == 2
-    assert f"{VARIABLE}='loud': expected WARNING, INFO or DEBUG" in capsys.readouterr().err
+    assert f"{VARIABLE}='loud': expected NOTE, INFO or DEBUG" in capsys.readouterr().err
 
 
 def test_each_line_of_a_worker_bears_its_rank_and_the_time(

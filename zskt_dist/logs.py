@@ -14,7 +14,10 @@ from typing import TextIO
 
 VARIABLE = "ZSKT_LOG_LEVEL"
 """Environment variable that passes a driver's level on to the processes that it starts."""
-_LEVELS = ("WARNING", "INFO", "DEBUG")
+_LEVELS = ("NOTE", "INFO", "DEBUG")
+NOTE = 25
+"""Level of what a user should know, and need not mend: shown like a warning, under another name."""
+logging.addLevelName(NOTE, _LEVELS[0])
 _OURS = "zskt_dist"
 _HANDLER = "console"
 """Ray Train gives its workers' root logger a handler of this name, which ours replaces."""
@@ -41,7 +44,7 @@ def set_up(verbose: int = 0, who: str | None = None) -> None:
     """Sends the records of this process, and Python's warnings, to stderr; calling it again replaces the first call.
 
     Args:
-        verbose: 0: warnings and errors; 1: also our own messages; 2: in detail, with those of libraries. The
+        verbose: 0: notes, warnings and errors; 1: also our own messages; 2: in detail, with those of libraries. The
             environment may demand more.
         who: Prefix of each line; None: `rank N` in a process that has a rank, else nothing.
     """
@@ -56,7 +59,7 @@ def set_up(verbose: int = 0, who: str | None = None) -> None:
     handler.setFormatter(Format(who, timed=bool(who or verbose) or not sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if other.name != _HANDLER] + [handler]
-    root.setLevel(_LEVELS[max(verbose - 1, 0)])
+    root.setLevel(_LEVELS[verbose - 1] if verbose > 1 else logging.WARNING)
     logging.getLogger(_OURS).setLevel(_LEVELS[verbose])
     warnings.showwarning = _log_warning
     if isinstance(sys.stdout, io.TextIOWrapper):  # lines printed before a worker is killed must not be lost

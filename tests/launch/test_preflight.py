@@ -1,6 +1,5 @@
 """What cannot work is said before anything is trained."""
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from zskt_dist.commands import pretrain, train
 from zskt_dist.data import sources
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.launch import preflight as plan
+from zskt_dist.logs import NOTE
 from zskt_dist.models import ImageShape, build_network
 from zskt_dist.networks.attention import Attention, tap_pair
 from zskt_dist.networks.weights import read_about, save_weights
@@ -82,7 +82,7 @@ def test_diversity_needs_a_linear_layer(tmp_path: Path, beta: int) -> None:
 def test_a_dry_run_looks_at_everything_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "zskt_dist")
+    caplog.set_level(NOTE, "zskt_dist")
     calls: Counter[str] = Counter()
 
     def counting(name: str, function: Callable[..., object]) -> Callable[..., object]:
@@ -175,7 +175,7 @@ def test_one_rank_of_torchrun_shows_the_plan(
 
 
 def test_a_run_tells_once_which_weights_it_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "zskt_dist")
+    caplog.set_level(NOTE, "zskt_dist")
     assert train.main(tiny_overrides(tmp_path, _nested(tmp_path), "iterations=1", *LITTLE)) == 0
     assert caplog.text.count("takes the weights under state_dict") == 1
 

@@ -13,6 +13,7 @@ from zskt_dist.config import Config
 from zskt_dist.config.inputs import BROUGHT, Student, Teacher, is_brought
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError
+from zskt_dist.logs import NOTE
 from zskt_dist.models import (
     AmbiguousOutputError,
     Examination,
@@ -258,7 +259,7 @@ def suited(
         raise ConfigError(file.key, file.location, f"torchvision makes such a network for weights with {said}; say so")
     if not quiet:
         otherwise = "if they were trained otherwise, say so"
-        log.info("%s=%s: takes %s, as torchvision does for weights; %s", file.key, file.location, said, otherwise)
+        log.log(NOTE, "%s=%s: takes %s, as torchvision does for weights; %s", file.key, file.location, said, otherwise)
     options = {**section.options, **found}
     return config.model_copy(update={role: section.model_copy(update={"options": options})}), weights
 

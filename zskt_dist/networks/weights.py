@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError
 from zskt_dist.files import write_atomic
+from zskt_dist.logs import NOTE
 from zskt_dist.networks.fitting import fit_weights
 from zskt_dist.networks.state_dicts import AVERAGED, PLAIN, StateDict, find_state_dicts, listed, printable
 from zskt_dist.runs.mirror import local_file
@@ -127,7 +128,7 @@ class WeightsFile:
             problem = f"no name in {self.location} begins with it; they begin with {others}"
             raise ConfigError(f"{role}.prefix", prefix, problem)
         if others and not quiet:
-            log.info("%s=%s: takes the names below %s, not %s", self.key, self.location, start, others)
+            log.log(NOTE, "%s=%s: takes the names below %s, not %s", self.key, self.location, start, others)
         return chosen
 
     def _parsed(self, role: str, quiet: bool) -> StateDict:
@@ -180,7 +181,7 @@ def load_into(
         raise ConfigError(key, str(path), str(error)) from None
     if fitted.ignored and not quiet:
         count = f"{len(fitted.ignored)} name{'s' * (len(fitted.ignored) > 1)}"
-        log.info("%s=%s: ignores %s that the network lacks: %s", key, path, count, listed(fitted.ignored))
+        log.log(NOTE, "%s=%s: ignores %s that the network lacks: %s", key, path, count, listed(fitted.ignored))
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
@@ -221,7 +222,7 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
         raise ConfigError(key, location, f"{problem} {where}")
     chosen, rest = found[0], ", ".join(each.place for each in found[1:] if each.place)
     if chosen.place and not quiet:
-        level = logging.WARNING if rest else logging.INFO  # where there are others, the choice may be a wrong one
+        level = logging.WARNING if rest else NOTE  # where there are others, the choice may be a wrong one
         others = rest and f", not those under {rest}"
         log.log(level, "%s=%s: takes the weights under %s%s", key, location, chosen.place, others)
     return chosen.weights
