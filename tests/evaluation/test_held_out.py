@@ -1,6 +1,7 @@
 """Label-free scores: worked out by hand for small networks, the same for one worker and two, and after a restart."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.support.configs import tiny_config
+from tests.support.damage import flip_a_byte
 from tests.support.distributed import Ranks
 from tests.support.nets import TinyClassifier, TinyGenerator, Viewing
 from zskt_dist.config import Config
@@ -139,17 +141,22 @@ def test_a_worker_without_a_share_of_a_batch(two_ranks: Ranks) -> None:
         assert of_rank == pytest.approx(alone)
 
 
-def test_snapshots_survive_a_restart_and_a_lost_one_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, flip_a_byte])
+def test_snapshots_survive_a_restart_and_a_lost_one_is_left_out(
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     before = _scores(ALONE, tmp_path)
     generator, teacher, student = _networks(norm=True)
     with torch.no_grad():
         generator.linear.weight.mul_(-0.5)
     again = HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, ALONE, tmp_path)
     assert again.judge(student, 7) == before
-    snapshot_path(tmp_path, 5).unlink()
-    assert (
-        HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, ALONE, tmp_path).judge(student, 7) != before
-    )
+    assert not caplog.text
+    damage(snapshot_path(tmp_path, 5))
+    left = HeldOut(_config(), lambda: nullcontext(generator), teacher, SHAPE, ALONE, tmp_path)
+    assert left.judge(student, 7) != before
+    assert "generator_00000005.safetensors is" in caplog.text
+    assert "the label-free scores leave it out" in caplog.text
 
 
 def test_moments_are_evenly_spaced_and_end_with_the_run() -> None:
@@ -181,6 +188,6 @@ def test_a_run_is_judged_at_every_evaluation_and_trained_as_without(tmp_path: Pa
     assert sources["held_out"]["agreement"] == pytest.approx(judged[-1]["held_out_agreement"])
     assert sources["noise"]["agreement"] == pytest.approx(judged[-1]["noise_agreement"])
     assert not RunDirectory(directory.path.with_name("judged-0")).estimates.exists()
-    assert sorted(path.name for path in directory.snapshots.iterdir()) == [
+    assert sorted(path.name for path in directory.snapshots.glob("*.safetensors")) == [
         f"generator_{iteration:08d}.safetensors" for iteration in (2, 4, 6, 8, 10)
     ]

@@ -24,6 +24,7 @@ from zskt_dist.evaluation.run_evaluation import RunEvaluation, _warn_of_absent_c
 from zskt_dist.launch import driver
 from zskt_dist.launch import evaluate as measure
 from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.sums import write_recorded
 
 TRAIN = [*TINY, "iterations=4", "supervised.iterations=300", "tracking.images=0", "name=run"]
 TRAIN += ["evaluation.every=0", "checkpoint.every=0", "evaluation.snapshots=0"]
@@ -187,7 +188,7 @@ def test_parts_are_used_again_only_where_they_are_of_the_same_curves(
     if change == "teacher":  # other weights in the same file
         weights = Path(run.teacher_weights() or "")
         kept = weights.read_bytes()
-        shutil.copy(_other_teacher(run, tmp_path), weights)
+        write_recorded(weights, _other_teacher(run, tmp_path).read_bytes())
     if change == "positions":  # another device may decide otherwise where two classes are nearly equal
         scores = RunEvaluation._scores
 
@@ -201,7 +202,7 @@ def test_parts_are_used_again_only_where_they_are_of_the_same_curves(
         assert evaluate.main([str(run.path), *MEASURE, *(["--fresh"] if change == "fresh" else [])]) == 0
     finally:
         if change == "teacher":
-            weights.write_bytes(kept)
+            write_recorded(weights, kept)
     assert written == list(range(1 if change == "nothing" else 0, 9))
 
 

@@ -74,7 +74,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         check_json(options.json)
     directory = find_run(job.goal.run, "runs_dir")
     _check_run(job, config, options.fresh)
-    result = None if options.fresh else directory.finished()
+    result = None if options.fresh else directory.whole()
     if result and not is_follower():
         directory.check_files(user_digests(job.goal))
         console.print("Finished earlier; --fresh starts over")

@@ -18,8 +18,9 @@ from zskt_dist.algorithms.protocols import Ask
 from zskt_dist.data.batches import on_device, shifted
 from zskt_dist.data.images import Standardise
 from zskt_dist.errors import UserError
-from zskt_dist.files import read_bytes, write_atomic
+from zskt_dist.files import read_bytes
 from zskt_dist.models import ImageShape
+from zskt_dist.runs.sums import files_of, read_recorded, write_recorded
 from zskt_dist.streams import Purpose, stream
 
 _TOGETHER = 32
@@ -170,9 +171,9 @@ class PoolFiles:
     def write(self, number: int, images: Tensor) -> str:
         """Writes the images of a round, uint8 [B, C, H, W] on the CPU; returns the SHA-256 of the file, hex."""
         content = save({"images": images.contiguous()})
-        if self.folder is not None:
-            write_atomic(self._path(number), content)
-        return hashlib.sha256(content).hexdigest()
+        if self.folder is None:
+            return hashlib.sha256(content).hexdigest()
+        return write_recorded(self._path(number), content)
 
     def read(self, number: int, sha256: str) -> Tensor:
         """The images of a round; raises UserError where the file is missing, or is not the one that was written."""
@@ -191,12 +192,12 @@ class PoolFiles:
 
 def pool_files(folder: Path) -> list[Path]:
     """The files of all rounds, in their order."""
-    return sorted(folder.glob("round-*.safetensors"))
+    return files_of(folder, "round-*.safetensors")
 
 
 def read_round(path: Path) -> Tensor:
     """The images of a round, uint8 [B, C, H, W]; raises UserError where the file is damaged."""
     try:
-        return load(path.read_bytes())["images"]
+        return load(read_recorded(path, "restore it, or start over with --fresh"))["images"]
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error})") from None

@@ -6,8 +6,10 @@ the run: the newest generator alone shows only what the student is worst at now.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ from zskt_dist.evaluation.scorer import Score, Scorer
 from zskt_dist.files import read_bytes
 from zskt_dist.models import ImageShape, Statistics
 from zskt_dist.networks.building import new_generator
-from zskt_dist.networks.weights import parse_weights, save_weights
+from zskt_dist.networks.weights import parse_weights, weights_file
+from zskt_dist.runs.sums import files_of, problem_of, write_recorded
 from zskt_dist.tracking.base import Row
+
+log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
@@ -75,7 +80,7 @@ class HeldOut:
             self._snapshots[iteration] = {k: v.detach().cpu().clone() for k, v in generator.state_dict().items()}
             if self._folder is not None and self._world.is_main:
                 about = {"z_dim": self._config.generator.z_dim, "image_shape": list(self._image_shape)}
-                save_weights(snapshot_path(self._folder, iteration), generator, about)
+                write_recorded(snapshot_path(self._folder, iteration), weights_file(generator, about))
 
     @torch.no_grad()
     def judge(self, student: nn.Module, iteration: int) -> Row:
@@ -119,10 +124,21 @@ class HeldOut:
         if moment not in self._snapshots:
             content = None
             if self._world.is_main and self._folder is not None:
-                content = read_bytes(snapshot_path(self._folder, moment))
+                content = _read(snapshot_path(self._folder, moment))
             content = self._world.broadcast(content)
             self._snapshots[moment] = None if content is None else parse_weights(content)
         return self._snapshots[moment]
+
+
+def _read(path: Path) -> bytes | None:
+    """A snapshot; None with a warning where it is lost, and without where `evaluation.snapshots` was another."""
+    if path not in files_of(path.parent, path.name):
+        return None
+    content = read_bytes(path)
+    if problem := problem_of(path, content):
+        log.warning("%s %s; the label-free scores leave it out", path, problem)
+        return None
+    return content
 
 
 def stored_sources(
@@ -132,12 +148,15 @@ def stored_sources(
 
     All workers call it together; without snapshots there is noise alone.
     """
-    names = world.from_main(lambda: sorted(path.name for path in folder.glob("generator_*.safetensors")))
+    paths = world.from_main(lambda: files_of(folder, "generator_*.safetensors"))
     sources = []
-    for name in names:
+    for path in paths:
+        content = world.from_main(partial(_read, path))
+        if content is None:
+            continue
         generator = new_generator(config, image_shape).to(world.device)
-        generator.load_state_dict(parse_weights(world.from_main((folder / name).read_bytes)))
-        moment = int(Path(name).stem.rsplit("_", 1)[1])
+        generator.load_state_dict(parse_weights(content))
+        moment = int(path.stem.rsplit("_", 1)[1])
         sources.append(generated(generator, moment, config.generator.z_dim, world.device))
     return [*sources, normal_noise(image_shape, world.device, statistics)]
 

@@ -223,7 +223,7 @@ def _kept(path: Path, images: Tensor) -> Tensor:
     if theirs is not None:
         return theirs
     try:
-        write_atomic(path, save({"images": images}))
+        write_atomic(path, save({"images": images}, {"sha256": sha256_of_pixels(images)}))
     except OSError as error:
         log.warning("the yardstick cannot be kept, and is made anew each time: %s", error)
     return images
@@ -234,7 +234,12 @@ def _read(path: Path | None) -> Tensor | None:
     if content is None:
         return None
     try:
-        return load(content)["images"]
+        images = load(content)["images"]
+        # The header says what the pixels were: its length takes eight bytes, little-endian.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if header["__metadata__"]["sha256"] != sha256_of_pixels(images):
+            raise KeyError
+        return images
     except (SafetensorError, KeyError):
         log.warning("%s is damaged; the yardstick is made again", path)
         return None

@@ -38,7 +38,7 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
         directory = run_directory(task.config, task.command)
         console.rule(f"{number}/{len(tasks)}  {task.command}  {directory.path.name}", align="left")
         directory.mirror.pull(checkpoints=False)
-        if directory.finished() is None:
+        if directory.whole(quiet=True) is None:
             _run([task.command, *task.arguments], number, len(tasks))
         else:
             console.print("finished earlier")

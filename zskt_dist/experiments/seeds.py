@@ -70,7 +70,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
 
 def _finished(run: RunDirectory) -> Result | None:
     run.mirror.pull(checkpoints=False)
-    return run.finished()
+    return run.whole()
 
 
 def runs_of_seeds(config: Config) -> Iterator[tuple[int, Config]]:

@@ -2,11 +2,9 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zskt_dist.config import Config
@@ -14,10 +12,9 @@ from zskt_dist.config.inputs import is_brought
 from zskt_dist.data import class_names
 from zskt_dist.errors import UserError
 from zskt_dist.evaluation.evaluated_run import teacher_weights
-from zskt_dist.files import sha256_of
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import load_trained, read_network, suited
-from zskt_dist.networks.weights import WeightsFile, digest_of, read_about
+from zskt_dist.networks.weights import WeightsFile, digest_of
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_file
 
@@ -121,10 +118,10 @@ def open_network(directory: RunDirectory, result: dict[str, Any], role: str | No
     role = role or own
     if role == "student" and own == "teacher":
         raise UserError(f"--role student: {directory.location} has trained a teacher, and no student")
-    weights = directory.weights(own)
-    about = _about(weights)
-    network, shape = load_trained(config, own, weights)
-    sha256 = sha256_of(weights)
+    file = WeightsFile.open(directory.weights(own), f"{own} weights")
+    about: dict[str, Any] = file.about
+    network, shape = load_trained(config, own, file)
+    sha256 = file.sha256
     classes = about["num_classes"]
     teacher = None
     if role != own:
@@ -169,15 +166,6 @@ def _teacher(
     config, _ = suited(config, "teacher", shape, file, quiet=True)
     teacher = read_network(config, "teacher", shape, num_classes, file, key)
     return config, teacher.eval().requires_grad_(False), file.sha256
-
-
-def _about(weights: Path) -> dict[str, Any]:
-    try:
-        return read_about(weights)
-    except FileNotFoundError:
-        raise UserError(f"{weights.parent} holds a result but no {weights.name}") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights} is damaged or no safetensors file: {error}") from None
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:

@@ -37,9 +37,9 @@ from zskt_dist.networks.building import (
 )
 from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.networks.state_dicts import StateDict
-from zskt_dist.networks.weights import WeightsFile, load_into, read_about
+from zskt_dist.networks.weights import WeightsFile, load_into
 from zskt_dist.runs.directory import Digest, find_run
-from zskt_dist.runs.locations import check, is_file, is_uri
+from zskt_dist.runs.locations import check, is_file, is_uri, join
 from zskt_dist.speed import choose_fast_paths
 from zskt_dist.tasks.base import Lines, check_images, declarations
 from zskt_dist.tasks.memory import estimate_memory
@@ -157,7 +157,12 @@ class Preflight:
         for stage in self.job.stages[:-1]:
             if stage.task.role != "teacher" or not (cached := find_run(stage.run, "runs_dir")).finished():
                 continue
-            about: dict[str, Any] = read_about(cached.weights("teacher"))
+            try:
+                file = WeightsFile.open(cached.weights("teacher"), "teacher weights")
+            except ConfigError:
+                continue  # a worker says what is wrong with it, and makes it again
+            self.files[join(stage.run, "teacher.safetensors")] = file
+            about: dict[str, Any] = file.about
             there = about.get("image_shape"), about.get("num_classes")
             now = inputs.image_shape, inputs.num_classes
             before = tuple(there[0] or now[0]), there[1] or now[1]

@@ -21,6 +21,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import TEACHER_KEYS, measured_config
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.locations import local_folder
+from zskt_dist.runs.sums import files_of
 from zskt_dist.tasks.stages import Stage, absolute_paths
 from zskt_dist.tasks.synthesize import SynthesisOrder
 
@@ -99,7 +100,7 @@ def describe(folder: Path) -> Result:
 
 def _rounds(wanted: Wanted, directory: RunDirectory, config: Config) -> tuple[tuple[int, ...], int]:
     """The rounds of an inversion, and the number of its images."""
-    files, rounds = len(pool_files(directory.pool)), config.inversion.rounds
+    files, rounds = sum(path.exists() for path in pool_files(directory.pool)), config.inversion.rounds
     if files != rounds:
         problem = f"has {files} of its {rounds} rounds in {directory.pool}; restore them, or train again with --fresh"
         raise ConfigError("RUN_DIR", directory.location, problem)
@@ -113,7 +114,7 @@ def _rounds(wanted: Wanted, directory: RunDirectory, config: Config) -> tuple[tu
 
 def _chosen(which: str, directory: RunDirectory) -> tuple[int, ...]:
     """Iterations of the snapshots, in order."""
-    names = (re.fullmatch(r"generator_(\d+)\.safetensors", path.name) for path in directory.snapshots.glob("*"))
+    names = (re.fullmatch(r"generator_(\d+)\.safetensors", path.name) for path in files_of(directory.snapshots, "*"))
     there = sorted(int(name[1]) for name in names if name)
     if not there:
         problem = (

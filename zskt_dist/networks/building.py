@@ -33,7 +33,7 @@ from zskt_dist.models import (
 )
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.networks.state_dicts import StateDict
-from zskt_dist.networks.weights import WeightsFile, digest_of, load_into, read_about
+from zskt_dist.networks.weights import WeightsFile, digest_of, load_into
 from zskt_dist.streams import Purpose, stream
 
 log = logging.getLogger(__name__)
@@ -162,11 +162,18 @@ def new_generator(config: Config, image_shape: ImageShape, statistics: Statistic
     return Generator(config.generator.z_dim, image_shape, config.generator.channels, statistics)
 
 
-def load_trained(config: Config, role: str, path: Path) -> tuple[nn.Module, ImageShape]:
-    """A trained network from its weights, frozen and in eval mode, and the shape of its images."""
-    about: dict[str, Any] = read_about(path)
+def load_trained(config: Config, role: str, source: Path | WeightsFile) -> tuple[nn.Module, ImageShape]:
+    """A trained network from its weights, frozen and in eval mode, and the shape of its images.
+
+    Raises:
+        ConfigError: the file is damaged, or no run has written it.
+    """
+    file = source if isinstance(source, WeightsFile) else WeightsFile.open(source, f"{role} weights")
+    about: dict[str, Any] = file.about
+    if not {"image_shape", "num_classes"} <= about.keys():
+        raise ConfigError(file.key, file.location, "does not say for which images it is, as the file of a run does")
     shape = ImageShape(*about["image_shape"])
-    network = read_network(config, role, shape, about["num_classes"], path, f"{role} weights")
+    network = read_network(config, role, shape, about["num_classes"], file, file.key)
     return network.eval().requires_grad_(False), shape
 
 

@@ -267,7 +267,7 @@ def _in_words(reshaped: list[tuple[Shape, Shape]], num_classes: int | None) -> s
     heads = {(was[:1], needed[:1]) for was, needed in reshaped if was[1:] == needed[1:]}
     if len(heads) == 1:
         ((was, needed),) = heads
-        if needed == (num_classes,) and was:
+        if num_classes and needed == (num_classes,) and was:
             named = f"; data.num_classes={was[0]} where the images lack some" if was[0] > num_classes else ""
             return f": it was trained for {was[0]} classes, and here there are {num_classes}{named}"
     images = [(was, needed) for was, needed in reshaped if len(was) == len(needed) == 4 and was[1] != needed[1]]

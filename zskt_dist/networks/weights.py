@@ -19,11 +19,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from zskt_dist.errors import ConfigError
-from zskt_dist.files import write_atomic
+from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.logs import NOTE
 from zskt_dist.networks.fitting import fit_weights
 from zskt_dist.networks.state_dicts import AVERAGED, PLAIN, StateDict, find_state_dicts, listed, printable
 from zskt_dist.runs.mirror import local_file
+from zskt_dist.runs.sums import problem_of
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,13 @@ _HARMLESS: list[Any] = [argparse.Namespace]
 """Besides what torch takes for harmless: the arguments of a script, as torchvision's references save them."""
 
 
-def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) -> str:
-    """Writes a safetensors file with `about` as metadata; returns the SHA-256 of the file, hex."""
+def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) -> None:
+    """Writes a safetensors file with `about` as metadata."""
+    write_atomic(path, weights_file(network, about))
+
+
+def weights_file(network: nn.Module, about: Mapping[str, object]) -> bytes:
+    """A safetensors file with `about` as metadata."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in network.state_dict().items():
@@ -43,18 +49,16 @@ def save_weights(path: Path, network: nn.Module, about: Mapping[str, object]) ->
         tensors[name] = (tensor.detach().clone() if storage in seen else tensor.detach()).cpu().contiguous()
         seen.add(storage)
     # One key only: safetensors writes several in random order, and equal weights would differ as files.
-    content = save(tensors, {"zskt_dist": json.dumps(about, sort_keys=True)})
-    write_atomic(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return save(tensors, {"zskt_dist": json.dumps(about, sort_keys=True)})
 
 
 def parse_weights(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file that `save_weights` has written."""
+    """The tensors of a safetensors file of `weights_file`."""
     return load(content)
 
 
 def read_about(path: Path) -> dict[str, object]:
-    """The metadata that `save_weights` wrote, read from the head of the file; empty for files of other origin."""
+    """The metadata of `weights_file`, read from the head of the file; empty for files of other origin."""
     with path.open("rb") as file:
         head = file.read(9)
         return _about(head + file.read(_header_size(head))) if _is_safetensors(path, head) else {}
@@ -76,14 +80,18 @@ class WeightsFile:
 
     @classmethod
     def open(cls, location: Path | str, key: str) -> "WeightsFile":
-        """Reads the whole file; raises ConfigError where it cannot be read."""
+        """Reads the whole file; raises ConfigError where it cannot be read, or is not what a run has written there."""
         path = local_file(str(location), key)
+        if path.is_dir():
+            raise ConfigError(key, str(location), f"is a folder; name the file with the weights{_files_in(path)}")
         try:
-            if path.is_dir():
-                raise ConfigError(key, str(location), f"is a folder; name the file with the weights{_files_in(path)}")
-            return cls(key, str(location), path, path.read_bytes())
+            content = read_bytes(path)
         except OSError as error:
             raise ConfigError(key, str(location), f"cannot be read: {error.strerror}") from None
+        problem = problem_of(path, content)
+        if content is None or problem:
+            raise ConfigError(key, str(location), f"{problem}; restore it, or run the command again that has made it")
+        return cls(key, str(location), path, content)
 
     @cached_property
     def sha256(self) -> str:
@@ -91,7 +99,7 @@ class WeightsFile:
 
     @property
     def about(self) -> dict[str, object]:
-        """The metadata that `save_weights` wrote; empty for files of other origin.
+        """The metadata of `weights_file`; empty for files of other origin.
 
         Raises:
             ConfigError: the file is damaged.

@@ -1,7 +1,7 @@
 """Checkpoints: each is written whole or not at all and verified when read; the newest good one wins.
 
-A file's name carries the SHA-256 of its content (`000500-3f2a….pt`), so the file shows whether it is whole,
-and there is no separate index to lose.
+A file's name carries the SHA-256 of its iteration and content (`000500-3f2a….pt`), so the file shows whether it is
+whole, and there is no separate index to lose.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class CheckpointStore:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        path = self.folder / f"{iteration:08d}-{hashlib.sha256(content).hexdigest()}.pt"
+        path = self.folder / f"{iteration:08d}-{_digest(iteration, content)}.pt"
         write_atomic(path, content)
         log.info("saved checkpoint of iteration %d in %s, %.1f MB", iteration, self.folder, len(content) / 1e6)
         others = [other for other in self._newest_first() if other != path]
@@ -59,7 +59,8 @@ class CheckpointStore:
         """The newest undamaged checkpoint; warns about each damaged one it passes over."""
         for path in self._newest_first():
             try:
-                if hashlib.sha256(path.read_bytes()).hexdigest() == _parse(path)["digest"]:
+                name = _parse(path)
+                if _digest(int(name["iteration"]), path.read_bytes()) == name["digest"]:
                     return path
                 problem = "is damaged"
             except OSError as error:
@@ -78,6 +79,12 @@ class CheckpointStore:
     def _newest_first(self) -> list[Path]:
         found = [path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def _digest(iteration: int, content: bytes) -> str:
+    digest = hashlib.sha256(b"%d " % iteration)
+    digest.update(content)
+    return digest.hexdigest()
 
 
 def _parse(path: Path) -> re.Match[str]:

@@ -1,5 +1,6 @@
 """The run directory: `runs/<experiment>/<name>/`, where everything about a run is found again."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,12 @@ import yaml
 
 from zskt_dist.config import Config, differing_keys, dump_yaml, parse_config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
-from zskt_dist.files import read_json, try_lock, write_atomic, write_json
+from zskt_dist.files import read_bytes, read_json, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
 from zskt_dist.runs.locations import absolute, check, is_uri, join, split, working_copy
+from zskt_dist.runs.sums import problem_of
+
+log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 
@@ -70,6 +74,24 @@ class RunDirectory:
         result = read_json(self.result)
         return result if isinstance(result, dict) and result.get("status") == "finished" else None
 
+    def whole(self, *, quiet: bool = False) -> Result | None:
+        """The result of a finished run whose network is there as it was written; raises the errors of `problem_of`.
+
+        Args:
+            quiet: True if the caller does not act on it, so the user need not know why the run counts as open.
+        """
+        result = self.finished()
+        if result is None or (path := self._trained(result)) is None:
+            return result
+        problem = problem_of(path, read_bytes(path))
+        if problem and not quiet:
+            log.warning("%s %s; the run goes on from its last checkpoint and makes it again", path, problem)
+        return None if problem else result
+
+    def _trained(self, result: Result) -> Path | None:
+        """Weights of the network that the run has trained; None for several seeds, whose runs have them."""
+        return None if "seeds" in result else self.weights("student" if result.get("student") else "teacher")
+
     def record_is_partial(self) -> bool:
         """True if MLflow lacks something that is here: the store could not be reached, or the upload was cut short."""
         known = read_json(self.tracking)
@@ -114,6 +136,8 @@ class RunDirectory:
     ) -> None:
         """Records what this run is, where its teacher's weights are or will be, and which group it belongs to.
 
+        A result that is there is removed: its network is to be made again (`whole`).
+
         Args:
             group: Name of the directory, beside this one, of several seeds or a sweep; None: stays as it is.
             files: The user's files that it begins with, by key.
@@ -122,6 +146,7 @@ class RunDirectory:
             ConfigError: a file has changed (`check_files`).
         """
         self.check_files(files)
+        self.result.unlink(missing_ok=True)
         before = read_json(self.begun) or {}
         known = before.get("files", {}) | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))

@@ -22,9 +22,10 @@ from zskt_dist.evaluation.image_sources import drawn, generated, normalised_toge
 from zskt_dist.evaluation.scorer import Scorer
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator, read_network
-from zskt_dist.networks.weights import parse_weights, read_about
+from zskt_dist.networks.weights import WeightsFile, parse_weights
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_file
+from zskt_dist.runs.sums import files_of, read_recorded
 from zskt_dist.streams import Purpose, normal, stream
 
 CPU = World(torch.device("cpu"))
@@ -84,7 +85,7 @@ def _judged(run: RunDirectory) -> _Judged | None:
     config, weights = run.read_config(), run.teacher_weights()
     if config is None or weights is None or not (is_brought(weights) or is_file(weights, "teacher weights")):
         return None
-    about: dict[str, Any] = read_about(run.weights("student"))
+    about: dict[str, Any] = WeightsFile.open(run.weights("student"), "student weights").about
     return _Judged(run, config, weights, ImageShape(*about["image_shape"]), about["num_classes"])
 
 
@@ -97,7 +98,7 @@ def _answers(network: nn.Module, pool: Sequence[Tensor]) -> list[Tensor]:
 
 def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed: int) -> Iterator[Tensor]:
     """Images [B, C, H, W] in normalised input units: of each generator snapshot, and last of noise."""
-    files = [(run, path) for run in runs for path in sorted(run.snapshots.glob("*.safetensors"))]
+    files = [(run, path) for run in runs for path in files_of(run.snapshots, "*.safetensors")]
     count = max(images // (len(files) + 1), 8)
     for number, (run, path) in enumerate(files, start=1):
         yield _images(runs[run], path, shape, stream(seed, Purpose.HELD_OUT, 0, number), count)
@@ -106,6 +107,6 @@ def _pool(runs: dict[RunDirectory, Config], shape: ImageShape, images: int, seed
 
 def _images(config: Config, path: Path, shape: ImageShape, rng: np.random.Generator, count: int) -> Tensor:
     generator = new_generator(config, shape)
-    generator.load_state_dict(parse_weights(path.read_bytes()))
+    generator.load_state_dict(parse_weights(read_recorded(path, "restore it")))
     source = generated(generator, 0, config.generator.z_dim, torch.device("cpu"))
     return torch.cat(list(drawn(source, rng, count, normalised_together(config))))

@@ -125,7 +125,7 @@ class TrialRun(tune.Trainable):
 
         self._wait_for_the_run()
         console, group = Console(quiet=True), self.order["sweep"]
-        result = self.directory.finished()
+        result = self.directory.whole()
         if result is None:
             result = execute("train", self.run_config, fresh=False, console=console, group=group)
         else:

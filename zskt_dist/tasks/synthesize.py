@@ -7,6 +7,7 @@ a smaller one.
 Shapes: B images of a batch, S sources, z noise dimensions, C channels, H and W spatial size, K classes.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,12 +36,13 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.evaluation.held_out import snapshot_path
 from zskt_dist.evaluation.image_sources import normalised_together
-from zskt_dist.files import read_json, sha256_of, write_json
+from zskt_dist.files import read_json, write_json
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator, read_network
 from zskt_dist.networks.weights import load_into, read_about, read_weights
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.mirror import local_file
+from zskt_dist.runs.sums import read_recorded
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context
 from zskt_dist.tracking.local import ProgressFile
@@ -239,6 +241,6 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
 
 def _sha256(path: Path) -> str:
     try:
-        return sha256_of(path)
+        return hashlib.sha256(read_recorded(path, "restore it, or start over with --fresh")).hexdigest()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None

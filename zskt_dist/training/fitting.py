@@ -15,9 +15,10 @@ from zskt_dist.evaluation.scorer import Evaluator, doubt, images_at_a_time
 from zskt_dist.files import write_json
 from zskt_dist.models import count_parameters
 from zskt_dist.networks.building import examination_of
-from zskt_dist.networks.weights import save_weights
+from zskt_dist.networks.weights import weights_file
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.result import YardstickResult
+from zskt_dist.runs.sums import write_recorded
 from zskt_dist.speed import fastest_convolutions
 from zskt_dist.tasks.base import Context, Training
 from zskt_dist.tracking.base import NullTracker, Tracker
@@ -145,4 +146,4 @@ class Fitting:
         with averaged_statistics(network, self.context.world):
             if not self.context.world.is_main:
                 return ""
-            return save_weights(self.context.directory.weights(role), network, about)
+            return write_recorded(self.context.directory.weights(role), weights_file(network, about))

@@ -14,8 +14,8 @@ from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.networks.inputs import Inputs, open_inputs
-from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.locations import is_uri
+from zskt_dist.runs.directory import Result, RunDirectory
+from zskt_dist.runs.locations import is_uri, join
 from zskt_dist.tasks.base import Context, Files, declarations
 from zskt_dist.tasks.stages import Stage, user_files
 from zskt_dist.tracking.base import NullTracker, Tracker
@@ -110,9 +110,8 @@ class Worker:
         if not stage.task.trains:
             module.run(context, self.stop)
             return
-        if stage is not self.job.goal:  # whose directory the driver has begun
-            self.world.from_main(lambda: self._begin(stage, directory))
-        if self.world.broadcast(directory.finished() if self.world.is_main else None):
+        earlier = stage is not self.job.goal  # whose directory the driver has begun
+        if self.world.from_main(lambda: self._begin(stage, directory) if earlier else directory.finished()):
             return
         Fitting(
             context,
@@ -124,15 +123,18 @@ class Worker:
             preempted=self.preempted,
         ).run()
 
-    def _begin(self, stage: Stage, directory: RunDirectory) -> None:
-        """Begins the run of an earlier stage, or checks that the user's files are still the same."""
+    def _begin(self, stage: Stage, directory: RunDirectory) -> Result | None:
+        """Begins the run of an earlier stage; of one that is there checks that the user's files are still the same."""
         given = user_files(stage)
         files = {key: digest for key, digest in self.job.digests.items() if key in given}
-        if directory.finished():
+        known = join(stage.run, directory.weights(stage.task.role).name) in self.files  # it was read, and was whole
+        result = directory.finished() if known else directory.whole()
+        if result:
             directory.check_files(files)
         else:
             teacher = stage.inputs.get("teacher")
             directory.begin(stage.task.command, stage.config, teacher, task=stage.name, files=files)
+        return result
 
     @contextmanager
     def _held(self, directory: RunDirectory, patience: float) -> Iterator[None]:
@@ -153,7 +155,7 @@ class Worker:
 
 def _fetch(directory: RunDirectory) -> None:
     directory.mirror.pull(checkpoints=False)
-    if directory.finished() is None:  # training needs its checkpoints
+    if directory.whole(quiet=True) is None:  # training needs its checkpoints
         directory.mirror.pull()
 
 
