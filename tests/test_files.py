@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -7,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from zskt_dist.files import read_bytes, read_json, try_lock, write_atomic, write_json
+from zskt_dist.errors import UserError
+from zskt_dist.files import (
+    lock,
+    read_bytes,
+    read_json,
+    read_json_list,
+    remove_leftovers,
+    try_lock,
+    write_atomic,
+    write_atomic_with,
+    write_json,
+)
 
 HOLDER = """
 import sys, time
@@ -136,3 +148,93 @@ def test_lock_across_processes(tmp_path: Path, end: signal.Signals) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     lock.close()
+
+
+def test_what_a_killed_writer_leaves_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    """The temporary file of a killed process, of a living one, of this process, and files of others."""
+    script = """
+import sys, time
+from pathlib import Path
+from zskt_dist.files import write_atomic_with
+def write(temporary):
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+write_atomic_with(Path(sys.argv[1]), write)
+"""
+    names = ("deep/killed", "deep/alive")
+    writers = []
+    for name in names:
+        command = [sys.executable, "-c", script, str(tmp_path / name)]
+        writers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+    killed, alive = writers
+    killed.kill()
+    killed.wait()
+    others = [tmp_path / name for name in (".mine.tmp", "deep/.x.0123456.tmp", "deep/x.01234567.tmp")]
+    for other in others:
+        other.touch()
+    try:
+        write_atomic_with(tmp_path / "own", lambda temporary: (remove_leftovers(tmp_path), temporary.write_text("x")))
+        left = sorted(path.name for path in tmp_path.rglob("*.tmp") if path not in others)
+        assert [name.split(".")[1] for name in left] == ["alive"]
+        assert all(other.exists() for other in others)
+        assert (tmp_path / "own").read_text() == "x"
+    finally:
+        alive.kill()
+        alive.wait()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def none(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(UserError, match=r"run\.lock cannot be locked \(.*use a runs_dir on a file system with flock"):
+        try_lock(tmp_path / "run.lock")
+    with pytest.raises(UserError, match="cannot be locked"), lock(tmp_path / "other.lock"):
+        pass
+    write_atomic(tmp_path / "file", "written all the same")
+    remove_leftovers(tmp_path)
+    assert (tmp_path / "file").read_text() == "written all the same"
+
+
+@pytest.mark.parametrize(
+    ("number", "goes_on"),
+    [(errno.EINVAL, True), (errno.ENOSYS, True), (errno.EIO, False), (errno.ENOSPC, False)],
+)
+def test_fsync_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, goes_on: bool) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fail)
+    path = tmp_path / "result.json"
+    if goes_on:
+        write_atomic(path, "new")
+        assert path.read_text() == "new"
+        return
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        write_atomic(path, "new")
+    assert raised.value.filename == str(path), "so that the user reads which file it is"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"accuracy": float("nan"), "losses": [1.5, float("inf"), (float("-inf"), 2)], "name": "nan"})
+    assert read_json(path) == {"accuracy": None, "losses": [1.5, None, [None, 2]], "name": "nan"}
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]", b'"text"', b"3", b"null", b"[" * 100_000, b'{"a":' * 100_000])
+def test_json_of_another_kind_or_too_deep_is_none_and_said_once(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "command.json"
+    path.write_bytes(content)
+    assert read_json(path) is None
+    assert read_json(path) is None
+    assert caplog.messages == [f"{path} is damaged, and counts as missing"]
+    assert read_json_list(path) == ([1, 2] if content == b"[1, 2]" else None)

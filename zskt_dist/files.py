@@ -1,17 +1,27 @@
 """Files that are never half-written, and a lock that dies with its process."""
 
+import errno
 import fcntl
 import hashlib
 import json
+import logging
+import math
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from zskt_dist.errors import ConfigError
+from zskt_dist.errors import ConfigError, UserError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
@@ -23,29 +33,96 @@ def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> N
 def write_atomic_with(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
     """Replaces `path` at once: `write` to a temporary file in the same folder, fsync (where `durable`), rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with _naming(path), _temporary(path) as temporary:
         write(temporary)
         if durable:
             with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+                _sync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     if durable:
         _sync_folder(path.parent)
 
 
-def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
-    write_atomic(path, json.dumps(content, indent=2) + "\n", durable=durable)
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, locked as long as it is written to, and then gone, if nobody has renamed it."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                _flock(file, fcntl.LOCK_EX)
+                if not temporary.exists():
+                    continue  # somebody took it for a leftover before it was locked
+                yield temporary
+                return
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any | None:
-    """The content, or None where there is no such file (nor a folder that could hold it) or it is damaged."""
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of writers that were killed; those that are being written to are locked."""
+    for path in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError), path.open("ab") as file:
+                _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the file that the user knows in errors, as a full disk does not, and others name the temporary one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        yield
+    except OSError as error:
+        if error.errno is not None:  # else it is no error of the system
+            error.filename = str(path)
+        raise
+
+
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+    """Writes valid JSON, in which numbers that are not finite are null: it has no name for them."""
+    write_atomic(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", durable=durable)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is no such file.
+
+    What is damaged, or something else, counts as no file, with a warning.
+    """
+    return _read_json(path, dict)
+
+
+def read_json_list(path: Path) -> list[Any] | None:
+    """The list in a file, as `read_json` reads an object."""
+    return _read_json(path, list)
+
+
+def _read_json(path: Path, kind: type[T]) -> T | None:
+    content = read_bytes(path)
+    if content is None:
         return None
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, kind):
+        return found
+    _warn_of_damage(path)
+    return None
+
+
+@cache
+def _warn_of_damage(path: Path) -> None:
+    """Once for each file: it may be read many times."""
+    log.warning("%s is damaged, and counts as missing", path)
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -90,7 +167,11 @@ def sha256_of_all(path: Path) -> str:
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """An open file that holds the lock until it is closed or this process ends; None if another process has it."""
+    """An open file that holds the lock until it is closed or this process ends; None if another process has it.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a")
     try:
@@ -98,16 +179,43 @@ def try_lock(path: Path) -> IO[str] | None:
     except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        raise _no_locks(path, error) from None
     return file
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Waits for the lock of `try_lock` and holds it; it excludes other processes, and other threads too."""
+    """Waits for the lock of `try_lock` and holds it; it excludes other processes, and other threads too.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _no_locks(path, error) from None
         yield
+
+
+def _no_locks(path: Path, error: OSError) -> UserError:
+    problem = f"{path} cannot be locked ({error.strerror}), so two commands could work on one run"
+    return UserError(f"{problem}; use a runs_dir on a file system with flock: a local disk, or NFS 4")
+
+
+def _flock(file: IO[bytes], how: int) -> None:
+    """Locks where the file system can; without locks leftovers stay, which is better than to write nothing."""
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if how & fcntl.LOCK_NB:
+            raise
+        log.debug("%s: no locks here: %s", file.name, error)
 
 
 def describe_size(size: int) -> str:
@@ -127,3 +235,12 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """fsync; some network file systems cannot, and say so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise

@@ -79,7 +79,7 @@ class EvaluatedRun:
         """The answer of an earlier evaluation of the same weights with the same settings; None where there is none."""
         try:
             answer = read_json(self.folder / "evaluation.json")
-            return answer if isinstance(answer, dict) and answer.get("settings") == self.settings else None
+            return answer if answer and answer.get("settings") == self.settings else None
         except ConfigError:
             return None  # the weights are missing, so nothing can be compared
 

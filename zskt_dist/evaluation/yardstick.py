@@ -33,7 +33,7 @@ from zskt_dist.errors import UserError
 from zskt_dist.evaluation.estimates import YARDSTICK
 from zskt_dist.evaluation.image_sources import ImageSource, answers
 from zskt_dist.evaluation.scorer import Scorer
-from zskt_dist.files import read_bytes, write_atomic
+from zskt_dist.files import read_bytes, remove_leftovers, write_atomic
 from zskt_dist.models import Generator, ImageShape, ReadLogits, Statistics
 from zskt_dist.networks.weights import digest_of
 from zskt_dist.runs.directory import RunDirectory
@@ -219,6 +219,7 @@ def make(
 
 def _kept(path: Path, images: Tensor) -> Tensor:
     """Writes the images; where another run has written some meanwhile, those, as they may differ by rounding."""
+    remove_leftovers(path.parent)
     theirs = _read(path)
     if theirs is not None:
         return theirs

@@ -59,7 +59,7 @@ def run_toy(settings: ToySettings, seed: int, folder: Path, console: Console, *,
     with RunDirectory(folder.absolute()).driven():
         identity = {"seed": seed, "settings": asdict(settings)}
         result = read_json(folder / "result.json")
-        if not fresh and isinstance(result, dict) and result | identity == result:
+        if not fresh and result and result | identity == result:
             return cast(ToyResult, result)
         if fresh:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)

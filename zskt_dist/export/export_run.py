@@ -72,8 +72,8 @@ def export_run(
     exported = open_network(directory, result, role)
     folder = chosen or directory.path / ("export" if exported.role == own_role(result) else f"export-{exported.role}")
     exporter = Exporter(exported, folder, tolerance=tolerance, normalises=normalises)
-    before = read_json(folder / _RECORD)
-    if not isinstance(before, dict) or "weights_sha256" not in before:
+    before = read_json(folder / _RECORD) or {}
+    if "weights_sha256" not in before:
         before = {}
     record = _record(exported, tolerance) | _earlier(exported, folder, before)
     record["written"] = _ours(exporter, formats, before)

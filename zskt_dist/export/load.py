@@ -69,7 +69,7 @@ def load_network(folder: Path | str, *, arch: str | None = None) -> tuple[nn.Mod
     """
     path = Path(folder, "config.json")
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != "zskt_dist":
+    if content is None or content.get("format") != "zskt_dist":
         raise UserError(f"{path} is missing or no config.json of `zskt_dist.export --to safetensors`")
     try:
         written = _Written.model_validate(content)

@@ -57,7 +57,7 @@ def _swap(temporary: Path, folder: Path) -> None:
 def files_of(folder: Path) -> set[str] | None:
     """Files of the report in a folder, all inside it; None where there is no list of them."""
     known = read_json(folder / MANIFEST)
-    if not isinstance(known, dict) or not isinstance(known.get("files"), list) or PAGE not in known["files"]:
+    if known is None or not isinstance(known.get("files"), list) or PAGE not in known["files"]:
         return None
     names = [PurePosixPath(name) for name in known["files"] if isinstance(name, str)]
     return {str(name) for name in names if not name.is_absolute() and ".." not in name.parts}

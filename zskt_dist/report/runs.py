@@ -105,8 +105,7 @@ class Run:
     @cached_property
     def evaluation(self) -> Result:
         """What `evaluate` has measured; empty before."""
-        answer = read_json(self.directory.evaluation / "evaluation.json")
-        return answer if isinstance(answer, dict) else {}
+        return read_json(self.directory.evaluation / "evaluation.json") or {}
 
     @property
     def mte(self) -> Result | None:

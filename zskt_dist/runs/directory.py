@@ -12,7 +12,7 @@ import yaml
 
 from zskt_dist.config import Config, differing_keys, dump_yaml, parse_config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
-from zskt_dist.files import read_bytes, read_json, try_lock, write_atomic, write_json
+from zskt_dist.files import read_bytes, read_json, remove_leftovers, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
 from zskt_dist.runs.locations import absolute, check, is_uri, join, split, working_copy
 from zskt_dist.runs.sums import problem_of
@@ -72,7 +72,7 @@ class RunDirectory:
     def finished(self) -> Result | None:
         """The result of a finished run."""
         result = read_json(self.result)
-        return result if isinstance(result, dict) and result.get("status") == "finished" else None
+        return result if result and result.get("status") == "finished" else None
 
     def whole(self, *, quiet: bool = False) -> Result | None:
         """The result of a finished run whose network is there as it was written; raises the errors of `problem_of`.
@@ -95,7 +95,7 @@ class RunDirectory:
     def record_is_partial(self) -> bool:
         """True if MLflow lacks something that is here: the store could not be reached, or the upload was cut short."""
         known = read_json(self.tracking)
-        return isinstance(known, dict) and not known.get("complete", False)
+        return known is not None and not known.get("complete", False)
 
     def check(self, command: str, config: Config, reads: Sequence[str] = ("",), task: str | None = None) -> None:
         """Raises UserError where what is here belongs to a run of another command or configuration.
@@ -105,7 +105,7 @@ class RunDirectory:
             task: The task that the command stands for with this configuration.
         """
         begun = read_json(self.begun)
-        if isinstance(begun, dict):
+        if begun:
             pairs = ((begun.get("command"), command), (begun.get("task"), task))
             other = next((before for before, now in pairs if before and now and before != now), None)
             if other is not None:
@@ -148,18 +148,23 @@ class RunDirectory:
         self.check_files(files)
         self.result.unlink(missing_ok=True)
         before = read_json(self.begun) or {}
-        known = before.get("files", {}) | {key: digest.sha256 for key, digest in files.items()}
+        known = self._files_then() | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))
         group = group or before.get("group")
         write_json(self.begun, {"command": command, "task": task, "teacher": teacher, "group": group, "files": known})
 
     def check_files(self, files: Mapping[str, Digest]) -> None:
         """Raises ConfigError where a file has changed since the run began, as the result would change too."""
-        before = (read_json(self.begun) or {}).get("files", {})
+        before = self._files_then()
         for key, (location, sha256) in files.items():
             if before.get(key, sha256) != sha256:
                 problem = f"has changed since {self.location} began; choose another name, or start over with --fresh"
                 raise ConfigError(key, location, problem)
+
+    def _files_then(self) -> dict[str, str]:
+        """SHA-256 of the user's files that the run began with, by key."""
+        files = (read_json(self.begun) or {}).get("files")
+        return files if isinstance(files, dict) else {}
 
     def group(self) -> "RunDirectory | None":
         """The directory of the several seeds, or of the sweep, that this run belongs to."""
@@ -243,6 +248,7 @@ class RunDirectory:
         if held is None:
             raise UserError(f"{self.location}: another command is working on this run; wait for it or stop it")
         with held:
+            remove_leftovers(self.path)
             yield
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zskt_dist.files import read_json, write_json
+from zskt_dist.files import read_json_list, write_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.space import Trial
 
@@ -11,7 +11,7 @@ _KEPT = ("state", "iteration", "score", "message", "starts", "evaluated")
 
 def read_states(directory: RunDirectory, trials: Sequence[Trial]) -> None:
     """The trials learn what became of them before; one whose finished run is gone begins anew."""
-    known = {entry["hash"]: entry for entry in read_json(directory.path / "trials.json") or []}
+    known = {entry["hash"]: entry for entry in read_json_list(directory.path / "trials.json") or []}
     for trial in trials:
         before = known.get(trial.hash, {})
         if before.get("state") != "finished" or _is_finished(trial.run):

@@ -36,7 +36,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.evaluation.held_out import snapshot_path
 from zskt_dist.evaluation.image_sources import normalised_together
-from zskt_dist.files import read_json, write_json
+from zskt_dist.files import read_json, remove_leftovers, write_json
 from zskt_dist.models import ImageShape
 from zskt_dist.networks.building import new_generator, read_network
 from zskt_dist.networks.weights import load_into, read_about, read_weights
@@ -219,6 +219,7 @@ def missing_shards(folder: Path, about: About, fresh: bool) -> list[int]:
     Raises:
         ConfigError: the folder holds other pseudo-data, or files of somebody else.
     """
+    remove_leftovers(folder)
     before = read_json(folder / ABOUT_FILE)
     if before is None and any(folder.glob("*.parquet")):
         raise ConfigError("--out", str(folder), "holds Parquet files of something else; choose another folder")

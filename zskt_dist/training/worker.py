@@ -13,6 +13,7 @@ import torch.distributed as dist
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import Interrupted, UserError
+from zskt_dist.files import remove_leftovers
 from zskt_dist.networks.inputs import Inputs, open_inputs
 from zskt_dist.runs.directory import Result, RunDirectory
 from zskt_dist.runs.locations import is_uri, join
@@ -140,7 +141,7 @@ class Worker:
     def _held(self, directory: RunDirectory, patience: float) -> Iterator[None]:
         """Lets these workers alone write to a directory; rank 0 downloads it from its store and uploads to it."""
         with _Lock(directory, self.world, self.stop, patience):
-            self.world.from_main(lambda: _fetch(directory))
+            self.world.from_main(lambda: _prepare(directory))
             if not self.world.is_main:
                 yield
                 return
@@ -153,7 +154,8 @@ class Worker:
                 directory.mirror.attempt(directory.mirror.push)
 
 
-def _fetch(directory: RunDirectory) -> None:
+def _prepare(directory: RunDirectory) -> None:
+    remove_leftovers(directory.path)
     directory.mirror.pull(checkpoints=False)
     if directory.whole(quiet=True) is None:  # training needs its checkpoints
         directory.mirror.pull()
