@@ -1,5 +1,6 @@
 """What people get wrong, and the one line they get back: dotted key, value, and what would work."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -252,6 +253,12 @@ def test_one_problem_of_a_union_counts_once() -> None:
     assert "more" not in str(caught.value)
 
 
+BILLION_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefgh")
+)
+"""Three hundred bytes that some programs unfold to gigabytes."""
+
+
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
@@ -261,7 +268,14 @@ def test_one_problem_of_a_union_counts_once() -> None:
         ("- loss\n- beta", "expected a mapping of keys, got list"),
         ("just words", "expected a mapping of keys, got str"),
         ("2024-01-01: 3", "2024-01-01"),
+        ("loss: {}\niterations: 3\nloss: {beta: 1}", "has the key loss twice"),
+        ("loss: {beta: 1, beta: 2}", "has the key beta twice"),
+        (BILLION_LAUGHS, "its aliases stand for 54,481,013 values, and 100,000 are the most"),
+        ("loss: &loss {beta: *loss}", "nested too deep, or contains itself"),
+        ("loss: " + "[" * 2000 + "]" * 2000, "nested too deep, or contains itself"),
+        ("iterations: 10  #" + " " * 200_000, "more than 200,000 characters"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_broken_file(tmp_path: Path, written: str, problem: str) -> None:
     path = tmp_path / "mine.yaml"

@@ -202,3 +202,9 @@ def test_as_the_library_datasets_reads_it(kind: str, orientation: int) -> None:
     content = encoded(image, image.format or "", **kinds)
     theirs = feature.decode_example({"bytes": content, "path": None}).convert("RGB")
     assert np.array_equal(np.asarray(decode(open_image(content)).convert("RGB")), np.asarray(theirs))
+
+
+def test_an_image_of_more_pixels_than_any_network_takes() -> None:
+    with pytest.raises(ImagesError, match="it has 6000x6000 pixels, more than 33,554,432; make it smaller"):
+        open_image(_png_of(6000, 6000))
+    assert open_image(_png_of(4096, 4096)).size == (4096, 4096)

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -102,3 +104,26 @@ def test_an_image_of_another_size_is_not_decoded(tmp_path: Path) -> None:
     exif[0x112] = 6
     words = _refused(tmp_path, png(GRAY[0]), encoded(turned, exif=exif.tobytes()))
     assert words.startswith("image 1 of test is 7x5, the first of test is 5x7")
+
+
+def test_a_small_file_of_many_equal_images_is_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    """Parquet keeps what is equal once: 90 kB that would be 2 GiB of pixels, and as many rows as one likes."""
+    image = png(np.zeros((256, 256, 3), np.uint8))
+    write_parquet(tmp_path / "test.parquet", [image] * 11_000, [0, 1] * 5_500)
+    size = (tmp_path / "test.parquet").stat().st_size
+    assert size < 100_000
+    found = UserImages(tmp_path)
+    with pytest.raises(ConfigError, match=rf"11,000 test images take 2.0 GiB in memory and {size:,} bytes in files"):
+        found.read("test")
+    write_parquet(tmp_path / "test.parquet", [image] * 1_000_000, [0, 1] * 500_000)
+    with pytest.raises(ConfigError, match=r"test.parquet has 1,000,000 rows in [\d,]+ bytes, which cannot be images"):
+        UserImages(tmp_path)
+
+
+def test_one_large_value_for_all_rows_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    table = pa.table(
+        {"image": pa.array([bytes(2**24)] * 256).dictionary_encode().cast(pa.binary()), "label": [0] * 256}
+    )
+    pq.write_table(table, tmp_path / "test.parquet", compression="zstd")
+    with pytest.raises(ConfigError, match=r"test.parquet has [\d,]+ bytes and unpacks to more than 1,073,741,824"):
+        UserImages(tmp_path)

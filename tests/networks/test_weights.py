@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +124,15 @@ def test_a_torch_whose_weights_only_can_be_made_to_run_code(tmp_path: Path, monk
     with pytest.raises(ConfigError, match=r"with torch 2.5.1\+cu124, .* use torch 2.6 or newer, or safetensors"):
         read_weights(tmp_path / "teacher.pt", KEY)
     assert read_weights(tmp_path / "teacher.safetensors", KEY).keys() == weights.keys()
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """Some kilobytes that are a gigabyte of zeros; the same weights compressed by others are read."""
+    path = tmp_path / "bomb.pt"
+    torch.save({"w": torch.zeros(2**24)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ConfigError, match=r"bytes and unpacks to 67,\d{3},\d{3}, and torch.save packs nothing"):
+        read_weights(path, "teacher.checkpoint")

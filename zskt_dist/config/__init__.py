@@ -5,7 +5,7 @@ This package imports pydantic and PyYAML and nothing heavier: no torch, ray, mlf
 
 from zskt_dist.config.graph import load_graph
 from zskt_dist.config.keys import differing_keys
-from zskt_dist.config.load import config_of, dump_yaml, load_config, parse_config, with_overrides
+from zskt_dist.config.load import config_of, dump_yaml, load_config, parse_config, read_config, with_overrides
 from zskt_dist.config.schema import Config, flatten
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "load_config",
     "load_graph",
     "parse_config",
+    "read_config",
     "with_overrides",
 ]

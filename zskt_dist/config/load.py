@@ -1,6 +1,7 @@
 """Reading and printing configurations."""
 
 import copy
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import explain, first_problem
 from zskt_dist.config.schema import Config
 from zskt_dist.config.shipped import locate
-from zskt_dist.errors import ConfigError, UserError
+from zskt_dist.errors import ConfigError, UserError, one_line
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound=BaseModel)
@@ -40,6 +41,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the texts that `_Loader` would read as numbers."""
 
 
+_MOST_VALUES = 100_000
+"""More than any configuration has, with the values that aliases repeat."""
+_MOST_CHARACTERS = 200_000
 _Loader.add_implicit_resolver(*_FLOAT)
 _Dumper.add_implicit_resolver(*_FLOAT)
 
@@ -99,12 +103,19 @@ def dump_yaml(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
 
 
+def read_config(path: Path) -> Config:
+    """The configuration in a file of a run; raises UserError where there is none, or it is damaged."""
+    try:
+        return parse_config(_parse(_text(path)) or {})
+    except (OSError, UserError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}); restore it, or start over with --fresh") from None
+
+
 def read_yaml(path: Path) -> Tree:
     """The YAML mapping in a file or a shipped configuration; raises UserError where there is none."""
     path = locate(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-        json.dumps(tree)
+        tree = _parse(_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
@@ -134,11 +145,55 @@ def words_of(settings: Mapping[str, Any]) -> list[str]:
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        value = yaml.load(text, Loader=_Loader) if text else None
-        json.dumps(value)  # an anchor can make a value contain itself
+        return _parse(text) if text else None
     except (yaml.YAMLError, ValueError, TypeError):
-        raise ConfigError(key, text, "not valid YAML; quote it if it is meant as text") from None
-    return value
+        raise ConfigError(key, text[:80], "not valid YAML; quote it if it is meant as text") from None
+
+
+def _text(path: Path) -> str:
+    """No more of a file than `_parse` takes, and one character."""
+    with path.open(encoding="utf-8") as file:
+        return file.read(_MOST_CHARACTERS + 1)
+
+
+def _parse(text: str) -> Any:
+    """What a YAML text means, in JSON's types.
+
+    Raises:
+        ValueError: it is too large or too deep, contains itself, or has a key twice.
+        yaml.YAMLError, TypeError: it is no such text.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"it has more than {_MOST_CHARACTERS:,} characters")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (values := _count(node, {})) > _MOST_VALUES:
+            raise ValueError(f"its aliases stand for {values:,} values, and {_MOST_VALUES:,} are the most")
+        value = loader.construct_document(node)
+        json.dumps(value)
+        return value
+    except RecursionError:
+        raise ValueError("it is nested too deep, or contains itself") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node, those of an alias each time that it stands somewhere; known: nodes that were counted."""
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for number, key in enumerate(keys) if key in keys[:number]), None):
+                raise ValueError(f"it has the key {twice} twice")
+            parts = list(itertools.chain.from_iterable(node.value))
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _assign(tree: Tree, key: str, value: Any) -> None:

@@ -51,6 +51,9 @@ class ClassFolders:
         """Names of all classes; one without images counts."""
         return {each.name for each in self._folders}
 
+    def size(self) -> None:
+        """Each image is a file of its own."""
+
     def where(self, row: int) -> str:
         return str(self._files[row].relative_to(self._root))
 

@@ -12,6 +12,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 """Names of image files end so, in small letters or capitals."""
 Encoded = bytes | Path | None
 """An image as it is found: the content of its file, where that lies, or nothing."""
+_MOST_PIXELS = 2**25
+"""Of an image: a network takes far fewer, and a few bytes can stand for more than the memory holds."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -35,11 +37,14 @@ def open_image(encoded: Encoded) -> Image.Image:
             raise ImagesError(f"there is no file {encoded}")
         encoded = encoded.read_bytes()
     try:
-        return Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError:  # whose message names a place in memory
         raise ImagesError(f"it is no image that Pillow reads{lfs_hint(encoded)}") from None
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise ImagesError(one_line(error)) from None
+    if image.width * image.height > _MOST_PIXELS:
+        raise ImagesError(f"it has {image.width}x{image.height} pixels, more than {_MOST_PIXELS:,}; make it smaller")
+    return image
 
 
 def decode(image: Image.Image) -> Image.Image:

@@ -43,6 +43,9 @@ class Rows(Protocol):
     def where(self, row: int) -> str:
         """Which image that is, in words."""
 
+    def size(self) -> int | None:
+        """Bytes of the files that hold the images; None where they lie elsewhere, each by itself."""
+
 
 Splits = dict[SplitName, Rows]
 

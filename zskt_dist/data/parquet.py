@@ -20,6 +20,9 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 _TYPES = pa.types
 _AT_ONCE = 256
 """Rows: encoded images are taken from a file a few at a time."""
+_MOST_BYTES = 2**30
+_SUSPICIOUS = 100
+"""Times that real images do not shrink in a file, as they are compressed before."""
 
 
 class ParquetShards:
@@ -43,6 +46,7 @@ class ParquetShards:
         self._image, self._label = column_of(first, IMAGE_COLUMNS), column_of(first, LABEL_COLUMNS)
         for file, schema in schemas.items():
             self._check(file, schema)
+            check_size(file, self._image)
         self.class_names = _class_names(first, self._label)
 
     def _check(self, file: Path, schema: pa.Schema) -> None:
@@ -72,6 +76,11 @@ class ParquetShards:
     def where(self, row: int) -> str:
         return f"image {row} of {self.name}"
 
+    def size(self) -> int | None:
+        kind = pq.read_schema(self._files[0]).field(self._image).type
+        holds_paths = _TYPES.is_string(kind) or _TYPES.is_large_string(kind)
+        return None if holds_paths else sum(file.stat().st_size for file in self._files)
+
 
 def column_of(schema: pa.Schema, names: Sequence[str]) -> str:
     """The first of the names that is a column; raises ImagesError where none is."""
@@ -88,6 +97,21 @@ def check_image_column(schema: pa.Schema, column: str) -> None:
     tests = (_TYPES.is_null, _TYPES.is_binary, _TYPES.is_large_binary, _TYPES.is_string, _TYPES.is_large_string)
     if not fields & {"bytes", "path"} and not any(test(kind) for test in tests):
         raise ImagesError(f"column {column} holds {kind}, not image files; encode each image, for example as PNG")
+
+
+def check_size(file: Path, column: str) -> None:
+    """Raises ImagesError where a small file stands for more than memory may hold: no real images are packed so."""
+    about, size = pq.read_metadata(file), file.stat().st_size
+    if about.num_rows > size:
+        raise ImagesError(f"{file.name} has {about.num_rows:,} rows in {size:,} bytes, which cannot be images")
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        chunks = [group.column(each) for each in range(group.num_columns)]
+        for chunk in (each for each in chunks if each.path_in_schema.split(".")[0] == column):
+            # A value that stands in a chunk once may stand in every row.
+            most = chunk.total_uncompressed_size * min(_AT_ONCE, group.num_rows)
+            if most > _MOST_BYTES and chunk.total_uncompressed_size > _SUSPICIOUS * chunk.total_compressed_size:
+                raise ImagesError(f"{file.name} has {size:,} bytes and unpacks to more than {_MOST_BYTES:,}: no images")
 
 
 def encoded_images(file: Path, column: str) -> Iterator[Encoded]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from zskt_dist.data.decoding import SUFFIXES, ImagesError, decode, open_image
-from zskt_dist.data.parquet import IMAGE_COLUMNS, check_image_column, column_of, encoded_images
+from zskt_dist.data.parquet import IMAGE_COLUMNS, check_image_column, check_size, column_of, encoded_images
 from zskt_dist.errors import NO_SUCH_FILE, ConfigError
 from zskt_dist.models import ImageShape
 
@@ -68,6 +68,7 @@ def _images(file: Path) -> Iterator[Image.Image]:
         schema = pq.read_schema(file)
         column = column_of(schema, IMAGE_COLUMNS)
         check_image_column(schema, column)
+        check_size(file, column)
         for row, encoded in enumerate(encoded_images(file, column)):
             try:
                 yield decode(open_image(encoded))

@@ -1,5 +1,6 @@
 """Images of the user's, however the folder holds them (`data.name=parquet`, docs/images.md)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -13,9 +14,12 @@ from zskt_dist.data.images import Split, SplitName
 from zskt_dist.data.labels import Labels, number_labels
 from zskt_dist.data.layouts import NAMES, find_splits
 from zskt_dist.errors import ConfigError
+from zskt_dist.files import describe_size
 from zskt_dist.models import ImageShape
 
 _FIRST = 100
+_LARGE, _MOST_EXPANSION = 2**28, 500
+"""Bytes of decoded images that need no look, and how many times those of their files more than these may be."""
 """Test images that say whether all are gray or in colour."""
 _DARK = 16
 """Where no pixel of 16-bit images is as bright, of 255, they hold 12 bits or fewer."""
@@ -66,11 +70,19 @@ class UserImages:
         """
         labels = self.read_labels(split)
         channels, height, width = self.image_shape
-        images = np.empty((len(labels), height, width, channels), dtype=np.uint8)
         with self._refusing():
+            self._check_memory(split, len(labels))
+            images = np.empty((len(labels), height, width, channels), dtype=np.uint8)
             for row, encoded in enumerate(self._splits[split].images()):
                 images[row] = self._pixels(encoded, self._splits[split].where(row))
         return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
+
+    def _check_memory(self, split: SplitName, count: int) -> None:
+        """Raises ImagesError where small files stand for more images than memory may hold."""
+        needed, size = count * math.prod(self.image_shape), self._splits[split].size()
+        if size is not None and needed > _LARGE and needed > _MOST_EXPANSION * size:
+            problem = f"its {count:,} {split} images take {describe_size(needed)} in memory and {size:,} bytes in files"
+            raise ImagesError(f"{problem}: no real images are so alike")
 
     def read_labels(self, split: SplitName) -> torch.Tensor:
         """Labels int64 [N] of a split, without decoding its images; raises the errors of `read`."""

@@ -8,6 +8,7 @@ import logging
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _SAFE_TORCH = "2.6"
 """The first torch whose `weights_only=True` runs no code from the file."""
+_MOST_UNPACKED = 10
+"""Times that an archive unpacks to at most: others have compressed some, and zeros shrink a thousand times."""
 _HARMLESS: list[Any] = [argparse.Namespace]
 """Besides what torch takes for harmless: the arguments of a script, as torchvision's references save them."""
 
@@ -217,6 +220,9 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
     if torch.__version__ < _SAFE_TORCH:
         problem = f"is not read with torch {torch.__version__}, which a file can make run code (CVE-2025-32434)"
         raise ConfigError(key, location, f"{problem}; use torch {_SAFE_TORCH} or newer, or safetensors")
+    if (size := _unpacked(file.content)) > _MOST_UNPACKED * len(file.content):
+        problem = f"has {len(file.content):,} bytes and unpacks to {size:,}, and torch.save packs nothing"
+        raise ConfigError(key, location, f"{problem}; take a file that torch.save has written")
     try:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_HARMLESS):
             loaded = torch.load(io.BytesIO(file.content), map_location="cpu", weights_only=True)
@@ -234,6 +240,15 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
         others = rest and f", not those under {rest}"
         log.log(level, "%s=%s: takes the weights under %s%s", key, location, chosen.place, others)
     return chosen.weights
+
+
+def _unpacked(content: bytes) -> int:
+    """Bytes that an archive unpacks to; 0 for what is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        return 0
 
 
 def _why_not(error: Exception) -> str:

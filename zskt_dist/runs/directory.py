@@ -8,9 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
-import yaml
-
-from zskt_dist.config import Config, differing_keys, dump_yaml, parse_config
+from zskt_dist.config import Config, differing_keys, dump_yaml, read_config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.files import read_bytes, read_json, remove_leftovers, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
@@ -181,12 +179,7 @@ class RunDirectory:
 
     def read_config(self) -> Config | None:
         """The configuration the run was started with."""
-        if not self.config.exists():
-            return None
-        try:
-            return parse_config(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        except (UserError, yaml.YAMLError) as error:
-            raise UserError(f"{self.config} cannot be read ({error}); start over with --fresh") from None
+        return read_config(self.config) if self.config.exists() else None
 
     def move_aside(self) -> Path | None:
         """Renames an existing directory, so that the run starts over and nothing is lost.
