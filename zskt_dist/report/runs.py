@@ -9,7 +9,7 @@ from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 from zskt_dist.config import Config
-from zskt_dist.errors import UserError
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.files import read_json
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
@@ -133,6 +133,10 @@ class Run:
         moment = self.history[-1].get("time") if self.history else None
         return moment / 1000 if moment else self.directory.result.stat().st_mtime
 
+    def read(self) -> None:
+        """Reads all that there is of the run; raises whatever damaged files lead to."""
+        _ = self.seed, self.accuracy, self.pair, self.seed_images, self.recipe, self.teacher, self.measure, self.ended
+
 
 @dataclass(frozen=True)
 class Group:
@@ -251,7 +255,15 @@ def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterato
         return
     if config is not None and "dataset" in result and "seed" in result:
         fetched = lent is not None and directory.path.is_relative_to(lent.absolute())
-        yield Run(directory, result, config, fetched or is_uri(directory.location))
+        run = Run(directory, result, config, fetched or is_uri(directory.location))
+        try:
+            run.read()
+        except UserError as error:
+            log.warning("left out of the report: %s", error)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:  # foreign JSON may lack anything
+            log.warning("left out of the report: %s is damaged: %s", directory.path, one_line(error))
+        else:
+            yield run
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:

@@ -13,6 +13,7 @@ from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.files import read_bytes, read_json, remove_leftovers, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
 from zskt_dist.runs.locations import absolute, check, is_uri, join, split, working_copy
+from zskt_dist.runs.result import misfit
 from zskt_dist.runs.sums import problem_of
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,14 @@ class RunDirectory:
         return self.path / f"{role}.safetensors"
 
     def finished(self) -> Result | None:
-        """The result of a finished run."""
+        """The result of a finished run; one that this package has not written so counts as missing, with a warning."""
         result = read_json(self.result)
-        return result if result and result.get("status") == "finished" else None
+        if result is None or result.get("status") != "finished":
+            return None
+        if wrong := misfit(result):
+            log.warning("%s is damaged (%s), and counts as missing", self.result, wrong)
+            return None
+        return result
 
     def whole(self, *, quiet: bool = False) -> Result | None:
         """The result of a finished run whose network is there as it was written; raises the errors of `problem_of`.

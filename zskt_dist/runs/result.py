@@ -6,9 +6,11 @@ a file may find one of an older version, with fewer fields (`RunDirectory.finish
 Accuracies, agreements and other shares are fractions of 1; null stands for what could not be measured.
 """
 
-from typing import Annotated, Any, Literal, NotRequired
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, NotRequired, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes the standard library's from Python 3.12 on
 
 from zskt_dist.runs.toy_result import ToyResult
@@ -371,6 +373,26 @@ class PseudoDataResult(TypedDict):
     """The run whose generators drew the images."""
     seconds: float
     """Seconds of this command, which makes only what is missing."""
+
+
+def misfit(result: Mapping[str, Any]) -> str | None:
+    """What in a run's result is of another type than this version writes, in words; None where nothing is.
+
+    Fields may be missing, as in a result of an older version.
+    """
+    if result.get("command") not in get_args(Command):
+        return None  # of a sweep, or of pseudo-data, which others read
+    try:
+        _adapter().validate_python(dict(result))
+    except ValidationError as error:
+        wrong = [each for each in error.errors() if each["type"] not in ("missing", "extra_forbidden")]
+        return ".".join(map(str, wrong[0]["loc"])) + ": " + wrong[0]["msg"] if wrong else None
+    return None
+
+
+@cache
+def _adapter() -> TypeAdapter[RunResult]:
+    return TypeAdapter(RunResult)
 
 
 def schema() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from zskt_dist.errors import UserError, one_line
 from zskt_dist.files import write_atomic, write_json
 from zskt_dist.tracking.base import Row, is_evaluation
 
@@ -33,12 +34,21 @@ class History:
 
 
 def read_history(path: Path) -> list[Row]:
-    """The rows of a `history.parquet`, without the nulls; none where there is no file."""
+    """The rows of a `history.parquet`, without the nulls; none where there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.exists():
         return []
-    import pyarrow.parquet as pq  # late: it is needed only where rows are written
+    import pyarrow as pa  # late: it is needed only where rows are written
+    import pyarrow.parquet as pq
 
-    rows = pq.read_table(path).to_pylist()
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        problem = f"{path} is damaged ({one_line(error)})"
+        raise UserError(f"{problem}; restore it, or delete it, and the run has no curves") from None
     return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
 
