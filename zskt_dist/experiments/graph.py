@@ -15,6 +15,7 @@ from zskt_dist.config.graph import Graph, Task
 from zskt_dist.config.inputs import is_brought
 from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserError
 from zskt_dist.experiments.seeds import runs_of_seeds
+from zskt_dist.launch.named_code import words_for
 from zskt_dist.launch.summary import print_runs
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import local_folder, split
@@ -43,7 +44,7 @@ def run_graph(graph: Graph, tasks: Sequence[Task], console: Console) -> None:
         else:
             console.print("finished earlier")
         if task.evaluate is not None:
-            _run(["evaluate", directory.location, *task.evaluate], number, len(tasks))
+            _run(["evaluate", directory.location, *task.evaluate, *words_for(task.config)], number, len(tasks))
     runs = dict.fromkeys(location for task in tasks for location in _made_by(task))
     _run(["report", *runs, "--out", graph.report, "--title", graph.title], len(tasks), len(tasks))
     console.print(f"{len(tasks)} runs in {time.monotonic() - started:.0f} s, report in {graph.report}")

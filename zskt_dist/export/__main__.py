@@ -19,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a run directory, runs/EXPERIMENT/NAME, or its URI")
     parser.add_argument(
+        "words", nargs="*", metavar="key=value", help="student.arch=…, teacher.arch=…: code of the run that you trust"
+    )
+    parser.add_argument(
         "--to", nargs="+", choices=FORMATS, default=DEFAULT_FORMATS, help=f"default: {' '.join(DEFAULT_FORMATS)}"
     )
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN_DIR/export")
@@ -58,6 +61,7 @@ def _export(options: argparse.Namespace) -> None:
         model_name=options.model_name,
         uri=options.uri,
         console=Console(),
+        words=options.words,
     )
     if options.json:
         write_json(options.json, record)

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from zskt_dist.export.register import register
 from zskt_dist.export.tables import earlier_files, files_table, networks_table, percent, thread_count
 from zskt_dist.extras import installed_version
 from zskt_dist.files import read_json, sha256_of, write_json
+from zskt_dist.launch.named_code import check_named
 from zskt_dist.models import count_parameters
 from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runs.directory import find_finished
@@ -46,6 +47,7 @@ def export_run(
     model_name: str | None,
     uri: str | None,
     console: Console,
+    words: Sequence[str] = (),
 ) -> Record:
     """Exports the network of a finished run; returns the content of `export.json`.
 
@@ -57,6 +59,7 @@ def export_run(
         role: None: the network that the run has trained.
         tolerance: Largest difference of a file's logits from PyTorch's.
         normalises: Programs take pixels in [0, 1] instead of normalised images.
+        words: `student.arch=…`, `teacher.arch=…`: what names code of the run's configuration that may be run.
 
     Raises:
         UserError: no finished run, a package is missing, the folder holds something else or another network, or a
@@ -69,6 +72,8 @@ def export_run(
     if chosen:
         refuse_runs(chosen)
     directory, result = find_finished(location, "export", single=True)
+    if config := directory.read_config():
+        check_named(directory.location, config, words)
     exported = open_network(directory, result, role)
     folder = chosen or directory.path / ("export" if exported.role == own_role(result) else f"export-{exported.role}")
     exporter = Exporter(exported, folder, tolerance=tolerance, normalises=normalises)

@@ -9,6 +9,7 @@ from zskt_dist.config import Config, with_overrides
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.evaluation.evaluated_run import EvaluatedRun, teacher_weights
 from zskt_dist.files import read_json
+from zskt_dist.launch import named_code
 from zskt_dist.launch.driver import complete_evaluation, evaluate
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
@@ -16,12 +17,13 @@ from zskt_dist.launch.summary import print_estimates
 from zskt_dist.networks.brought import with_digest
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte, summarise_yardstick
+from zskt_dist.tracking.mlflow.store import withholding
 
 Result = dict[str, Any]
 
 TEACHER_KEYS = ("teacher.checkpoint=", "teacher.prefix=")
 # Keys for how, on which images and where a run is measured; all others belong to the run.
-_OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", *TEACHER_KEYS)
+_OWN_KEYS = ("transitions.", "evaluation.", "data.", "launch.", "tracking.", "device=", *TEACHER_KEYS, *named_code.KEYS)
 
 
 def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: Console) -> Result:
@@ -39,6 +41,15 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
     if result["command"] == "sweep":
         best = (result["best"] or {}).get("run")
         raise UserError(f"{location} is a sweep; evaluate one of its runs" + (f", the best is {best}" if best else ""))
+    named = dict(word.partition("=")[::2] for word in overrides).get("tracking.uri")
+    config = directory.read_config()
+    with withholding(config.tracking.uri if config else None, named):
+        return _evaluate_all(directory, result, overrides, fresh, console)
+
+
+def _evaluate_all(
+    directory: RunDirectory, result: Result, overrides: list[str], fresh: bool, console: Console
+) -> Result:
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)
@@ -77,10 +88,15 @@ def _evaluate(measurement: EvaluatedRun, fresh: bool, console: Console) -> Resul
 
 
 def measured_config(directory: RunDirectory, overrides: list[str]) -> Config:
-    """The run's configuration with the overrides, and with the run's present location."""
+    """The run's configuration with the overrides, and with the run's present location.
+
+    Raises:
+        UserError: there is none, or it names code that no override names (`named_code`).
+    """
     config = directory.read_config()
     if config is None:
         raise UserError(f"{directory.location} holds a result but no config.yaml")
+    named_code.check_named(directory.location, config, overrides)
     teacher = config.teacher.model_copy(update={"checkpoint": teacher_weights(directory)})
     config = config.model_copy(update={"teacher": teacher, "seeds": None, "name": None})
     return with_digest(with_overrides(config, overrides))

@@ -16,6 +16,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import UserError, one_line
 from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
+from zskt_dist.launch.named_code import check_named
 from zskt_dist.launch.signals import InThread
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory, find_run
@@ -23,7 +24,15 @@ from zskt_dist.tracking.base import NullTracker, Row, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow.models import log_student
 from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, find_experiment, open_run, upload
-from zskt_dist.tracking.mlflow.store import RunAddress, connect, reached, required_uri, store_of, tracking_uri
+from zskt_dist.tracking.mlflow.store import (
+    RunAddress,
+    connect,
+    reached,
+    required_uri,
+    store_of,
+    tracking_uri,
+    withholding,
+)
 from zskt_dist.tracking.mlflow.stream import MlflowStream
 from zskt_dist.training.job import Job
 
@@ -230,17 +239,22 @@ def _log_model(directory: RunDirectory, config: Config, role: str) -> str:
     return log_student(network, shape, name=role)
 
 
-def replay_command(location: str, uri: str | None) -> str:
+def replay_command(location: str, uri: str | None, words: Sequence[str] = ()) -> str:
     """`python -m zskt_dist.replay`; returns a line for the user.
+
+    Args:
+        words: What names code of the run's configuration that may be run (`named_code`).
 
     Raises:
         UserError: there is no run directory, or the store cannot be reached.
     """
     directory = find_run(location)
     target = required_uri(uri, store_of(directory.tracking))
-    if not directory.config.exists():
+    config = directory.read_config()
+    if config is None:
         raise UserError(f"{location} is no run directory: it has no config.yaml")
-    with reached(target), directory.driven():
+    check_named(location, config, words)
+    with withholding(target, uri), reached(target), directory.driven():
         missing = replay(directory, target)
     directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"

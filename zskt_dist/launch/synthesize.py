@@ -16,6 +16,7 @@ from zskt_dist.data.pool import pool_files
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import read_json, write_atomic
+from zskt_dist.launch import named_code
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import TEACHER_KEYS, measured_config
@@ -28,7 +29,7 @@ from zskt_dist.tasks.synthesize import SynthesisOrder
 Result = dict[str, Any]
 
 # Keys for where, and with which teacher; all others belong to the run.
-_OWN_KEYS = ("launch.", "device=", *TEACHER_KEYS)
+_OWN_KEYS = ("launch.", "device=", *TEACHER_KEYS, *named_code.KEYS)
 # Processes of this machine with one thread each: sums have one order, so shards are equal to the byte.
 _PLACE = ("launch.kind=local", "launch.workers=1", "launch.cpus_per_worker=1", "tracking.uri=none")
 

@@ -242,6 +242,7 @@ def _read(directory: RunDirectory, result: Result, lent: Path | None) -> Iterato
     That is no method of the paper, and there may be no teacher to compare with.
     """
     try:
+        directory.check_links()
         config = directory.read_config()
     except UserError as error:
         log.warning("left out of the report: %s", error)

@@ -1,6 +1,7 @@
 """The run directory: `runs/<experiment>/<name>/`, where everything about a run is found again."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,7 +126,9 @@ class RunDirectory:
             )
 
     def sibling(self, name: str) -> "RunDirectory":
-        """Another run of the same experiment."""
+        """Another run of the same experiment; raises UserError for a name that leads elsewhere."""
+        if Path(name).name != name or name in ("", ".."):
+            raise UserError(f"{self.location} names {name!r} as a run beside it, and that lies elsewhere")
         return RunDirectory(join(split(self.location)[0], name))
 
     def begin(
@@ -232,6 +235,15 @@ class RunDirectory:
         self.failure.unlink(missing_ok=True)
         self.mirror.attempt(lambda: self.mirror.forget(self.stop.name, self.failure.name))
 
+    def check_links(self) -> None:
+        """Raises UserError where a link in the directory leads out of it: to a file that is not the run's."""
+        root = self.path.resolve()
+        for folder, folders, files in os.walk(self.path):
+            for path in (Path(folder, name) for name in (*folders, *files)):
+                if path.is_symlink() and not path.resolve().is_relative_to(root):
+                    problem = f"{path} is a link out of the run, to {path.readlink()}"
+                    raise UserError(f"{problem}; put the file itself there, or remove the link")
+
     def try_lock(self) -> IO[str] | None:
         """Locks the directory for one group of workers until rank 0 closes this file or ends; None: others hold it."""
         return try_lock(self.path / ".lock")
@@ -258,11 +270,12 @@ def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
         key: Argument or key that gives the location, for messages.
 
     Raises:
-        ConfigError: a URI that cannot be used or reached.
+        ConfigError: a URI that cannot be used or reached; UserError: a link leads out of the run.
     """
     check(str(location), key)
     directory = RunDirectory(absolute(location))
     directory.mirror.pull(checkpoints=False)
+    directory.check_links()
     return directory
 
 

@@ -268,6 +268,9 @@ def _stamps(filesystem: Any, folder: str) -> dict[str, Stamp]:
 
     found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
     files = {info.path[len(folder) + 1 :]: [info.size, info.mtime_ns] for info in found if info.is_file}
+    if filesystem.type_name == "local":
+        root = Path(folder).resolve()  # a link out of the run is not copied: what it leads to is not the run's
+        files = {name: stamp for name, stamp in files.items() if (root / name).resolve().is_relative_to(root)}
     return {name: stamp for name, stamp in files.items() if name not in _NOT_CARRIED and "/." not in f"/{name}"}
 
 

@@ -122,6 +122,7 @@ class TrialRun(tune.Trainable):
         from zskt_dist.launch.driver import execute
         from zskt_dist.launch.evaluate import evaluate_run
         from zskt_dist.launch.mlflow_run import adopt
+        from zskt_dist.launch.named_code import words_for
 
         self._wait_for_the_run()
         console, group = Console(quiet=True), self.order["sweep"]
@@ -131,7 +132,8 @@ class TrialRun(tune.Trainable):
         else:
             adopt(self.directory, self.directory.sibling(group), self.run_config.tracking.uri)
         if self.order["evaluate"] is not None:
-            evaluate_run(self.directory.location, self.order["evaluate"], fresh=False, console=console)
+            words = [*self.order["evaluate"], *words_for(self.run_config)]
+            evaluate_run(self.directory.location, words, fresh=False, console=console)
         scores = {name: value for name, value in (result["estimates"] or {}).items() if name != "sources"}
         return {"iteration": result["iterations"], **scored(scores)}
 

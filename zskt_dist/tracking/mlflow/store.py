@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+log = logging.getLogger(__name__)
+
+_CREDENTIALS = (
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+)
+
+
 class RunAddress(NamedTuple):
     """Where a run is recorded; plain strings that travel to workers and into `result.json`."""
 
@@ -56,6 +64,35 @@ def required_uri(named: str | None, known: str | None = None) -> str:
     if uri is None:
         raise UserError("--uri none: name a store, for example sqlite:///mlflow.db")
     return uri
+
+
+@contextmanager
+def withholding(of_run: str | None, named: str | None) -> Iterator[None]:
+    """Keeps the user's credentials from a web server that a run's own files alone name: the run may be somebody else's.
+
+    Args:
+        of_run: The store that the run names; None: it names none.
+        named: The store that the user of the command names; None: none, and `MLFLOW_TRACKING_URI` counts.
+    """
+    uri, trusted = tracking_uri(of_run), tracking_uri(named) or tracking_uri(os.environ.get("MLFLOW_TRACKING_URI"))
+    held = {name: os.environ[name] for name in _CREDENTIALS if os.environ.get(name)}
+    file = Path("~/.mlflow/credentials").expanduser().exists()
+    if uri is None or uri == trusted or not uri.startswith(("http://", "https://")) or not (held or file):
+        yield
+        return
+    log.warning(
+        "no password or token is sent to %s, which only the run names; if you trust it: --uri %s", uri, uri
+    )
+    guest = dict.fromkeys(_CREDENTIALS[:2], "guest") if file else {}  # MLflow would take those of the file
+    try:
+        for name in held:
+            del os.environ[name]
+        os.environ |= guest
+        yield
+    finally:
+        for name in guest:
+            os.environ.pop(name, None)
+        os.environ |= held
 
 
 @contextmanager
