@@ -70,8 +70,8 @@ def test_on_the_fast_paths_too(config: dict[str, Any]) -> None:
     ("form", "problem"),
     [
         (
-            lambda logits, training: (torch.zeros(len(logits), 7), logits),
-            "teacher returns a tuple of 0 [2, 7], 1 [2, 3], of which 0 and 1 may be the logits; "
+            lambda logits, training: (-logits, logits),
+            "teacher returns a tuple of 0 [2, 3], 1 [2, 3], of which 0 and 1 may be the logits; "
             'name them: config={"teacher.output": "1"}',
         ),
         (lambda logits, training: None, "teacher returns a NoneType of no tensor; "),
@@ -106,6 +106,19 @@ def test_an_output_that_is_named() -> None:
     assert_equal(state_of(result.student), state_of(expected.student))
 
 
+def test_the_other_network_tells_which_part_holds_the_logits() -> None:
+    """Alone, a teacher of features [2, 7] and logits [2, 3] may have seven classes or three."""
+    expected = tiny_transfer(*tiny_pair(), speed="plain").scores
+
+    def beside(width: int) -> Form:
+        return lambda logits, training: {"features": torch.zeros(len(logits), width), "scores": logits}
+
+    teacher, student = _answering(beside(7))
+    assert tiny_transfer(teacher, tiny_pair()[1], speed="plain").scores == expected
+    student = _answering(beside(5))[1]
+    assert tiny_transfer(teacher, student, speed="plain").scores == expected
+
+
 @pytest.mark.filterwarnings("ignore:teacher. probabilities", "ignore:student. probabilities")
 def test_networks_that_end_in_a_softmax_learn_as_those_that_do_not() -> None:
     expected = tiny_transfer(*tiny_pair(), speed="plain").history
@@ -132,6 +145,17 @@ def test_what_is_no_network_is_said() -> None:
         tiny_transfer(TinyClassifier, student)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"^student is a OrderedDict; give a network"):
         tiny_transfer(teacher, student.state_dict())  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_modules_are_refused_with_the_remedy() -> None:
+    teacher, student = tiny_pair()
+    scripted = torch.jit.trace(teacher.eval(), torch.zeros(2, *SHAPE))
+    for pair, role in (((scripted, student), "teacher"), ((teacher, scripted), "student")):
+        with pytest.raises(
+            UserError, match=rf"^{role} is a TorchScript module, .*; give the torch\.nn\.Module that it"
+        ):
+            tiny_transfer(*pair)
 
 
 def test_networks_that_cannot_be_trained_on() -> None:

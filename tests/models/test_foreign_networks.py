@@ -140,6 +140,7 @@ def test_user_code_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.
         (f"{MINE}:Carefull", r"has no 'Carefull'; did you mean 'Careful'\?"),
         (f"{MINE}:NUMBER", "is an int, and something to call is needed"),
         (f"{MINE}:text", "returned a str, and a torch.nn.Module is needed"),
+        (f"{MINE}:traced", "is a TorchScript module, .*; return the torch.nn.Module that it was made from"),
         (f"{MINE}:broken", r"cannot be built for 3x32x32: KeyError: 'depth' \(user_networks.py, line \d+\)"),
         (f"{MINE}:two_classes", "cannot take images of 3x32x32: RuntimeError: "),
         (f"{MINE}:feature_maps", "cannot take images of 3x32x32: RuntimeError: "),

@@ -11,6 +11,8 @@ from zskt_dist.errors import did_you_mean
 
 Options = Mapping[str, Any]
 """Keyword arguments of a network, from its configuration."""
+SCRIPTED = "is a TorchScript module, of which neither layers nor gradients can be watched"
+"""What messages say of a `torch.jit.ScriptModule`: it takes no hooks."""
 
 
 class ImageShape(NamedTuple):

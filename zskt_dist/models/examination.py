@@ -109,6 +109,15 @@ def breaks_far_out(network: nn.Module, image_shape: ImageShape, statistics: Stat
     return not all(bool(torch.isfinite(answer).all()) for answer in answers)
 
 
+def kind_of(values: Tensor) -> Answers:
+    """What answers [B, classes] are; logits may lie as the others do by chance."""
+    close = _CLOSE.get(values.dtype, 1e-2)
+    values = values.double()
+    if bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < close).all()):
+        return "probabilities"
+    return "log-probabilities" if bool((values.logsumexp(dim=1).abs() < close).all()) else "logits"
+
+
 def _examine(network: nn.Module, x: Tensor) -> Examination:
     with torch.enable_grad():
         logits = network(x)
@@ -117,7 +126,7 @@ def _examine(network: nn.Module, x: Tensor) -> Examination:
         raise NetworkError(
             "gives answers that are not finite (NaN or infinite) to ordinary images; look at its weights"
         )
-    reading, answers = ReadLogits.on(network), _kind(values)
+    reading, answers = ReadLogits.on(network), kind_of(values)
     if answers == "logits" and _within_0_and_1(values) and _stays_within_0_and_1(network, x):
         raise NetworkError(
             "answers numbers from 0 to 1 that do not sum to 1, a probability of its own for each class; have it return "
@@ -155,15 +164,6 @@ def _ask(network: nn.Module, x: Tensor) -> Tensor:
 def _alike(one: Tensor, other: Tensor) -> bool:
     one, other = one.double(), other.double()
     return torch.allclose(one, other, rtol=0.01, atol=0.01 * float(other.abs().max()))
-
-
-def _kind(values: Tensor) -> Answers:
-    """What answers [B, classes] are."""
-    close = _CLOSE.get(values.dtype, 1e-2)
-    values = values.double()
-    if bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < close).all()):
-        return "probabilities"
-    return "log-probabilities" if bool((values.logsumexp(dim=1).abs() < close).all()) else "logits"
 
 
 def _stays_within_0_and_1(network: nn.Module, x: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Reads the logits in the output of any network."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,11 +22,15 @@ ONE_LOGIT = (
 
 
 class AmbiguousOutputError(NetworkError):
-    """Several parts of an output may be the logits; the user has to name one of `names`."""
+    """Several parts of an output may be the logits; the user has to name one of `names`.
 
-    def __init__(self, names: list[str], text: str) -> None:
+    Attributes:
+        classes: The numbers of classes of which they may be.
+    """
+
+    def __init__(self, names: list[str], text: str, classes: Collection[int] = ()) -> None:
         super().__init__(text)
-        self.names = names
+        self.names, self.classes = names, set(classes)
 
 
 class ReadLogits:
@@ -36,7 +40,7 @@ class ReadLogits:
     object of a module's class, so that it can be pickled with it.
 
     Args:
-        num_classes: Number of classes of the data.
+        num_classes: Number of classes of the data; None: any number.
         output: Name of the part that is read, a key, a field or a number; None: the likeliest.
 
     Attributes:
@@ -44,7 +48,7 @@ class ReadLogits:
         found: What an examination of the network has found (`models.examination`).
     """
 
-    def __init__(self, num_classes: int, output: str | None = None) -> None:
+    def __init__(self, num_classes: int | None, output: str | None = None) -> None:
         self.num_classes, self.output = num_classes, output
         self.probabilities = False
         self.found: Examination | None = None
@@ -122,7 +126,8 @@ def _part(output: Any, num_classes: int | None, name: str | None) -> Tensor:
         return parts[fitting[0]]
     returned = _returned(output, parts)
     if fitting:
-        raise AmbiguousOutputError(fitting, f"{returned}, of which {' and '.join(fitting)} may be the logits")
+        classes = {parts[key].shape[1] for key in fitting}
+        raise AmbiguousOutputError(fitting, f"{returned}, of which {' and '.join(fitting)} may be the logits", classes)
     raise NetworkError(
         f"{returned}; one of them has to be the logits, {_expected(num_classes)}, or be called {', '.join(NAMES)}"
     )

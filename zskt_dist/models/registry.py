@@ -9,7 +9,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from zskt_dist.errors import did_you_mean
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, describe_error
+from zskt_dist.models.construction import (
+    SCRIPTED,
+    ImageShape,
+    NetworkError,
+    Options,
+    OptionsError,
+    construct,
+    describe_error,
+)
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
@@ -145,6 +153,8 @@ def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:
 
 
 def _check(network: nn.Module) -> None:
+    if isinstance(network, torch.jit.ScriptModule):
+        raise NetworkError(f"{SCRIPTED}; return the torch.nn.Module that it was made from")
     if next(network.parameters(), None) is None:
         raise NetworkError("returned a network without parameters")
     if any(isinstance(hook, ReadLogits) for hook in network._forward_hooks.values()):
