@@ -83,7 +83,8 @@ def test_on_the_fast_paths_too(config: dict[str, Any]) -> None:
         ),
         (
             lambda logits, training: logits.detach(),
-            "teacher: no gradient reaches the images: they end in _Answering.forward",
+            "teacher: no gradient reaches the images, which are made by gradients: they end in _Answering.forward, "
+            "after fc; take that out",
         ),
         (lambda logits, training: logits.sigmoid(), "teacher answers numbers from 0 to 1 that do not sum to 1"),
         (lambda logits, training: logits[:, :1], "teacher returns one number for an image"),
@@ -129,6 +130,12 @@ def test_networks_that_end_in_a_softmax_learn_as_those_that_do_not() -> None:
 def test_what_is_unusual_about_answers_is_a_warning() -> None:
     pair = _answering(lambda logits, training: logits.log_softmax(dim=1))
     with pytest.warns(UserWarning, match="teacher: log-probabilities, which serve as logits"):
+        tiny_transfer(*pair, iterations=2)
+
+
+def test_answers_by_chance_are_a_warning_of_their_own() -> None:
+    pair = _answering(lambda logits, training: nn.functional.dropout(logits, 0.5))
+    with pytest.warns(UserWarning, match="^teacher gives another answer to the same images each time"):
         tiny_transfer(*pair, iterations=2)
 
 

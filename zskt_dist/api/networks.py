@@ -307,10 +307,12 @@ def reading_logits(
             found = examine(network, shape, statistics)
         except NetworkError as error:
             raise UserError(f"{role} {error}") from None
-        if found.cut:
-            raise UserError(f"{role}: no gradient reaches the images: {found.cut}; they are made by gradients")
+        if found.problem:
+            raise UserError(f"{role}: {found.problem}")
         if found != Examination():
             warnings.warn(f"{role}: {found}", stacklevel=4)
+        if found.warning:
+            warnings.warn(f"{role} {found.warning}", stacklevel=4)
         yield
     finally:
         reading.remove_from(network)

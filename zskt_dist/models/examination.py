@@ -30,6 +30,7 @@ class Examination:
     Attributes:
         answers: What it returns. Of probabilities the logarithms are taken from now on.
         in_pairs: True if it fails on a single image; from now on such an image is asked for twice.
+        varies: True if it answers the same images in another way each time.
         together: True if its answer to an image depends on the others of the batch.
         constant: True if it answers alike to all images.
         cut: Where the gradient is lost on its way to the images; empty where it arrives.
@@ -37,6 +38,7 @@ class Examination:
 
     answers: Answers = "logits"
     in_pairs: bool = False
+    varies: bool = False
     together: bool = False
     constant: bool = False
     cut: str = ""
@@ -52,11 +54,29 @@ class Examination:
             [
                 said[self.answers],
                 *(["a single image is asked for twice, as it fails on one alone"] if self.in_pairs else []),
+                *(["another answer to the same images each time"] if self.varies else []),
                 *(["its answer to an image depends on the others in the batch"] if self.together else []),
                 *(["the same for all images"] if self.constant else []),
                 *([f"no gradient reaches the images: {self.cut}"] if self.cut else []),
             ]
         )
+
+    @property
+    def warning(self) -> str | None:
+        """What spoils the training, whatever else is set; None where nothing does."""
+        if not self.varies:
+            return None
+        return (
+            "gives another answer to the same images each time, and chance cannot be learnt; let it draw nothing in "
+            "eval mode: nn.Dropout in place of functional.dropout, no random order"
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Why no images can be made by its gradients, with the remedy; None where they can."""
+        if not self.cut:
+            return None
+        return f"no gradient reaches the images, which are made by gradients: {self.cut}; take that out"
 
 
 def examine(network: nn.Module, image_shape: ImageShape, statistics: Statistics | None = None) -> Examination:
@@ -143,10 +163,13 @@ def _examine(network: nn.Module, x: Tensor) -> Examination:
         in_pairs = True
         reading.ask_in_pairs(network)
         _ask(network, x[:1])
-    together = alone is not None and not _alike(alone, values[:1])
+    again = _ask(network, x)
+    varies = not _alike(again, values)
+    together = alone is not None and not varies and not _alike(alone, values[:1])
     return Examination(
         answers,
         in_pairs,
+        varies,
         together,
         constant=bool((values == values[:1]).all()),
         cut="" if _reaches(logits, x) else _where_cut(network, x),
@@ -220,7 +243,7 @@ def _where_cut(network: nn.Module, x: Tensor) -> str:
     with torch.enable_grad(), calls.noted(network):
         network(x)
     if calls.without:
-        return f"gradients are switched off where it calls {calls.without[0]}, by torch.no_grad or torch.inference_mode"
+        return f"torch.no_grad or torch.inference_mode is on where it calls {calls.without[0]}"
     if calls.cutting:
         return f"they end in {calls.cutting[0]}"
     where = f"{type(network).__name__}.forward"
