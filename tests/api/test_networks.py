@@ -88,8 +88,10 @@ def test_on_the_fast_paths_too(config: dict[str, Any]) -> None:
         ),
         (lambda logits, training: logits.sigmoid(), "teacher answers numbers from 0 to 1 that do not sum to 1"),
         (lambda logits, training: logits[:, :1], "teacher returns one number for an image"),
+        (lambda logits, training: logits[:, 0], "teacher returns one number for an image"),
+        (lambda logits, training: logits.argmax(1), "teacher returns int64 [2], as numbers of classes are; have it"),
     ],
-    ids=["either", "none", "too few", "two in training", "no gradient", "sigmoid", "one"],
+    ids=["either", "none", "too few", "two in training", "no gradient", "sigmoid", "one", "squeezed", "argmax"],
 )
 def test_answers_that_cannot_be_read(form: Form, problem: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -44,6 +44,8 @@ def test_what_only_the_name_says_is_called_a_guess(capsys: pytest.CaptureFixture
         (["--teacher", f"{MINE}:TwoAnswers", *IMAGES], "name them: teacher.output=1"),
         (["--teacher", f"{MINE}:Usual", "--checkpoint", "no.pt", *IMAGES], "teacher.checkpoint='no.pt'"),
         (["--teacher", f"{MINE}:Usual", "--checkpoint", "none", *IMAGES], "draws conv.weight at random, and so is not"),
+        (["--teacher", "timm:resnet81"], "timm has no network 'resnet81'; did you mean"),
+        (["--teacher", "torchvision:resnet19"], "torchvision has no classifier 'resnet19'; did you mean"),
         (["--teacher", f"{MINE}:Usual"], "data.image_shape=None"),
         (["--teacher", "timm:resnet81", *IMAGES], "timm has no network 'resnet81'; did you mean"),
     ],

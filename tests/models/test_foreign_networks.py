@@ -138,6 +138,7 @@ def test_user_code_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.
         ("no_such_module:f", "there is no module 'no_such_module' in this folder"),
         ("torch.no_such_module:f", "there is no module 'torch.no_such_module'"),
         (f"{MINE}:Carefull", r"has no 'Carefull'; did you mean 'Careful'\?"),
+        (f"{MINE}:xyz", "has no 'xyz'; it has Answer, Careful, Plain, Literal, .*, …$"),
         (f"{MINE}:NUMBER", "is an int, and something to call is needed"),
         (f"{MINE}:text", "returned a str, and a torch.nn.Module is needed"),
         (f"{MINE}:traced", "is a TorchScript module, .*; return the torch.nn.Module that it was made from"),

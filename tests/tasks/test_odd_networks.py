@@ -108,7 +108,7 @@ def _checked(folder: Path, teacher: str, *overrides: str) -> Preflight:
         ("Usual", ("student.arch=lenet", "student.output=logits"), "student.output='logits': lenet returns logits and"),
         ("EndsInSigmoid", (), "a probability of its own for each class"),
         ("OneLogit", (*NO_DATA, "data.num_classes=1"), "a network of one class tells nothing apart"),
-        ("OneLogit", (*NO_DATA, "data.num_classes=2"), "have it return a logit for each of the two"),
+        ("OneLogit", (*NO_DATA, "data.num_classes=2"), "have it return one for each of the two"),
         ("Usual", ("student.arch=tests.support.odd_networks:NoGradient",), "student.arch="),
         ("Usual", ("student.arch=tests.support.odd_networks:TwoAnswers",), "name them: student.output=1"),
         ("Usual", ("student.arch=tests.support.odd_networks:WantsLabelsInTraining",), "student.arch="),

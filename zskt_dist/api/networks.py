@@ -24,7 +24,7 @@ from zskt_dist.models import (
 )
 from zskt_dist.models.construction import SCRIPTED, describe_error
 from zskt_dist.models.examination import kind_of
-from zskt_dist.models.logits import ONE_LOGIT, ReadLogits, logits_of
+from zskt_dist.models.logits import ReadLogits, logits_of, one_number
 
 Numbers = Sequence[float] | float
 _MEAN, _STD = 0.5, 0.25
@@ -181,7 +181,8 @@ def answer_of(
     except AmbiguousOutputError as error:
         raise AmbiguousAnswerError(role, error.names[-1], str(error)) from None
     except NetworkError as error:
-        raise UserError(f"{role} {error}") from None
+        one = isinstance(answer, Tensor) and answer.is_floating_point() and answer.shape == (len(x),)
+        raise UserError(f"{role} {one_number('stack') if one and len(x) > 1 else error}") from None
     if len(logits) != len(x):
         raise UserError(f"{role} answers logits {list(logits.shape)} to images {list(x.shape)}")
     return logits
@@ -275,7 +276,7 @@ def count_classes(
     if not torch.isfinite(logits).all():
         raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an empty image: its weights are not finite")
     if logits.shape[1] == 1:
-        raise UserError(f"{role} {ONE_LOGIT}")
+        raise UserError(f"{role} {one_number()}")
     return logits.shape[1]
 
 
