@@ -199,16 +199,33 @@ def test_labels_are_any_integers(kind: torch.dtype, classes: int) -> None:
     assert error.images == 2
 
 
-WRONG = {"from 1": LABELS + 1, "column": LABELS[:, None], "float": LABELS.float()}
+WRONG = {
+    "from 1": (LABELS + 1, "labels are from 1 to 2, and 2 classes are numbered from 0 to 1"),
+    "negative": (LABELS - 1, "labels are from -1 to 0, and 2"),
+    "column": (LABELS[:, None], r"labels are \[4, 1\], where each of 4 images has one class; give \[N\]"),
+    "one-hot": (nn.functional.one_hot(LABELS), r"labels are \[4, 2\], .*; labels.argmax\(dim=1\) is that of one-hot"),
+    "float": (LABELS.float(), r"labels are float32; give integers, as labels.long\(\) does"),
+}
 
 
-@pytest.mark.parametrize("labels", WRONG.values(), ids=WRONG)
-def test_wrong_labels(labels: Tensor) -> None:
-    problem = "must be one class each, from 0 to 1"
+@pytest.mark.parametrize(("labels", "problem"), WRONG.values(), ids=WRONG)
+def test_wrong_labels(labels: Tensor, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         zskt_dist.evaluate(nn.Flatten(), IMAGES, labels)
     with pytest.raises(UserError, match=problem):
         zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), IMAGES, labels)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float64])
+def test_images_of_another_type_than_the_network_takes(kind: torch.dtype) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    with pytest.raises(
+        UserError, match=rf"^network takes float32 images; give normalised float32 images, not {kind} \("
+    ):
+        zskt_dist.evaluate(network, IMAGES.to(kind))
+    assert zskt_dist.evaluate(network.double(), IMAGES.double()).images == 4
+    with pytest.raises(UserError, match="are the images of the size and channels that the network was made for"):
+        zskt_dist.evaluate(network, IMAGES.double()[..., :1])
 
 
 def test_sizes_below_one() -> None:

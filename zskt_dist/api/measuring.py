@@ -189,11 +189,16 @@ def _check_sizes(**sizes: int) -> None:
 
 def _whole(labels: Tensor, images: int, classes: int) -> Tensor:
     """Labels as int64: smaller integers would wrap where cells of a confusion are counted."""
-    if labels.shape == (images,) and not labels.is_floating_point():
-        labels = labels.long()
-        if ((labels >= 0) & (labels < classes)).all():
-            return labels
-    raise UserError(f"labels {list(labels.shape)} must be one class each, from 0 to {classes - 1}")
+    if labels.shape != (images,):
+        remedy = "labels.argmax(dim=1) is that of one-hot labels" if labels.shape == (images, classes) else "give [N]"
+        raise UserError(f"labels are {list(labels.shape)}, where each of {images} images has one class; {remedy}")
+    if labels.is_floating_point():
+        raise UserError(f"labels are {str(labels.dtype).removeprefix('torch.')}; give integers, as labels.long() does")
+    labels = labels.long()
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        found = f"from {labels.min()} to {labels.max()}"
+        raise UserError(f"labels are {found}, and {classes} classes are numbered from 0 to {classes - 1}")
+    return labels
 
 
 def _batches(

@@ -22,9 +22,10 @@ from zskt_dist.models import (
     keep_activations,
     tensors_of,
 )
-from zskt_dist.models.construction import SCRIPTED, describe_error
+from zskt_dist.models.construction import SCRIPTED, cannot_take, describe_error
 from zskt_dist.models.examination import kind_of
 from zskt_dist.models.logits import ReadLogits, logits_of, one_number
+from zskt_dist.networks.fitting import not_finite
 
 Numbers = Sequence[float] | float
 _MEAN, _STD = 0.5, 0.25
@@ -141,7 +142,9 @@ def _of_channels(name: str, value: object, channels: int) -> tuple[float, ...]:
         found = tuple(float(number) for number in numbers)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         found = ()
-    if len(found) != channels or not all(map(math.isfinite, found)) or (name == "std" and min(found) <= 0):
+    if name == "std" and found and min(found) <= 0:
+        raise ConfigError(name, value, "is to be above zero, as images are divided by it; 1 leaves them as they are")
+    if len(found) != channels or not all(map(math.isfinite, found)):
         problem = f"expected {channels} number(s), one for each channel, of pixels in [0, 1]"
         raise ConfigError(name, value, problem)
     if name == "mean" and max(map(abs, found)) > 1:
@@ -195,7 +198,16 @@ def _ask(role: str, network: nn.Module, x: Tensor) -> Any:
     except NetworkError as error:
         raise UserError(f"{role} {error}") from None
     except Exception as error:  # foreign code may raise anything
-        raise UserError(f"{role} cannot take images {list(x.shape)} of {x.dtype}: {describe_error(error)}") from error
+        problem = cannot_take(f"{list(x.shape)} of {x.dtype}", error)
+        if x.dtype != (own := _type_of(network)):
+            kind = str(own).removeprefix("torch.")
+            problem = f"takes {kind} images; give normalised {kind} images, not {x.dtype} ({describe_error(error)})"
+        raise UserError(f"{role} {problem}") from error
+
+
+def _type_of(network: nn.Module) -> torch.dtype:
+    weights = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(weights, torch.get_default_dtype())
 
 
 @torch.no_grad()
@@ -274,7 +286,11 @@ def count_classes(
         with _unmoved(network):
             answer_of(role, network.train(), x, output, shared)
     if not torch.isfinite(logits).all():
-        raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an empty image: its weights are not finite")
+        broken = not_finite(network.state_dict().items())
+        cause = (
+            f"its weights are not finite, first in {broken}" if broken else "its weights are finite; look at its code"
+        )
+        raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an image of zeros: {cause}")
     if logits.shape[1] == 1:
         raise UserError(f"{role} {one_number()}")
     return logits.shape[1]

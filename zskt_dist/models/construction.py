@@ -63,6 +63,13 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
+def cannot_take(images: str, error: Exception) -> str:
+    """What messages say of a network that fails on images, described in words; libraries do not name the images."""
+    sized = re.search(r"size|shape|channels|match|multipl", str(error))
+    doubt = "; are the images of the size and channels that the network was made for?" if sized else ""
+    return f"cannot take images {images}: {describe_error(error)}{doubt}"
+
+
 def signature_of(make: Callable[..., Any]) -> inspect.Signature | None:
     """The signature of a callable; None where it has none that can be read."""
     try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.models.construction import ImageShape, NetworkError, describe_error
+from zskt_dist.models.construction import ImageShape, NetworkError, cannot_take
 from zskt_dist.models.generator import input_scale
 from zskt_dist.models.libraries import Statistics
 from zskt_dist.models.logits import ReadLogits, logarithms
@@ -100,7 +100,7 @@ def examine(network: nn.Module, image_shape: ImageShape, statistics: Statistics 
         raise
     except Exception as error:  # foreign code may raise anything
         shape = "x".join(map(str, image_shape))
-        raise NetworkError(f"cannot take images of {shape}: {describe_error(error)}") from None
+        raise NetworkError(cannot_take(f"of {shape}", error)) from None
     finally:
         for module, training in modes:
             module.training = training

@@ -16,6 +16,7 @@ from zskt_dist.models.construction import (
     NetworkError,
     Options,
     OptionsError,
+    cannot_take,
     construct,
     describe_error,
 )
@@ -100,7 +101,7 @@ def ask(network: nn.Module, image_shape: ImageShape, *, trained: bool = True) ->
     except NetworkError:
         raise
     except Exception as error:
-        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {describe_error(error)}") from None
+        raise NetworkError(cannot_take(f"of {_sizes(image_shape)}", error)) from None
     finally:
         network.train(training)
 
