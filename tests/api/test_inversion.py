@@ -105,11 +105,11 @@ def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
     [
         ({"mean": [0.4, 0.4]}, r"mean=\[0.4, 0.4\]: expected 1 number"),
         ({"std": None}, "std=None: expected 1 number"),
-        ({"std": [0.0]}, r"std=\[0.0\]: expected 1 number"),
+        ({"std": [0.0]}, r"std=\[0.0\]: is to be above zero"),
         ({"student_steps": 5}, "student_steps=5: has no meaning with method='inversion'; leave it out"),
         ({"config": {"loss.beta": 5.0}}, "loss.beta=5.0: has no meaning with method='inversion'"),
         ({"method": "belief_matching"}, "inversion.rounds=2: has no meaning with method='belief_matching'"),
-        ({"method": "belief_matching", "std": -1.0, "config": {}}, "std=-1.0: expected 1 number"),
+        ({"method": "belief_matching", "std": -1.0, "config": {}}, "std=-1.0: is to be above zero"),
         ({"config": {"method": "inversion"}}, "method='inversion': is an argument of transfer"),
     ],
 )

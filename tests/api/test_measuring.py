@@ -2,7 +2,10 @@
 
 import doctest
 import math
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +98,74 @@ def test_networks_are_asked_in_eval_mode_and_not_changed() -> None:
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
 
 
+class _Soft(nn.Module):
+    """Answers probabilities, or what else `change` makes of the logits."""
+
+    def __init__(self, change: Callable[[Tensor], Any] = lambda logits: logits.softmax(dim=1)) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Any:
+        return self.change(x.flatten(1))
+
+
+def test_of_probabilities_the_logarithms_are_taken() -> None:
+    """Otherwise a second softmax would make them all but even."""
+    teacher = _Mirror()
+    plain = zskt_dist.evaluate(nn.Flatten(), IMAGES, LABELS, teacher)
+    with pytest.warns(UserWarning, match=r"^network: probabilities, of which the logarithms are taken") as caught:
+        soft = zskt_dist.evaluate(_Soft(), IMAGES, LABELS, teacher)
+    assert caught[0].filename == __file__
+    assert (soft.confidence, soft.calibration_error, soft.kl) == pytest.approx(
+        (plain.confidence, plain.calibration_error, plain.kl)
+    )
+    with pytest.warns(UserWarning, match="teacher: probabilities"):
+        assert zskt_dist.evaluate(teacher, IMAGES, teacher=_Soft()).kl == pytest.approx(plain.kl)
+    plain_error = zskt_dist.mean_transition_error(nn.Flatten(), teacher, IMAGES, steps=3)
+    with pytest.warns(UserWarning, match="network_a: probabilities") as caught:
+        soft_error = zskt_dist.mean_transition_error(_Soft(), teacher, IMAGES, steps=3)
+    assert caught[0].filename == __file__
+    assert soft_error.p_a == pytest.approx(plain_error.p_a)
+
+
+def test_logits_that_lie_like_probabilities_by_chance_are_logits() -> None:
+    with warnings.catch_warnings(action="error"):
+        scores = zskt_dist.evaluate(nn.Flatten(), [torch.zeros(0, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])])
+    assert scores.confidence == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+def _beside_features(width: int) -> Callable[[Tensor], Any]:
+    return lambda logits: {"features": torch.zeros(len(logits), width), "scores": logits}
+
+
+def test_which_part_holds_the_logits_is_told_by_the_teacher_or_the_labels() -> None:
+    network, plain = _Soft(_beside_features(7)), nn.Flatten()
+    assert zskt_dist.evaluate(network, IMAGES, LABELS) == zskt_dist.evaluate(plain, IMAGES, LABELS)
+    assert zskt_dist.evaluate(network, IMAGES, teacher=plain).agreement == 1
+    assert zskt_dist.evaluate(network, IMAGES, teacher=_Soft(_beside_features(5))).agreement == 1
+    assert zskt_dist.mean_transition_error(network, plain, IMAGES, steps=2).value == 0
+    for either in (network, _Soft(_beside_features(2))):
+        with pytest.raises(UserError, match="may be the logits; wrap it in a network that returns the logits alone"):
+            zskt_dist.evaluate(either, IMAGES)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_modules_are_measured() -> None:
+    network = torch.jit.trace(nn.Flatten(), IMAGES)
+    assert zskt_dist.evaluate(network, IMAGES, LABELS, network) == zskt_dist.evaluate(
+        nn.Flatten(), IMAGES, LABELS, nn.Flatten()
+    )
+    assert zskt_dist.mean_transition_error(network, network, IMAGES, steps=2).value == 0
+
+
+def test_what_is_no_network_is_said() -> None:
+    for teacher in ("teacher.pt", nn.Flatten):
+        with pytest.raises(UserError, match=r"^teacher is (a str|the class Flatten); give a network"):
+            zskt_dist.evaluate(nn.Flatten(), IMAGES, teacher=teacher)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^network_b is a str; give a network"):
+        zskt_dist.mean_transition_error(nn.Flatten(), "teacher.pt", IMAGES)  # type: ignore[arg-type]
+
+
 BAD = [
     ((torch.rand(0, 1, 1, 2),), "there are no images"),
     ((IMAGES, LABELS[:2]), "there are 4 images and 2 labels"),
@@ -128,16 +199,33 @@ def test_labels_are_any_integers(kind: torch.dtype, classes: int) -> None:
     assert error.images == 2
 
 
-WRONG = {"from 1": LABELS + 1, "column": LABELS[:, None], "float": LABELS.float()}
+WRONG = {
+    "from 1": (LABELS + 1, "labels are from 1 to 2, and 2 classes are numbered from 0 to 1"),
+    "negative": (LABELS - 1, "labels are from -1 to 0, and 2"),
+    "column": (LABELS[:, None], r"labels are \[4, 1\], where each of 4 images has one class; give \[N\]"),
+    "one-hot": (nn.functional.one_hot(LABELS), r"labels are \[4, 2\], .*; labels.argmax\(dim=1\) is that of one-hot"),
+    "float": (LABELS.float(), r"labels are float32; give integers, as labels.long\(\) does"),
+}
 
 
-@pytest.mark.parametrize("labels", WRONG.values(), ids=WRONG)
-def test_wrong_labels(labels: Tensor) -> None:
-    problem = "must be one class each, from 0 to 1"
+@pytest.mark.parametrize(("labels", "problem"), WRONG.values(), ids=WRONG)
+def test_wrong_labels(labels: Tensor, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         zskt_dist.evaluate(nn.Flatten(), IMAGES, labels)
     with pytest.raises(UserError, match=problem):
         zskt_dist.mean_transition_error(nn.Flatten(), nn.Flatten(), IMAGES, labels)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float64])
+def test_images_of_another_type_than_the_network_takes(kind: torch.dtype) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    with pytest.raises(
+        UserError, match=rf"^network takes float32 images; give normalised float32 images, not {kind} \("
+    ):
+        zskt_dist.evaluate(network, IMAGES.to(kind))
+    assert zskt_dist.evaluate(network.double(), IMAGES.double()).images == 4
+    with pytest.raises(UserError, match="are the images of the size and channels that the network was made for"):
+        zskt_dist.evaluate(network, IMAGES.double()[..., :1])
 
 
 def test_sizes_below_one() -> None:

@@ -70,8 +70,8 @@ def test_on_the_fast_paths_too(config: dict[str, Any]) -> None:
     ("form", "problem"),
     [
         (
-            lambda logits, training: (torch.zeros(len(logits), 7), logits),
-            "teacher returns a tuple of 0 [2, 7], 1 [2, 3], of which 0 and 1 may be the logits; "
+            lambda logits, training: (-logits, logits),
+            "teacher returns a tuple of 0 [2, 3], 1 [2, 3], of which 0 and 1 may be the logits; "
             'name them: config={"teacher.output": "1"}',
         ),
         (lambda logits, training: None, "teacher returns a NoneType of no tensor; "),
@@ -83,12 +83,15 @@ def test_on_the_fast_paths_too(config: dict[str, Any]) -> None:
         ),
         (
             lambda logits, training: logits.detach(),
-            "teacher: no gradient reaches the images: they end in _Answering.forward",
+            "teacher: no gradient reaches the images, which are made by gradients: they end in _Answering.forward, "
+            "after fc; take that out",
         ),
         (lambda logits, training: logits.sigmoid(), "teacher answers numbers from 0 to 1 that do not sum to 1"),
         (lambda logits, training: logits[:, :1], "teacher returns one number for an image"),
+        (lambda logits, training: logits[:, 0], "teacher returns one number for an image"),
+        (lambda logits, training: logits.argmax(1), "teacher returns int64 [2], as numbers of classes are; have it"),
     ],
-    ids=["either", "none", "too few", "two in training", "no gradient", "sigmoid", "one"],
+    ids=["either", "none", "too few", "two in training", "no gradient", "sigmoid", "one", "squeezed", "argmax"],
 )
 def test_answers_that_cannot_be_read(form: Form, problem: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -106,6 +109,19 @@ def test_an_output_that_is_named() -> None:
     assert_equal(state_of(result.student), state_of(expected.student))
 
 
+def test_the_other_network_tells_which_part_holds_the_logits() -> None:
+    """Alone, a teacher of features [2, 7] and logits [2, 3] may have seven classes or three."""
+    expected = tiny_transfer(*tiny_pair(), speed="plain").scores
+
+    def beside(width: int) -> Form:
+        return lambda logits, training: {"features": torch.zeros(len(logits), width), "scores": logits}
+
+    teacher, student = _answering(beside(7))
+    assert tiny_transfer(teacher, tiny_pair()[1], speed="plain").scores == expected
+    student = _answering(beside(5))[1]
+    assert tiny_transfer(teacher, student, speed="plain").scores == expected
+
+
 @pytest.mark.filterwarnings("ignore:teacher. probabilities", "ignore:student. probabilities")
 def test_networks_that_end_in_a_softmax_learn_as_those_that_do_not() -> None:
     expected = tiny_transfer(*tiny_pair(), speed="plain").history
@@ -116,6 +132,12 @@ def test_networks_that_end_in_a_softmax_learn_as_those_that_do_not() -> None:
 def test_what_is_unusual_about_answers_is_a_warning() -> None:
     pair = _answering(lambda logits, training: logits.log_softmax(dim=1))
     with pytest.warns(UserWarning, match="teacher: log-probabilities, which serve as logits"):
+        tiny_transfer(*pair, iterations=2)
+
+
+def test_answers_by_chance_are_a_warning_of_their_own() -> None:
+    pair = _answering(lambda logits, training: nn.functional.dropout(logits, 0.5))
+    with pytest.warns(UserWarning, match="^teacher gives another answer to the same images each time"):
         tiny_transfer(*pair, iterations=2)
 
 
@@ -134,12 +156,23 @@ def test_what_is_no_network_is_said() -> None:
         tiny_transfer(teacher, student.state_dict())  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_modules_are_refused_with_the_remedy() -> None:
+    teacher, student = tiny_pair()
+    scripted = torch.jit.trace(teacher.eval(), torch.zeros(2, *SHAPE))
+    for pair, role in (((scripted, student), "teacher"), ((teacher, scripted), "student")):
+        with pytest.raises(
+            UserError, match=rf"^{role} is a TorchScript module, .*; give the torch\.nn\.Module that it"
+        ):
+            tiny_transfer(*pair)
+
+
 def test_networks_that_cannot_be_trained_on() -> None:
     teacher, student = tiny_pair()
     with pytest.raises(UserError, match="share weights"):
         tiny_transfer(teacher, teacher)
     teacher.fc.weight.data[0, 0] = float("nan")
-    with pytest.raises(UserError, match="its weights are not finite"):
+    with pytest.raises(UserError, match=r"to an image of zeros: its weights are not finite, first in fc\.weight"):
         tiny_transfer(teacher, student)
 
 

@@ -65,6 +65,11 @@ def test_missing_labels_have_no_number(label: object) -> None:
     assert _refused([label]).startswith("has no labels; if others have")
 
 
+def test_names_of_other_classes_than_the_networks_tell_apart() -> None:
+    assert "data.class_names=[…], or make an empty folder for each class" in _refused(LETTERS[:9], num_classes=10)
+    assert "take out the images of others" in _refused(LETTERS[:9], num_classes=8)
+
+
 @pytest.mark.parametrize("guise", [int, float, str])
 @pytest.mark.parametrize("num_classes", [None, 4])
 def test_labels_from_1(guise: type, num_classes: int | None) -> None:

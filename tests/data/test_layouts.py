@@ -173,6 +173,11 @@ def test_images_in_no_class_folder_have_no_label(tmp_path: Path) -> None:
     assert _refused(tmp_path).startswith("test/1.png lies in no class folder, so its label is not known; to measure")
 
 
+def test_one_class_folder_is_one(tmp_path: Path) -> None:
+    _file(tmp_path / "test" / "0" / "x.png", TEST)
+    assert UserImages(tmp_path).files == "test images: 1 class folder in test"
+
+
 def test_a_folder_too_far_up(tmp_path: Path) -> None:
     for label in ("ape", "cow"):
         _file(tmp_path / "zoo" / label / "x.png", TEST)
@@ -180,7 +185,9 @@ def test_a_folder_too_far_up(tmp_path: Path) -> None:
     assert _refused(tmp_path) == words
     for name in ("one", "two"):
         _shard(tmp_path / "hub" / name / "test-0.parquet", TEST)
-    assert _refused(tmp_path / "zoo" / "ape").startswith("has images and no class folders; their labels are not known")
+    assert _refused(tmp_path / "zoo" / "ape").startswith(
+        "has images and no class folders; their labels are not known: sort them into one folder for each class, or"
+    )
     assert _refused(tmp_path / "hub") == "has several data sets, one, two; give the folder of one of them"
 
 

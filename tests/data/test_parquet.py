@@ -215,6 +215,15 @@ def test_images_without_a_label(tmp_path: Path, labels: list[int | None]) -> Non
     _one_line(caught, "label")
 
 
+@pytest.mark.parametrize("label", [None, -1])
+def test_test_images_without_a_label_beside_others(tmp_path: Path, label: int | None) -> None:
+    """Said before anything else: taken for no class, they would make the networks have one too many."""
+    write_parquet(tmp_path / "test-0.parquet", [png(GRAY[0]), png(GRAY[1]), png(GRAY[2])], [label, 0, 8])
+    with pytest.raises(ConfigError) as caught:
+        UserImages(tmp_path, 10)
+    _one_line(caught, f"image 0 of test has label {label}, which stands for none; count the classes from 0")
+
+
 @pytest.mark.parametrize("labels", [[], [None, None], [-1, -1]], ids=["empty", "null", "negative"])
 @pytest.mark.parametrize("typed", [True, False])
 def test_a_shard_without_labels_is_not_counted(tmp_path: Path, labels: list[int | None], typed: bool) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from tests.support.odd_networks import Usual
 from zskt_dist.doctor import __main__ as doctor
+from zskt_dist.doctor.findings import examine
 
 MINE = "tests.support.odd_networks"
 IMAGES = ["data.image_shape=[1,8,8]", "data.num_classes=10", "data.mean=[0.3]", "data.std=[0.4]"]
@@ -42,6 +43,9 @@ def test_what_only_the_name_says_is_called_a_guess(capsys: pytest.CaptureFixture
         (["--teacher", f"{MINE}:NoGradient", *IMAGES], "no gradient reaches the images"),
         (["--teacher", f"{MINE}:TwoAnswers", *IMAGES], "name them: teacher.output=1"),
         (["--teacher", f"{MINE}:Usual", "--checkpoint", "no.pt", *IMAGES], "teacher.checkpoint='no.pt'"),
+        (["--teacher", f"{MINE}:Usual", "--checkpoint", "none", *IMAGES], "draws conv.weight at random, and so is not"),
+        (["--teacher", "timm:resnet81"], "timm has no network 'resnet81'; did you mean"),
+        (["--teacher", "torchvision:resnet19"], "torchvision has no classifier 'resnet19'; did you mean"),
         (["--teacher", f"{MINE}:Usual"], "data.image_shape=None"),
         (["--teacher", "timm:resnet81", *IMAGES], "timm has no network 'resnet81'; did you mean"),
     ],
@@ -53,6 +57,19 @@ def test_what_does_not_work_is_one_line(words: list[str], message: str, capsys: 
     assert printed.err.count("\n") == 1
     assert message in printed.err
     assert printed.out == ""
+
+
+def test_answers_by_chance_are_a_warning(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    assert doctor.main(["--teacher", f"{MINE}:Draws", *IMAGES]) == 0
+    assert "answers  logits; another answer to the same images each time; a gradient" in capsys.readouterr().out
+    assert caplog.messages[0].startswith("the teacher gives another answer to the same images each time")
+
+
+def test_a_network_that_is_not_looked_at_is_said() -> None:
+    first, *_ = examine(None, [f"teacher.arch={MINE}:Usual", "teacher.checkpoint=t.pt"], [])
+    assert first.advice == f"networks and their weights are looked at with --teacher {MINE}:Usual alone"
+    first, *_ = examine(None, ["device=cpu"], [])
+    assert first.advice is None
 
 
 def test_weights_without_a_network_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

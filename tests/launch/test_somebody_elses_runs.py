@@ -24,8 +24,8 @@ CODE = """
 from pathlib import Path
 Path(__file__).with_suffix(".ran").touch()
 from zskt_dist.models import LeNet
-def net(in_channels, num_classes, image_size):
-    return LeNet(in_channels, num_classes, image_size)
+def net(in_channels, num_classes):
+    return LeNet(in_channels, num_classes, 8)
 """
 MEASURE = ["transitions.images=2", "transitions.steps=3", "launch.kind=local"]
 SECRET = "not-theirs"

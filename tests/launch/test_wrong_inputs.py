@@ -151,7 +151,7 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "weights of other classes": (
         lambda f: _file(f, "t.pt", _lenet(num_classes=100)),
         "teacher.checkpoint",
-        "it was trained for 100 classes, and here there are 10; data.num_classes=100 where the images lack some",
+        "it was trained for 100 classes, and here there are 10; where the images lack some, say data.num_classes=100",
     ),
     "weights of other channels": (
         lambda f: _file(f, "t.pt", _lenet(in_channels=3)),
@@ -181,13 +181,13 @@ WRONG: dict[str, tuple[Callable[[Path], str], str, str]] = {
     "truncated safetensors": (
         lambda f: _truncated(f, "t.safetensors"),
         "teacher.checkpoint",
-        "damaged or not safetens",
+        "is cut off; copy it again",
     ),
-    "truncated torch file": (lambda f: _truncated(f, "t.pt"), "teacher.checkpoint", "damaged or not a PyTorch file"),
+    "truncated torch file": (lambda f: _truncated(f, "t.pt"), "teacher.checkpoint", "is cut off; copy it again"),
     "text": (lambda f: _file(f, "t.pt", b"epoch,loss\n1,2\n"), "teacher.checkpoint", "not a PyTorch file"),
     "picture": (lambda f: _file(f, "t.pt", b"\x89PNG\r\n\x1a\n" * 9), "teacher.checkpoint", "not a PyTorch file"),
-    "empty torch file": (lambda f: _file(f, "t.pt", b""), "teacher.checkpoint", "not a PyTorch file"),
-    "empty safetensors": (lambda f: _file(f, "t.safetensors", b""), "teacher.checkpoint", "damaged or not safetensors"),
+    "empty torch file": (lambda f: _file(f, "t.pt", b""), "teacher.checkpoint", "is empty; copy it again"),
+    "empty safetensors": (lambda f: _file(f, "t.safetensors", b""), "teacher.checkpoint", "is empty; copy it again"),
     "NaN": (
         lambda f: _file(f, "t.pt", _with(lambda w: w["fc1.bias"].fill_(float("nan")))),
         "teacher.checkpoint",

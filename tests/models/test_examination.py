@@ -166,8 +166,8 @@ def test_answers_that_are_not_finite_are_refused(worst: float) -> None:
 @pytest.mark.parametrize(
     ("network", "where"),
     [
-        (_NoGradient(), "switched off where it calls conv, by torch.no_grad"),
-        (_Inference(), "switched off where it calls conv"),
+        (_NoGradient(), "^torch.no_grad or torch.inference_mode is on where it calls conv$"),
+        (_Inference(), "torch.inference_mode is on where it calls conv"),
         (
             _Network(lambda logits: torch.from_numpy(logits.detach().numpy())),
             r"they end in _Network.forward, after head",
@@ -205,6 +205,20 @@ def test_answers_that_depend_on_the_batch_and_constant_ones_are_said() -> None:
     assert found.constant
     assert "the same for all images" in str(found)
     assert not found.cut, "an untrained last layer of zeros gives a gradient of zeros"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda logits: nn.functional.dropout(logits, 0.5), lambda logits: logits[:, torch.randperm(3)]],
+    ids=["dropout", "order"],
+)
+def test_answers_by_chance_are_not_taken_for_those_that_depend_on_the_batch(change: Callable[[Tensor], Tensor]) -> None:
+    found = examine(_read(_Network(change)), SHAPE)
+    assert (found.varies, found.together) == (True, False)
+    assert str(found) == "logits; another answer to the same images each time"
+    assert found.warning
+    assert "chance cannot be learnt" in found.warning
+    assert examine(_read(_Averages()), SHAPE).warning is None
 
 
 def test_a_network_that_fails_says_why() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -58,6 +59,8 @@ def test_logits_are_found(output: Any) -> None:
         ((FEATURES, LOGITS), r"a tuple of 0 \[2, 5\], 1 \[2, 3\]; .* \[images, 4\], or be called logits, output, out"),
         (torch.zeros(2, 4, 7, 7), r"a tensor \[2, 4, 7, 7\] where logits are expected, \[images, 4\]"),
         (torch.zeros(4), r"a tensor \[4\] where"),
+        (torch.zeros(4).long(), r"returns int64 \[4\], as numbers of classes are; .* before the argmax, the logits"),
+        (torch.zeros(2, 4).bool(), r"returns bool \[2, 4\], as numbers"),
         (None, "a NoneType of no tensor"),
         ("text", "a str of no tensor"),
         ({}, "a dict of no tensor"),
@@ -112,9 +115,21 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert caught.value.names == ["a", "b"]
 
 
-def test_one_logit_for_two_classes_is_refused_with_the_remedy() -> None:
-    with pytest.raises(NetworkError, match=r"a logit for each of the two, torch.cat"):
-        logits_of(torch.zeros(2, 1), 2)
+@pytest.mark.parametrize("shape", [(5, 1), (5,)], ids=["column", "squeezed"])
+def test_one_number_for_two_classes_is_refused_with_the_remedy(shape: tuple[int, ...]) -> None:
+    """Both remedies, as they are written, make logits of the very beliefs that the number states."""
+    x = torch.linspace(-3, 3, 5).view(shape)
+    with pytest.raises(NetworkError, match=r"^returns one number for an image") as caught:
+        logits_of(x, 2)
+    of_x, of_p = re.findall(r"torch\.\w+\(\[.*?\], dim=1\)", str(caught.value))
+    p = torch.sigmoid(x)
+    logits, probabilities = (eval(code, {"torch": torch, "x": x, "p": p}) for code in (of_x, of_p))
+    torch.testing.assert_close(logits.softmax(1)[:, 1], p.flatten())
+    torch.testing.assert_close(logits_of(probabilities, 2)[:, 1], p.flatten())
+
+
+def test_numbers_of_classes_are_not_taken_for_logits() -> None:
+    assert logits_of({"one_hot": torch.zeros(2, 3).long(), "scores": LOGITS}) is LOGITS
 
 
 def test_logarithms_of_probabilities_are_the_logits_up_to_a_constant() -> None:

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +60,21 @@ def test_options_are_keyword_arguments() -> None:
 def test_near_names_are_suggested() -> None:
     with pytest.raises(ValueError, match=r"did you mean 'resnet18'"):
         build_network("resnet-18", GRAY, 10)
+
+
+def test_what_is_named_in_another_way_is_said_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_nets.py").write_text("raise RuntimeError('not to be run for a message')")
+    with pytest.raises(ValueError, match=r"did you mean 'my_nets:Teacher'\?"):
+        build_network("my_nets.Teacher", GRAY, 10)
+    with pytest.raises(ValueError, match=r"unknown architecture; known are"):
+        build_network("no_nets_there.Teacher", GRAY, 10)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "config.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"is a folder, .* write a function that returns what its from_pretrained loads"
+    ):
+        build_network("saved/", GRAY, 10)
 
 
 def test_images_too_small_for_lenet() -> None:

@@ -87,6 +87,29 @@ def test_truncated_files_give_one_line(tmp_path: Path, name: str, keep: int) -> 
         read_weights(path, KEY)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    expected = "is cut off; copy it again" if keep else "is empty; copy it again"
+    if (name, keep) == ("teacher.safetensors", 7):  # not even the length of its header
+        expected = "damaged or not safetensors"
+    assert caught.value.problem.startswith(expected)
+
+
+def test_a_safetensors_file_whose_last_weights_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_file(LeNet().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="is cut off; copy it again"):
+        read_weights(path, KEY)
+    path.write_bytes(b"\0" * 8 + b"{" + b"}" * 2000)
+    with pytest.raises(ConfigError, match="damaged or not safetensors"):
+        read_weights(path, KEY)
+
+
+@pytest.mark.parametrize("name", ["teacher.safetensors", "teacher.pt"])
+def test_a_pointer_in_place_of_the_weights(tmp_path: Path, name: str) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(ConfigError, match=r"is a pointer of Git LFS, .*; run `git lfs pull`"):
+        read_weights(tmp_path / name, KEY)
 
 
 @pytest.mark.parametrize(

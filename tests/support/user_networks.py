@@ -149,3 +149,8 @@ class Skipping(nn.Module):
         if not self.training or torch.rand(1).item() < 0.5:
             x = self.inner(x.relu())
         return self.head(x)
+
+
+def traced(num_classes: int) -> nn.Module:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+    return torch.jit.trace(network, torch.zeros(2, 3, 32, 32), check_trace=False)  # type: ignore[no-any-return]

@@ -72,6 +72,12 @@ def test_a_teacher_is_read_as_what_it_is(
     assert [text for topic, text in plan if topic == "answers"] == [f"teacher: {answers}", "student: logits"]
 
 
+def test_a_teacher_that_answers_by_chance_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = _result(_trained(tmp_path, "Draws"))
+    assert found["teacher"]["answers"] == "logits; another answer to the same images each time"  # type: ignore[index]
+    assert "the teacher gives another answer to the same images each time" in caplog.text
+
+
 def test_another_output_makes_another_run_and_another_teacher(tmp_path: Path) -> None:
     given = _given(tmp_path, "TwoAnswers", "name=null", "evaluation.every=0")
     plans = [Job.plan("train", tiny_config(tmp_path, *given, *output)) for output in ((), ("teacher.output=1",))]
@@ -102,7 +108,7 @@ def _checked(folder: Path, teacher: str, *overrides: str) -> Preflight:
         ("Usual", ("student.arch=lenet", "student.output=logits"), "student.output='logits': lenet returns logits and"),
         ("EndsInSigmoid", (), "a probability of its own for each class"),
         ("OneLogit", (*NO_DATA, "data.num_classes=1"), "a network of one class tells nothing apart"),
-        ("OneLogit", (*NO_DATA, "data.num_classes=2"), "have it return a logit for each of the two"),
+        ("OneLogit", (*NO_DATA, "data.num_classes=2"), "have it return one for each of the two"),
         ("Usual", ("student.arch=tests.support.odd_networks:NoGradient",), "student.arch="),
         ("Usual", ("student.arch=tests.support.odd_networks:TwoAnswers",), "name them: student.output=1"),
         ("Usual", ("student.arch=tests.support.odd_networks:WantsLabelsInTraining",), "student.arch="),

@@ -1,19 +1,20 @@
 """Measuring networks on the caller's own images."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zskt_dist.algorithms.transitions import transition_curves
-from zskt_dist.api.networks import answer_of, frozen_view
+from zskt_dist.api.networks import answer_of, check_network, frozen_view, read_answers
 from zskt_dist.api.results import Evaluation, TransitionError
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.evaluation.curve_summary import CurveSummary
 from zskt_dist.evaluation.scorer import Score, Scorer
-from zskt_dist.models import ReadLogits, device_of
+from zskt_dist.models import device_of
 
 
 @torch.no_grad()
@@ -30,7 +31,9 @@ def evaluate(
     The networks are evaluated on the device of `network`, in eval mode, and are not changed.
 
     Args:
-        network: Images [B, C, H, W] to logits [B, classes], or to something that holds them, as for `transfer`.
+        network: Images [B, C, H, W] to logits [B, classes], or to something that holds them, as for `transfer`. Where
+            several parts may be the logits, the teacher or the largest of the labels says how many classes there are.
+            Of probabilities the logarithms are taken, with a warning.
         images_or_loader: Normalised images, float [N, C, H, W], or an iterable (a DataLoader) of such batches or of
             pairs (images, labels).
         labels: Classes, integers [N], for a tensor of images; None: nothing that needs labels is measured.
@@ -49,9 +52,11 @@ def evaluate(
         (3, 0.667, 1.0, [[1, 1], [0, 1]])
     """
     _check_sizes(batch_size=batch_size)
+    check_network("network", network, scripted=True)
     device = device_of(network)
     networks = {"network": frozen_view("network", network)}
     if teacher is not None:
+        check_network("teacher", teacher, scripted=True)
         networks["teacher"] = frozen_view("teacher", teacher, device)
     scorers: dict[str, Scorer] = {}
     labelled = None
@@ -59,6 +64,10 @@ def evaluate(
         if labelled not in (None, truth is not None):
             raise UserError("some batches have labels and others have none")
         labelled = truth is not None
+        if not len(x):
+            continue
+        if not scorers:
+            read_answers(networks, x, truth if labels is None else labels)
         logits = {role: answer_of(role, each, x.to(device)) for role, each in networks.items()}
         own, classes = logits["network"], logits["network"].shape[1]
         truth = None if truth is None else _whole(truth.to(device), len(own), classes)
@@ -130,11 +139,13 @@ def mean_transition_error(
         (0.0, 5, 10)
     """
     _check_sizes(steps=steps, rows=rows)
+    for role, network in (("network_a", network_a), ("network_b", network_b)):
+        check_network(role, network, scripted=True)
     device = device_of(network_a)
     a, b = frozen_view("network_a", network_a), frozen_view("network_b", network_b, device)
+    for first, _ in islice(_batches(images, labels, rows), 1):
+        read_answers({"network_a": a, "network_b": b}, first, labels)
     x, origin, classes = _agreed(a, b, images, labels, rows)
-    for view in (a, b):
-        view.register_forward_hook(ReadLogits(classes))
     each = max(1, rows // (classes - 1))
     summary = CurveSummary(steps)
     for start in range(0, len(x), each):
@@ -178,11 +189,16 @@ def _check_sizes(**sizes: int) -> None:
 
 def _whole(labels: Tensor, images: int, classes: int) -> Tensor:
     """Labels as int64: smaller integers would wrap where cells of a confusion are counted."""
-    if labels.shape == (images,) and not labels.is_floating_point():
-        labels = labels.long()
-        if ((labels >= 0) & (labels < classes)).all():
-            return labels
-    raise UserError(f"labels {list(labels.shape)} must be one class each, from 0 to {classes - 1}")
+    if labels.shape != (images,):
+        remedy = "labels.argmax(dim=1) is that of one-hot labels" if labels.shape == (images, classes) else "give [N]"
+        raise UserError(f"labels are {list(labels.shape)}, where each of {images} images has one class; {remedy}")
+    if labels.is_floating_point():
+        raise UserError(f"labels are {str(labels.dtype).removeprefix('torch.')}; give integers, as labels.long() does")
+    labels = labels.long()
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        found = f"from {labels.min()} to {labels.max()}"
+        raise UserError(f"labels are {found}, and {classes} classes are numbered from 0 to {classes - 1}")
+    return labels
 
 
 def _batches(

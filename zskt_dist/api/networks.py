@@ -22,19 +22,36 @@ from zskt_dist.models import (
     keep_activations,
     tensors_of,
 )
-from zskt_dist.models.construction import describe_error
-from zskt_dist.models.logits import ONE_LOGIT, ReadLogits, logits_of
+from zskt_dist.models.construction import SCRIPTED, cannot_take, describe_error
+from zskt_dist.models.examination import kind_of
+from zskt_dist.models.logits import ReadLogits, logits_of, one_number
+from zskt_dist.networks.fitting import not_finite
 
 Numbers = Sequence[float] | float
 _MEAN, _STD = 0.5, 0.25
 """Taken where nothing is known: of most data sets the inputs lie within these bounds, or little beyond."""
 
 
-def check_network(role: str, network: object) -> None:
-    """Raises UserError for a class, a state dict and all else that is no network."""
+class AmbiguousAnswerError(UserError):
+    """Several parts of what a network returns may be the logits; the message names one of them."""
+
+    def __init__(self, role: str, part: str, problem: str) -> None:
+        named = f'name them: config={{"{role}.output": "{part}"}}'
+        remedy = named if role in ("teacher", "student") else "wrap it in a network that returns the logits alone"
+        super().__init__(f"{role} {problem}; {remedy}")
+
+
+def check_network(role: str, network: object, *, scripted: bool = False) -> None:
+    """Raises UserError for a class, a state dict and all else that is no network.
+
+    Args:
+        scripted: True if a TorchScript module is one, too, as where only its answers matter.
+    """
     if not isinstance(network, nn.Module):
         what = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
         raise UserError(f"{role} is {what}; give a network, an instance of torch.nn.Module")
+    if isinstance(network, torch.jit.ScriptModule) and not scripted:
+        raise UserError(f"{role} {SCRIPTED}; give the torch.nn.Module that it was made from")
 
 
 def frozen_view(role: str, network: nn.Module, device: torch.device | None = None) -> nn.Module:
@@ -55,7 +72,9 @@ def frozen_view(role: str, network: nn.Module, device: torch.device | None = Non
         view = copy.deepcopy(network, shared)
     except Exception as error:  # foreign code may raise anything
         raise UserError(f"{role} cannot be copied: {describe_error(error)}") from error
-    return view.eval().to(device or device_of(network))
+    view = view.to(device or device_of(network))
+    # A TorchScript module takes no hooks, which read answers; what it is in does.
+    return (nn.Sequential(view) if isinstance(view, torch.jit.ScriptModule) else view).eval()
 
 
 def _frozen(tensor: Tensor) -> Tensor:
@@ -123,7 +142,9 @@ def _of_channels(name: str, value: object, channels: int) -> tuple[float, ...]:
         found = tuple(float(number) for number in numbers)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         found = ()
-    if len(found) != channels or not all(map(math.isfinite, found)) or (name == "std" and min(found) <= 0):
+    if name == "std" and found and min(found) <= 0:
+        raise ConfigError(name, value, "is to be above zero, as images are divided by it; 1 leaves them as they are")
+    if len(found) != channels or not all(map(math.isfinite, found)):
         problem = f"expected {channels} number(s), one for each channel, of pixels in [0, 1]"
         raise ConfigError(name, value, problem)
     if name == "mean" and max(map(abs, found)) > 1:
@@ -143,42 +164,135 @@ def image_shape(value: object) -> ImageShape:
     return ImageShape(*sizes)
 
 
-def answer_of(role: str, network: nn.Module, x: Tensor, output: str | None = None) -> Tensor:
+def answer_of(
+    role: str, network: nn.Module, x: Tensor, output: str | None = None, classes: int | None = None
+) -> Tensor:
     """The logits [B, classes] that `network` returns for images [B, C, H, W].
 
     Args:
         role: Name of the network in messages.
         output: Name of the logits where it returns several values.
+        classes: How many classes they tell apart; None: that is not known.
 
     Raises:
-        UserError: the network cannot take the images, or its output holds no logits.
+        UserError: the network cannot take the images, or its output holds no logits; AmbiguousAnswerError: several
+            parts of it may be the logits.
     """
+    answer = _ask(role, network, x)
     try:
-        logits = logits_of(network(x), name=output)
+        logits = logits_of(answer, classes, output)
     except AmbiguousOutputError as error:
-        remedy = f'name them: config={{"{role}.output": "{error.names[-1]}"}}'
-        raise UserError(f"{role} {error}; {remedy}" if role in ("teacher", "student") else f"{role} {error}") from None
+        raise AmbiguousAnswerError(role, error.names[-1], str(error)) from None
     except NetworkError as error:
-        raise UserError(f"{role} {error}") from None
-    except Exception as error:  # foreign code may raise anything
-        raise UserError(f"{role} cannot take images {list(x.shape)} of {x.dtype}: {describe_error(error)}") from error
+        one = isinstance(answer, Tensor) and answer.is_floating_point() and answer.shape == (len(x),)
+        raise UserError(f"{role} {one_number('stack') if one and len(x) > 1 else error}") from None
     if len(logits) != len(x):
         raise UserError(f"{role} answers logits {list(logits.shape)} to images {list(x.shape)}")
     return logits
 
 
+def _ask(role: str, network: nn.Module, x: Tensor) -> Any:
+    """Whatever a network returns; raises UserError where it fails."""
+    try:
+        return network(x)
+    except NetworkError as error:
+        raise UserError(f"{role} {error}") from None
+    except Exception as error:  # foreign code may raise anything
+        problem = cannot_take(f"{list(x.shape)} of {x.dtype}", error)
+        if x.dtype != (own := _type_of(network)):
+            kind = str(own).removeprefix("torch.")
+            problem = f"takes {kind} images; give normalised {kind} images, not {x.dtype} ({describe_error(error)})"
+        raise UserError(f"{role} {problem}") from error
+
+
+def _type_of(network: nn.Module) -> torch.dtype:
+    weights = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(weights, torch.get_default_dtype())
+
+
 @torch.no_grad()
-def count_classes(role: str, network: nn.Module, shape: ImageShape, output: str | None = None) -> int:
-    """Number of classes of a `frozen_view`, by a forward pass; raises UserError where that fails, or there is one."""
+def shared_classes(
+    networks: Mapping[str, nn.Module],
+    x: Tensor,
+    outputs: Mapping[str, str | None] | None = None,
+    labels: Tensor | None = None,
+) -> int | None:
+    """The one number of classes of which all networks' answers to images may be logits; None where there is none.
+
+    A network that returns several values, of which more than one may be the logits, is so read by what the others say.
+
+    Args:
+        networks: By role, in eval mode.
+        outputs: Names of the logits, by role, where the networks return several values.
+        labels: Integers, whose largest decides where the networks do not.
+
+    Raises:
+        UserError: a network cannot take the images.
+    """
+    possible: list[set[int]] = []
+    for role, network in networks.items():
+        answer = _ask(role, network, x.to(device_of(network)))
+        try:
+            possible.append({logits_of(answer, name=(outputs or {}).get(role)).shape[1]})
+        except AmbiguousOutputError as error:
+            possible.append(error.classes)
+        except NetworkError:  # `answer_of` says what is wrong
+            return None
+    shared = set.intersection(*possible)
+    if len(shared) > 1 and labels is not None and labels.numel():
+        shared &= {int(labels.long().max()) + 1}
+    return shared.pop() if len(shared) == 1 else None
+
+
+@torch.no_grad()
+def read_answers(networks: Mapping[str, nn.Module], x: Tensor, labels: Tensor | None) -> None:
+    """Has `frozen_view`s return their logits from now on, and the logarithms of probabilities, with a warning.
+
+    What they answer is seen by a batch of images. Logits may lie as probabilities do by chance, but then those of the
+    negatives of the images do not.
+
+    Args:
+        networks: By role.
+        labels: Of the images, or of more of them; None: they are not known.
+
+    Raises:
+        UserError: a network cannot take the images, or returns no logits.
+    """
+    classes = shared_classes(networks, x, labels=labels)
+    for role, network in networks.items():
+        here = x.to(device_of(network))
+        reading = ReadLogits(classes)
+        reading.probabilities = all(
+            kind_of(answer_of(role, network, each, classes=classes)) == "probabilities" for each in (here, -here)
+        )
+        network.register_forward_hook(reading)
+        if reading.probabilities:
+            warnings.warn(f"{role}: {Examination(answers='probabilities')}", stacklevel=5)  # two frames are torch's
+
+
+@torch.no_grad()
+def count_classes(
+    role: str, network: nn.Module, shape: ImageShape, output: str | None = None, shared: int | None = None
+) -> int:
+    """Number of classes of a `frozen_view`, by a forward pass; raises UserError where that fails, or there is one.
+
+    Args:
+        output: Name of the logits where it returns several values.
+        shared: The number that `shared_classes` has found.
+    """
     x = torch.zeros(2, *shape, device=device_of(network))
-    logits = answer_of(role, network, x, output)
+    logits = answer_of(role, network, x, output, shared)
     if role == "student":  # it may return more in training
         with _unmoved(network):
-            answer_of(role, network.train(), x, output)
+            answer_of(role, network.train(), x, output, shared)
     if not torch.isfinite(logits).all():
-        raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an empty image: its weights are not finite")
+        broken = not_finite(network.state_dict().items())
+        cause = (
+            f"its weights are not finite, first in {broken}" if broken else "its weights are finite; look at its code"
+        )
+        raise UserError(f"{role} answers {logits[0].tolist()[:3]}… to an image of zeros: {cause}")
     if logits.shape[1] == 1:
-        raise UserError(f"{role} {ONE_LOGIT}")
+        raise UserError(f"{role} {one_number()}")
     return logits.shape[1]
 
 
@@ -210,10 +324,12 @@ def reading_logits(
             found = examine(network, shape, statistics)
         except NetworkError as error:
             raise UserError(f"{role} {error}") from None
-        if found.cut:
-            raise UserError(f"{role}: no gradient reaches the images: {found.cut}; they are made by gradients")
+        if found.problem:
+            raise UserError(f"{role}: {found.problem}")
         if found != Examination():
             warnings.warn(f"{role}: {found}", stacklevel=4)
+        if found.warning:
+            warnings.warn(f"{role} {found.warning}", stacklevel=4)
         yield
     finally:
         reading.remove_from(network)

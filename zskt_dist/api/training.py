@@ -20,6 +20,7 @@ from zskt_dist.api.networks import (
     frozen_view,
     images_of,
     reading_logits,
+    shared_classes,
     statistics_of,
     unchanged_on_failure,
 )
@@ -191,8 +192,10 @@ def transfer(
     where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
     view = frozen_view("teacher", teacher, where)
     outputs = settings.teacher.output, settings.student.output
-    classes = count_classes("teacher", view, shape, outputs[0])
-    if (own := count_classes("student", frozen_view("student", student), shape, outputs[1])) != classes:
+    views = {"teacher": view, "student": frozen_view("student", student)}
+    shared = shared_classes(views, torch.zeros(2, *shape), dict(zip(views, outputs, strict=True)))
+    classes = count_classes("teacher", view, shape, outputs[0], shared)
+    if (own := count_classes("student", views["student"], shape, outputs[1], shared)) != classes:
         raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
     folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
     cuda = [where] if where.type == "cuda" else []

@@ -11,6 +11,8 @@ from zskt_dist.errors import ConfigError, UserError, did_you_mean
 
 _SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
 """Words that people write, and the names they have here."""
+_SHOWN = 5
+"""Most problems that are said at once."""
 _LISTS = {
     "seeds": "[0,1,2]",
     "generator.channels": "[128,64]",
@@ -27,14 +29,16 @@ _LISTS = {
 
 
 def explain(error: ValidationError) -> ConfigError:
-    """The first problem, with the number of further ones."""
-    first, *others = error.errors()
-    explained = _explain(first)
-    # A union reports one problem for each of its members; the user sees one.
-    more = len({e["loc"][:2] for e in others} - {first["loc"][:2]})
-    if more:
-        explained = ConfigError(explained.key, explained.value, f"{explained.problem} (and {more} more)")
-    return explained
+    """The first problem, with notes of further ones, five problems at most and the number of those left out."""
+    distinct: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for each in error.errors():  # a union reports one problem for each of its members; the user sees one
+        distinct.setdefault(each["loc"][:2], each)
+    first, *others = map(_explain, distinct.values())
+    for problem in others[: _SHOWN - 1]:
+        first.add_note(f"also: {problem}")
+    if left := len(others[_SHOWN - 1 :]):
+        first.add_note(f"also: {left} more")
+    return first
 
 
 def first_problem(path: object, error: ValidationError, keys: Iterable[str] = ()) -> UserError:

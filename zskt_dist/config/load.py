@@ -90,7 +90,7 @@ def assign(tree: Tree, override: str) -> None:
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:
-    """Validate a nested mapping; raises ConfigError for the first problem, with the count of the others."""
+    """Validate a nested mapping; raises ConfigError for the first problem, with notes of the others."""
     try:
         # JSON's types are YAML's, and in strict mode only JSON arrays may become tuples.
         return Config.model_validate_json(json.dumps(tree, default=str))

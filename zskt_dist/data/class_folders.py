@@ -30,7 +30,7 @@ class ClassFolders:
             problem = f"{stray.relative_to(root)} lies in no class folder, so its label is not known"
             raise ImagesError(f"{problem}; to measure on other images, give a folder of theirs, or rename this one")
         within = f" in {folder.relative_to(root)}" if folder != root else ""
-        self.place = f"{len(self._folders)} class folders{within}"
+        self.place = f"{len(self._folders)} class folder{'s' * (len(self._folders) != 1)}{within}"
 
     @cached_property
     def _classes(self) -> dict[str, list[Path]]:

@@ -53,7 +53,7 @@ def number_labels(
     Raises:
         ImagesError: there are no labels, it is not clear which class one of them means, or the splits do not agree.
     """
-    of_train, of_test = ({label for label in split if not _is_missing(label)} for split in (train, test))
+    of_train, of_test = ({label for label in split if not is_missing(label)} for split in (train, test))
     found = of_train | of_test
     if not found:
         raise ImagesError("has no labels; if others have, such as those for validation, give a folder of theirs")
@@ -103,9 +103,15 @@ def _of_names(names: set[str], num_classes: int | None) -> Labels:
         return _in_order(usual.names, f"as in {usual.of}")
     order = sorted(names)
     if num_classes and num_classes != len(order):
+        remedy = (
+            f"give the names of all {num_classes} in their order, data.class_names=[…], or make an empty folder for "
+        )
+        remedy += "each class that is missing"
+        if num_classes < len(order):
+            remedy = f"name the classes by their numbers, 0 to {num_classes - 1}, and take out the images of others"
         raise ImagesError(
             f"has {len(order)} class names ({_words(order)}), and the networks tell {num_classes} classes apart: which "
-            f"name means which is not known; name the classes by their numbers, 0 to {num_classes - 1}"
+            f"name means which is not known; {remedy}"
         )
     by_number = sorted(order, key=_numbers_in)
     if len({_DIGITS.sub("#", name) for name in order}) == 1 and by_number != order:
@@ -122,7 +128,8 @@ def _in_order(names: list[str], how: str) -> Labels:
     return Labels(numbers, len(names), names, said=_said(list(numbers.items()), how))
 
 
-def _is_missing(label: object) -> bool:
+def is_missing(label: object) -> bool:
+    """True for what stands where an image has no label."""
     number = _whole(label)
     return label in (None, "") or label != label or (number is not None and number < 0)
 

@@ -70,7 +70,10 @@ def find_splits(root: Path) -> Splits:
     if others:
         raise ImagesError(f"has several data sets, {_listed(others)}; give the folder of one of them")
     if any(is_image(file) for file in root.iterdir()):
-        raise ImagesError("has images and no class folders; their labels are not known: give the folder above it")
+        raise ImagesError(
+            "has images and no class folders; their labels are not known: sort them into one folder for each class, or "
+            "give the folder above it, if this is one of these"
+        )
     raise ImagesError(
         "has no test images: no test-*.parquet, test.parquet or test/CLASS/IMAGE.png, here or in data/, and no "
         f"validation images (docs/images.md); there is {_listed(root.iterdir()) or 'nothing'}"

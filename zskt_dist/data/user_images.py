@@ -11,7 +11,7 @@ import torch
 
 from zskt_dist.data.decoding import Encoded, ImagesError, decode, is_deep, is_gray, open_image
 from zskt_dist.data.images import Split, SplitName
-from zskt_dist.data.labels import Labels, number_labels
+from zskt_dist.data.labels import Labels, is_missing, number_labels
 from zskt_dist.data.layouts import NAMES, find_splits
 from zskt_dist.errors import ConfigError
 from zskt_dist.files import describe_size
@@ -23,6 +23,8 @@ _LARGE, _MOST_EXPANSION = 2**28, 500
 """Test images that say whether all are gray or in colour."""
 _DARK = 16
 """Where no pixel of 16-bit images is as bright, of 255, they hold 12 bits or fewer."""
+
+_NO_CLASS = "which stands for none; count the classes from 0, and give every image one or leave it out"
 
 
 class UserImages:
@@ -93,8 +95,10 @@ class UserImages:
             numbers = [self._labels.numbers.get(label, -1) for label in labels]
             for row, number in enumerate(numbers):
                 if not 0 <= number < self.num_classes:
-                    problem = f"{rows.where(row)} has label {labels[row]}, expected 0 to {self.num_classes - 1}"
-                    raise ImagesError(problem)
+                    problem = f"{rows.where(row)} has label {labels[row]}"
+                    if is_missing(labels[row]):
+                        raise ImagesError(f"{problem}, {_NO_CLASS}")
+                    raise ImagesError(f"{problem}, expected 0 to {self.num_classes - 1}")
         return torch.tensor(numbers, dtype=torch.int64)
 
     def has(self, split: SplitName) -> bool:
@@ -112,7 +116,12 @@ class UserImages:
         names = [rows.class_names for rows in splits if rows.class_names]
         if any(each != names[0] for each in names):
             raise ImagesError("has other class names in its train files than in its test files, or in another order")
-        train, test = (rows.values() if (rows := self._splits.get(split)) else () for split in ("train", "test"))
+        train, test = (rows.values() if (rows := self._splits.get(split)) else set() for split in ("train", "test"))
+        without = [label for label in test if is_missing(label)]
+        if without and len(without) < len(test):  # else it would be the number of classes that is blamed
+            rows = self._splits["test"]
+            row, label = next((row, label) for row, label in enumerate(rows.labels()) if is_missing(label))
+            raise ImagesError(f"{rows.where(row)} has label {label}, {_NO_CLASS}")
         if stated:
             return number_labels(train, test, list(stated), num_classes, "as data.class_names has them")
         return number_labels(train, test, names[0] if names else None, num_classes)

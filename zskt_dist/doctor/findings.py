@@ -53,8 +53,12 @@ def examine(
     def configuration(_: Requirements) -> Outcome:
         from zskt_dist.config import load_config
 
-        read.append(Requirements.of(load_config(path, overrides)))
-        return Outcome("ok", path or "the defaults")
+        config = load_config(path, overrides)
+        read.append(Requirements.of(config))
+        advice = None
+        if any(word.startswith(("teacher.", "student.")) for word in overrides):
+            advice = f"networks and their weights are looked at with --teacher {config.teacher.arch} alone"
+        return Outcome("ok", path or "the defaults", advice)
 
     yield _finding(
         Check("configuration", configuration, "correct it; until then the defaults are looked at", True), Requirements()

@@ -1,5 +1,6 @@
 """What a teacher is, by its name and weights: how its answers are read, and which method suits it."""
 
+import logging
 import time
 
 from torch import nn
@@ -8,9 +9,12 @@ from zskt_dist.algorithms.statistics import StatisticsGap
 from zskt_dist.config import Config
 from zskt_dist.config.inputs import is_brought
 from zskt_dist.models import count_parameters, is_own
+from zskt_dist.networks.brought import with_digest
 from zskt_dist.networks.building import check_gradients, examination_of, new_network, read_network
 from zskt_dist.networks.inputs import Inputs, declared_by_file, open_inputs
 from zskt_dist.networks.weights import WeightsFile
+
+log = logging.getLogger(__name__)
 
 KEY = "teacher.checkpoint"
 Lines = list[tuple[str, str]]
@@ -27,11 +31,14 @@ def look_at(config: Config) -> Lines:
     file = WeightsFile.open(location, KEY) if location and not is_brought(location) else None
     inputs = open_inputs(config, [declared_by_file(file)] if file else [], needs_train=False)
     shape, classes = inputs.image_shape, inputs.num_classes
+    with_digest(config)  # refuses weights that are drawn at random
     if file:
         network = read_network(config, "teacher", shape, classes, file, KEY, statistics=inputs.statistics)
     else:
         network = new_network(config, "teacher", shape, classes, inputs.statistics)
     check_gradients(config, teacher=network)
+    if (found := examination_of(network)) and found.warning:
+        log.warning("the teacher %s", found.warning)
     return [
         ("teacher", _network(config, network)),
         ("images", _images(inputs)),

@@ -39,6 +39,4 @@ def check_named(location: str, config: Config, words: Sequence[str]) -> None:
         if arch != own:
             raise ConfigError(key, arch, f"belongs to the run, which has {own}")
     if missing := [word for word in words_for(config) if word not in words]:
-        raise UserError(
-            f"{location} needs code that it names; if you trust it, name it: {' '.join(missing)}"
-        )
+        raise UserError(f"{location} needs code that it names; if you trust it, name it: {' '.join(missing)}")

@@ -271,6 +271,7 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
     console.print(table)
     warnings = {
         "data": plan.inputs and plan.inputs.warning,
+        **{role: examined.warning for role, examined in plan.examined.items()},
         "attention": attention and attention.warning,
         "memory": lack,
         "MLflow": foreseen(config),

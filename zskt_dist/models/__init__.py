@@ -14,7 +14,7 @@ from zskt_dist.models.layers import (
     pair_by_size,
 )
 from zskt_dist.models.lenet import LeNet
-from zskt_dist.models.libraries import InputSpec, Statistics, input_spec_of_arch, options_for_weights
+from zskt_dist.models.libraries import InputSpec, Statistics, check_known, input_spec_of_arch, options_for_weights
 from zskt_dist.models.logits import AmbiguousOutputError, ReadLogits
 from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
@@ -44,6 +44,7 @@ __all__ = [
     "breaks_far_out",
     "build_network",
     "candidates",
+    "check_known",
     "checkpoint_activations",
     "count_parameters",
     "declared_layers",

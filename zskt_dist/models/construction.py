@@ -11,6 +11,8 @@ from zskt_dist.errors import did_you_mean
 
 Options = Mapping[str, Any]
 """Keyword arguments of a network, from its configuration."""
+SCRIPTED = "is a TorchScript module, of which neither layers nor gradients can be watched"
+"""What messages say of a `torch.jit.ScriptModule`: it takes no hooks."""
 
 
 class ImageShape(NamedTuple):
@@ -59,6 +61,13 @@ def describe_error(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def cannot_take(images: str, error: Exception) -> str:
+    """What messages say of a network that fails on images, described in words; libraries do not name the images."""
+    sized = re.search(r"size|shape|channels|match|multipl", str(error))
+    doubt = "; are the images of the size and channels that the network was made for?" if sized else ""
+    return f"cannot take images {images}: {describe_error(error)}{doubt}"
 
 
 def signature_of(make: Callable[..., Any]) -> inspect.Signature | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zskt_dist.models.construction import ImageShape, NetworkError, describe_error
+from zskt_dist.models.construction import ImageShape, NetworkError, cannot_take
 from zskt_dist.models.generator import input_scale
 from zskt_dist.models.libraries import Statistics
 from zskt_dist.models.logits import ReadLogits, logarithms
@@ -30,6 +30,7 @@ class Examination:
     Attributes:
         answers: What it returns. Of probabilities the logarithms are taken from now on.
         in_pairs: True if it fails on a single image; from now on such an image is asked for twice.
+        varies: True if it answers the same images in another way each time.
         together: True if its answer to an image depends on the others of the batch.
         constant: True if it answers alike to all images.
         cut: Where the gradient is lost on its way to the images; empty where it arrives.
@@ -37,6 +38,7 @@ class Examination:
 
     answers: Answers = "logits"
     in_pairs: bool = False
+    varies: bool = False
     together: bool = False
     constant: bool = False
     cut: str = ""
@@ -52,11 +54,29 @@ class Examination:
             [
                 said[self.answers],
                 *(["a single image is asked for twice, as it fails on one alone"] if self.in_pairs else []),
+                *(["another answer to the same images each time"] if self.varies else []),
                 *(["its answer to an image depends on the others in the batch"] if self.together else []),
                 *(["the same for all images"] if self.constant else []),
                 *([f"no gradient reaches the images: {self.cut}"] if self.cut else []),
             ]
         )
+
+    @property
+    def warning(self) -> str | None:
+        """What spoils the training, whatever else is set; None where nothing does."""
+        if not self.varies:
+            return None
+        return (
+            "gives another answer to the same images each time, and chance cannot be learnt; let it draw nothing in "
+            "eval mode: nn.Dropout in place of functional.dropout, no random order"
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Why no images can be made by its gradients, with the remedy; None where they can."""
+        if not self.cut:
+            return None
+        return f"no gradient reaches the images, which are made by gradients: {self.cut}; take that out"
 
 
 def examine(network: nn.Module, image_shape: ImageShape, statistics: Statistics | None = None) -> Examination:
@@ -80,7 +100,7 @@ def examine(network: nn.Module, image_shape: ImageShape, statistics: Statistics 
         raise
     except Exception as error:  # foreign code may raise anything
         shape = "x".join(map(str, image_shape))
-        raise NetworkError(f"cannot take images of {shape}: {describe_error(error)}") from None
+        raise NetworkError(cannot_take(f"of {shape}", error)) from None
     finally:
         for module, training in modes:
             module.training = training
@@ -109,6 +129,15 @@ def breaks_far_out(network: nn.Module, image_shape: ImageShape, statistics: Stat
     return not all(bool(torch.isfinite(answer).all()) for answer in answers)
 
 
+def kind_of(values: Tensor) -> Answers:
+    """What answers [B, classes] are; logits may lie as the others do by chance."""
+    close = _CLOSE.get(values.dtype, 1e-2)
+    values = values.double()
+    if bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < close).all()):
+        return "probabilities"
+    return "log-probabilities" if bool((values.logsumexp(dim=1).abs() < close).all()) else "logits"
+
+
 def _examine(network: nn.Module, x: Tensor) -> Examination:
     with torch.enable_grad():
         logits = network(x)
@@ -117,7 +146,7 @@ def _examine(network: nn.Module, x: Tensor) -> Examination:
         raise NetworkError(
             "gives answers that are not finite (NaN or infinite) to ordinary images; look at its weights"
         )
-    reading, answers = ReadLogits.on(network), _kind(values)
+    reading, answers = ReadLogits.on(network), kind_of(values)
     if answers == "logits" and _within_0_and_1(values) and _stays_within_0_and_1(network, x):
         raise NetworkError(
             "answers numbers from 0 to 1 that do not sum to 1, a probability of its own for each class; have it return "
@@ -134,10 +163,13 @@ def _examine(network: nn.Module, x: Tensor) -> Examination:
         in_pairs = True
         reading.ask_in_pairs(network)
         _ask(network, x[:1])
-    together = alone is not None and not _alike(alone, values[:1])
+    again = _ask(network, x)
+    varies = not _alike(again, values)
+    together = alone is not None and not varies and not _alike(alone, values[:1])
     return Examination(
         answers,
         in_pairs,
+        varies,
         together,
         constant=bool((values == values[:1]).all()),
         cut="" if _reaches(logits, x) else _where_cut(network, x),
@@ -155,15 +187,6 @@ def _ask(network: nn.Module, x: Tensor) -> Tensor:
 def _alike(one: Tensor, other: Tensor) -> bool:
     one, other = one.double(), other.double()
     return torch.allclose(one, other, rtol=0.01, atol=0.01 * float(other.abs().max()))
-
-
-def _kind(values: Tensor) -> Answers:
-    """What answers [B, classes] are."""
-    close = _CLOSE.get(values.dtype, 1e-2)
-    values = values.double()
-    if bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < close).all()):
-        return "probabilities"
-    return "log-probabilities" if bool((values.logsumexp(dim=1).abs() < close).all()) else "logits"
 
 
 def _stays_within_0_and_1(network: nn.Module, x: Tensor) -> bool:
@@ -220,7 +243,7 @@ def _where_cut(network: nn.Module, x: Tensor) -> str:
     with torch.enable_grad(), calls.noted(network):
         network(x)
     if calls.without:
-        return f"gradients are switched off where it calls {calls.without[0]}, by torch.no_grad or torch.inference_mode"
+        return f"torch.no_grad or torch.inference_mode is on where it calls {calls.without[0]}"
     if calls.cutting:
         return f"they end in {calls.cutting[0]}"
     where = f"{type(network).__name__}.forward"

@@ -29,12 +29,9 @@ def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Opt
     Raises:
         NetworkError: timm is not installed or has no such network; OptionsError: the network takes no such options.
     """
-    if problem := lacking("timm"):
-        raise NetworkError(problem)
+    check_known(f"timm:{name}")
     import timm
 
-    if ":" in name or not timm.is_model(name):  # timm would fetch what "hf-hub:…" names
-        raise NetworkError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models(), most=3)}")
     _refuse(options, "pretrained", "checkpoint_path", "num_classes", "in_chans")
     given: dict[str, Any] = {"pretrained": False, "in_chans": image_shape.channels, "num_classes": num_classes}
     if timm.models.get_pretrained_cfg_value(name, "fixed_input_size") and "img_size" not in options:
@@ -49,13 +46,9 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
         NetworkError: torchvision is not installed or has no such classifier, or its first layer cannot be replaced;
             OptionsError: the network takes no such options.
     """
-    if problem := lacking("torchvision"):
-        raise NetworkError(problem)
+    check_known(f"torchvision:{name}")
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name.lower() not in known:
-        raise NetworkError(f"torchvision has no classifier {name!r}{did_you_mean(name.lower(), known, most=3)}")
     _refuse(options, "weights", "num_classes")
     given: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name.lower().startswith("vit_") and "image_size" not in options:
@@ -70,6 +63,26 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
     if image_shape.channels != 3:
         _replace_first_convolution(network, image_shape.channels)
     return network
+
+
+def check_known(arch: str) -> None:
+    """Raises NetworkError where `timm:NAME` or `torchvision:NAME` is not installed, or has no network of that name."""
+    library, _, name = arch.partition(":")
+    if library not in ("timm", "torchvision"):
+        return
+    if problem := lacking(library):
+        raise NetworkError(problem)
+    if library == "timm":
+        import timm
+
+        if ":" in name or not timm.is_model(name):  # timm would fetch what "hf-hub:…" names
+            raise NetworkError(f"timm has no network {name!r}{did_you_mean(name, timm.list_models(), most=3)}")
+        return
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name.lower() not in known:
+        raise NetworkError(f"torchvision has no classifier {name!r}{did_you_mean(name.lower(), known, most=3)}")
 
 
 def options_for_weights(arch: str, names: Iterable[str], image_shape: ImageShape, options: Options) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Reads the logits in the output of any network."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,27 @@ if TYPE_CHECKING:
 
 NAMES = ("logits", "output", "out")
 """Names of the logits where a network returns several values, the likeliest first."""
-ONE_LOGIT = (
-    "returns one number for an image, which tells two classes apart; have it return a logit for each of the two, "
-    "torch.cat([torch.zeros_like(x), x], dim=1)"
-)
+
+
+def one_number(join: Literal["cat", "stack"] = "cat") -> str:
+    """What messages say of a network that answers [B, 1], or [B], whose numbers are to be stacked."""
+    return (
+        "returns one number for an image, which tells two classes apart; have it return one for each of the two: "
+        f"torch.{join}([torch.zeros_like(x), x], dim=1) of a number x before the sigmoid, or "
+        f"torch.{join}([1 - p, p], dim=1) of a probability p"
+    )
 
 
 class AmbiguousOutputError(NetworkError):
-    """Several parts of an output may be the logits; the user has to name one of `names`."""
+    """Several parts of an output may be the logits; the user has to name one of `names`.
 
-    def __init__(self, names: list[str], text: str) -> None:
+    Attributes:
+        classes: The numbers of classes of which they may be.
+    """
+
+    def __init__(self, names: list[str], text: str, classes: Collection[int] = ()) -> None:
         super().__init__(text)
-        self.names = names
+        self.names, self.classes = names, set(classes)
 
 
 class ReadLogits:
@@ -36,7 +45,7 @@ class ReadLogits:
     object of a module's class, so that it can be pickled with it.
 
     Args:
-        num_classes: Number of classes of the data.
+        num_classes: Number of classes of the data; None: any number.
         output: Name of the part that is read, a key, a field or a number; None: the likeliest.
 
     Attributes:
@@ -44,7 +53,7 @@ class ReadLogits:
         found: What an examination of the network has found (`models.examination`).
     """
 
-    def __init__(self, num_classes: int, output: str | None = None) -> None:
+    def __init__(self, num_classes: int | None, output: str | None = None) -> None:
         self.num_classes, self.output = num_classes, output
         self.probabilities = False
         self.found: Examination | None = None
@@ -101,9 +110,15 @@ def logits_of(output: Any, num_classes: int | None = None, name: str | None = No
     if _fits(found, num_classes):
         return found
     shape = list(found.shape)
+    if found.ndim in (1, 2) and not found.is_floating_point():
+        kind = str(found.dtype).removeprefix("torch.")
+        problem = f"returns {kind} {shape}, as numbers of classes are; have it return what stands before the argmax"
+        raise NetworkError(f"{problem}, the logits {_expected(num_classes)}")
+    if found.ndim == 1 and num_classes == 2:
+        raise NetworkError(one_number("stack"))
     if found.ndim == 2:
         if (shape[1], num_classes) == (1, 2):
-            raise NetworkError(ONE_LOGIT)
+            raise NetworkError(one_number())
         raise NetworkError(f"returns logits of {shape[1]} classes, and the data has {num_classes}")
     raise NetworkError(f"returns a tensor {shape} where logits are expected, {_expected(num_classes)}")
 
@@ -122,7 +137,8 @@ def _part(output: Any, num_classes: int | None, name: str | None) -> Tensor:
         return parts[fitting[0]]
     returned = _returned(output, parts)
     if fitting:
-        raise AmbiguousOutputError(fitting, f"{returned}, of which {' and '.join(fitting)} may be the logits")
+        classes = {parts[key].shape[1] for key in fitting}
+        raise AmbiguousOutputError(fitting, f"{returned}, of which {' and '.join(fitting)} may be the logits", classes)
     raise NetworkError(
         f"{returned}; one of them has to be the logits, {_expected(num_classes)}, or be called {', '.join(NAMES)}"
     )
@@ -135,7 +151,7 @@ def _returned(output: Any, parts: Mapping[str, Tensor]) -> str:
 
 
 def _fits(value: Tensor, num_classes: int | None) -> bool:
-    return value.ndim == 2 and num_classes in (None, value.shape[1])
+    return value.ndim == 2 and value.is_floating_point() and num_classes in (None, value.shape[1])
 
 
 def _expected(num_classes: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +10,22 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from zskt_dist.errors import did_you_mean
-from zskt_dist.models.construction import ImageShape, NetworkError, Options, OptionsError, construct, describe_error
+from zskt_dist.models.construction import (
+    SCRIPTED,
+    ImageShape,
+    NetworkError,
+    Options,
+    OptionsError,
+    cannot_take,
+    construct,
+    describe_error,
+)
 from zskt_dist.models.lenet import LeNet
 from zskt_dist.models.libraries import from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.tensors import device_of
-from zskt_dist.models.user_code import from_import_path
+from zskt_dist.models.user_code import as_import_path, from_import_path
 from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
@@ -91,7 +101,7 @@ def ask(network: nn.Module, image_shape: ImageShape, *, trained: bool = True) ->
     except NetworkError:
         raise
     except Exception as error:
-        raise NetworkError(f"cannot take images of {_sizes(image_shape)}: {describe_error(error)}") from None
+        raise NetworkError(cannot_take(f"of {_sizes(image_shape)}", error)) from None
     finally:
         network.train(training)
 
@@ -129,11 +139,20 @@ def _own(arch: str, image_shape: ImageShape, num_classes: int, options: Options)
     elif arch == "vgg11":
         make, given = VGG11, sized
     else:
-        raise NetworkError(f"unknown architecture; known are {KNOWN}{did_you_mean(arch, _EXAMPLES)}")
+        raise NetworkError(_unknown(arch))
     try:
         return construct(make, given, options)
     except TypeError as error:  # an option of another type
         raise OptionsError(describe_error(error)) from None
+
+
+def _unknown(arch: str) -> str:
+    if (Path(arch) / "config.json").is_file():
+        how = "write a function that returns what its from_pretrained loads, and name it as module:function"
+        return f"is a folder, as transformers save networks; {how} (docs/weights.md)"
+    if path := as_import_path(arch):
+        return f"unknown architecture; did you mean {path!r}?"
+    return f"unknown architecture; known are {KNOWN}{did_you_mean(arch, _EXAMPLES)}"
 
 
 def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:
@@ -145,6 +164,8 @@ def _make_lazy_layers(network: nn.Module, image_shape: ImageShape) -> None:
 
 
 def _check(network: nn.Module) -> None:
+    if isinstance(network, torch.jit.ScriptModule):
+        raise NetworkError(f"{SCRIPTED}; return the torch.nn.Module that it was made from")
     if next(network.parameters(), None) is None:
         raise NetworkError("returned a network without parameters")
     if any(isinstance(hook, ReadLogits) for hook in network._forward_hooks.values()):

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,33 @@ def _imported(path: str) -> Any:
     for name in attributes.split("."):
         if not hasattr(found, name):
             public = [each for each in dir(found) if not each.startswith("_") and callable(getattr(found, each))]
-            raise NetworkError(f"{module_name} has no {name!r}{did_you_mean(name, public)}")
+            raise NetworkError(f"{module_name} has no {name!r}{did_you_mean(name, public) or _what_it_has(found)}")
         found = getattr(found, name)
     if not callable(found):
         raise NetworkError(f"is {_kind(found)}, and something to call is needed that returns a torch.nn.Module")
     return found
+
+
+def as_import_path(name: str) -> str | None:
+    """`module:callable` for `module.callable`, where such a module is in this folder or installed; else None."""
+    module, _, attribute = name.rpartition(".")
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
+        return None
+    top = module.partition(".")[0]
+    here = Path.cwd() / top
+    found = here.is_dir() or here.with_suffix(".py").is_file() or top in sys.modules or find_spec(top) is not None
+    return f"{module}:{attribute}" if found else None
+
+
+def _what_it_has(found: Any) -> str:
+    """Up to eight of the classes and functions that a module defines itself, for messages."""
+    inner = vars(found) if hasattr(found, "__dict__") else {}
+    own = [
+        name
+        for name, value in inner.items()
+        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == found.__name__
+    ]
+    return f"; it has {', '.join(own[:8])}{', …' * (len(own) > 8)}" if own else ""
 
 
 def _kind(value: object) -> str:

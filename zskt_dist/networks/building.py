@@ -111,9 +111,8 @@ def examination_of(network: nn.Module) -> Examination | None:
 def check_gradients(config: Config, **networks: nn.Module) -> None:
     """Raises ConfigError for a network, by role, through which no gradient reaches the images."""
     for role, network in networks.items():
-        if (found := examination_of(network)) and found.cut:
-            problem = f"no gradient reaches the images, which are made by gradients: {found.cut}; take that out"
-            raise ConfigError(f"{role}.arch", _section(config, role).arch, problem)
+        if (found := examination_of(network)) and found.problem:
+            raise ConfigError(f"{role}.arch", _section(config, role).arch, found.problem)
 
 
 def outlines(

@@ -268,7 +268,12 @@ def _in_words(reshaped: list[tuple[Shape, Shape]], num_classes: int | None) -> s
     if len(heads) == 1:
         ((was, needed),) = heads
         if num_classes and needed == (num_classes,) and was:
-            named = f"; data.num_classes={was[0]} where the images lack some" if was[0] > num_classes else ""
+            named = ""
+            if was[0] > num_classes:
+                named = (
+                    f"; where the images lack some, say data.num_classes={was[0]} if labels are numbers, and "
+                    f"data.class_names=[…] with all {was[0]} if they are names"
+                )
             return f": it was trained for {was[0]} classes, and here there are {num_classes}{named}"
     images = [(was, needed) for was, needed in reshaped if len(was) == len(needed) == 4 and was[1] != needed[1]]
     if len(reshaped) == len(images) == 1:

@@ -15,8 +15,8 @@ from zskt_dist.config.inputs import Data
 from zskt_dist.data import ImageDataset, Standardise, open_dataset
 from zskt_dist.data.sources import wrong_channels
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
-from zskt_dist.models.logits import ONE_LOGIT
+from zskt_dist.models import ImageShape, InputSpec, NetworkError, Statistics, check_known, input_spec_of_arch
+from zskt_dist.models.logits import one_number
 from zskt_dist.networks.weights import WeightsFile
 
 Declaration = tuple[str, str, InputSpec]
@@ -99,7 +99,7 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
     if classes is None:
         raise _unknown("data.num_classes", "how many classes the teacher tells apart")
     if classes == 1:
-        raise ConfigError("data.num_classes", 1, f"a network of one class tells nothing apart; if it {ONE_LOGIT}")
+        raise ConfigError("data.num_classes", 1, f"a network of one class tells nothing apart; if it {one_number()}")
     if statistics is None and not measurable:
         raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
     guessed = tuple(key for key, one, two in zip(_KEYS, stated, filled, strict=True) if one is None and two is not None)
@@ -152,10 +152,17 @@ def _filled_by_arch(stated: InputSpec, arch: str, measurable: bool) -> InputSpec
 
     Args:
         measurable: True if there are train images to measure the normalisation on.
+
+    Raises:
+        ConfigError: the architecture's library has no such network.
     """
     shape, classes, statistics = stated
     if shape is not None and classes is not None and (statistics is not None or measurable):
         return stated
+    try:
+        check_known(arch)  # nothing is asked for that a network lacks which is not there
+    except NetworkError as error:
+        raise ConfigError("teacher.arch", arch, str(error)) from None
     declared = input_spec_of_arch(arch)
     shape, classes = shape or declared.image_shape, classes or declared.num_classes
     if statistics is None and declared.statistics and shape and len(declared.statistics[0]) == shape.channels:

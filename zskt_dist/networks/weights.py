@@ -33,6 +33,9 @@ _SAFE_TORCH = "2.6"
 """The first torch whose `weights_only=True` runs no code from the file."""
 _MOST_UNPACKED = 10
 """Times that an archive unpacks to at most: others have compressed some, and zeros shrink a thousand times."""
+_ZIP = b"PK\x03\x04"
+"""Begin of what `torch.save` writes."""
+_LFS = b"version https://git-lfs.github.com/spec/"
 _HARMLESS: list[Any] = [argparse.Namespace]
 """Besides what torch takes for harmless: the arguments of a script, as torchvision's references save them."""
 
@@ -94,6 +97,11 @@ class WeightsFile:
         problem = problem_of(path, content)
         if content is None or problem:
             raise ConfigError(key, str(location), f"{problem}; restore it, or run the command again that has made it")
+        if not content:
+            raise ConfigError(key, str(location), "is empty; copy it again")
+        if content.startswith(_LFS):
+            problem = "is a pointer of Git LFS, and the weights lie elsewhere; run `git lfs pull` in its repository"
+            raise ConfigError(key, str(location), problem)
         return cls(key, str(location), path, content)
 
     @cached_property
@@ -151,7 +159,26 @@ class WeightsFile:
             raise self._damaged(error) from None
 
     def _damaged(self, error: Exception) -> ConfigError:
+        if self.is_cut_off:
+            return ConfigError(
+                self.key, self.location, f"is cut off; copy it again (safetensors: {_first_line(error)})"
+            )
         return ConfigError(self.key, self.location, f"damaged or not safetensors: {_first_line(error)}")
+
+    @property
+    def is_cut_off(self) -> bool:
+        """True if it begins as a file of weights does, and its end is missing."""
+        if self.content.startswith(_ZIP):
+            return not zipfile.is_zipfile(io.BytesIO(self.content))
+        begin = 8 + _header_size(self.content)
+        if self.content[8:9] != b"{":
+            return False
+        try:
+            header = json.loads(self.content[8:begin])
+            ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):  # not even the header is whole, or it is none
+            return begin > len(self.content)
+        return begin + max(ends, default=0) > len(self.content)
 
 
 def digest_of(network: nn.Module) -> str:
@@ -227,6 +254,8 @@ def _read_torch(file: WeightsFile, role: str, quiet: bool) -> StateDict:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_HARMLESS):
             loaded = torch.load(io.BytesIO(file.content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything; no code in it has run
+        if file.is_cut_off:
+            raise ConfigError(key, location, f"is cut off; copy it again (torch: {_first_line(error)})") from None
         raise ConfigError(key, location, _why_not(error)) from None
     found = list(find_state_dicts(loaded, role))
     if not found:

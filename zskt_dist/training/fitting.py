@@ -55,6 +55,9 @@ class Fitting:
         training = self.start(context)
         if world.is_main and training.attention and training.attention.warning:
             log.warning("%s", training.attention.warning)
+        examined_teacher = examination_of(context.teacher) if context.teacher else None
+        if world.is_main and examined_teacher and examined_teacher.warning:
+            log.warning("the teacher %s", examined_teacher.warning)
         evaluator = self._evaluator()
         of_teacher = evaluator.of_teacher if evaluator else None
         if world.is_main and of_teacher and doubt(of_teacher):
@@ -80,7 +83,7 @@ class Fitting:
             accuracy = outcome.scores.accuracy if outcome.scores else None
         if context.teacher is not None:
             parameters["teacher"] = count_parameters(context.teacher)
-            examined["teacher"] = examination_of(context.teacher)
+            examined["teacher"] = examined_teacher
         if world.is_main:
             result = build_result(
                 self.job,

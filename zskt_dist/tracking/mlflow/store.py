@@ -80,9 +80,7 @@ def withholding(of_run: str | None, named: str | None) -> Iterator[None]:
     if uri is None or uri == trusted or not uri.startswith(("http://", "https://")) or not (held or file):
         yield
         return
-    log.warning(
-        "no password or token is sent to %s, which only the run names; if you trust it: --uri %s", uri, uri
-    )
+    log.warning("no password or token is sent to %s, which only the run names; if you trust it: --uri %s", uri, uri)
     guest = dict.fromkeys(_CREDENTIALS[:2], "guest") if file else {}  # MLflow would take those of the file
     try:
         for name in held:
