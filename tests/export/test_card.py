@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.export.runs import untrained_network, untrained_run
 from tests.support.pseudo import write_pseudo_data
@@ -234,3 +235,32 @@ def test_examples_name_the_code_that_is_run(arch: str, call: str) -> None:
     entry = {"file": "student.safetensors", "input": "normalised images"}
     ((_, code),) = card.examples({"arch": arch, "files": {"safetensors": entry}})
     assert f"network, config = {call}  #" in code
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "two\nlines\n# Heading",
+    "![x](http://evil/x.png)",
+    "a | b",
+    "`code`",
+    "# first",
+]
+
+
+def test_names_of_classes_and_data_sets_are_shown_and_do_nothing(tmp_path: Path) -> None:
+    names = [*HOSTILE, "g", "h", "i", "j"]
+    exported = _without_images(tmp_path, f"data.class_names={json.dumps(names)}")
+    _evaluated(exported, 1, exported.sha256, 0.8125, name="parquet", root="/somewhere/<img src=x onerror=alert(1)>")
+    assert export.main([str(exported.directory.path), "--to", "card", "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/README.md").read_text().split("---", 2)[2]
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    kinds = {child.type for token in tokens for child in token.children or []} | {token.type for token in tokens}
+    assert not kinds & {"html_block", "html_inline", "image", "link_open"}
+    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    assert all(heading[0].isupper() or heading == headings[0] for heading in headings)
+    assert "Heading" not in headings
+    (row,) = (line for line in text.splitlines() if line.startswith("| classes"))
+    (cells,) = [token.children for token in tokens if token.type == "inline" and "lines # Heading" in token.content]
+    shown = "".join(child.content for child in cells or [])
+    assert shown == ", ".join(" ".join(name.split()) for name in names)
+    assert row.endswith("g, h, i, j |")

@@ -25,7 +25,7 @@ from pathlib import Path
 Path(__file__).with_suffix(".ran").touch()
 from zskt_dist.models import LeNet
 def net(in_channels, num_classes):
-    return LeNet(in_channels=in_channels, num_classes=num_classes, image_size=8)
+    return LeNet(in_channels=in_channels, num_classes=num_classes, image_size=(8, 8))
 """
 MEASURE = ["transitions.images=2", "transitions.steps=3", "launch.kind=local"]
 SECRET = "not-theirs"

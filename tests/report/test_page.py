@@ -8,8 +8,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.support.finished import finished_run
+from zskt_dist import markup
 from zskt_dist.report import __main__ as command
-from zskt_dist.report import tables
 from zskt_dist.report.page import Report
 
 
@@ -77,5 +77,5 @@ def test_text_and_code_are_shown_as_they_are(text: str) -> None:
         assert {child.type for child in inline.children or []} <= {"text", "text_special", "code_inline"}
         return "".join(child.content for child in inline.children or [])
 
-    assert shown(f"- {tables.plain(text)}") == text
-    assert shown(f"- {tables.code(text)}") == text
+    assert shown(f"- {markup.plain(text)}") == text
+    assert shown(f"- {markup.code(text)}") == text

@@ -3,6 +3,7 @@
 huggingface_hub is imported late.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from zskt_dist.export import quality
 from zskt_dist.export.exported_network import PIXELS, ExportedNetwork, own_role
 from zskt_dist.export.tables import earlier_files, files_table, networks_table, percent, thread_count
 from zskt_dist.files import write_atomic
+from zskt_dist.markup import code, plain
 from zskt_dist.models import is_user_code
 from zskt_dist.tasks.stages import stages
 
@@ -99,6 +101,7 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         estimated=markdown(*quality.estimates_table(estimates)),
         inherits_from_teacher=exported.role == "student" and result["command"] == "train",
         inverted=_is_inverted(exported),
+        classes=", ".join(map(plain, exported.class_names or ())),
         shape=", ".join(map(str, exported.image_shape)),
         takes_pixels=PIXELS in [entry["input"] for entry in (*files, record.get("mlflow")) if entry],
         examples=examples(record),
@@ -115,7 +118,12 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A table; empty without rows."""
     lines = [header, ("---",) * len(header), *rows] if rows else []
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A cell on one line; names in it are `plain`, values `code`, and bars need their backslash even there."""
+    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
 def _metadata(exported: ExportedNetwork) -> Any:
@@ -209,7 +217,7 @@ def settings(exported: ExportedNetwork) -> Rows:
         return any(read) and not is_under(key, idle)
 
     leaves = dict(flatten(config)) | {"supervised.iterations": config.supervised_iterations}
-    return [(f"`{key}`", f"`{value}`") for key, value in leaves.items() if value is not None and shaped(key)]
+    return [(code(key), code(str(value))) for key, value in leaves.items() if value is not None and shaped(key)]
 
 
 def data_used(exported: ExportedNetwork) -> str:
@@ -221,7 +229,7 @@ def data_used(exported: ExportedNetwork) -> str:
         return f"{_without_labels(exported)} The teacher had its own training data."
     many = result.get("images_per_class")
     which = f"{many} labelled training images per class" if many else "All labelled training images"
-    return f"{which} of {result['dataset']}."
+    return f"{which} of {plain(result['dataset'])}."
 
 
 def _without_labels(exported: ExportedNetwork) -> str:

@@ -133,7 +133,7 @@ class Exporter:
             "input": PIXELS if self.deployed.normalises else NORMALISED,
             "mean": " ".join(map(str, exported.mean or ())),
             "std": " ".join(map(str, exported.std or ())),
-            "class_names": "\n".join(exported.class_names or ()),
+            "class_names": "\n".join(" ".join(name.split()) for name in exported.class_names or ()),
         }
         return onnx.as_bytes(self._program, metadata)
 

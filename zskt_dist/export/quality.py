@@ -7,6 +7,7 @@ from typing import Any
 from zskt_dist.export.exported_network import ExportedNetwork
 from zskt_dist.export.tables import Table, percent
 from zskt_dist.files import read_json
+from zskt_dist.markup import plain
 
 Record = dict[str, Any]
 Metric = tuple[str, dict[str, float | None], Callable[[float], str]]
@@ -56,7 +57,7 @@ def measured_table(exported: ExportedNetwork) -> Table:
         for metric, values, shown in _metrics(answer):
             own, teacher = values.get(exported.role), values.get("teacher")
             if own is not None:
-                rows.append((f"{dataset}: {metric}", shown(own), "" if teacher is None else shown(teacher)))
+                rows.append((f"{plain(dataset)}: {metric}", shown(own), "" if teacher is None else shown(teacher)))
     header = ("on test images", exported.role, "teacher")
     width = 3 if exported.role == "student" and any(row[2] for row in rows) else 2
     return header[:width], list(dict.fromkeys(row[:width] for row in rows))  # evaluations may differ in their MTE only

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from zskt_dist.figures.drawing import png
 from zskt_dist.files import write_atomic
+from zskt_dist.markup import code, plain
 from zskt_dist.report import curves, estimates, gaps, noise, plots, tables
 from zskt_dist.report.folder import replaced
 from zskt_dist.report.gaps import Gap
@@ -37,7 +38,7 @@ class Report:
 
     def __init__(self, folder: Path, title: str) -> None:
         self.folder, self.title = folder, title
-        self._parts = [f"# {tables.plain(title)}", ""]
+        self._parts = [f"# {plain(title)}", ""]
         self._pictures: set[str] = set()
         """Paths of those that were written: no others become part of the page."""
 
@@ -62,11 +63,11 @@ class Report:
 
     def picture(self, name: str, label: str, source: Path) -> None:
         """An existing PNG file, under a line that says what it is."""
-        self.text(f"{tables.plain(label)}:", "", self._image(name, label, label, source.read_bytes()))
+        self.text(f"{plain(label)}:", "", self._image(name, label, label, source.read_bytes()))
 
     def gaps(self, found: Iterable[Gap]) -> None:
         """Commands that would fill what is missing, each once."""
-        lines = list(dict.fromkeys(f"- {tables.plain(gap.what)}: {tables.code(gap.command)}" for gap in found))
+        lines = list(dict.fromkeys(f"- {plain(gap.what)}: {code(gap.command)}" for gap in found))
         if lines:
             self.text("Missing, and what would make it:", "", *lines)
 
@@ -87,7 +88,7 @@ class Report:
             stem = f"{name}_{_slug(label)}"[: _LONGEST - 9] + f"-{said[:8]}"
         write_atomic(self.folder / path, content)
         self._pictures.add(path)
-        return f"![{tables.plain(text)}]({path})"
+        return f"![{plain(text)}]({path})"
 
     def _embedded(self, path: str) -> str:
         """Itself, where the report has not written it: names in runs must not fetch files of this machine."""
@@ -133,7 +134,7 @@ def _head(report: Report, groups: Sequence[Group]) -> None:
     if dropped:
         report.text(
             "Left out, for a newer run has the same settings and seed: "
-            + ", ".join(f"{tables.plain(run.directory.path.name)} (seed {run.seed})" for run in dropped)
+            + ", ".join(f"{plain(run.directory.path.name)} (seed {run.seed})" for run in dropped)
             + "."
         )
 
@@ -189,9 +190,7 @@ def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
         if path := next((path for path in found if path.exists()), None):
             report.picture("figure_3", name, path)
         else:
-            report.text(
-                f"{tables.plain(name)}: no pictures are kept (`tracking.images` was 0, or they have been removed)."
-            )
+            report.text(f"{plain(name)}: no pictures are kept (`tracking.images` was 0, or they have been removed).")
     if not zero_shot:
         report.text("Nothing yet: no zero-shot run.")
         report.gaps(gaps.any_zero_shot(groups))

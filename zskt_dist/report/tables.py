@@ -1,7 +1,6 @@
 """The paper's tables from groups of runs, as data frames."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 from scipy.special import entr
 from scipy.stats import binom
 
+from zskt_dist.markup import plain
 from zskt_dist.report import paper
 from zskt_dist.report.paper import Pair
 from zskt_dist.report.runs import WITHOUT_DATA, Group, Run, Spread
@@ -229,18 +229,6 @@ def markdown(frame: pd.DataFrame) -> str:
     """A pipe table."""
     lines = [frame.columns, ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(plain(str(cell)) for cell in line) + " |" for line in lines)
-
-
-def plain(text: str) -> str:
-    """Text as Markdown that shows it as it is: no image, link, HTML, code or emphasis, on one line."""
-    return re.sub(r"[\\`*\[\]<&|]|\b_|_\b", r"\\\g<0>", " ".join(text.split()))
-
-
-def code(text: str) -> str:
-    """Text as code on one line, between more backticks than it has in a row."""
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    space = " " if len(fence) > 1 else ""
-    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
 
 
 def _teachers(
