@@ -119,7 +119,7 @@ def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
     address = read_json(tmp_path / "runs/digits/run/mlflow.json")
     assert address["complete"]
     capsys.readouterr()
-    assert export.main(["runs/digits/run", "--to", "mlflow"]) == 2
+    assert export.main(["runs/digits/run", student[0], "--to", "mlflow"]) == 2
     *_, said = capsys.readouterr().err.splitlines()  # before it torch's own warning
     assert said.startswith("error: the model cannot be logged in MLflow, as torch.export writes it: ")
     assert "cannot be reached" not in caplog.text

@@ -190,7 +190,7 @@ def test_tokens_go_only_where_the_user_names_the_store(
     assert replay.main([str(run), *(["--uri", uri] if named == "--uri" else [])]) == 2
     assert seen, "the server was asked"
     assert any(SECRET in each for each in seen) == (named != "nowhere")
-    warned = f"no password or token is sent to {uri}, which only the run names; if you trust it: --uri {uri}"
+    warned = f"no password or token is sent to {uri}, which only the run names; if you trust it, name it: --uri {uri}"
     assert caplog.text.count(warned) == (named == "nowhere")
 
 
@@ -198,7 +198,8 @@ def test_evaluate_sends_none_either(
     run: Path, server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     uri, seen = server
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".mlflow").mkdir()
     (tmp_path / ".mlflow/credentials").write_text(

@@ -124,8 +124,7 @@ def dead_server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_dead_server_neither_blocks_nor_raises(dead_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zskt_dist.tracking.mlflow.stream._CLOSE_SECONDS", 1.0)
-    stream = MlflowStream(RunAddress(dead_server, "1", "a" * 32))
+    stream = MlflowStream(RunAddress(dead_server, "1", "a" * 32), patience=1.0)
     started = time.monotonic()
     for row in ROWS * 1000:
         stream.log_row(row)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from zskt_dist.addresses import hide
-from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpose, Section
+from zskt_dist.config.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Purpose, Section
 
 
 class Transitions(Section):
@@ -50,6 +50,8 @@ class Checkpoint(Section):
 class Tracking(Section):
     uri: Annotated[str, AfterValidator(hide)] | None = None
     """MLflow tracking URI; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; 'none': no MLflow."""
+    patience: NonNegativeFloat = 20.0
+    """Most seconds that a run waits for a MLflow server in all; what is not sent by then, `zskt replay` sends."""
     log_every: Positive = 50
     """Iterations between metric rows, each of which costs one synchronisation with the device."""
     images: NonNegative = 64

@@ -6,7 +6,7 @@ from typing import Any
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, Deployed, ExportedNetwork, own_role
 from zskt_dist.launch.mlflow_run import replay
 from zskt_dist.tracking.mlflow.models import log_student, register_model
-from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri, store_of, withholding
+from zskt_dist.tracking.mlflow.store import RunAddress, reached, required_uri, store_of, withhold_credentials
 
 
 def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, uri: str | None) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def register(exported: ExportedNetwork, *, normalises: bool, name: str | None, u
     model_name = re.sub(r"[^\w. -]", "-", name or f"{exported.result['experiment']}-{exported.role}")
     is_logged = exported.role == own_role(exported.result) and not normalises
     label = f"{exported.role}_of_pixels" if normalises else exported.role
-    with withholding(target, uri), reached(target):
+    withhold_credentials(target, uri)
+    with reached(target):
         with directory.driven():
             replay(directory, target)
         address = RunAddress.read(directory.tracking)

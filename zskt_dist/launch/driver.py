@@ -15,6 +15,7 @@ from zskt_dist.extras import is_installed
 from zskt_dist.launch import local
 from zskt_dist.launch.environment import git_commit, is_follower
 from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record, repair_record
+from zskt_dist.launch.patience import patience
 from zskt_dist.launch.preflight import describe, preflight
 from zskt_dist.launch.progress import announce, watching
 from zskt_dist.runs.directory import RunDirectory, open_run
@@ -74,6 +75,7 @@ def evaluate(measurement: EvaluatedRun, *, fresh: bool, console: Console) -> Non
         local.launch(job)
         return
     checked = preflight(job)
+    patience.begin(job.config.tracking.patience)
     with open_run(job.goal.run) as directory:
         announce("evaluate", [("run directory", job.goal.run)], console)
         if fresh:

@@ -17,7 +17,7 @@ from zskt_dist.launch.summary import print_estimates
 from zskt_dist.networks.brought import with_digest
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte, summarise_yardstick
-from zskt_dist.tracking.mlflow.store import withholding
+from zskt_dist.tracking.mlflow.store import withhold_credentials
 
 Result = dict[str, Any]
 
@@ -43,13 +43,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
         raise UserError(f"{location} is a sweep; evaluate one of its runs" + (f", the best is {best}" if best else ""))
     named = dict(word.partition("=")[::2] for word in overrides).get("tracking.uri")
     config = directory.read_config()
-    with withholding(config.tracking.uri if config else None, named):
-        return _evaluate_all(directory, result, overrides, fresh, console)
-
-
-def _evaluate_all(
-    directory: RunDirectory, result: Result, overrides: list[str], fresh: bool, console: Console
-) -> Result:
+    withhold_credentials(config.tracking.uri if config else None, named, "tracking.uri=")
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)

@@ -17,7 +17,7 @@ from zskt_dist.errors import UserError, one_line
 from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
 from zskt_dist.launch.named_code import check_named
-from zskt_dist.launch.signals import InThread
+from zskt_dist.launch.patience import Patience, patience
 from zskt_dist.networks.building import load_trained
 from zskt_dist.runs.directory import RunDirectory, find_run
 from zskt_dist.tracking.base import NullTracker, Row, Tracker
@@ -31,7 +31,7 @@ from zskt_dist.tracking.mlflow.store import (
     required_uri,
     store_of,
     tracking_uri,
-    withholding,
+    withhold_credentials,
 )
 from zskt_dist.tracking.mlflow.stream import MlflowStream
 from zskt_dist.training.job import Job
@@ -42,9 +42,9 @@ T = TypeVar("T")
 
 
 def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
-    """The result of `action`; None, after a warning that ends with the remedy, where MLflow cannot be reached."""
+    """The result of `action`; None, after a warning that ends with the remedy, where MLflow is not reached in time."""
     try:
-        return action()
+        return patience.ask(uri, action)
     except ImportError:
         _warn_that_mlflow_is_missing()
     except UserError as error:
@@ -81,28 +81,32 @@ def open_directory(
     return address
 
 
-def foreseen(config: Config, seconds: float = 15.0) -> str | None:
-    """Why a run of this experiment will not be recorded, where the store is there and says so within some seconds."""
+def foreseen(config: Config) -> str | None:
+    """Why a run of this experiment will not be recorded, where the store is there and says so in time."""
     uri = tracking_uri(config.tracking.uri)
     file = Path(uri.removeprefix("sqlite:///")) if uri and uri.startswith("sqlite:///") else None
     if uri is None or (file and not (file.exists() and file.stat().st_size)):  # MLflow would make its tables
         return None
-    asked = InThread(lambda: find_experiment(connect(uri), config.experiment), "mlflow")
-    if not asked.ended(within=seconds):
-        return f"{uri} does not answer within {seconds:g} s; runs go on without it"
-    if asked.failure is None or isinstance(asked.failure, ImportError):
+    patience.begin(config.tracking.patience)
+    try:
+        patience.ask(uri, lambda: find_experiment(connect(uri), config.experiment))
+    except ImportError:
         return None
-    return f"{uri}: {masked(one_line(asked.failure))}; runs go on without it"
+    except Exception as error:
+        return f"{uri}: {masked(one_line(error))}; runs go on without it"
+    return None
 
 
 def open_record(job: Job) -> Job:
     """The job with the address of its MLflow run; without one, and a warning, where MLflow cannot be reached."""
+    patience.begin(job.config.tracking.patience)
     address = _open(job.directory, job.config, job_tags(job))
     return replace(job, tracking=address._asdict()) if address else job
 
 
 def open_group(directory: RunDirectory, config: Config) -> None:
     """Opens the MLflow run under which those of several seeds are nested, where MLflow can be reached."""
+    patience.begin(config.tracking.patience)
     _open(directory, config, group_tags(directory, config))
 
 
@@ -122,7 +126,7 @@ def live_tracker(job: Job, world: World) -> Iterator[Tracker]:
     if job.tracking is None or not world.is_main:
         yield NullTracker()
         return
-    stream = MlflowStream(RunAddress(**job.tracking))
+    stream = MlflowStream(RunAddress(**job.tracking), Patience(job.config.tracking.patience).for_last_rows)
     try:
         yield stream
     finally:
@@ -254,7 +258,8 @@ def replay_command(location: str, uri: str | None, words: Sequence[str] = ()) ->
     if config is None:
         raise UserError(f"{location} is no run directory: it has no config.yaml")
     check_named(location, config, words)
-    with withholding(target, uri), reached(target), directory.driven():
+    withhold_credentials(target, uri)
+    with reached(target), directory.driven():
         missing = replay(directory, target)
     directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"

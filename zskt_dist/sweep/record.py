@@ -12,6 +12,7 @@ from zskt_dist.config import Config
 from zskt_dist.errors import UserError
 from zskt_dist.files import write_atomic
 from zskt_dist.launch.mlflow_run import attempt, open_directory, present
+from zskt_dist.launch.patience import patience
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.space import Sweep, Trial
@@ -36,6 +37,7 @@ def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAdd
     uri = tracking_uri(config.tracking.uri)
     if uri is None:
         return None
+    patience.begin(config.tracking.patience)
     tags = {"command": "sweep", "title": sweep.title, "selected_by": sweep.select_by}
     return attempt(uri, partial(open_directory, directory, uri, tags), _REMEDY)
 
@@ -83,6 +85,7 @@ def close_parent(
         )
 
     if address is not None:
+        patience.begin(patience.seconds * (1 + len(trials)))
         attempt(address.tracking_uri, uploading, _REMEDY)
 
 

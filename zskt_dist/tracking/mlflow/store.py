@@ -66,31 +66,27 @@ def required_uri(named: str | None, known: str | None = None) -> str:
     return uri
 
 
-@contextmanager
-def withholding(of_run: str | None, named: str | None) -> Iterator[None]:
+def withhold_credentials(of_run: str | None, named: str | None, option: str = "--uri ") -> None:
     """Keeps the user's credentials from a web server that a run's own files alone name: the run may be somebody else's.
+
+    For the rest of this process, as requests may still be under way when their caller waits no more.
 
     Args:
         of_run: The store that the run names; None: it names none.
         named: The store that the user of the command names; None: none, and `MLFLOW_TRACKING_URI` counts.
+        option: How the command lets the user name one.
     """
     uri, trusted = tracking_uri(of_run), tracking_uri(named) or tracking_uri(os.environ.get("MLFLOW_TRACKING_URI"))
-    held = {name: os.environ[name] for name in _CREDENTIALS if os.environ.get(name)}
+    held = [name for name in _CREDENTIALS if os.environ.get(name)]
     file = Path("~/.mlflow/credentials").expanduser().exists()
     if uri is None or uri == trusted or not uri.startswith(("http://", "https://")) or not (held or file):
-        yield
         return
-    log.warning("no password or token is sent to %s, which only the run names; if you trust it: --uri %s", uri, uri)
-    guest = dict.fromkeys(_CREDENTIALS[:2], "guest") if file else {}  # MLflow would take those of the file
-    try:
-        for name in held:
-            del os.environ[name]
-        os.environ |= guest
-        yield
-    finally:
-        for name in guest:
-            os.environ.pop(name, None)
-        os.environ |= held
+    problem = "no password or token is sent to %s, which only the run names; if you trust it, name it: %s%s"
+    log.warning(problem, uri, option, uri)
+    for name in held:
+        del os.environ[name]
+    if file:  # MLflow would take those in it
+        os.environ |= dict.fromkeys(_CREDENTIALS[:2], "guest")
 
 
 @contextmanager
@@ -108,6 +104,7 @@ def connect(uri: str) -> "MlflowClient":
     # MLflow's own patience is minutes; a record is not worth that. What the user has set wins.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")  # so its lines look like all others
     from mlflow import MlflowClient
 

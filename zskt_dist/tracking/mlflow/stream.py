@@ -13,8 +13,6 @@ from zskt_dist.tracking.mlflow.store import RunAddress
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 15.0
-"""How long the end of a run waits for the last rows to be sent."""
 _RETRY_SECONDS = 30.0
 """How long a server that failed is left alone."""
 
@@ -24,10 +22,13 @@ class MlflowStream:
 
     What could not be sent stays in line until the server is back. What the end of the run leaves there is in the run
     directory, for `upload`.
+
+    Args:
+        patience: Seconds that the end of a run waits for the last rows to be sent.
     """
 
-    def __init__(self, address: RunAddress) -> None:
-        self._address = address
+    def __init__(self, address: RunAddress, patience: float = 5.0) -> None:
+        self._address, self._patience = address, patience
         self._line: deque[Callable[[RunSender], object]] = deque()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -45,7 +46,7 @@ class MlflowStream:
     def close(self) -> None:
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout=_CLOSE_SECONDS)
+        self._thread.join(timeout=self._patience)
 
     def _put(self, send: Callable[[RunSender], object]) -> None:
         self._line.append(send)
