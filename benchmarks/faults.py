@@ -24,6 +24,8 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # a cluster of this process alone, bou
 
 from ray.cluster_utils import Cluster
 
+from benchmarks import kills
+
 RUN = "fault-run"
 REPOSITORY = Path(__file__).parents[1]
 
@@ -172,11 +174,29 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--every", type=int, default=20, help="iterations between checkpoints")
+    parser.add_argument("--kills", type=int, metavar="N", help="instead: N random kills without Ray, in all phases")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and victims of --kills")
     options = parser.parse_args()
+    if options.kills:
+        answer = kills_of(options.kills, options.seed)
+    else:
+        answer = elastic_run(options.iterations, options.every)
+    answer = {"machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"} | answer
+    print(json.dumps({key: value for key, value in answer.items() if key != "each"}, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(answer, indent=2) + "\n")
+
+
+def kills_of(count: int, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return kills.measure(count, seed, Path(folder))
+
+
+def elastic_run(iterations: int, every: int) -> dict[str, Any]:
     arguments = [
         "--config",
         str(REPOSITORY / "configs" / "digits.yaml"),
-        *(f"iterations={options.iterations}", f"checkpoint.every={options.every}", "tracking.uri=none"),
+        *(f"iterations={iterations}", f"checkpoint.every={every}", "tracking.uri=none"),
         *("launch.workers=[1,2]", "launch.cpus_per_worker=1", "launch.resize_seconds=5"),
     ]
     with tempfile.TemporaryDirectory() as folder, machines() as ours:
@@ -191,24 +211,20 @@ def main() -> None:
             ("a node joins", ours.gain),
             ("the driver is killed, the command given again", run.start_again),
         ]
-        places = [(number + 1) * options.iterations // (len(steps) + 1) for number in range(len(steps))]
+        places = [(number + 1) * iterations // (len(steps) + 1) for number in range(len(steps))]
         faults = []
         for (what, act), at in zip(steps, places, strict=True):
             faults.append(strike(run, what, act, at))
             print(faults[-1], flush=True)
         result = run.result()
-    answer = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "iterations": options.iterations,
-        "checkpoint_every": options.every,
+    return {
+        "iterations": iterations,
+        "checkpoint_every": every,
         "faults": [asdict(fault) | {"wasted": fault.wasted} for fault in faults],
         "accuracy_last": result["student"]["accuracy_last"],
         "agreement": result["student"]["agreement"],
         "world_size_at_the_end": result["world_size"],
     }
-    print(json.dumps(answer, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(answer, indent=2) + "\n")
 
 
 if __name__ == "__main__":

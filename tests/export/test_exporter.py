@@ -39,7 +39,7 @@ class Moody(nn.Module):
 
 def test_a_network_that_cannot_be_traced_is_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = untrained_run(tmp_path, arch="tests.export.test_exporter:Moody")
-    assert export.main([str(run), "--to", "safetensors", "pt2", "onnx"]) == 2
+    assert export.main([str(run), "student.arch=tests.export.test_exporter:Moody", "--to", "pt2", "onnx"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]  # torch has logged before
     assert re.fullmatch(r"error: student.pt2 is not written: \w+: .*; student.onnx is not written: \w+: .*", error)
     assert list(read_json(run / "export/export.json")["files"]) == ["safetensors"]
@@ -86,7 +86,8 @@ def test_other_families_in_every_format(
     monkeypatch.chdir(tmp_path)
     run = untrained_run(tmp_path, arch=arch, shape=shape)
     before = sorted(tmp_path.iterdir())
-    assert export.main([str(run), "--to", "safetensors", "pt2", "onnx", "int8", "card"]) == 0
+    words = [f"student.arch={arch}"] if is_user_code(arch) else []
+    assert export.main([str(run), *words, "--to", "safetensors", "pt2", "onnx", "int8", "card"]) == 0
     assert sorted(tmp_path.iterdir()) == before  # nothing is left where the command was started
     folder = run / "export"
     images = torch.randn(3, *shape)

@@ -55,19 +55,19 @@ def test_train_and_all_that_follows(overrides: list[str], capsys: pytest.Capture
     assert not Path("runs/teachers").exists(), "nothing was trained"
     result = _result("a")
     assert result["teacher"]["accuracy"] == pytest.approx(_accuracy())
-    run_directory = "runs/digits/a"
+    run_directory, code = "runs/digits/a", "teacher.arch=tests.support.user_networks:Brought"
     began = json.loads(Path(run_directory, "command.json").read_text())
     assert began["teacher"].startswith("none:")
     assert train.main([*overrides, "name=a"]) == 0
     assert "Finished earlier" in capsys.readouterr().out
 
-    assert evaluate.main([run_directory, "transitions.images=2", "transitions.steps=3"]) == 0
+    assert evaluate.main([run_directory, code, "transitions.images=2", "transitions.steps=3"]) == 0
     answer = json.loads(Path(run_directory, "evaluation/evaluation.json").read_text())
     assert answer["settings"]["weights"]["teacher"] == began["teacher"]
     assert answer["teacher_accuracy"] == pytest.approx(_accuracy())
-    assert export([run_directory, "--to", "safetensors", "card"]) == 0
-    assert export([run_directory, "--to", "safetensors", "--role", "teacher"]) == 0
-    assert synthesize.main([run_directory, "--images", "16"]) == 0
+    assert export([run_directory, code, "--to", "safetensors", "card"]) == 0
+    assert export([run_directory, code, "--to", "safetensors", "--role", "teacher"]) == 0
+    assert synthesize.main([run_directory, code, "--images", "16"]) == 0
     about = json.loads(Path(run_directory, "pseudo_data/pseudo_data.json").read_text())
     assert about["teacher"]["sha256"] == began["teacher"]
 
@@ -75,9 +75,9 @@ def test_train_and_all_that_follows(overrides: list[str], capsys: pytest.Capture
     _write(Path(), 1)
     assert train.main([*overrides, "name=a"]) == 2
     assert "holds a run with other settings (teacher.checkpoint)" in capsys.readouterr().err
-    assert evaluate.main([run_directory, "--fresh"]) == 2
+    assert evaluate.main([run_directory, code, "--fresh"]) == 2
     assert "comes with other weights now" in capsys.readouterr().err
-    assert evaluate.main([run_directory, "teacher.checkpoint=none", "transitions.images=0"]) == 0
+    assert evaluate.main([run_directory, code, "teacher.checkpoint=none", "transitions.images=0"]) == 0
     (other,) = Path(run_directory, "evaluation").glob("other-*")
     assert json.loads((other / "evaluation.json").read_text())["teacher_accuracy"] == pytest.approx(_accuracy())
 

@@ -135,7 +135,7 @@ def test_a_student_that_fails_on_one_image_is_trained_evaluated_and_exported(tmp
     result = _result(run)
     assert str(result["student"]["answers"]).startswith("logits; a single image")  # type: ignore[index]
     assert 0 < result["student"]["accuracy_last"] < 1  # type: ignore[index]
-    assert export.main([str(run.path), "--to", "pt2"]) == 0
+    assert export.main([str(run.path), student, f"teacher.arch={config.teacher.arch}", "--to", "pt2"]) == 0
     network = torch.export.load(run.path / "export" / "student.pt2").module()
     assert [network(torch.zeros(size, 1, 8, 8)).shape[0] for size in (1, 2, 5)] == [1, 2, 5]
 

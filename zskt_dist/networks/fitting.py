@@ -103,6 +103,9 @@ def fit_weights(
         ValueError: names or shapes differ, more than one prefix would do, or a weight is not finite. Then the network
             may hold some of the weights.
     """
+    for name, tensor in weights.items():
+        if kind := _unusual(tensor):
+            raise ValueError(f"holds {printable(name)} as a {kind}; save all weights as plain tensors")
     prefixes = [""] if weights.at_top else _prefixes(network, weights)
     tried = [_attempt(network, weights, each) for each in prefixes]
     fitting = [each for each in tried if each.fits]
@@ -123,10 +126,29 @@ def fit_weights(
         raise ValueError(f"{problem}: {listed(beside)}; if it is not, {remedy}")
     if found is not tried[-1]:
         _attempt(network, weights, found.prefix)
-    used = ((name, tensor) for name, tensor in found.loaded.items() if name not in found.unexpected)
-    if broken := not_finite(used):
+    used = {name: tensor for name, tensor in found.loaded.items() if name not in found.unexpected}
+    own = network.state_dict()
+    whole = (name for name in used if name in own and own[name].is_floating_point() > used[name].is_floating_point())
+    if broken := next(whole, None):
+        kind = str(used[broken].dtype).removeprefix("torch.")
+        raise ValueError(f"holds {printable(broken)} as {kind}, where the network has fractions; quantized is not read")
+    if broken := not_finite(used.items()):
         raise ValueError(f"has weights that are not finite, first in {printable(broken)}")
+    variances = (name for name, tensor in found.loaded.items() if name.endswith("running_var") and (tensor < 0).any())
+    if broken := next(variances, None):
+        raise ValueError(f"has negative variances, first in {printable(broken)}")
     return Fitted(found.prefix, [*found.unexpected, *found.beside])
+
+
+def _unusual(tensor: Tensor) -> str | None:
+    """What a tensor is if it is not one of plain numbers; None where it is."""
+    if tensor.is_meta:
+        return "meta tensor, which has no numbers"
+    if tensor.is_quantized:
+        return "quantized tensor (tensor.dequantize() makes it plain)"
+    if tensor.is_complex():
+        return "tensor of complex numbers"
+    return None if tensor.layout == torch.strided else f"{tensor.layout} tensor (tensor.to_dense() makes it plain)"
 
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from zskt_dist.addresses import masked
 from zskt_dist.errors import ConfigError
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -72,15 +73,14 @@ def working_copy(location: str) -> Path:
     """Where a URI's files lie on this machine: below `$ZSKT_CACHE`, else `~/.cache/zskt_dist`.
 
     Raises:
-        ConfigError: the URI has `.` or `..` in it, or holds a password, which would be saved with the run.
+        ConfigError: the URI has `.` or `..` in it, or holds a password or key, which would be saved with the run.
     """
     place, _, query = location.partition("?")
     scheme, _, rest = place.partition("://")
     host, *names = rest.split("/")
     user, at, _ = host.partition("@")
-    if at and ":" in user:
-        shown = location.replace(user, "…")
-        raise ConfigError("runs_dir", shown, f"would save its password with every run; {_advice(location)}")
+    if (at and ":" in user) or masked(f"?{query}") != f"?{query}":
+        raise ConfigError("runs_dir", masked(location), f"would save its password with every run; {_advice(location)}")
     if {".", ".."} & set(names):
         raise ConfigError("runs_dir", location, "has . or .. in it; write the folder out")
     digest = hashlib.sha256(f"{scheme}://{host}?{query}".encode()).hexdigest()[:8]

@@ -181,16 +181,18 @@ class Loop:
         row = dict(_scalars(means))
         broken = [name for name, value in row.items() if not math.isfinite(value)]
         if broken:
-            raise DivergedError(
-                f"{self.training.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}. Lower the "
-                "learning rate or the loss weights; the last checkpoint is from before"
-            )
+            problem = f"{self.training.phase} diverged: {broken[0]} is {row[broken[0]]} at iteration {done}"
+            raise DivergedError(f"{problem}. Lower the learning rate or the loss weights{self._before()}")
         row |= {f"{name}_learning_rate": engine.learning_rate for name, engine in self.training.engines.items()}
         now = time.perf_counter()
         if done > self._window[0]:
             row["iterations_per_second"] = (done - self._window[0]) / (now - self._window[1])
         self._window = (done, now)
         return row
+
+    def _before(self) -> str:
+        """What a run that cannot go on may go back to."""
+        return "; the last checkpoint is from before" if self.store and self.store.newest() else ""
 
     def _evaluate(self, done: int) -> None:
         with self.training.trained() as network:

@@ -1,0 +1,58 @@
+"""Twenty kills at random moments, of a command and all that it has started: in the end all is as without them."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+from tests.support.commands import command, finish, kill_group
+from tests.support.configs import tiny_overrides
+
+KILLS = 20
+TRAIN = ("name=run", "iterations=1500", "checkpoint.every=25", "evaluation.every=500", "launch.workers=1", "launch.kind=local")
+RUN = "runs/digits/run"
+COMMANDS = {
+    "train": (14, ("train", *TRAIN)),
+    "evaluate": (4, ("evaluate", RUN, "transitions.images=4", "transitions.steps=5")),
+    "export": (2, ("export", RUN, "--to", "safetensors")),
+}
+"""How often each is killed at most, and its words."""
+
+
+def _words(folder: Path, words: tuple[str, ...]) -> tuple[str, ...]:
+    return ("train", *tiny_overrides(folder, *words[1:])) if words[0] == "train" else words
+
+
+def _made(folder: Path) -> dict[str, bytes]:
+    """What there is at the end: networks, and numbers that are measured."""
+    files = sorted((folder / "runs").rglob("*.safetensors"))
+    answer = json.loads((folder / RUN / "evaluation/evaluation.json").read_text())
+    numbers = {key: answer[key] for key in ("accuracy", "agreement", "mte", "calibration")}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files} | {"": json.dumps(numbers).encode()}
+
+
+def test_random_kills_change_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
+    calm, stormy, seconds = tmp_path / "calm", tmp_path / "stormy", dict[str, float]()
+    for folder in (calm, stormy):
+        folder.mkdir()
+    for phase, (_, words) in COMMANDS.items():
+        started = time.monotonic()
+        code, output = finish(command(*_words(calm, words), folder=calm))
+        assert code == 0, output
+        seconds[phase] = time.monotonic() - started
+    rng, done = random.Random(0), 0
+    for phase, (kills, words) in COMMANDS.items():
+        for _ in range(kills):
+            process = command(*_words(stormy, words), folder=stormy)
+            moment = time.monotonic() + rng.uniform(0, 0.3) * seconds[phase]
+            while time.monotonic() < moment and process.poll() is None:
+                time.sleep(0.01)
+            done += process.poll() is None
+            kill_group(process)
+            finish(process)
+        code, output = finish(command(*_words(stormy, words), folder=stormy))
+        assert code == 0, output
+        assert "Traceback" not in output
+    assert done >= KILLS / 2, "the others came after the end"
+    assert _made(stormy) == _made(calm)
+    assert not [path for path in stormy.rglob("*") if path.name.endswith(".tmp")]
