@@ -69,7 +69,7 @@ PAIRS = {
         "two_cores/fashion",
         ImageShape(1, 28, 28),
         own={
-            "belief_matching": ("iterations=250", "evaluation.every=10"),
+            "belief_matching": ("batch_size=64", "iterations=250", "evaluation.every=10"),
             "inversion": (*SHORT, "iterations=300", "evaluation.every=10"),
         },
     ),
