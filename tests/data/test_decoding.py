@@ -208,3 +208,9 @@ def test_an_image_of_more_pixels_than_any_network_takes() -> None:
     with pytest.raises(ImagesError, match="it has 6000x6000 pixels, more than 33,554,432; make it smaller"):
         open_image(_png_of(6000, 6000))
     assert open_image(_png_of(4096, 4096)).size == (4096, 4096)
+
+
+def test_a_file_that_would_run_a_program_is_no_image() -> None:
+    """Pillow hands EPS to Ghostscript where that is installed."""
+    with pytest.raises(ImagesError, match="it is no image that Pillow reads"):
+        open_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")

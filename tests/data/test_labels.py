@@ -173,3 +173,9 @@ def test_the_order_that_the_user_states() -> None:
     assert found.said == "zero is 0, one is 1, two is 2 (as data.class_names has them)"
     with pytest.raises(ImagesError, match="has the label three, which is none of one, zero"):
         number_labels((), {"three", "one"}, ["zero", "one"], 2)
+
+
+@pytest.mark.parametrize("label", [2**70, 2.0**70, 10**6, "99999999"])
+def test_more_classes_than_any_network_has(label: object) -> None:
+    with pytest.raises(ImagesError, match=r"has the label .*, and 1,000,000 classes are the most; number them from 0"):
+        number_labels([], [0, label], None, None)

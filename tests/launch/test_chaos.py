@@ -9,7 +9,14 @@ from tests.support.commands import command, finish, kill_group
 from tests.support.configs import tiny_overrides
 
 KILLS = 20
-TRAIN = ("name=run", "iterations=1500", "checkpoint.every=25", "evaluation.every=500", "launch.workers=1", "launch.kind=local")
+TRAIN = (
+    "name=run",
+    "iterations=1500",
+    "checkpoint.every=25",
+    "evaluation.every=500",
+    "launch.workers=1",
+    "launch.kind=local",
+)
 RUN = "runs/digits/run"
 COMMANDS = {
     "train": (14, ("train", *TRAIN)),

@@ -56,6 +56,12 @@ def run(theirs: Path, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_link_to_itself_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "loop").symlink_to("loop")
+    assert evaluate.main([str(run), *MEASURE]) == 2
+    assert f"{run / 'loop'} is a link out of the run, to loop" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["figures/pseudo_images.png", "figures"])
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_a_link_out_of_the_run_is_refused(

@@ -11,7 +11,9 @@ from torch.nn.utils import parametrizations
 from torch.optim.swa_utils import AveragedModel
 
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import LeNet
+from zskt_dist.models import ImageShape, LeNet, build_network
+from zskt_dist.networks.fitting import fit_weights
+from zskt_dist.networks.state_dicts import StateDict
 from zskt_dist.networks.weights import WeightsFile, load_into, read_weights, save_weights
 
 KEY = "teacher.checkpoint"
@@ -325,3 +327,34 @@ def test_a_loader_that_fails_is_told_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"does not fit the architecture; KeyError: .*no such version") as caught:
         _load(Strict(2, 2), nn.Linear(2, 2).state_dict())
     assert "\n" not in str(caught.value)
+
+
+def _odd(network: nn.Module, how: Callable[[torch.Tensor], torch.Tensor]) -> StateDict:
+    return StateDict.of(network.state_dict() | {"fc.weight": how(network.state_dict()["fc.weight"])})
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        (lambda tensor: tensor.to("meta"), "as a meta tensor, which has no numbers; save all weights as plain tensors"),
+        (lambda tensor: tensor.to_sparse(), r"sparse_coo tensor \(tensor.to_dense\(\) makes it plain\)"),
+        (lambda tensor: tensor.to_sparse_csr(), "torch.sparse_csr tensor"),
+        (lambda tensor: tensor.to(torch.complex64), "as a tensor of complex numbers"),
+        (lambda tensor: (tensor * 100).to(torch.int8), "holds fc.weight as int8, where the network has fractions"),
+        (lambda tensor: tensor > 0, "holds fc.weight as bool"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_tensors_that_are_not_plain_numbers(how: Callable[[torch.Tensor], torch.Tensor], problem: str) -> None:
+    network = build_network("wrn-10-1", ImageShape(1, 8, 8), 10)
+    with pytest.raises(ValueError, match=problem):
+        fit_weights(network, _odd(network, how))
+
+
+def test_negative_variances() -> None:
+    network = build_network("wrn-10-1", ImageShape(1, 8, 8), 10)
+    weights = StateDict.of(network.state_dict())
+    name = next(name for name in weights if name.endswith("running_var"))
+    weights[name] = -weights[name]
+    with pytest.raises(ValueError, match=f"has negative variances, first in {name}"):
+        fit_weights(network, weights)

@@ -159,3 +159,14 @@ def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(tm
     assert path.stat().st_size < 100_000
     with pytest.raises(ConfigError, match=r"bytes and unpacks to 67,\d{3},\d{3}, and torch.save packs nothing"):
         read_weights(path, "teacher.checkpoint")
+
+
+@pytest.mark.parametrize("header", [b'{"a":' * 10_000, b'{"w":{"data_offsets":["a","b"]}}', b"[" * 10_000])
+def test_headers_that_are_none(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ConfigError, match=r"damaged or not safetensors|is cut off"):
+        read_weights(path, "teacher.checkpoint")
+    path.write_bytes((2**60).to_bytes(8, "little") + b"{")
+    with pytest.raises(ValueError, match="Expecting property name"):
+        read_about(path)

@@ -12,6 +12,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 """Names of image files end so, in small letters or capitals."""
 Encoded = bytes | Path | None
 """An image as it is found: the content of its file, where that lies, or nothing."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "PCX", "SGI")
+"""What is read, of all that Pillow knows: EPS would run a program, and others are no pictures of things."""
 _MOST_PIXELS = 2**25
 """Of an image: a network takes far fewer, and a few bytes can stand for more than the memory holds."""
 _LFS_POINTER = b"version https://git-lfs"
@@ -37,7 +39,7 @@ def open_image(encoded: Encoded) -> Image.Image:
             raise ImagesError(f"there is no file {encoded}")
         encoded = encoded.read_bytes()
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     except UnidentifiedImageError:  # whose message names a place in memory
         raise ImagesError(f"it is no image that Pillow reads{lfs_hint(encoded)}") from None
     except Exception as error:  # decoders raise whatever a damaged file leads them to

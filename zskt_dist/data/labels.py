@@ -11,6 +11,7 @@ from typing import NamedTuple
 from zskt_dist.data.classes import usual_order
 from zskt_dist.data.decoding import ImagesError
 
+_MOST_CLASSES = 10**6
 _NUMERAL = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 _DIGITS = re.compile(r"[0-9]+")
 _LONG = 40
@@ -81,6 +82,8 @@ def _of_numbers(numbers: Numbers, named: list[str] | None, num_classes: int | No
     _check_distinct(texts, numbers.__getitem__)
     truths = any(isinstance(label, bool) for label in numbers)
     least, most = min(numbers.values()), max(numbers.values())
+    if most >= _MOST_CLASSES:
+        raise ImagesError(f"has the label {most:.4g}, and {_MOST_CLASSES:,} classes are the most; number them from 0")
     classes = len(named) if named else num_classes
     how = None
     if least == 1 and not truths and (most == classes if classes else len(set(numbers.values())) == most > 1):

@@ -67,7 +67,8 @@ def read_about(path: Path) -> dict[str, object]:
     """The metadata of `weights_file`, read from the head of the file; empty for files of other origin."""
     with path.open("rb") as file:
         head = file.read(9)
-        return _about(head + file.read(_header_size(head))) if _is_safetensors(path, head) else {}
+        size = min(_header_size(head), path.stat().st_size)
+        return _about(head + file.read(size)) if _is_safetensors(path, head) else {}
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class WeightsFile:
             return {}
         try:
             return _about(self.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(error) from None
 
     def tensors(self, role: str = "", prefix: str | None = None, *, quiet: bool = False) -> StateDict:
@@ -176,9 +177,9 @@ class WeightsFile:
         try:
             header = json.loads(self.content[8:begin])
             ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):  # not even the header is whole, or it is none
+            return bool(begin + max(ends, default=0) > len(self.content))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # half a header, or none
             return begin > len(self.content)
-        return begin + max(ends, default=0) > len(self.content)
 
 
 def digest_of(network: nn.Module) -> str:

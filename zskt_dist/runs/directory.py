@@ -13,7 +13,7 @@ from zskt_dist.config import Config, differing_keys, dump_yaml, read_config
 from zskt_dist.errors import ConfigError, Interrupted, UserError
 from zskt_dist.files import read_bytes, read_json, remove_leftovers, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
-from zskt_dist.runs.locations import absolute, check, is_uri, join, split, working_copy
+from zskt_dist.runs.locations import absolute, check, is_uri, join, lies_in, split, working_copy
 from zskt_dist.runs.result import misfit
 from zskt_dist.runs.sums import problem_of
 
@@ -240,7 +240,7 @@ class RunDirectory:
         root = self.path.resolve()
         for folder, folders, files in os.walk(self.path):
             for path in (Path(folder, name) for name in (*folders, *files)):
-                if path.is_symlink() and not path.resolve().is_relative_to(root):
+                if path.is_symlink() and not lies_in(root, path):
                     problem = f"{path} is a link out of the run, to {path.readlink()}"
                     raise UserError(f"{problem}; put the file itself there, or remove the link")
 

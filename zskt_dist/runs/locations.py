@@ -69,6 +69,14 @@ def local_folder(location: str, key: str = "--out") -> Path:
     return folder
 
 
+def lies_in(root: Path, link: Path) -> bool:
+    """True if what a link leads to lies in the folder; a link that leads to itself lies nowhere."""
+    try:
+        return link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return False
+
+
 def working_copy(location: str) -> Path:
     """Where a URI's files lie on this machine: below `$ZSKT_CACHE`, else `~/.cache/zskt_dist`.
 

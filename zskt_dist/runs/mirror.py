@@ -25,7 +25,7 @@ from typing import Any
 
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.files import lock, read_json, write_atomic, write_json
-from zskt_dist.runs.locations import OBJECT_STORES, check, connect, is_uri, short, split, working_copy
+from zskt_dist.runs.locations import OBJECT_STORES, check, connect, is_uri, lies_in, short, split, working_copy
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ def _stamps(filesystem: Any, folder: str) -> dict[str, Stamp]:
     files = {info.path[len(folder) + 1 :]: [info.size, info.mtime_ns] for info in found if info.is_file}
     if filesystem.type_name == "local":
         root = Path(folder).resolve()  # a link out of the run is not copied: what it leads to is not the run's
-        files = {name: stamp for name, stamp in files.items() if (root / name).resolve().is_relative_to(root)}
+        files = {name: stamp for name, stamp in files.items() if lies_in(root, root / name)}
     return {name: stamp for name, stamp in files.items() if name not in _NOT_CARRIED and "/." not in f"/{name}"}
 
 
