@@ -14,6 +14,10 @@ class UserError(Exception):
     """A command cannot be done; the message says what would work."""
 
 
+class DamagedFileError(UserError):
+    """A file of a run is not what was written there; the message names it."""
+
+
 def one_line(error: BaseException) -> str:
     """A library's error on one line: its kind and the first line of its message; a `UserError` as it is."""
     if isinstance(error, UserError):

@@ -10,10 +10,11 @@ from tests.support.finished import finished_run
 from tests.support.stores import new_store
 from zskt_dist.commands import replay
 from zskt_dist.commands import shared as cli
+from zskt_dist.errors import DamagedFileError
 from zskt_dist.export import __main__ as export
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
-from zskt_dist.launch.mlflow_run import result_tags
+from zskt_dist.launch.mlflow_run import attempt, result_tags
 from zskt_dist.runs.directory import RunDirectory
 
 
@@ -135,3 +136,21 @@ def test_a_commit_that_is_not_known_is_no_tag(tmp_path: Path) -> None:
     assert config
     assert "git_commit" not in result_tags(config, result | {"git_commit": None})
     assert result_tags(config, result | {"git_commit": "abc"})["git_commit"] == "abc"
+
+
+def test_an_error_in_a_file_of_ours_is_not_mlflows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def damaged() -> None:
+        raise DamagedFileError("history.parquet is damaged; restore it")
+
+    def missing() -> None:
+        (tmp_path / "gone.png").read_bytes()
+
+    def unreachable() -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    for action in (damaged, missing, unreachable):
+        assert attempt("sqlite:///x.db", action, "later") is None
+    first, second, third = caplog.messages
+    assert first == "history.parquet is damaged; restore it. So MLflow at sqlite:///x.db lacks it"
+    assert second.startswith(f"{tmp_path / 'gone.png'}: No such file or directory. So MLflow at sqlite:///x.db lacks")
+    assert third.startswith("MLflow at sqlite:///x.db cannot be reached (ConnectionRefusedError")

@@ -15,7 +15,7 @@ from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import explain, first_problem
 from zskt_dist.config.schema import Config
 from zskt_dist.config.shipped import locate
-from zskt_dist.errors import ConfigError, UserError, one_line
+from zskt_dist.errors import ConfigError, DamagedFileError, UserError, one_line
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound=BaseModel)
@@ -108,7 +108,9 @@ def read_config(path: Path) -> Config:
     try:
         return parse_config(_parse(_text(path)) or {})
     except (OSError, UserError, yaml.YAMLError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}); restore it, or start over with --fresh") from None
+        raise DamagedFileError(
+            f"{path} is damaged ({one_line(error)}); restore it, or start over with --fresh"
+        ) from None
 
 
 def read_yaml(path: Path) -> Tree:

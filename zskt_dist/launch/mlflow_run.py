@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from zskt_dist.addresses import masked
 from zskt_dist.config import Config, flatten
 from zskt_dist.distributed.world import World
-from zskt_dist.errors import UserError, one_line
+from zskt_dist.errors import DamagedFileError, UserError, one_line
 from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
 from zskt_dist.launch.named_code import check_named
@@ -47,9 +47,14 @@ def attempt(uri: str, action: Callable[[], T], remedy: str) -> T | None:
         return patience.ask(uri, action)
     except ImportError:
         _warn_that_mlflow_is_missing()
+    except DamagedFileError as error:
+        log.warning("%s. So MLflow at %s lacks it", error, uri)
     except UserError as error:
         log.warning("MLflow at %s: %s. Nothing is lost: %s", uri, error, remedy)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # a file of ours, not the server
+            log.warning("%s: %s. So MLflow at %s lacks what is in it; %s", error.filename, error.strerror, uri, remedy)
+            return None
         log.warning("MLflow at %s cannot be reached (%s). Nothing is lost: %s", uri, masked(one_line(error)), remedy)
     return None
 

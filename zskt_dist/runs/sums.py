@@ -8,7 +8,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from zskt_dist.errors import UserError
+from zskt_dist.errors import DamagedFileError
 from zskt_dist.files import read_bytes, write_atomic
 
 NAME = "files.sha256"
@@ -28,7 +28,7 @@ def problem_of(path: Path, content: bytes | None) -> str | None:
     """What is wrong with a file of that content, None being one that is missing; None where nothing is.
 
     Raises:
-        UserError: the hashes themselves cannot be read.
+        DamagedFileError: the hashes themselves cannot be read.
     """
     if content is None:
         return "is missing"
@@ -38,11 +38,11 @@ def problem_of(path: Path, content: bytes | None) -> str | None:
 
 
 def read_recorded(path: Path, remedy: str) -> bytes:
-    """The content of a file; raises UserError, with a remedy, where it is missing or not the one that was written."""
+    """The content of a file; raises DamagedFileError, with a remedy, where it is missing or not the one that was written."""
     content = read_bytes(path)
     problem = problem_of(path, content)
     if content is None or problem:
-        raise UserError(f"{path} {problem}; {remedy}")
+        raise DamagedFileError(f"{path} {problem}; {remedy}")
     return content
 
 
@@ -58,5 +58,5 @@ def _read(folder: Path) -> dict[str, str]:
     lines = [_LINE.fullmatch(line) for line in content.decode(errors="replace").splitlines()]
     found = {match[2]: match[1] for match in lines if match}
     if len(found) < len(lines):
-        raise UserError(f"{folder / NAME} is damaged; restore it, or delete it: then its files are not checked")
+        raise DamagedFileError(f"{folder / NAME} is damaged; restore it, or delete it: then its files are not checked")
     return found

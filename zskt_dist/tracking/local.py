@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from zskt_dist.errors import UserError, one_line
+from zskt_dist.errors import DamagedFileError, one_line
 from zskt_dist.files import write_atomic, write_json
 from zskt_dist.tracking.base import Row, is_evaluation
 
@@ -37,7 +37,7 @@ def read_history(path: Path) -> list[Row]:
     """The rows of a `history.parquet`, without the nulls; none where there is no file.
 
     Raises:
-        UserError: it is damaged.
+        DamagedFileError: it is.
     """
     if not path.exists():
         return []
@@ -48,7 +48,7 @@ def read_history(path: Path) -> list[Row]:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         problem = f"{path} is damaged ({one_line(error)})"
-        raise UserError(f"{problem}; restore it, or delete it, and the run has no curves") from None
+        raise DamagedFileError(f"{problem}; restore it, or delete it, and the run has no curves") from None
     return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
 
