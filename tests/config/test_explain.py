@@ -293,7 +293,7 @@ BILLION_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BILLION_LAUGHS, "its aliases stand for 54,481,013 values, and 100,000 are the most"),
         ("loss: &loss {beta: *loss}", "nested too deep, or contains itself"),
         ("loss: " + "[" * 2000 + "]" * 2000, "nested too deep, or contains itself"),
-        ("iterations: 10  #" + " " * 200_000, "more than 200,000 characters"),
+        ("iterations: 10  #" + " " * 500_000, "more than 500,000 characters"),
     ],
     ids=lambda value: value[:40],
 )

@@ -205,9 +205,9 @@ def test_as_the_library_datasets_reads_it(kind: str, orientation: int) -> None:
 
 
 def test_an_image_of_more_pixels_than_any_network_takes() -> None:
-    with pytest.raises(ImagesError, match="it has 6000x6000 pixels, more than 33,554,432; make it smaller"):
-        open_image(_png_of(6000, 6000))
-    assert open_image(_png_of(4096, 4096)).size == (4096, 4096)
+    with pytest.raises(ImagesError, match="it has 9000x9000 pixels, more than 67,108,864; make it smaller"):
+        open_image(_png_of(9000, 9000))
+    assert open_image(_png_of(8192, 8192)).size == (8192, 8192)
 
 
 def test_a_file_that_would_run_a_program_is_no_image() -> None:

@@ -251,6 +251,10 @@ def test_names_of_classes_and_data_sets_are_shown_and_do_nothing(tmp_path: Path)
     names = [*HOSTILE, "g", "h", "i", "j"]
     exported = _without_images(tmp_path, f"data.class_names={json.dumps(names)}")
     _evaluated(exported, 1, exported.sha256, 0.8125, name="parquet", root="/somewhere/<img src=x onerror=alert(1)>")
+    path = exported.directory.result
+    result = json.loads(path.read_text())
+    result["teacher"]["arch"] = "lenet` <b>![x](y)"
+    path.write_text(json.dumps(result | {"experiment": "<i>me</i>"}))
     assert export.main([str(exported.directory.path), "--to", "card", "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out/README.md").read_text().split("---", 2)[2]
     tokens = MarkdownIt("commonmark").enable("table").parse(text)

@@ -72,7 +72,7 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
 
     if options.json and not is_follower():
         check_json(options.json)
-    directory = find_run(job.goal.run, "runs_dir")
+    directory = find_run(job.goal.run, "runs_dir", own=True)
     _check_run(job, config, options.fresh)
     result = None if options.fresh else directory.whole()
     if result and not is_follower():

@@ -1,5 +1,6 @@
 """Reading and printing configurations."""
 
+import collections
 import copy
 import itertools
 import json
@@ -43,7 +44,7 @@ class _Dumper(yaml.SafeDumper):
 
 _MOST_VALUES = 100_000
 """More than any configuration has, with the values that aliases repeat."""
-_MOST_CHARACTERS = 200_000
+_MOST_CHARACTERS = 500_000
 _Loader.add_implicit_resolver(*_FLOAT)
 _Dumper.add_implicit_resolver(*_FLOAT)
 
@@ -188,8 +189,8 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     if id(node) not in known:
         parts: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := next((key for number, key in enumerate(keys) if key in keys[:number]), None):
+            keys = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            if twice := next((key for key, count in keys.items() if count > 1), None):
                 raise ValueError(f"it has the key {twice} twice")
             parts = list(itertools.chain.from_iterable(node.value))
         elif isinstance(node, yaml.SequenceNode):

@@ -14,7 +14,7 @@ Encoded = bytes | Path | None
 """An image as it is found: the content of its file, where that lies, or nothing."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "PCX", "SGI")
 """What is read, of all that Pillow knows: EPS would run a program, and others are no pictures of things."""
-_MOST_PIXELS = 2**25
+_MOST_PIXELS = 2**26
 """Of an image: a network takes far fewer, and a few bytes can stand for more than the memory holds."""
 _LFS_POINTER = b"version https://git-lfs"
 

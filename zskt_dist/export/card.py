@@ -88,7 +88,10 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         template_path=str(Path(__file__).with_name("card.md")),
         exported=exported,
         record=record,
-        title=_name(exported),
+        title=plain(_name(exported)),
+        arch=_cell(code(exported.arch)),
+        teacher_arch=_cell(code(str((teacher_of(exported) or {}).get("arch")))),
+        run=code(f"{record['run']['experiment']}/{record['run']['name']}"),
         summary=summary(exported),
         parameters=record["networks"][exported.role]["parameters"],
         teacher=teacher_of(exported) if exported.role == "student" else None,
@@ -169,13 +172,13 @@ def tags(exported: ExportedNetwork) -> list[str]:
 
 
 def summary(exported: ExportedNetwork) -> str:
-    article = f"An image classifier for {exported.num_classes} classes (`{exported.arch}`)"
+    article = f"An image classifier for {exported.num_classes} classes ({code(exported.arch)})"
     if exported.role == "teacher":
         return f"{article}, which serves as a teacher."
     if exported.result["command"] == "pretrain":
         return f"{article}, trained from scratch."
     teacher = teacher_of(exported)
-    of = f"`{teacher['arch']}`" if teacher else "a teacher that is not known to this run"
+    of = code(teacher["arch"]) if teacher else "a teacher that is not known to this run"
     size = ""
     if teacher and "params" in teacher:
         size = f", with {percent(exported.result['student']['params'] / teacher['params'])} of its parameters"

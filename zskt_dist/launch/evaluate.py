@@ -17,7 +17,7 @@ from zskt_dist.launch.summary import print_estimates
 from zskt_dist.networks.brought import with_digest
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte, summarise_yardstick
-from zskt_dist.tracking.mlflow.store import withhold_credentials
+from zskt_dist.tracking.mlflow.store import store_of, withhold_credentials
 
 Result = dict[str, Any]
 
@@ -38,15 +38,17 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
             allowed = ", ".join(prefix.rstrip(".=") for prefix in _OWN_KEYS)
             raise ConfigError(key, value, f"belongs to the run that is evaluated; evaluate takes {allowed}")
     directory, result = find_finished(location, "evaluate")
-    if result["command"] == "sweep":
+    if result.get("command") == "sweep":
         best = (result["best"] or {}).get("run")
         raise UserError(f"{location} is a sweep; evaluate one of its runs" + (f", the best is {best}" if best else ""))
-    named = dict(word.partition("=")[::2] for word in overrides).get("tracking.uri")
-    config = directory.read_config()
-    withhold_credentials(config.tracking.uri if config else None, named, "tracking.uri=")
     runs = seed_directories(directory, result)
     for run in runs[1:] if runs[0] is directory else runs:
         run.mirror.pull(checkpoints=False)
+    named = dict(word.partition("=")[::2] for word in overrides).get("tracking.uri")
+    for each in (directory, *runs):
+        config = each.read_config()
+        for store in (config.tracking.uri if config else None, store_of(each.tracking)):
+            withhold_credentials(store, named, "tracking.uri=")
     measurements = [EvaluatedRun(run, measured_config(run, overrides)) for run in runs]
     answers = [_evaluate(measurement, fresh, console) for measurement in measurements]
     if is_follower():

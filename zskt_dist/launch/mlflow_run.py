@@ -198,6 +198,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     result, is_group = directory.finished(), config.seeds is not None
     tags = group_tags(directory, config) if is_group else result_tags(config, result) if result else {}
     address = open_directory(directory, uri, tags | parent_tag(directory, uri), dict(flatten(config)))
+    patience.check()
     if result and result["mlflow"] != address._asdict():
         result = result | {"mlflow": address._asdict()}
         directory.finish(result)
@@ -206,6 +207,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
         missing = _upload_group(address, directory, result, status)
     else:
         missing = _upload_run(address, directory, config, result, status)
+    patience.check()
     write_json(directory.tracking, address._asdict() | {"complete": result is not None})
     return missing
 

@@ -19,7 +19,11 @@ def code_in(config: Config) -> dict[str, str]:
 
 
 def words_for(config: Config) -> list[str]:
-    """The words that name all code in a configuration of the user's own."""
+    """The words that name all code in a configuration of the user's own, and its store."""
+    return [*_code_words(config), *([f"tracking.uri={config.tracking.uri}"] if config.tracking.uri else [])]
+
+
+def _code_words(config: Config) -> list[str]:
     return [f"{key}={arch}" for key, arch in code_in(config).items()]
 
 
@@ -38,5 +42,5 @@ def check_named(location: str, config: Config, words: Sequence[str]) -> None:
         own = getattr(config, key.partition(".")[0]).arch
         if arch != own:
             raise ConfigError(key, arch, f"belongs to the run, which has {own}")
-    if missing := [word for word in words_for(config) if word not in words]:
+    if missing := [word for word in _code_words(config) if word not in words]:
         raise UserError(f"{location} needs code that it names; if you trust it, name it: {' '.join(missing)}")

@@ -50,6 +50,8 @@ class Patience:
         """
         if uri.startswith(("sqlite:", "file:", "/")):
             return action()
+        if self.left <= 0:
+            raise self._too_late()
         found: list[T] = []
         started = time.monotonic()
         asked = InThread(lambda: found.append(action()), "mlflow")
@@ -57,10 +59,18 @@ class Patience:
         self.left = max(0.0, self.left - (time.monotonic() - started))
         if self.is_over:
             self.left = 0.0
-            raise TooLateError(f"no answer within {self.seconds:g} s (tracking.patience)")
+            raise self._too_late()
         if asked.failure is not None:
             raise asked.failure
         return found[0]
+
+    def check(self) -> None:
+        """Ends what was left behind before it changes a file: its caller waits no more; raises TooLateError."""
+        if self.is_over:
+            raise self._too_late()
+
+    def _too_late(self) -> TooLateError:
+        return TooLateError(f"no answer within {self.seconds:g} s (tracking.patience)")
 
 
 patience = Patience()

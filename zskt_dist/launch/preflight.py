@@ -155,7 +155,7 @@ class Preflight:
     def _check_cached_teacher(self, inputs: Inputs) -> None:
         """Checks that a teacher trained earlier fits these images and classes; a folder's images may have changed."""
         for stage in self.job.stages[:-1]:
-            if stage.task.role != "teacher" or not (cached := find_run(stage.run, "runs_dir")).finished():
+            if stage.task.role != "teacher" or not (cached := find_run(stage.run, "runs_dir", own=True)).finished():
                 continue
             try:
                 file = WeightsFile.open(cached.weights("teacher"), "teacher weights")

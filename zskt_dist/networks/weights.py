@@ -25,7 +25,7 @@ from zskt_dist.logs import NOTE
 from zskt_dist.networks.fitting import fit_weights
 from zskt_dist.networks.state_dicts import AVERAGED, PLAIN, StateDict, find_state_dicts, listed, printable
 from zskt_dist.runs.mirror import local_file
-from zskt_dist.runs.sums import problem_of
+from zskt_dist.runs.sums import files_of, problem_of
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ class WeightsFile:
             content = read_bytes(path)
         except OSError as error:
             raise ConfigError(key, str(location), f"cannot be read: {error.strerror}") from None
+        if content is None and path not in files_of(path.parent, path.name):
+            raise ConfigError(key, str(location), "there is no such file; say where it is")
         problem = problem_of(path, content)
         if content is None or problem:
             raise ConfigError(key, str(location), f"{problem}; restore it, or run the command again that has made it")

@@ -8,12 +8,13 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from zskt_dist.errors import one_line
 from zskt_dist.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -57,24 +58,32 @@ class CheckpointStore:
 
     def newest(self) -> Path | None:
         """The newest undamaged checkpoint; warns about each damaged one it passes over."""
+        return next(self._undamaged(), None)
+
+    def _undamaged(self) -> Iterator[Path]:
         for path in self._newest_first():
             try:
-                name = _parse(path)
-                if _digest(int(name["iteration"]), path.read_bytes()) == name["digest"]:
-                    return path
+                name, content = _parse(path), path.read_bytes()
+                # Names of earlier versions are of the content alone.
+                if name["digest"] in (_digest(int(name["iteration"]), content), hashlib.sha256(content).hexdigest()):
+                    yield path
+                    continue
                 problem = "is damaged"
             except OSError as error:
                 problem = f"cannot be read ({error})"
             log.warning("checkpoint %s %s; trying the one before", path, problem)
-        return None
 
     def latest(self) -> Saved | None:
-        """The content of `newest`, with its tensors on the CPU."""
-        path = self.newest()
-        if path is None:
-            return None
-        log.info("goes on from checkpoint %s", path)
-        return Saved(int(_parse(path)["iteration"]), torch.load(path, map_location="cpu", weights_only=True))
+        """The content of the newest undamaged one, with its tensors on the CPU."""
+        for path in self._undamaged():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # whoever knows how names are made may have written anything
+                log.warning("checkpoint %s holds no state (%s); trying the one before", path, one_line(error))
+                continue
+            log.info("goes on from checkpoint %s", path)
+            return Saved(int(_parse(path)["iteration"]), state)
+        return None
 
     def _newest_first(self) -> list[Path]:
         found = [path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name)]

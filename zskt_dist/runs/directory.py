@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 from zskt_dist.config import Config, differing_keys, dump_yaml, read_config
-from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.errors import ConfigError, DamagedFileError, Interrupted, UserError
 from zskt_dist.files import read_bytes, read_json, remove_leftovers, try_lock, write_atomic, write_json
 from zskt_dist.runs.mirror import Mirror
 from zskt_dist.runs.locations import absolute, check, is_uri, join, lies_in, split, working_copy
@@ -86,16 +86,23 @@ class RunDirectory:
             quiet: True if the caller does not act on it, so the user need not know why the run counts as open.
         """
         result = self.finished()
-        if result is None or (path := self._trained(result)) is None:
-            return result
+        if result is None:
+            return None
+        if "seeds" in result:
+            return result if all(self.sibling(name).whole(quiet=True) for name in result["runs"]) else None
+        path = self._trained(result)
         problem = problem_of(path, read_bytes(path))
-        if problem and not quiet:
-            log.warning("%s %s; the run goes on from its last checkpoint and makes it again", path, problem)
-        return None if problem else result
+        if problem is None or quiet:
+            return None if problem else result
+        if not (self.mirror.is_stored or any(self.checkpoints.glob("*.pt"))):
+            remedy = "and there is no checkpoint to make it from; restore it, or start over with --fresh"
+            raise DamagedFileError(f"{path} {problem}, {remedy}")
+        log.warning("%s %s; the run goes on from its last checkpoint and makes it again", path, problem)
+        return None
 
-    def _trained(self, result: Result) -> Path | None:
-        """Weights of the network that the run has trained; None for several seeds, whose runs have them."""
-        return None if "seeds" in result else self.weights("student" if result.get("student") else "teacher")
+    def _trained(self, result: Result) -> Path:
+        """Weights of the network that a single run has trained."""
+        return self.weights("student" if result.get("student") else "teacher")
 
     def record_is_partial(self) -> bool:
         """True if MLflow lacks something that is here: the store could not be reached, or the upload was cut short."""
@@ -127,7 +134,7 @@ class RunDirectory:
 
     def sibling(self, name: str) -> "RunDirectory":
         """Another run of the same experiment; raises UserError for a name that leads elsewhere."""
-        if Path(name).name != name or name in ("", ".."):
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
             raise UserError(f"{self.location} names {name!r} as a run beside it, and that lies elsewhere")
         return RunDirectory(join(split(self.location)[0], name))
 
@@ -176,7 +183,7 @@ class RunDirectory:
     def group(self) -> "RunDirectory | None":
         """The directory of the several seeds, or of the sweep, that this run belongs to."""
         name = (read_json(self.begun) or {}).get("group")
-        return name and self.sibling(name)
+        return self.sibling(name) if name else None
 
     def belong_to(self, group: str) -> None:
         """Adds a run that was begun earlier to `group`."""
@@ -236,11 +243,14 @@ class RunDirectory:
         self.mirror.attempt(lambda: self.mirror.forget(self.stop.name, self.failure.name))
 
     def check_links(self) -> None:
-        """Raises UserError where a link in the directory leads out of it: to a file that is not the run's."""
+        """Raises UserError where a link in the directory leads out of it: to a file that is not the run's.
+
+        Checkpoints may lie on another disk: nobody but the training reads them.
+        """
         root = self.path.resolve()
         for folder, folders, files in os.walk(self.path):
             for path in (Path(folder, name) for name in (*folders, *files)):
-                if path.is_symlink() and not lies_in(root, path):
+                if path.is_symlink() and path != self.checkpoints and not lies_in(root, path):
                     problem = f"{path} is a link out of the run, to {path.readlink()}"
                     raise UserError(f"{problem}; put the file itself there, or remove the link")
 
@@ -263,11 +273,12 @@ class RunDirectory:
             yield
 
 
-def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
+def find_run(location: Path | str, key: str = "RUN_DIR", *, own: bool = False) -> RunDirectory:
     """The run at a location, with all that its store holds except checkpoints.
 
     Args:
         key: Argument or key that gives the location, for messages.
+        own: True if it is the user's, whose links may lead anywhere.
 
     Raises:
         ConfigError: a URI that cannot be used or reached; UserError: a link leads out of the run.
@@ -275,7 +286,8 @@ def find_run(location: Path | str, key: str = "RUN_DIR") -> RunDirectory:
     check(str(location), key)
     directory = RunDirectory(absolute(location))
     directory.mirror.pull(checkpoints=False)
-    directory.check_links()
+    if not own:
+        directory.check_links()
     return directory
 
 
@@ -292,6 +304,8 @@ def find_finished(location: str, verb: str, *, single: bool = False) -> tuple[Ru
     result = directory.finished()
     if result is None:
         raise UserError(f"{location}: no finished run; {verb} takes a folder with a result.json, runs/EXPERIMENT/NAME")
+    if lacking := [key for key in ("command", "teacher", "student") if key not in result and "best" not in result]:
+        raise UserError(f"{directory.result} lacks {', '.join(lacking)}; it is not the result of a run")
     if single and "seeds" in result:
         runs = ", ".join(directory.sibling(name).location for name in result["runs"])
         raise UserError(f"{location} holds the mean of several seeds, and no network; {verb} one of {runs}")

@@ -385,7 +385,8 @@ def misfit(result: Mapping[str, Any]) -> str | None:
     try:
         _adapter().validate_python(dict(result))
     except ValidationError as error:
-        wrong = [each for each in error.errors() if each["type"] not in ("missing", "extra_forbidden")]
+        # Fields may be missing, and null is what could not be measured.
+        wrong = [each for each in error.errors() if each["type"] != "missing" and each["input"] is not None]
         return ".".join(map(str, wrong[0]["loc"])) + ": " + wrong[0]["msg"] if wrong else None
     return None
 

@@ -9,6 +9,8 @@ from zskt_dist.errors import DamagedFileError, one_line
 from zskt_dist.files import write_atomic, write_json
 from zskt_dist.tracking.base import Row, is_evaluation
 
+_MOST_NUMBERS = 10**7
+
 
 class History:
     """Metric rows in the order of iterations; all reports for one iteration share a row.
@@ -45,6 +47,9 @@ def read_history(path: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
+        about = pq.read_metadata(path)
+        if about.num_rows * about.num_columns > _MOST_NUMBERS:
+            raise ValueError(f"it has {about.num_rows:,} rows of {about.num_columns}, more than any run")
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         problem = f"{path} is damaged ({one_line(error)})"

@@ -35,13 +35,15 @@ class RunAddress(NamedTuple):
     def read(cls, path: Path) -> "RunAddress | None":
         """From the `mlflow.json` of a run directory; None where no run was opened."""
         known = read_json(path)
-        return cls(*(known[field] for field in cls._fields)) if known and "run_id" in known else None
+        values = [(known or {}).get(field) for field in cls._fields]
+        return cls(*map(str, values)) if all(isinstance(value, str) for value in values) else None
 
 
 def store_of(path: Path) -> str | None:
     """The store that the run of an `mlflow.json` was given, even if it could not be reached; None: none, or unknown."""
     known = read_json(path)
-    return known["tracking_uri"] if known else None
+    uri = (known or {}).get("tracking_uri")
+    return uri if isinstance(uri, str) else None
 
 
 def tracking_uri(configured: str | None) -> str | None:
@@ -77,9 +79,10 @@ def withhold_credentials(of_run: str | None, named: str | None, option: str = "-
         option: How the command lets the user name one.
     """
     uri, trusted = tracking_uri(of_run), tracking_uri(named) or tracking_uri(os.environ.get("MLFLOW_TRACKING_URI"))
+    same = uri is not None and trusted is not None and uri.rstrip("/") == trusted.rstrip("/")
     held = [name for name in _CREDENTIALS if os.environ.get(name)]
     file = Path("~/.mlflow/credentials").expanduser().exists()
-    if uri is None or uri == trusted or not uri.startswith(("http://", "https://")) or not (held or file):
+    if uri is None or same or urlsplit(uri).scheme.lower() not in ("http", "https") or not (held or file):
         return
     problem = "no password or token is sent to %s, which only the run names; if you trust it, name it: %s%s"
     log.warning(problem, uri, option, uri)
