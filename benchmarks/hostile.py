@@ -6,6 +6,7 @@ imports, so that time and peak memory are of the reading alone. An outcome is `r
 """
 
 import argparse
+import hashlib
 import io
 import json
 import logging
@@ -89,6 +90,7 @@ YAML: dict[str, Write] = {
     "a tag that makes an object": text("loss: !!python/object/apply:os.system [id]"),
     "a tag of a module": text("loss: !!python/module:os"),
     "a key twice": text("loss: {beta: 1, beta: 2}"),
+    "12,000 keys": text("\n".join(f"k{n}: 1" for n in range(12_000))),
     "a binary file": binary(os.urandom(1000)),
     "a byte order mark and nulls": binary(b"\xff\xfe\x00\x00"),
     "not UTF-8": binary(b"loss: \xff\xfe"),
@@ -307,7 +309,7 @@ IMAGES: dict[str, Write] = {
     "3,000 of 512x512 in some kilobytes": _parquet([_black(512)] * 3000),
     "one value of 16 MiB in all rows": _one_value,
     "a PNG of 40,000x40,000": _parquet([_png(40_000, 40_000, _chunk(b"IDAT", zlib.compress(bytes(100))))] * 2),
-    "a PNG of 6,000x6,000": _parquet([_black(6000)] * 2),
+    "a PNG of 9,000x9,000": _parquet([_black(9000)] * 2),
     "a PNG with a text of 100 MB": _parquet([_png(8, 8, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))] * 2),
     "a PNG that is cut off": _parquet([_black(8)[:60]] * 2),
     "a PNG without pixels": _parquet([_png(8, 8)] * 2),
@@ -325,8 +327,10 @@ def _unlabelled(path: Path) -> object:
     return read_unlabelled("inversion.seed_images", str(_run(path)), SHAPE).shape
 
 
-def _checkpoint(content: bytes) -> Write:
-    return lambda path: (_run(path) / f"{5:08d}-{'0' * 64}.pt").write_bytes(content)
+def _checkpoint(content: bytes, digest: str | None = None) -> Write:
+    """With the name that belongs to the content, which anybody can compute."""
+    name = f"{5:08d}-{digest or hashlib.sha256(content).hexdigest()}.pt"
+    return lambda path: (_run(path) / name).write_bytes(content)
 
 
 def _resumed(path: Path) -> object:
@@ -334,7 +338,8 @@ def _resumed(path: Path) -> object:
 
 
 CHECKPOINTS: dict[str, Write] = {
-    "a name that does not fit": _checkpoint(b"anything"),
+    "a name that does not fit": _checkpoint(b"anything", "0" * 64),
+    "no checkpoint under a name that fits": _checkpoint(b"anything"),
     "a pickle that runs a command": _checkpoint(pickle.dumps(Harm())),
 }
 KINDS: list[tuple[str, Read, dict[str, Write]]] = [

@@ -1,5 +1,6 @@
 """A pydantic ValidationError in the user's words: the dotted key, the value, what would work."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,10 +34,10 @@ def explain(error: ValidationError) -> ConfigError:
     distinct: dict[tuple[int | str, ...], ErrorDetails] = {}
     for each in error.errors():  # a union reports one problem for each of its members; the user sees one
         distinct.setdefault(each["loc"][:2], each)
-    first, *others = map(_explain, distinct.values())
-    for problem in others[: _SHOWN - 1]:
+    first, *others = map(_explain, itertools.islice(distinct.values(), _SHOWN))
+    for problem in others:
         first.add_note(f"also: {problem}")
-    if left := len(others[_SHOWN - 1 :]):
+    if (left := len(distinct) - _SHOWN) > 0:
         first.add_note(f"also: {left} more")
     return first
 
