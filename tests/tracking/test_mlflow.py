@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from PIL import Image
 
 from tests.support.stores import new_store
@@ -19,7 +20,7 @@ from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.mlflow import runs
 from zskt_dist.tracking.mlflow.models import log_student, register_model
 from zskt_dist.tracking.mlflow.runs import open_run, upload
-from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
+from zskt_dist.tracking.mlflow.store import RunAddress, check_reachable, tracking_uri
 from zskt_dist.tracking.mlflow.stream import MlflowStream
 
 ROWS: list[Row] = [{"iteration": i, "time": 1000.0 + i, "kl": 1.0 / i} for i in range(1, 6)]
@@ -197,3 +198,21 @@ def test_tracking_uri(
 def test_the_default_store_is_a_file_in_this_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert tracking_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_kill_while_a_database_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow makes its tables one after the other, and cannot go on with some of them."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_experiments", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            check_reachable(uri)
+    assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.lock"]
+    check_reachable(uri)
+    before = (tmp_path / "mlflow.db").stat().st_ino
+    check_reachable(uri)
+    assert (tmp_path / "mlflow.db").stat().st_ino == before, "one that is there stays"
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from zskt_dist.addresses import hide, masked, reveal
 from zskt_dist.errors import UserError, one_line
-from zskt_dist.files import read_json
+from zskt_dist.files import lock, read_json, write_atomic_with
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,7 +112,24 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # an outage is for us to warn of, and once
-    return MlflowClient(tracking_uri=opened(uri))
+    address = opened(uri)
+    if address.startswith("sqlite:////") and "?" not in address:
+        _make_whole(Path(address.removeprefix("sqlite:///")))
+    return MlflowClient(tracking_uri=address)
+
+
+def _make_whole(database: Path) -> None:
+    """Makes a new database at once: where MLflow is killed while it makes the tables, it can never open them again."""
+    from mlflow import MlflowClient
+
+    if (database.exists() and database.stat().st_size) or not database.parent.is_dir():
+        return
+    with lock(database.with_name(f".{database.name}.lock")):
+        if database.exists() and database.stat().st_size:
+            return  # another command has made it meanwhile
+        write_atomic_with(
+            database, lambda draft: MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+        )
 
 
 def opened(uri: str) -> str:
