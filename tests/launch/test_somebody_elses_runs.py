@@ -217,3 +217,20 @@ def test_evaluate_sends_none_either(
     assert evaluate.main([str(run), *MEASURE]) == 0
     assert seen, "the server was asked"
     assert set(seen) == {"Basic Z3Vlc3Q6Z3Vlc3Q="}, "guest:guest, in place of what stands in the user's file"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "export"])
+def test_a_result_without_networks_is_one_line(run: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "result.json").write_text(json.dumps({"status": "finished"}))
+    assert COMMANDS[verb](run) == 2
+    expected = f"error: {run / 'result.json'} lacks command, teacher, student; it is not the result of a run\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("content", [{"x": 1}, {"run_id": 1}, {"tracking_uri": 3}])
+def test_an_address_that_is_none(run: Path, content: dict[str, object], tmp_path: Path) -> None:
+    (run / "mlflow.json").write_text(json.dumps(content))
+    (run / "command.json").write_text(json.dumps({"group": 5}))
+    assert replay.main([str(run), "--uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]) == 2  # of the group
+    (run / "command.json").unlink()
+    assert replay.main([str(run), "--uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]) == 0

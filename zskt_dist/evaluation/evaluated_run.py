@@ -12,7 +12,7 @@ from zskt_dist.config.inputs import is_brought
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.evaluation.yardstick import RECIPE
 from zskt_dist.files import read_json, sha256_of, write_json
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.directory import RunDirectory, check_networks
 from zskt_dist.runs.locations import absolute, is_file, join, split
 from zskt_dist.runs.mirror import local_file
 
@@ -38,6 +38,7 @@ class EvaluatedRun:
         result = directory.finished()
         if result is None:
             raise UserError(f"{directory.location}: the run is not finished, so there is nothing to evaluate yet")
+        check_networks(directory, result)
         self.result = result
         self.role = "student" if result["student"] else "teacher"
         self.weights = {self.role: str(directory.weights(self.role))}

@@ -25,7 +25,7 @@ from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.named_code import check_named
 from zskt_dist.models import count_parameters
 from zskt_dist.report.folder import refuse_runs
-from zskt_dist.runs.directory import find_finished
+from zskt_dist.runs.directory import check_networks, find_finished
 from zskt_dist.runs.locations import local_folder
 
 Record = dict[str, Any]
@@ -72,6 +72,7 @@ def export_run(
     if chosen:
         refuse_runs(chosen)
     directory, result = find_finished(location, "export", single=True)
+    check_networks(directory, result)
     if config := directory.read_config():
         check_named(directory.location, config, words)
     exported = open_network(directory, result, role)

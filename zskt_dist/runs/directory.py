@@ -304,12 +304,16 @@ def find_finished(location: str, verb: str, *, single: bool = False) -> tuple[Ru
     result = directory.finished()
     if result is None:
         raise UserError(f"{location}: no finished run; {verb} takes a folder with a result.json, runs/EXPERIMENT/NAME")
-    if lacking := [key for key in ("command", "teacher", "student") if key not in result and "best" not in result]:
-        raise UserError(f"{directory.result} lacks {', '.join(lacking)}; it is not the result of a run")
     if single and "seeds" in result:
         runs = ", ".join(directory.sibling(name).location for name in result["runs"])
         raise UserError(f"{location} holds the mean of several seeds, and no network; {verb} one of {runs}")
     return directory, result
+
+
+def check_networks(directory: RunDirectory, result: Result) -> None:
+    """Raises UserError where a result says nothing of networks, so it is not that of a run that has trained one."""
+    if lacking := [key for key in ("command", "teacher", "student") if key not in result]:
+        raise UserError(f"{directory.result} lacks {', '.join(lacking)}; it is not the result of a run")
 
 
 @contextmanager
