@@ -1,5 +1,6 @@
 """What is kept is checked before it is used: a finished run whose files have changed since."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -129,3 +130,38 @@ def test_hashes_that_are_damaged_are_named(folder: Path, capsys: pytest.CaptureF
         capsys.readouterr().err
         == f"error: {sums} is damaged; restore it, or delete it: then its files are not checked\n"
     )
+
+
+def test_a_lost_student_without_checkpoints_is_not_trained_anew(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(folder / "runs/digits/run")
+    run.weights("student").unlink()
+    shutil.rmtree(run.checkpoints)
+    assert train.main(tiny_overrides(folder, *SMALL)) == 2
+    expected = "is missing, and there is no checkpoint to make it from; restore it, or start over with --fresh\n"
+    assert capsys.readouterr().err.endswith(expected)
+    assert run.result.exists()
+
+
+def test_checkpoints_named_by_earlier_versions_are_read(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whose digest was of the content alone."""
+    run = RunDirectory(folder / "runs/digits/run")
+    run.result.unlink()
+    for path in run.checkpoints.glob("*.pt"):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.rename(path.with_name(f"{path.name.split('-')[0]}-{digest}.pt"))
+    assert train.main(tiny_overrides(folder, *SMALL)) == 0
+    assert "damaged" not in caplog.text
+    assert json.loads(run.result.read_text())["resumed_from"] == 10
+
+
+def test_a_lost_student_of_several_seeds_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = tiny_overrides(tmp_path, *SMALL, "seeds=[0,1]", "teacher.seed=0")
+    assert train.main(words) == 0
+    student = tmp_path / "runs/digits/run-seed1/student.safetensors"
+    expected = student.read_bytes()
+    student.unlink()
+    assert train.main(words) == 0
+    assert student.read_bytes() == expected
+    assert f"{student} is missing; the run goes on from its last checkpoint" in caplog.text
