@@ -60,6 +60,6 @@ def test_random_kills_change_nothing_and_leave_nothing_behind(tmp_path: Path) ->
         code, output = finish(command(*_words(stormy, words), folder=stormy))
         assert code == 0, output
         assert "Traceback" not in output
-    assert done >= KILLS // 4, "the others came after the end, on a machine that was busy before"
+    assert done >= KILLS / 2, "the others came after the end"
     assert _made(stormy) == _made(calm)
     assert not [path for path in stormy.rglob("*") if path.name.endswith(".tmp")]
