@@ -5,15 +5,15 @@ import random
 import time
 from pathlib import Path
 
-from tests.support.commands import command, finish, kill_group
+from tests.support.commands import command, finish, kill_group, wait_for_iteration
 from tests.support.configs import tiny_overrides
 
-KILLS = 20
+KILLS, EARLY, ITERATIONS = 20, 4, 3000
 TRAIN = (
     "name=run",
-    "iterations=1500",
+    f"iterations={ITERATIONS}",
     "checkpoint.every=25",
-    "evaluation.every=500",
+    "evaluation.every=1000",
     "launch.workers=1",
     "launch.kind=local",
 )
@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": (4, ("evaluate", RUN, "transitions.images=4", "transitions.steps=5")),
     "export": (2, ("export", RUN, "--to", "safetensors")),
 }
-"""How often each is killed at most, and its words."""
+"""How often each is killed, and its words."""
 
 
 def _words(folder: Path, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -47,19 +47,21 @@ def test_random_kills_change_nothing_and_leave_nothing_behind(tmp_path: Path) ->
         code, output = finish(command(*_words(calm, words), folder=calm))
         assert code == 0, output
         seconds[phase] = time.monotonic() - started
-    rng, done = random.Random(0), 0
+    rng, progress = random.Random(0), stormy / RUN / "progress.json"
     for phase, (kills, words) in COMMANDS.items():
-        for _ in range(kills):
+        for number in range(kills):
             process = command(*_words(stormy, words), folder=stormy)
-            moment = time.monotonic() + rng.uniform(0, 0.3) * seconds[phase]
-            while time.monotonic() < moment and process.poll() is None:
-                time.sleep(0.01)
-            done += process.poll() is None
+            if phase == "train" and number >= EARLY:  # in each part of the run, so after checkpoints
+                part = (number - EARLY + rng.random()) / (kills - EARLY)
+                wait_for_iteration(process, progress, "student", int(0.7 * part * ITERATIONS))
+            else:
+                time.sleep(rng.uniform(0, 0.3) * seconds[phase])
+            assert process.poll() is None, "it is killed while it works"
             kill_group(process)
             finish(process)
         code, output = finish(command(*_words(stormy, words), folder=stormy))
         assert code == 0, output
         assert "Traceback" not in output
-    assert done >= KILLS / 2, "the others came after the end"
+    assert sum(kills for kills, _ in COMMANDS.values()) == KILLS
     assert _made(stormy) == _made(calm)
     assert not [path for path in stormy.rglob("*") if path.name.endswith(".tmp")]
