@@ -106,7 +106,7 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
         ({"weights": "../run/student.safetensors"}, "weights: "),
         ({"weights": "/etc/passwd"}, "weights: "),
         ({"weights": ".."}, "weights: "),
-        ({"weights": "gone.safetensors"}, "weights=.*is missing"),
+        ({"weights": "gone.safetensors"}, "weights=.*there is no such file"),
         ({"role": "generator"}, "role: "),
         ({"image_shape": [1, 8]}, r"image_shape.2: "),
         ({"network": {"arch": "lenet", "checkpoint": "x"}}, "network.checkpoint: "),
