@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--every", type=int, default=20, help="iterations between checkpoints")
-    parser.add_argument("--kills", type=int, metavar="N", help="instead: N random kills without Ray, in all phases")
+    parser.add_argument("--kills", type=int, metavar="N", help="instead: N random kills in all phases of runs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and victims of --kills")
     options = parser.parse_args()
     if options.kills:

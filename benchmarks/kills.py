@@ -1,8 +1,8 @@
 """Random kills in all phases of a run and of what follows it: is everything at the end as without them?
 
-`python -m benchmarks.faults --kills 100 --json FILE`. Runs on digits are trained by two local workers, evaluated,
-exported and recorded in MLflow; at a random moment of each command the driver, a worker or both are killed with
-SIGKILL, and the same command is given again, until it ends.
+`python -m benchmarks.faults --kills 100 --json FILE`. Runs on digits are trained by two workers, evaluated, exported
+and recorded in MLflow. Every third run is trained on Ray, the others by local workers. At a random moment of each
+command a process of it, or all of them, are killed with SIGKILL, and the same command is given again, until it ends.
 """
 
 import hashlib
@@ -14,18 +14,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+
 REPOSITORY = Path(__file__).parents[1]
 RUN = "runs/digits/run"
 SETTINGS = (
     *("--config", str(REPOSITORY / "configs/digits.yaml"), "name=run", "iterations=120", "checkpoint.every=10"),
-    *("evaluation.every=30", "launch.kind=local", "launch.workers=2", "launch.cpus_per_worker=1", "batch_size=32"),
+    *("evaluation.every=30", "launch.workers=2", "launch.cpus_per_worker=1", "batch_size=32"),
     *("teacher.arch=lenet", "student.arch=lenet", "supervised.iterations=60", "tracking.log_every=5"),
     *("tracking.uri=sqlite:///mlflow.db", "evaluation.yardstick=false", "loss.beta=0"),
 )
@@ -37,7 +39,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 MOST = {"train": 8, "evaluate": 3, "export": 2, "upload": 2}
 """Kills of a command in one run: those that keep no part of their work would never end."""
-VICTIMS = ("the command", "the driver alone", "a worker")
+RAY_EVERY = 3
+"""Of so many runs, one is trained on Ray; what it leaves must equal what local workers leave."""
+VICTIMS = ("the command", "the driver alone", "a worker", "the raylet")
 _PATIENCE = 300.0
 
 
@@ -52,6 +56,7 @@ class Kill:
     """
 
     phase: str
+    launcher: str
     victim: str
     iteration: int
     redone: int | None
@@ -61,8 +66,8 @@ class Kill:
 class Chaos:
     """A folder in which runs are made while something kills them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.rng, self.kills = folder, random.Random(seed), list[Kill]()
+    def __init__(self, folder: Path, seed: int, launcher: str = "local") -> None:
+        self.folder, self.rng, self.kills, self.launcher = folder, random.Random(seed), list[Kill](), launcher
         self.seconds: dict[str, float] = {}
         """How long each command takes when nobody kills it."""
 
@@ -95,13 +100,12 @@ class Chaos:
 
     def _kill(self, phase: str, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         """Kills, and gives the same command again; returns its process once it is further than the one before."""
-        children = list(_children(process.pid))
-        victim = self.rng.choice(VICTIMS if children else VICTIMS[:1])
+        children = _children(process.pid)
+        victim = self.rng.choice([victim for victim in VICTIMS if children.get(victim) or victim == "the command"])
         before, checkpoint = self._iteration(), self._checkpoint()
-        if victim == "the command":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            os.kill(self.rng.choice(children) if victim == "a worker" else process.pid, signal.SIGKILL)
+        for pid in children["all"] if victim == "the command" else [self.rng.choice(children[victim])]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         started = time.monotonic()
         with suppress(subprocess.TimeoutExpired):  # a driver whose worker has died ends by itself
             process.wait(_PATIENCE)
@@ -109,13 +113,15 @@ class Chaos:
         while again.poll() is None and self._iteration() <= before and time.monotonic() - started < _PATIENCE:
             time.sleep(0.05)
         redone = max(0, before - checkpoint) if phase == "train" and before else None
-        self.kills.append(Kill(phase, victim, before, redone, round(time.monotonic() - started, 1)))
+        self.kills.append(Kill(phase, self.launcher, victim, before, redone, round(time.monotonic() - started, 1)))
         print(self.kills[-1], flush=True)
         return again
 
     def _start(self, phase: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         verb, *arguments = COMMANDS[phase]
+        if phase == "train":
+            arguments.append(f"launch.kind={self.launcher}")
         with (self.folder / "log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", f"zskt_dist.{verb}", *arguments],
@@ -137,10 +143,31 @@ class Chaos:
         return max((int(path.name.split("-")[0]) for path in found), default=0)
 
 
-def _children(pid: int) -> Iterator[int]:
-    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in listing.splitlines()[1:]]
-    yield from (child for child, parent in pairs if parent == pid)
+def _children(pid: int) -> dict[str, list[int]]:
+    """Processes that a command has started, by what they are; those of Ray are the raylet and its workers."""
+    children = psutil.Process(pid).children(recursive=True) if psutil.pid_exists(pid) else []
+    names = {child.pid: _name(child) for child in children}
+    raylets = [number for number, name in names.items() if name == "raylet"]
+    of_ray = [number for number, name in names.items() if name.startswith("ray::") and "Agent" not in name]
+    direct = [child.pid for child in children if _parent(child) == pid]
+    return {
+        "all": [pid, *names],
+        "the driver alone": [pid] if children else [],
+        "a worker": of_ray if raylets else direct,
+        "the raylet": raylets,
+    }
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return process.name()
+    return ""
+
+
+def _parent(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        return process.ppid()
+    return 0
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -154,8 +181,15 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Temporary files that are still there."""
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name.endswith(".tmp")]
+    """Temporary files and processes of the run that are still there."""
+    files = [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name.endswith(".tmp")]
+    return files + [f"process {_name(process)}" for process in psutil.process_iter() if _works_in(folder, process)]
+
+
+def _works_in(folder: Path, process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return Path(process.cwd()).is_relative_to(folder)
+    return False
 
 
 def measure(count: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -168,14 +202,18 @@ def measure(count: int, seed: int, folder: Path) -> dict[str, Any]:
     equal: list[bool] = []
     left: list[str] = []
     while len(kills) < count:
-        chaos = Chaos(folder / f"run-{len(equal)}", seed + 1 + len(equal))
+        launcher = "ray" if len(equal) % RAY_EVERY == 0 else "local"
+        chaos = Chaos(folder / f"run-{len(equal)}", seed + 1 + len(equal), launcher)
         chaos.folder.mkdir()
         chaos.seconds = calm.seconds
         found = chaos.disturbed(count - len(kills))
         kills += chaos.kills
         equal.append(found == expected)
         left += leftovers(chaos.folder)
-        print(f"run {len(equal)}: {len(chaos.kills)} kills, equal: {equal[-1]}, left behind: {left}", flush=True)
+        print(
+            f"run {len(equal)} ({launcher}): {len(chaos.kills)} kills, equal: {equal[-1]}, left behind: {left}",
+            flush=True,
+        )
         if equal[-1]:
             shutil.rmtree(chaos.folder)
     return {
@@ -183,7 +221,13 @@ def measure(count: int, seed: int, folder: Path) -> dict[str, Any]:
         "runs": len(equal),
         "runs_equal": sum(equal),
         "left_behind": left,
-        "phases": {phase: summary([kill for kill in kills if kill.phase == phase]) for phase in COMMANDS},
+        "phases": {
+            f"{phase}, {launcher}": summary(
+                [kill for kill in kills if (kill.phase, kill.launcher) == (phase, launcher)]
+            )
+            for phase in COMMANDS
+            for launcher in ("local", "ray")
+        },
         "victims": {victim: sum(kill.victim == victim for kill in kills) for victim in VICTIMS},
         "each": [asdict(kill) for kill in kills],
     }

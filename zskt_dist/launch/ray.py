@@ -31,6 +31,7 @@ from zskt_dist.errors import EXIT_INTERRUPTED, ConfigError, Interrupted, UserErr
 from zskt_dist.files import read_json
 from zskt_dist.launch.environment import RAY_PORT, named_ray_cluster, ray_cluster_given, ray_current_cluster, refused
 from zskt_dist.launch.mlflow_run import live_tracker
+from zskt_dist.launch.ray_agents import end_orphaned_agents
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.runs.locations import is_uri, join, remove_folder
@@ -92,6 +93,7 @@ def connected() -> Iterator[bool]:
     ):  # on one machine nobody reads the metrics, and no node is taken away
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    end_orphaned_agents()
     try:
         ray.init(address, logging_level="error")
     except ConnectionError as error:  # something answers there that is not Ray
