@@ -208,7 +208,10 @@ def test_a_kill_while_a_database_is_made_leaves_none(tmp_path: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             check_reachable(uri)
     assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.lock"]
+    for draft in (".mlflow.db.0123abcd.tmp", ".mlflow.db.0123abcd.tmp-journal"):  # as SIGKILL leaves them
+        (tmp_path / draft).write_bytes(b"some of the tables")
     check_reachable(uri)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
     before = (tmp_path / "mlflow.db").stat().st_ino
     check_reachable(uri)
     assert (tmp_path / "mlflow.db").stat().st_ino == before, "one that is there stays"

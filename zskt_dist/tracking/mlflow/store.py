@@ -1,5 +1,6 @@
 """The store that runs are recorded in, and the address of a run in it."""
 
+import glob
 import logging
 import os
 from collections.abc import Iterator
@@ -127,6 +128,8 @@ def _make_whole(database: Path) -> None:
     with lock(database.with_name(f".{database.name}.lock")):
         if database.exists() and database.stat().st_size:
             return  # another command has made it meanwhile
+        for draft in database.parent.glob(f".{glob.escape(database.name)}.????????.tmp*"):
+            draft.unlink(missing_ok=True)  # of a killed command, with SQLite's journal; the lock has nobody else
         write_atomic_with(
             database, lambda draft: MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
         )
