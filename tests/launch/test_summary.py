@@ -8,14 +8,22 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from zskt_dist.launch.summary import print_summary, print_yardstick
+from zskt_dist.launch.summary import print_summary
 
 NETWORK = {"arch": "lenet", "params": 10, "accuracy": 0.9, "accuracy_std": 0.0}
 STUDENT = NETWORK | {"accuracy_last": 0.8, "accuracy_last_std": 0.0, "agreement": 0.7, "agreement_std": 0.0}
 NOISE = {"images": 100, "agreement": 0.7, "agreement_std": 0.0, "agreement_low": 0.61, "agreement_high": 0.78}
 RESULT: dict[str, Any] = {
     **{"experiment": "digits", "name": "run", "iterations": 10, "seconds": 1, "iterations_per_second": 10},
-    **{"world_size": 1, "launcher": "inline", "device": "cpu", "mlflow": None, "teacher": NETWORK, "student": STUDENT},
+    **{
+        "world_size": 1,
+        "launcher": "inline",
+        "device": "cpu",
+        "dataset": "digits",
+        "mlflow": None,
+        "teacher": NETWORK,
+        "student": STUDENT,
+    },
     "estimates": {"sources": {"noise": NOISE | {"chance_agreement": 0.1, "kl_50": 0.2, "teacher_classes": 9}}},
 }
 
@@ -29,15 +37,18 @@ def test_one_seed_has_no_deviation(seeds: list[int]) -> None:
     assert ("70.0 (61.0 to 78.0)" in text) == (len(seeds) == 1)
 
 
-def test_commands_are_quoted_for_a_shell() -> None:
-    said = Console(width=500, file=io.StringIO(), force_terminal=False)
-    found = {"agreement": 0.9, "low": 0.8, "high": 0.95, "images": 512}
-    print_yardstick(found, "runs/my students/it's one", said)
-    assert isinstance(said.file, io.StringIO)
-    command = said.file.getvalue().partition("label 100 images: ")[2]
-    assert shlex.split(command)[:3] == ["zskt", "evaluate", "runs/my students/it's one"]
-    print_yardstick(found, "run", said, measured=True)
-    assert said.file.getvalue().count("label 100 images") == 1, "who has measured needs no advice"
+def test_the_end_concludes_and_says_what_to_do_next() -> None:
+    yardstick = {"agreement": 0.9, "low": 0.88, "high": 0.92, "images": 512}
+    console = Console(width=60, record=True, file=io.StringIO())
+    print_summary(RESULT | {"yardstick": yardstick}, Path("my runs/run"), console)
+    lines = console.export_text().splitlines()
+    assert any(line.startswith("It predicts the same class as the teacher on 90.0 % (95 %") for line in lines)
+    commands = [line.removeprefix("next     ").partition("   # ")[0] for line in lines if line.startswith("next ")]
+    assert [shlex.split(command) for command in commands] == [
+        ["zskt", "export", "my runs/run"],
+        ["zskt", "evaluate", "my runs/run"],
+    ]
+    assert not any("estimated on" in line for line in lines), "the yardstick is the number to read"
 
 
 @pytest.mark.parametrize("dataset", ["digits", "none"])

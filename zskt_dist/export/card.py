@@ -17,6 +17,7 @@ from zskt_dist.export.tables import earlier_files, files_table, networks_table, 
 from zskt_dist.files import write_atomic
 from zskt_dist.markup import code, plain
 from zskt_dist.models import is_user_code
+from zskt_dist.runs.conclusion import conclusion
 from zskt_dist.tasks.stages import stages
 
 Record = dict[str, Any]
@@ -93,6 +94,7 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         teacher_arch=_cell(code(str((teacher_of(exported) or {}).get("arch")))),
         run=code(f"{record['run']['experiment']}/{record['run']['name']}"),
         summary=summary(exported),
+        conclusion=plain(" ".join(concluded(exported, record))),
         parameters=record["networks"][exported.role]["parameters"],
         teacher=teacher_of(exported) if exported.role == "student" else None,
         training=training(exported),
@@ -184,6 +186,13 @@ def summary(exported: ExportedNetwork) -> str:
         size = f", with {percent(exported.result['student']['params'] / teacher['params'])} of its parameters"
     without = ", without any of its training images" if _is_data_free(exported) else ""
     return f"{article}, a student of {of}{size}{without}."
+
+
+def concluded(exported: ExportedNetwork, record: Record) -> list[str]:
+    """What the run comes to, with the latencies of this export; empty for a teacher."""
+    if exported.role == "teacher":
+        return []
+    return conclusion(exported.result, {role: each["latency_ms"] for role, each in record["networks"].items()})
 
 
 def teacher_of(exported: ExportedNetwork) -> Record | None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from zskt_dist.runs.conclusion import conclusion, next_steps
 from zskt_dist.runs.directory import RunDirectory
 
 _SOURCES = {
@@ -42,12 +43,12 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
         f"{result['launcher']}, {result['device']}, {result.get('speed', 'plain')}{resumed}",
         soft_wrap=True,
     )
-    if not measured:
-        console.print("no test images: accuracy is not measured")
-    if seed := result.get("seed_images"):
-        console.print(f"not data-free: the student also learnt from {seed['images']:,} images of inversion.seed_images")
-    print_yardstick(result.get("yardstick"), str(directory), console, measured=measured)
-    print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
+    for sentence in conclusion(result):
+        console.print(sentence, soft_wrap=True, highlight=False)
+    if not result.get("yardstick"):
+        print_estimates((result.get("estimates") or {}).get("sources"), console, several=several)
+    for purpose, command in next_steps(result, str(directory)):
+        console.print(f"next     {command}   # {purpose}", soft_wrap=True, highlight=False)
     role = "student" if student else "teacher"
     for run in result.get("runs", [directory.name]):
         console.print(f"{role:8} {directory.with_name(run) / f'{role}.safetensors'}", soft_wrap=True)
@@ -68,25 +69,6 @@ def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]
         state = "finished" if directory.finished() else "begun" if directory.path.exists() else "missing"
         table.add_row(*about.values(), directory.path.name, state)
     console.print(table)
-
-
-def print_yardstick(yardstick: Mapping[str, Any] | None, run: str, console: Console, *, measured: bool = False) -> None:
-    """Prints how alike student and teacher are, how sure that is, what it means, and what to do for more.
-
-    Args:
-        measured: True if real images have been measured on already.
-    """
-    if not yardstick:
-        return
-    advice = f" For that, label 100 images: zskt evaluate {quote(run)} data.name=parquet data.root=FOLDER"
-    share, low, high = (100 * yardstick[name] for name in ("agreement", "low", "high"))
-    console.print(
-        f"yardstick: the student answers as the teacher does for {share:.1f} % (95 % interval {low:.1f} to {high:.1f}) "
-        f"of {yardstick['images']:,.0f} images made from the teacher alone. On real images they mostly agree more "
-        f"often; how often they are right it does not say (docs/estimates.md).{'' if measured else advice}",
-        soft_wrap=True,
-        highlight=False,
-    )
 
 
 def print_estimates(sources: dict[str, dict[str, float]] | None, console: Console, *, several: bool = False) -> None:

@@ -26,6 +26,8 @@ class TeacherResult(TypedDict):
     """Name of the architecture."""
     params: int
     """Weights, trainable or frozen; buffers do not count."""
+    multiply_adds: int
+    """Of one image, in linear and convolutional layers; others, such as attention between patches, do not count."""
     answers: NotRequired[str]
     """What it was found to answer, in words; left out for networks of this package, which answer logits."""
     accuracy: float | None
@@ -41,6 +43,8 @@ class StudentResult(TypedDict):
     """Name of the architecture."""
     params: int
     """Weights, trainable or frozen; buffers do not count."""
+    multiply_adds: int
+    """Of one image, in linear and convolutional layers; others, such as attention between patches, do not count."""
     answers: NotRequired[str]
     """What it was found to answer, in words; left out for networks of this package, which answer logits."""
     accuracy_last: float | None

@@ -3,7 +3,7 @@
 from zskt_dist.speed.cuda_graphs import RecordedTraining, RecordedTransfer, rate_on
 from zskt_dist.speed.fast_paths import PLAIN, FastPaths, choose_fast_paths, fastest_convolutions, uses_cuda_graphs
 from zskt_dist.speed.folding import fold_batch_norm
-from zskt_dist.speed.work import inversion_gflop, iteration_gflop, training_gflop
+from zskt_dist.speed.work import inversion_gflop, iteration_gflop, multiply_adds, training_gflop
 
 __all__ = [
     "PLAIN",
@@ -15,6 +15,7 @@ __all__ = [
     "fold_batch_norm",
     "inversion_gflop",
     "iteration_gflop",
+    "multiply_adds",
     "rate_on",
     "training_gflop",
     "uses_cuda_graphs",

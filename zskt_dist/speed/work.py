@@ -1,5 +1,7 @@
 """Counts the operations of an iteration from one forward pass of each network."""
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
@@ -58,12 +60,19 @@ def _each(
     )
 
 
-def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Operations of one forward pass for one example."""
+def multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiply-adds of the linear and convolutional layers in one forward pass of one example of this shape.
+
+    The network runs once on zeros; with sharded weights on all workers together.
+    """
     counts: list[int] = []
 
     def count(layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
-        counts.append(2 * output.numel() * layer.weight[0].numel())
+        # From the layer's description: sharded weights are empty outside the layer's own forward pass.
+        if isinstance(layer, nn.Linear):
+            counts.append(output.numel() * layer.in_features)
+        else:
+            counts.append(output.numel() * layer.in_channels // layer.groups * prod(layer.kernel_size))
 
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
@@ -76,3 +85,8 @@ def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
         for handle in handles:
             handle.remove()
     return sum(counts)
+
+
+def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Operations of one forward pass for one example; a multiply-add is two."""
+    return 2 * multiply_adds(network, shape)

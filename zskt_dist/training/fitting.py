@@ -19,13 +19,13 @@ from zskt_dist.networks.weights import weights_file
 from zskt_dist.runs.checkpoints import CheckpointStore
 from zskt_dist.runs.result import YardstickResult
 from zskt_dist.runs.sums import write_recorded
-from zskt_dist.speed import fastest_convolutions
+from zskt_dist.speed import fastest_convolutions, multiply_adds
 from zskt_dist.tasks.base import Context, Training
 from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import History, ProgressFile
 from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Cadence, Loop, Outcome, blaming_the_teacher
-from zskt_dist.training.result import build_result
+from zskt_dist.training.result import Size, build_result
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Fitting:
         role = context.stage.task.role
         with training.trained() as network:
             sha256 = self._save(role, network)
-            parameters, examined = {role: count_parameters(network)}, {role: examination_of(network)}
+            sizes, examined = {role: self._size(network)}, {role: examination_of(network)}
             on_yardstick: YardstickResult | None = None
             if found := training.estimate(network):
                 on_yardstick = headline(found, context.yardstick.sha256) if context.yardstick else None
@@ -82,7 +82,7 @@ class Fitting:
         if role == "teacher":
             accuracy = outcome.scores.accuracy if outcome.scores else None
         if context.teacher is not None:
-            parameters["teacher"] = count_parameters(context.teacher)
+            sizes["teacher"] = self._size(context.teacher)
             examined["teacher"] = examined_teacher
         if world.is_main:
             result = build_result(
@@ -91,7 +91,7 @@ class Fitting:
                 world,
                 outcome,
                 training,
-                parameters=parameters,
+                sizes=sizes,
                 teacher_accuracy=accuracy,
                 sha256=sha256,
                 num_classes=context.inputs.num_classes,
@@ -99,6 +99,9 @@ class Fitting:
                 answers={role: str(found) for role, found in examined.items() if found},
             )
             context.directory.finish(result)
+
+    def _size(self, network: nn.Module) -> Size:
+        return Size(count_parameters(network), multiply_adds(network, self.context.inputs.image_shape))
 
     def _check_batches(self) -> None:
         workers = self.context.world.size

@@ -4,7 +4,7 @@ import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 
@@ -26,6 +26,13 @@ from zskt_dist.training.job import Job
 from zskt_dist.training.loop import Outcome
 
 
+class Size(NamedTuple):
+    """How large a network is; see `TeacherResult`."""
+
+    params: int
+    multiply_adds: int
+
+
 def build_result(
     job: Job,
     stage: Stage,
@@ -33,7 +40,7 @@ def build_result(
     outcome: Outcome,
     training: Training,
     *,
-    parameters: Mapping[str, int],
+    sizes: Mapping[str, Size],
     teacher_accuracy: float | None,
     sha256: str,
     num_classes: int,
@@ -43,19 +50,27 @@ def build_result(
     """The result of a stage.
 
     Args:
-        parameters: Number of parameters of each network, by role; a student may have learnt without a teacher.
+        sizes: Of each network, by role; a student may have learnt without a teacher.
         sha256: SHA-256 of the trained network's weights.
         answers: What networks that are not ours were found to answer, by role.
     """
     config, scores, task, directory = stage.config, outcome.scores, stage.task, stage.directory
     teacher: TeacherResult | None = None
-    if "teacher" in parameters:
-        teacher = {"arch": config.teacher.arch, "params": parameters["teacher"], "accuracy": teacher_accuracy}
+    if "teacher" in sizes:
+        size = sizes["teacher"]
+        teacher = {
+            "arch": config.teacher.arch,
+            "params": size.params,
+            "multiply_adds": size.multiply_adds,
+            "accuracy": teacher_accuracy,
+        }
     student: StudentResult | None = None
     if task.role == "student":
+        size = sizes["student"]
         student = {
             "arch": config.student.arch,
-            "params": parameters["student"],
+            "params": size.params,
+            "multiply_adds": size.multiply_adds,
             "accuracy_last": scores.accuracy if scores else None,
             "accuracy_best": outcome.accuracy_best,
             "agreement": scores.agreement if scores else None,
