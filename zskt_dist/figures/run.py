@@ -7,10 +7,14 @@ from zskt_dist.tracking.local import read_history
 
 
 def draw_run(directory: RunDirectory) -> None:
-    """Writes `training.png`, `pseudo_images.png` (Figure 3) and `estimates.png`, each where there is what it shows."""
+    """Writes `training.png`, `pseudo_images.png` (Figure 3), `overview.png` (both) and `estimates.png`.
+
+    Each is written where there is what it shows.
+    """
     if not is_installed("matplotlib"):
         return
     from zskt_dist.figures import plots
+    from zskt_dist.figures.overview import overview
 
     rows = read_history(directory.history)
     if rows:
@@ -18,6 +22,8 @@ def draw_run(directory: RunDirectory) -> None:
     grids = sorted(directory.figures.glob("pseudo_images_*.png")) if directory.figures.is_dir() else []
     if grids:
         plots.save(plots.over_training(grids), directory.figures / "pseudo_images.png")
+    if figure := overview(rows, grids):
+        plots.save(figure, directory.figures / "overview.png")
     if found := read_json(directory.estimates):
         plots.save(plots.estimates(found), directory.figures / "estimates.png")
 
