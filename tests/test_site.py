@@ -95,3 +95,22 @@ def _pages(entry: Any) -> Iterator[str]:
     else:
         for each in entry.values() if isinstance(entry, dict) else entry:
             yield from _pages(each)
+
+
+def test_pages_work_from_disk() -> None:
+    """Links name files and not folders, and nothing is fetched from elsewhere; search needs its worker's stand-in."""
+    pytest.importorskip("mkdocs")
+    site = REPOSITORY / "build/site"
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]  # a server's page, with absolute links
+    if not pages:
+        pytest.skip("`make docs` has not made the site")
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        used = [*re.findall(r'<(?:a|link)\b[^>]*\bhref="([^"#?]+)', text), *re.findall(r'\bsrc="([^"#?]+)', text)]
+        for target in used:
+            if not target.startswith(("http://", "https://", "mailto:", "data:")):
+                assert (page.parent / target).is_file(), f"{page.relative_to(site)}: {target}"
+        loaded = re.findall(r'<(?:script|img)\b[^>]*\bsrc="(https?:[^"]+)|<link\b[^>]*\bhref="(https?:[^"]+)', text)
+        assert not loaded, f"{page.relative_to(site)} loads {loaded}"
+    assert (site / "search/search_index.js").is_file()
+    assert "iframe-worker.js" in (site / "index.html").read_text(encoding="utf-8")
