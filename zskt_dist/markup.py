@@ -5,7 +5,8 @@ import re
 
 def plain(text: str) -> str:
     """Text as Markdown that shows it as it is: no image, link, HTML, code or emphasis, on one line."""
-    return re.sub(r"[\\`*\[\]<&|]|\b_|_\b", r"\\\g<0>", " ".join(text.split()))
+    escaped = re.sub(r"[\\`*\[\]<&|]|\b_|_\b", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r":(?=//)|(?<=\bwww)\.", r"\\\g<0>", escaped)  # viewers would make links of bare addresses
 
 
 def code(text: str) -> str:

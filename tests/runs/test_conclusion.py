@@ -18,7 +18,7 @@ STUDENT: dict[str, Any] = {
 YARDSTICK = {"agreement": 0.875, "low": 0.843, "high": 0.901, "images": 512, "sha256": "a"}
 RESULT: dict[str, Any] = {
     **{"teacher": TEACHER, "student": STUDENT, "yardstick": YARDSTICK, "iterations": 100, "name": "run"},
-    **{"dataset": "none", "seed_images": None},
+    **{"dataset": "none", "seed_images": None, "command": "train"},
 }
 
 
@@ -54,6 +54,11 @@ def test_with_test_images_latencies_and_images_of_the_users() -> None:
     assert third == (
         "On the test images of digits it is right on 90.00 %, the teacher on 99.00 %; the two agree on 91.00 %."
     )
+
+
+def test_what_data_free_students_taught_us_is_not_said_of_others() -> None:
+    assert any("students that we measured" in sentence for sentence in conclusion(RESULT))
+    assert not any("students that we measured" in sentence for sentence in conclusion(RESULT | {"command": "distill"}))
 
 
 def test_results_of_earlier_versions_and_of_other_commands() -> None:

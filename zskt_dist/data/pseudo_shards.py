@@ -122,13 +122,15 @@ def read_shard(path: Path, about: About, number: int, columns: tuple[str, ...] |
         return None
     schema = shard_schema(found)
     names = [name for name in schema.names if columns is None or name in (*columns, "index")]
+    indices = shard_range(about, number)
     try:
         if not pq.read_schema(path).equals(schema, check_metadata=False):
             return None
+        if pq.read_metadata(path).num_rows != len(indices):
+            return None  # before they are decoded: a small file can hold many equal rows
         table = pq.read_table(path, columns=names, page_checksum_verification=True)
     except (OSError, pa.ArrowException, ValueError):
         return None
-    indices = shard_range(about, number)
     return table if table["index"].to_pylist() == list(indices) else None
 
 
