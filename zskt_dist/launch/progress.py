@@ -89,21 +89,21 @@ def _print(line: str, console: Console) -> None:
 
 
 def _watch(path: Path, console: Console, ended: threading.Event) -> None:
-    bar, log = new_bar(console), ProgressLog()
+    bar, log = new_bar(console), ProgressLog(time.monotonic())
     phases: dict[str, TaskID] = {}
     with bar:
         last = False
         while not last:
             last = ended.wait(_POLL_SECONDS)  # and once more after the end, for the last state
             state = read_json(path)
-            if not state:
-                continue
-            phase = state["phase"]
-            if phase not in phases:
-                phases[phase] = bar.add_task(phase, total=state["iterations"], note="")
-            bar.update(phases[phase], completed=state["iteration"], note=note_of(state["metrics"]))
-            if bar.disable and (line := log.line(state, time.monotonic())):
-                _print(line, console)
+            if bar.disable:
+                if line := log.line_or_sign(state, time.monotonic()):
+                    _print(line, console)
+            elif state:
+                phase = state["phase"]
+                if phase not in phases:
+                    phases[phase] = bar.add_task(phase, total=state["iterations"], note="")
+                bar.update(phases[phase], completed=state["iteration"], note=note_of(state["metrics"]))
 
 
 @dataclass
@@ -128,10 +128,34 @@ class ProgressLog:
     """The lines of a log: one for each evaluation, and at most every half minute one with the newest metrics.
 
     The first line with metrics comes as soon as the remaining time can be estimated.
+
+    Args:
+        began: Moment of the start, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, began: float = 0.0) -> None:
+        self._began = self._shown_at = began
         self._phases: dict[str, _Phase] = {}
+
+    def line_or_sign(self, state: Mapping[str, Any] | None, now: float) -> str | None:
+        """As `line`, and after half a minute without any line a sign of life.
+
+        Args:
+            state: None while nothing is known of the workers: they start, or write on another machine.
+        """
+        line = self.line(state, now) if state else None
+        if line is None and now - self._shown_at >= _LINE_SECONDS:
+            line = self._sign(state, now)
+        if line is not None:
+            self._shown_at = now
+        return line
+
+    def _sign(self, state: Mapping[str, Any] | None, now: float) -> str:
+        if not state:
+            return f"no iteration is known here yet: {duration(now - self._began)} elapsed"
+        done, total = state["iteration"], state["iterations"]
+        elapsed = f"{duration(now - self._phases[state['phase']].began)} elapsed"
+        return f"{state['phase']} {done}/{total} ({done / total:.1%}): {'finishing, ' * (done == total)}{elapsed}"
 
     def line(self, state: Mapping[str, Any], now: float) -> str | None:
         """The line to print for a `progress.json` read at the moment `now` in seconds; None where nothing is new."""
