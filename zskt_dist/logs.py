@@ -30,7 +30,7 @@ _HANDLER = "console"
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Adds `-v` to the command line of a verb, parses it, sets up logging, and has what is written lie where it lasts."""
+    """Adds `-v` to the command line of a verb, parses it, sets up logging, and settles where files are written."""
     parser.add_argument(
         "-v",
         "--verbose",
@@ -51,7 +51,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 
 
 def _keep(options: argparse.Namespace) -> None:
-    """In a Ray job, whose folder is deleted, takes relative paths of files and folders that are written from another."""
+    """In a Ray job, whose folder is deleted, moves the relative paths of what is written to a folder that lasts."""
     folder = ray_job.lasting_folder()
     if folder is None:
         return

@@ -37,7 +37,7 @@ def lasting(location: str, key: str) -> str:
         ConfigError: it would lie in a pod, and go with it.
     """
     folder = lasting_folder()
-    if folder is None or "://" in location or os.path.isabs(location):
+    if folder is None or "://" in location or Path(location).is_absolute():
         return location
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         problem = "is relative, and in a Ray job on Kubernetes it would be lost with the pod; name a mounted folder, "

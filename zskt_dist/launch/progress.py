@@ -153,9 +153,9 @@ class ProgressLog:
     def _sign(self, state: Mapping[str, Any] | None, now: float) -> str:
         if not state:
             return f"no iteration is known here yet: {duration(now - self._began)} elapsed"
-        done, total = state["iteration"], state["iterations"]
-        elapsed = f"{duration(now - self._phases[state['phase']].began)} elapsed"
-        return f"{state['phase']} {done}/{total} ({done / total:.1%}): {'finishing, ' * (done == total)}{elapsed}"
+        phase = self._phases[state["phase"]]
+        phase.counted_at = now
+        return _count(phase, state, now)
 
     def line(self, state: Mapping[str, Any], now: float) -> str | None:
         """The line to print for a `progress.json` read at the moment `now` in seconds; None where nothing is new."""
@@ -186,16 +186,25 @@ class ProgressLog:
 
 def _counted(phase: _Phase, state: Mapping[str, Any], now: float) -> str | None:
     """A line each half minute while nothing is measured, as where the first images are made."""
-    done, total = phase.iteration, state["iterations"]
     if phase.counted is None:
-        phase.counted = done, now
+        phase.counted = phase.iteration, now
     first, moment = phase.counted
-    if done <= first or now - max(moment, phase.counted_at) < _LINE_SECONDS:
+    if phase.iteration <= first or now - max(moment, phase.counted_at) < _LINE_SECONDS:
         return None
     phase.counted_at = now
-    left = (total - done) * (now - moment) / (done - first)
-    times = f"{duration(now - phase.began)} elapsed, about {duration(left)} left"
-    return f"{state['phase']} {done}/{total} ({done / total:.1%}): {times}"
+    return _count(phase, state, now)
+
+
+def _count(phase: _Phase, state: Mapping[str, Any], now: float) -> str:
+    """How far a phase is, without metrics."""
+    done, total = phase.iteration, state["iterations"]
+    times = [f"{duration(now - phase.began)} elapsed"]
+    first, moment = phase.counted or (done, now)
+    if done == total:
+        times.insert(0, "finishing")
+    elif done > first:
+        times.append(f"about {duration((total - done) * (now - moment) / (done - first))} left")
+    return f"{state['phase']} {done}/{total} ({done / total:.1%}): {', '.join(times)}"
 
 
 def _seconds_left(phase: _Phase, iterations: int, now: float) -> float | None:

@@ -46,7 +46,8 @@ _WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _PATIENCE_SECONDS = 15.0
 """How long a stop request waits for workers that may be about to start."""
 _TOKEN_ADVICE = (
-    "set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN (docs/clusters/README.md)"
+    "set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN "
+    "(docs/clusters/README.md)"
 )
 
 

@@ -36,9 +36,7 @@ def _report(options: argparse.Namespace) -> None:
     with fetch_runs(options.uri, options.experiment) as fetched:
         groups = group_runs(find_runs([*named, *fetched.folders], lent=fetched.downloads))
         if not groups:
-            where = (
-                ", ".join(map(str, [*runs, *options.experiment])) or "the command line (give a folder: runs)"
-            )
+            where = ", ".join(map(str, [*runs, *options.experiment])) or "the command line (give a folder: runs)"
             raise UserError(f"no finished run in {where}")
         write_report(groups, out, options.title)
     if not options.no_mlflow:
