@@ -23,8 +23,8 @@ from rich.table import Column
 from zskt_dist.files import read_json
 
 _POLL_SECONDS = 0.3
-_LINE_SECONDS = 30.0
-"""Least time between two lines of a log without an evaluation."""
+LINE_SECONDS = 30.0
+"""Least time between two lines of a log without an evaluation, and the most without any."""
 _SETTLING_SECONDS = 3.0
 """Time after the first report from which on the measured speed is reliable."""
 
@@ -144,7 +144,7 @@ class ProgressLog:
             state: None while nothing is known of the workers: they start, or write on another machine.
         """
         line = self.line(state, now) if state else None
-        if line is None and now - self._shown_at >= _LINE_SECONDS:
+        if line is None and now - self._shown_at >= LINE_SECONDS:
             line = self._sign(state, now)
         if line is not None:
             self._shown_at = now
@@ -168,7 +168,7 @@ class ProgressLog:
         if not state["metrics"]:
             return _counted(phase, state, now)
         left = _seconds_left(phase, state["iterations"], now)
-        is_due = phase.printed_at is None or now - phase.printed_at >= _LINE_SECONDS
+        is_due = phase.printed_at is None or now - phase.printed_at >= LINE_SECONDS
         if state["evaluated"] > phase.evaluated:
             at = phase.evaluated = state["evaluated"]
         elif left is not None and is_due and reported != phase.printed:
@@ -189,7 +189,7 @@ def _counted(phase: _Phase, state: Mapping[str, Any], now: float) -> str | None:
     if phase.counted is None:
         phase.counted = phase.iteration, now
     first, moment = phase.counted
-    if phase.iteration <= first or now - max(moment, phase.counted_at) < _LINE_SECONDS:
+    if phase.iteration <= first or now - max(moment, phase.counted_at) < LINE_SECONDS:
         return None
     phase.counted_at = now
     return _count(phase, state, now)
