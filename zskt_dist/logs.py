@@ -60,7 +60,9 @@ def _keep(options: argparse.Namespace) -> None:
             setattr(options, name, type(value)(ray_job.lasting(str(value), key)))
     with contextlib.suppress(OSError):  # then all paths had better be absolute
         folder.mkdir(parents=True, exist_ok=True)
-    problem = "Ray deletes this job's folder: runs, mlflow.db and other relative paths that are written lie in %s"
+    problem = (
+        "Ray deletes this job's folder: what has a relative path (runs_dir, mlflow.db, --json) is written below %s"
+    )
     logging.getLogger(_OURS).log(NOTE, problem, folder)
 
 
