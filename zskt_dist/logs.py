@@ -4,6 +4,7 @@ Imports nothing heavy: every verb sets it up before it does anything else.
 """
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -12,6 +13,9 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
+from zskt_dist import ray_job
+from zskt_dist.errors import ConfigError
+
 VARIABLE = "ZSKT_LOG_LEVEL"
 """Environment variable that passes a driver's level on to the processes that it starts."""
 _LEVELS = ("NOTE", "INFO", "DEBUG")
@@ -19,12 +23,14 @@ NOTE = 25
 """Level of what a user should know, and need not mend: shown like a warning, under another name."""
 logging.addLevelName(NOTE, _LEVELS[0])
 _OURS = "zskt_dist"
+_WRITTEN = {"run_dir": "RUN_DIR", "out": "--out", "json": "--json"}
+"""Options of verbs that name files and folders that are written."""
 _HANDLER = "console"
 """Ray Train gives its workers' root logger a handler of this name, which ours replaces."""
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Adds `-v` to the command line of a verb, parses it, and sets up logging."""
+    """Adds `-v` to the command line of a verb, parses it, sets up logging, and settles where files are written."""
     parser.add_argument(
         "-v",
         "--verbose",
@@ -37,7 +43,27 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     if os.environ.get(VARIABLE, _LEVELS[0]) not in _LEVELS:
         parser.error(f"{VARIABLE}={os.environ[VARIABLE]!r}: expected {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}")
     set_up(options.verbose)
+    try:
+        _keep(options)
+    except ConfigError as error:
+        parser.error(str(error))
     return options
+
+
+def _keep(options: argparse.Namespace) -> None:
+    """In a Ray job, whose folder is deleted, moves the relative paths of what is written to a folder that lasts."""
+    folder = ray_job.lasting_folder()
+    if folder is None:
+        return
+    for name, key in _WRITTEN.items():
+        if value := getattr(options, name, None):
+            setattr(options, name, type(value)(ray_job.lasting(str(value), key)))
+    with contextlib.suppress(OSError):  # then all paths had better be absolute
+        folder.mkdir(parents=True, exist_ok=True)
+    problem = (
+        "Ray deletes this job's folder: what has a relative path (runs_dir, mlflow.db, --json) is written below %s"
+    )
+    logging.getLogger(_OURS).log(NOTE, problem, folder)
 
 
 def set_up(verbose: int = 0, who: str | None = None) -> None:

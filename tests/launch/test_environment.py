@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from zskt_dist.errors import UserError
 from zskt_dist.launch import environment, ray
@@ -54,10 +55,27 @@ def test_what_a_crashed_ray_start_left_is_passed_over(
 
 
 @pytest.mark.usefixtures("left")
-def test_what_answers_and_is_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (
+            ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:80"),
+            r"at 10\.0\.0\.1:80; .*correct RAY_ADDRESS",
+        ),
+        (
+            AuthenticationError("Authentication is on, no token was found."),
+            r"^Authentication is on, no token was found; ",
+        ),
+    ],
+)
+def test_what_answers_and_takes_nobody_in_is_one_line(
+    raised: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def init(*_: object, **__: object) -> None:
-        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:80")
+        raise raised
 
     monkeypatch.setattr(ray.ray, "init", init)
-    with pytest.raises(UserError, match=r"at 10\.0\.0\.1:80; correct RAY_ADDRESS; if"), ray.connected():
+    with pytest.raises(UserError, match=words) as told, ray.connected():
         pass
+    assert "set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token" in str(told.value)
+    assert "\n" not in str(told.value)

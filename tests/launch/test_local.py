@@ -5,9 +5,16 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+from torch.multiprocessing.spawn import ProcessExitedException
+
 from tests.support.commands import command, finish, kill_group, read_result, run, wait_for_iteration
-from tests.support.configs import TINY
+from tests.support.configs import TINY, tiny_config
 from tests.support.forks import SPAWNED_RANKS
+from zskt_dist.errors import Interrupted
+from zskt_dist.launch import local
+from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.training.job import Job
 
 # Long enough to be caught in the middle, with checkpoints off the beat of evaluations.
 RUN = [*TINY, "iterations=60", "evaluation.every=25", "checkpoint.every=10", "name=run", "student.arch=wrn-10-1"]
@@ -95,3 +102,24 @@ def test_pretraining_again_shows_the_result_whatever_the_transfer_is_to_be(tmp_p
         assert code == 0, output
         assert ("Finished earlier; --fresh starts over" in output) == (number > 0)
     assert read_result(tmp_path, "runs/teachers/*/result.json")["student"] is None
+
+
+@pytest.mark.parametrize("saved", [0, 30])
+def test_a_worker_that_dies_while_it_stops_leaves_the_last_checkpoint(
+    saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job.plan("train", tiny_config(tmp_path, "launch.workers=2", "iterations=60"))
+    job.directory.path.mkdir(parents=True)
+    if saved:
+        CheckpointStore(job.directory.checkpoints).save(saved, {})
+
+    class Workers:
+        processes = ()
+
+        def join(self, timeout: float) -> bool:
+            job.directory.stop.touch()
+            raise ProcessExitedException("killed", error_index=1, error_pid=1, exit_code=-9)
+
+    monkeypatch.setattr(local, "start_processes", lambda *_, **__: Workers())
+    with pytest.raises(Interrupted, match=f"^stopped at iteration {saved} of 60$"):
+        local.launch(job)

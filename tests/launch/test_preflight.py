@@ -217,8 +217,3 @@ def test_a_dry_run_knows_what_a_name_is_taken_for(tmp_path: Path, capsys: pytest
     assert _dry_run(tmp_path, "name=mine", "loss.beta=2") == 2
     assert "holds a run with other settings (loss.beta)" in capsys.readouterr().err
     assert _dry_run(tmp_path, "name=mine", "loss.beta=2", "--fresh") == 0
-
-
-def test_the_ray_job_is_launched_by_ray() -> None:
-    line = plan.job_submit_line("train", ["launch.kind=local", "data.mean=[0.5]"])
-    assert line.endswith("python -m zskt_dist.train 'data.mean=[0.5]' launch.kind=ray")

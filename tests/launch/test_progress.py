@@ -146,3 +146,28 @@ def test_what_measures_nothing_is_counted_each_half_minute() -> None:
     assert lines == [None, None, "yardstick 9/36 (25.0%): 30 s elapsed, about 2 min left"]
     assert log.line(state | {"iteration": 12}, 140.0) is None
     assert log.line(state | {"iteration": 18}, 160.0) == "yardstick 18/36 (50.0%): 1 min elapsed, about 1 min left"
+
+
+def test_after_half_a_minute_of_silence_there_is_a_sign_of_life() -> None:
+    log = ProgressLog(began=100.0)
+    lines = [log.line_or_sign(None, now) for now in (129.9, 130.0, 140.0, 160.0)]
+    starting = "no iteration is known here yet: {} elapsed"
+    assert lines == [None, starting.format("30 s"), None, starting.format("1 min")]
+    # No metrics yet: 4 iterations in 20 s, 994 more take 4970 s.
+    assert log.line_or_sign(_state(2), 170.0) is None
+    assert log.line_or_sign(_state(6), 190.0) == "student 6/1000 (0.6%): 20 s elapsed, about 1 h 23 min left"
+    # A line of metrics counts, and what was reported is not repeated.
+    assert log.line_or_sign(_state(50, 50, 50, kl=1.0), 200.0) is not None
+    assert log.line_or_sign(_state(51, 50, 50, kl=1.0), 229.0) is None
+    assert log.line_or_sign(_state(52, 50, 50, kl=1.0), 230.0) == (
+        "student 52/1000 (5.2%): 1 min elapsed, about 19 min left"
+    )
+    assert log.line_or_sign(_state(1000, 1000, 1000, kl=1.0), 240.0) is not None
+    last = log.line_or_sign(_state(1000, 1000, 1000, kl=1.0), 270.0)
+    assert last == "student 1000/1000 (100.0%): finishing, 2 min elapsed"
+
+
+def test_a_yardstick_that_is_slow_has_one_line_each_half_minute() -> None:
+    log, state = ProgressLog(), {"phase": "yardstick", "iterations": 100, "metrics": {}, "evaluated": 0}
+    lines = [log.line_or_sign(state | {"iteration": second // 2}, float(second)) for second in range(1, 100)]
+    assert [second for second, line in enumerate(lines, start=1) if line] == [30, 60, 90]

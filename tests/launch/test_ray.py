@@ -1,5 +1,6 @@
 """Real Ray: a run loses a worker, is stopped, becomes a job that is stopped, goes on, and is as if nothing had been."""
 
+import json
 import os
 import re
 import signal
@@ -26,10 +27,13 @@ SETTINGS += ["student.arch=wrn-10-1", "loss.beta=0", "launch.workers=2"]
 MAX_PACKAGE_MIB = 2.0
 
 
-def _submit(*arguments: str, cluster: RayCluster, options: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Exit code and output of `ray job submit` of the repository with `zskt_dist.train`."""
-    entrypoint = [sys.executable, "-m", "zskt_dist.train", *arguments, "launch.kind=ray"]
-    command = [RAY, "job", "submit", "--working-dir", ".", *options, "--", *entrypoint]
+def _submit(
+    *arguments: str, cluster: RayCluster, home: Path = REPOSITORY, options: tuple[str, ...] = ()
+) -> tuple[int, str]:
+    """Exit code and output of `ray job submit` of the repository with `zskt_dist.train`, as it stands."""
+    entrypoint = [sys.executable, "-m", "zskt_dist.train", *arguments]
+    variables = json.dumps({"env_vars": {"HOME": str(home)}})
+    command = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env-json", variables, *options, "--", *entrypoint]
     environment = os.environ | cluster.environment
     answer = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=400, check=False
@@ -41,9 +45,10 @@ def _submit(*arguments: str, cluster: RayCluster, options: tuple[str, ...] = ())
 def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local, folder = tmp_path / "local", tmp_path / "ray"
+    # Jobs that name no folder for their runs have them in the home, and so go on with those in `folder`.
+    local, folder = tmp_path / "local", tmp_path / "home" / "zskt"
     local.mkdir()
-    folder.mkdir()
+    folder.mkdir(parents=True)
     code, output = run("train", *SETTINGS, folder=local)
     assert code == 0, output
     expected = read_result(local)
@@ -67,11 +72,14 @@ def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
 
     _a_job_goes_on_and_is_stopped_within_its_grace(begun, ray_cluster)
     saved = begun.checkpoint()
-    arguments = [*SETTINGS, f"runs_dir={folder / 'runs'}"]
-    code, output = _submit(*arguments, cluster=ray_cluster)
+    code, output = _submit(*SETTINGS, "--json", "answer.json", cluster=ray_cluster, home=folder.parent)
     assert code == 0, output
+    assert f"run directory      {begun.directory}" in output, "the plan, in the job's log"
+    assert f"student  {begun.directory}/student.safetensors" in output
+    assert "PreemptionWatcher" not in output
     assert "test accuracy" in output, "the job's log, with the summary, reaches whoever submitted it"
     result = read_result(folder)
+    assert json.loads((folder / "answer.json").read_text()) == result
     assert result["resumed_from"] == saved
     assert result["launcher"] == "ray"
     assert result["world_size"] == 2
@@ -80,8 +88,8 @@ def test_whatever_happens_to_a_run_it_ends_with_the_same_bits(
 
 def _a_job_goes_on_and_is_stopped_within_its_grace(run: Run, ray_cluster: RayCluster) -> None:
     began_at, shown = run.checkpoint(), len(run.shown)
-    arguments = [*SETTINGS, f"runs_dir={run.folder / 'runs'}"]
-    code, output = _submit(*arguments, cluster=ray_cluster, options=("--no-wait", "--submission-id", "first"))
+    options = ("--no-wait", "--submission-id", "first")
+    code, output = _submit(*SETTINGS, cluster=ray_cluster, home=run.folder.parent, options=options)
     assert code == 0, output
     deadline = time.monotonic() + 240
     client = JobSubmissionClient(ray_cluster.environment["RAY_API_SERVER_ADDRESS"])

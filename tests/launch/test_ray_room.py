@@ -13,6 +13,7 @@ from zskt_dist.config import load_config
 from zskt_dist.errors import ConfigError
 from zskt_dist.launch import ray as launch
 from zskt_dist.launch.ray import check_resources, workers_that_fit
+from zskt_dist.runs.directory import RunDirectory
 
 BIG = {"CPU": 8.0, "GPU": 1.0}
 
@@ -81,3 +82,14 @@ def test_gpus_that_are_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch) ->
     _cluster(monkeypatch, BIG, BIG)
     with pytest.raises(ConfigError, match=r"launch.workers=3: needs 3 CPUs \(1 each\) and 3 GPUs \(1 each\)"):
         check_resources(load_config(None, ["launch.workers=3", "device=cuda", "launch.cpus_per_worker=1"]))
+
+
+def test_a_folder_that_not_all_nodes_see_is_one_line(tmp_path: Path) -> None:
+    class Trainer:
+        def fit(self) -> None:
+            raise RuntimeError("Unable to set up cluster storage with the following settings:\nsome\nCheck that all …")
+
+    directory = RunDirectory(tmp_path / "runs" / "digits" / "a")
+    directory.path.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"runs_dir='{tmp_path}/runs': is not seen by all nodes.*s3://bucket/runs"):
+        launch._fit(Trainer(), directory, leave_at_once=False)  # type: ignore[arg-type]

@@ -1,6 +1,8 @@
 """What becomes of trials, told by Tune's calls in the order in which Tune makes them."""
 
+import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,3 +80,17 @@ def test_a_changed_evaluation_is_done_again(tmp_path: Path, trials: list[Trial])
     finish(["transitions.images=6"])
     assert left(["transitions.images=6"]) == []
     assert left(None) == [], "what was measured once more is no loss"
+
+
+def test_a_log_shows_what_runs_after_half_a_minute_of_silence(tmp_path: Path, trials: list[Trial]) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    watch = Watch(trials, RunDirectory(tmp_path), console)
+    _tell(watch, "start")
+    _tell(watch, "start", 1)
+    _tell(watch, "result", 1, result={"iteration": 4, "score": 0.5, "state": "finished", "done": True})
+    _tell(watch, "result", result={"iteration": 2, "score": 0.25, "done": False})
+    began = time.monotonic()
+    for seconds in (20, 40, 60, 80):
+        watch.show_life(began + seconds)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[3:] == ["trials 1/2; running: #0 2: score 0.2500"] * 2

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zskt_dist import logs
+from zskt_dist import logs, ray_job
 from zskt_dist.errors import guarded
 
 
@@ -48,7 +48,7 @@ def _toy(options: argparse.Namespace) -> None:
     settings = AUTHORS if options.authors else ToySettings()
     if options.rounds is not None:
         settings = replace(settings, rounds=options.rounds)
-    home, console = Path("runs", "toy"), Console()
+    home, console = Path(ray_job.lasting("runs/toy", "--out")), Console()
     if options.json:
         check_json(options.json)
     if options.seeds:

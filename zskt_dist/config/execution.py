@@ -20,7 +20,8 @@ Workers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]
 
 class Launch(Section):
     kind: Literal["local", "ray"] = "local"
-    """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train."""
+    """local: this process, several of this machine, or the ranks torchrun started; ray: workers of Ray Train, the
+    default in a Ray job."""
     workers: Workers = 1
     """Data-parallel workers; [fewest, most] under ray: as many as the cluster has room for at each moment."""
     cpus_per_worker: Annotated[Positive | None, Purpose.SPEED] = None

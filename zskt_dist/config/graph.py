@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from zskt_dist import ray_job
 from zskt_dist.config.fields import Section
 from zskt_dist.config.load import load_config, read_model, words_of
 from zskt_dist.config.schema import Config
@@ -65,6 +66,7 @@ def load_graph(path: Path, overrides: list[str]) -> tuple[Graph, list[Task]]:
     """
     path = locate(path)
     graph = read_model(path, Graph)
+    graph = graph.model_copy(update={"report": ray_job.lasting(graph.report, "report")})
     return graph, [task for step in graph.steps for task in _tasks(graph, step, path, overrides)]
 
 

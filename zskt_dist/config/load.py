@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from zskt_dist import ray_job
 from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import explain, first_problem
 from zskt_dist.config.schema import Config
@@ -52,11 +53,17 @@ _Dumper.add_implicit_resolver(*_FLOAT)
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read `path` (None: all defaults), apply `dotted.key=value` overrides, validate.
 
+    In a Ray job the launcher is Ray where neither names one, and a relative `runs_dir` lies where it lasts.
+
     Raises:
         UserError: the file is missing or not YAML, or an override is not `key=value`.
         ConfigError: a key is unknown, or its value has the wrong type or range.
     """
-    return _overridden({} if path is None else read_yaml(Path(path)), overrides)
+    tree = {} if path is None else read_yaml(Path(path))
+    if ray_job.in_job() and isinstance(launch := tree.setdefault("launch", {}), dict):
+        launch.setdefault("kind", "ray")
+    config = _overridden(tree, overrides)
+    return config.model_copy(update={"runs_dir": ray_job.lasting(config.runs_dir, "runs_dir")})
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:

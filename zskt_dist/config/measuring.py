@@ -49,7 +49,8 @@ class Checkpoint(Section):
 
 class Tracking(Section):
     uri: Annotated[str, AfterValidator(hide)] | None = None
-    """MLflow tracking URI; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; 'none': no MLflow."""
+    """MLflow tracking URI; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; 'none': no MLflow. A relative path lies
+    where a relative `runs_dir` does."""
     patience: NonNegativeFloat = 20.0
     """Most seconds that a run waits for a MLflow server in all; what is not sent by then, `zskt replay` sends."""
     log_every: Positive = 50

@@ -43,7 +43,8 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where every worker finds a GPU of its own."""
     runs_dir: Annotated[str, Purpose.PLACEMENT] = "runs"
-    """Folder of all run directories, or a URI (`s3://bucket/runs`). Several machines need storage that they share."""
+    """Folder of all run directories, or a URI (`s3://bucket/runs`). Several machines need storage that they share. A
+    relative one lies in the current folder, in a Ray job below `~/zskt`."""
     teacher: Teacher = Teacher()
     student: Student = Student()
     generator: Generator = Generator()

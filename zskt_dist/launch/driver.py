@@ -124,6 +124,7 @@ def _run(job: Job, files: Files, directory: RunDirectory, console: Console) -> N
     try:
         _work(job, files, directory, console)
         status = "FINISHED"
+        console.print("Trained; figures and the MLflow run are completed")
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise

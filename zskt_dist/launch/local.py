@@ -22,6 +22,8 @@ from zskt_dist.launch.devices import threads_per_worker, worker_device
 from zskt_dist.launch.environment import torchrun_rank
 from zskt_dist.launch.mlflow_run import live_tracker
 from zskt_dist.launch.signals import stop_file_on_signal
+from zskt_dist.runs.checkpoints import CheckpointStore, iteration_of
+from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.tasks.base import Files
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
@@ -67,13 +69,19 @@ def _spawn(job: Job) -> None:
         except (ProcessExitedException, ProcessRaisedException) as error:
             directory.raise_failure()
             if directory.stop.exists():
-                raise Interrupted(0, job.config.iterations) from None
+                raise Interrupted(_saved(directory), job.config.iterations) from None
             raise UserError(f"a worker ended unexpectedly: {str(error).strip()}") from None
         except BaseException:
             for process in workers.processes:
                 process.kill()
             raise
     directory.raise_failure()
+
+
+def _saved(directory: RunDirectory) -> int:
+    """Iteration of the newest checkpoint, from which the same command continues; 0 where there is none."""
+    newest = CheckpointStore(directory.checkpoints).newest()
+    return iteration_of(newest) if newest else 0
 
 
 def _child(rank: int, size: int, rendezvous: str, values: dict[str, Any], known: dict[str, str]) -> None:

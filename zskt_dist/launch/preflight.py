@@ -1,6 +1,5 @@
 """Checks and shows what a command is going to do, before anything is trained; keeps the files it reads."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -12,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from zskt_dist.addresses import masked
 from zskt_dist.config import Config
 from zskt_dist.config.inputs import is_brought
 from zskt_dist.data import ImageDataset, balanced_subset
@@ -24,6 +22,7 @@ from zskt_dist.files import describe_size
 from zskt_dist.launch.devices import local_workers, usable_cores, worker_device
 from zskt_dist.launch.environment import ray_cluster_given
 from zskt_dist.launch.free_memory import describe_memory, free_memory, lack_of_memory
+from zskt_dist.launch.job_line import job_submit_line
 from zskt_dist.launch.mlflow_run import foreseen
 from zskt_dist.models import Examination, count_parameters, is_own
 from zskt_dist.networks.attention import Attention, pair_layers, tap_pair
@@ -245,12 +244,6 @@ def _teacher_source(job: Job) -> str:
     return f"trained for {made[0].config.supervised_iterations:,} iterations, cached in {made[0].run}"
 
 
-def job_submit_line(command: str, arguments: list[str]) -> str:
-    """The same command as a Ray job; Ray copies the working directory to the cluster."""
-    arguments = [*(masked(each) for each in arguments if not each.startswith("launch.kind=")), "launch.kind=ray"]
-    return f"ray job submit --working-dir . -- python -m zskt_dist.{command} {shlex.join(arguments)}"
-
-
 def print_plan(command: str, config: Config, arguments: list[str], console: Console) -> None:
     """Prints the plan of `--dry-run` and the same command as a Ray job.
 
@@ -281,8 +274,11 @@ def print_plan(command: str, config: Config, arguments: list[str], console: Cons
             _print_warning(f"{topic}: {warning}", console)
     refuse(found)
     console.print("ready: configuration, files and resources are in order")
-    line = f"as a Ray job: {job_submit_line(command, arguments)}"
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    for line in (
+        f"as a Ray job: {job_submit_line(command, config, arguments)}",
+        "its paths are those of this machine; on a cluster of several, name folders that all of them see, or URIs",
+    ):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def refuse(found: Sequence[UserError]) -> None:

@@ -23,8 +23,8 @@ from rich.table import Column
 from zskt_dist.files import read_json
 
 _POLL_SECONDS = 0.3
-_LINE_SECONDS = 30.0
-"""Least time between two lines of a log without an evaluation."""
+LINE_SECONDS = 30.0
+"""Least time between two lines of a log without an evaluation, and the most without any."""
 _SETTLING_SECONDS = 3.0
 """Time after the first report from which on the measured speed is reliable."""
 
@@ -89,21 +89,21 @@ def _print(line: str, console: Console) -> None:
 
 
 def _watch(path: Path, console: Console, ended: threading.Event) -> None:
-    bar, log = new_bar(console), ProgressLog()
+    bar, log = new_bar(console), ProgressLog(time.monotonic())
     phases: dict[str, TaskID] = {}
     with bar:
         last = False
         while not last:
             last = ended.wait(_POLL_SECONDS)  # and once more after the end, for the last state
             state = read_json(path)
-            if not state:
-                continue
-            phase = state["phase"]
-            if phase not in phases:
-                phases[phase] = bar.add_task(phase, total=state["iterations"], note="")
-            bar.update(phases[phase], completed=state["iteration"], note=note_of(state["metrics"]))
-            if bar.disable and (line := log.line(state, time.monotonic())):
-                _print(line, console)
+            if bar.disable:
+                if line := log.line_or_sign(state, time.monotonic()):
+                    _print(line, console)
+            elif state:
+                phase = state["phase"]
+                if phase not in phases:
+                    phases[phase] = bar.add_task(phase, total=state["iterations"], note="")
+                bar.update(phases[phase], completed=state["iteration"], note=note_of(state["metrics"]))
 
 
 @dataclass
@@ -128,10 +128,34 @@ class ProgressLog:
     """The lines of a log: one for each evaluation, and at most every half minute one with the newest metrics.
 
     The first line with metrics comes as soon as the remaining time can be estimated.
+
+    Args:
+        began: Moment of the start, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, began: float = 0.0) -> None:
+        self._began = self._shown_at = began
         self._phases: dict[str, _Phase] = {}
+
+    def line_or_sign(self, state: Mapping[str, Any] | None, now: float) -> str | None:
+        """As `line`, and after half a minute without any line a sign of life.
+
+        Args:
+            state: None while nothing is known of the workers: they start, or write on another machine.
+        """
+        line = self.line(state, now) if state else None
+        if line is None and now - self._shown_at >= LINE_SECONDS:
+            line = self._sign(state, now)
+        if line is not None:
+            self._shown_at = now
+        return line
+
+    def _sign(self, state: Mapping[str, Any] | None, now: float) -> str:
+        if not state:
+            return f"no iteration is known here yet: {duration(now - self._began)} elapsed"
+        phase = self._phases[state["phase"]]
+        phase.counted_at = now
+        return _count(phase, state, now)
 
     def line(self, state: Mapping[str, Any], now: float) -> str | None:
         """The line to print for a `progress.json` read at the moment `now` in seconds; None where nothing is new."""
@@ -144,7 +168,7 @@ class ProgressLog:
         if not state["metrics"]:
             return _counted(phase, state, now)
         left = _seconds_left(phase, state["iterations"], now)
-        is_due = phase.printed_at is None or now - phase.printed_at >= _LINE_SECONDS
+        is_due = phase.printed_at is None or now - phase.printed_at >= LINE_SECONDS
         if state["evaluated"] > phase.evaluated:
             at = phase.evaluated = state["evaluated"]
         elif left is not None and is_due and reported != phase.printed:
@@ -162,16 +186,25 @@ class ProgressLog:
 
 def _counted(phase: _Phase, state: Mapping[str, Any], now: float) -> str | None:
     """A line each half minute while nothing is measured, as where the first images are made."""
-    done, total = phase.iteration, state["iterations"]
     if phase.counted is None:
-        phase.counted = done, now
+        phase.counted = phase.iteration, now
     first, moment = phase.counted
-    if done <= first or now - max(moment, phase.counted_at) < _LINE_SECONDS:
+    if phase.iteration <= first or now - max(moment, phase.counted_at) < LINE_SECONDS:
         return None
     phase.counted_at = now
-    left = (total - done) * (now - moment) / (done - first)
-    times = f"{duration(now - phase.began)} elapsed, about {duration(left)} left"
-    return f"{state['phase']} {done}/{total} ({done / total:.1%}): {times}"
+    return _count(phase, state, now)
+
+
+def _count(phase: _Phase, state: Mapping[str, Any], now: float) -> str:
+    """How far a phase is, without metrics."""
+    done, total = phase.iteration, state["iterations"]
+    times = [f"{duration(now - phase.began)} elapsed"]
+    first, moment = phase.counted or (done, now)
+    if done == total:
+        times.insert(0, "finishing")
+    elif done > first:
+        times.append(f"about {duration((total - done) * (now - moment) / (done - first))} left")
+    return f"{state['phase']} {done}/{total} ({done / total:.1%}): {', '.join(times)}"
 
 
 def _seconds_left(phase: _Phase, iterations: int, now: float) -> float | None:

@@ -19,6 +19,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import AuthenticationError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
@@ -34,15 +35,20 @@ from zskt_dist.launch.mlflow_run import live_tracker
 from zskt_dist.launch.ray_agents import end_orphaned_agents
 from zskt_dist.launch.signals import InThread, stop_file_on_signal
 from zskt_dist.runs.directory import RunDirectory
-from zskt_dist.runs.locations import is_uri, join, remove_folder
+from zskt_dist.runs.locations import is_uri, join, remove_folder, split
 from zskt_dist.training.job import Job
 from zskt_dist.training.worker import Worker
 
 log = logging.getLogger(__name__)
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_WATCH_PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _PATIENCE_SECONDS = 15.0
 """How long a stop request waits for workers that may be about to start."""
+_TOKEN_ADVICE = (
+    "set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN "
+    "(docs/clusters/README.md)"
+)
 
 
 def launch(job: Job) -> None:
@@ -59,6 +65,9 @@ def launch(job: Job) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     with connected() as ours:
         each = check_resources(config)
+        if len(_nodes()) == 1 and config.launch.fewest_workers == config.launch.most_workers:
+            # A single machine goes as a whole, without notice; and Ray logs an error each time that it starts to watch.
+            os.environ.setdefault(_WATCH_PREEMPTION, "0")
         directory = job.directory
         storage = join(directory.location, ".ray")  # Ray checks that every node sees it
         trainer = TorchTrainer(
@@ -88,17 +97,16 @@ def connected() -> Iterator[bool]:
         yield False
         return
     address = _address()
-    if (
-        address == "local" or not ray_cluster_given()
-    ):  # on one machine nobody reads the metrics, and no node is taken away
+    if address == "local" or not ray_cluster_given():  # nobody reads the metrics
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     end_orphaned_agents()
     try:
         ray.init(address, logging_level="error")
-    except ConnectionError as error:  # something answers there that is not Ray
+    except AuthenticationError as error:
+        raise UserError(f"{error.message.rstrip('.')}; {_TOKEN_ADVICE}") from None
+    except ConnectionError as error:  # something answers there that is not Ray, or that asks for a token
         advice = f"correct RAY_ADDRESS; if `ray start` has crashed, remove {ray_current_cluster()}"
-        raise UserError(f"{error}; {advice}") from error
+        raise UserError(f"{error}; if the cluster asks for a token, {_TOKEN_ADVICE}; else {advice}") from error
     try:
         yield True
     finally:
@@ -190,6 +198,9 @@ def _fit(trainer: TorchTrainer, directory: RunDirectory, *, leave_at_once: bool)
             if leave_at_once and not fit.ended(within=0):
                 atexit.register(_end_process, code)
     directory.raise_failure()
+    if fit.failure and "set up cluster storage" in str(fit.failure):
+        problem = "is not seen by all nodes of the cluster; name a folder that they share, or a URI, s3://bucket/runs"
+        raise ConfigError("runs_dir", split(split(directory.location)[0])[0], problem) from None
     if fit.failure:
         raise UserError(f"Ray Train gave up: {_last_line(fit.failure)}") from fit.failure
 

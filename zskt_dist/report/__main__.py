@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from zskt_dist import logs
+from zskt_dist import logs, ray_job
 from zskt_dist.errors import UserError, guarded
 
 
@@ -31,14 +31,12 @@ def _report(options: argparse.Namespace) -> None:
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs
     from zskt_dist.runs.locations import local_folder
 
-    out = local_folder(options.out)
-    named = [place for location in options.runs for place in stored_runs(location)]
+    out, runs = local_folder(options.out), [ray_job.lasting(location, "FOLDER") for location in options.runs]
+    named = [place for location in runs for place in stored_runs(location)]
     with fetch_runs(options.uri, options.experiment) as fetched:
         groups = group_runs(find_runs([*named, *fetched.folders], lent=fetched.downloads))
         if not groups:
-            where = (
-                ", ".join(map(str, [*options.runs, *options.experiment])) or "the command line (give a folder: runs)"
-            )
+            where = ", ".join(map(str, [*runs, *options.experiment])) or "the command line (give a folder: runs)"
             raise UserError(f"no finished run in {where}")
         write_report(groups, out, options.title)
     if not options.no_mlflow:

@@ -48,7 +48,7 @@ class CheckpointStore:
         log.info("saved checkpoint of iteration %d in %s, %.1f MB", iteration, self.folder, len(content) / 1e6)
         others = [other for other in self._newest_first() if other != path]
         # Later checkpoints are leftovers: this run would have begun there, had they not been damaged.
-        later = [other for other in others if int(_parse(other)["iteration"]) >= iteration]
+        later = [other for other in others if iteration_of(other) >= iteration]
         earlier = [other for other in others if other not in later]
         for old in [*later, *earlier[self.keep - 1 :]]:
             old.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class CheckpointStore:
             try:
                 name, content = _parse(path), path.read_bytes()
                 # Names of earlier versions are of the content alone.
-                if name["digest"] in (_digest(int(name["iteration"]), content), hashlib.sha256(content).hexdigest()):
+                if name["digest"] in (_digest(iteration_of(path), content), hashlib.sha256(content).hexdigest()):
                     yield path
                     continue
                 problem = "is damaged"
@@ -82,12 +82,17 @@ class CheckpointStore:
                 log.warning("checkpoint %s holds no state (%s); trying the one before", path, one_line(error))
                 continue
             log.info("goes on from checkpoint %s", path)
-            return Saved(int(_parse(path)["iteration"]), state)
+            return Saved(iteration_of(path), state)
         return None
 
     def _newest_first(self) -> list[Path]:
         found = [path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def iteration_of(path: Path) -> int:
+    """The iteration after which a checkpoint was made, by its name."""
+    return int(_parse(path)["iteration"])
 
 
 def _digest(iteration: int, content: bytes) -> str:

@@ -6,6 +6,7 @@ of Tune's own records: finished trials are left alone, others continue from thei
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,19 +117,19 @@ def _run(
                 ),
             )
             try:
-                _fit(tuner, directory.stop)
+                _fit(tuner, directory.stop, watch)
             finally:
                 remove_folder(storage)
 
 
-def _fit(tuner: tune.Tuner, stop: Path) -> None:
+def _fit(tuner: tune.Tuner, stop: Path, watch: Watch) -> None:
     """`tuner.fit()` in a thread, so that this one hears signals; trials see the file `stop` that they leave.
 
     Trials on machines that share no disk with this one do not; they go on from their last checkpoints.
     """
     fit = InThread(tuner.fit, "ray-tune")
     while not fit.ended(within=0.2) and not stop.exists():
-        pass
+        watch.show_life(time.monotonic())
     fit.ended(within=_STOP_SECONDS)
     if fit.failure:
         raise UserError(f"Ray Tune gave up: {fit.failure}; the same command goes on") from fit.failure

@@ -1,12 +1,13 @@
 """What becomes of the trials, written down and shown by the driver while Tune runs them."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
 from rich.console import Console
 
-from zskt_dist.launch.progress import new_bar
+from zskt_dist.launch.progress import LINE_SECONDS, new_bar
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.sweep.space import Trial
 from zskt_dist.sweep.states import write_states
@@ -20,10 +21,18 @@ class Watch(tune.Callback):
         self.bar = new_bar(console)
         self._task = self.bar.add_task("trials", total=sum(not trial.ended for trial in trials), note="")
         self._running: dict[int, str] = {}
+        self._shown_at = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes its callbacks down, to restore them; nothing here is needed for that."""
         return {}
+
+    def show_life(self, now: float) -> None:
+        """Prints what runs, in a log that has had no line for half a minute; `now` in seconds of `time.monotonic`."""
+        if self.bar.disable and now - self._shown_at >= LINE_SECONDS:
+            task = self.bar.tasks[self._task]
+            running = "  ".join(filter(None, self._running.values())) or "none yet"
+            self._print(f"trials {task.completed:.0f}/{task.total:.0f}; running: {running}", now)
 
     def on_trial_start(self, trial: Any, **_: Any) -> None:
         mine = self._mine(trial)
@@ -58,7 +67,11 @@ class Watch(tune.Callback):
     def _tell(self, trial: Trial, what: str) -> None:
         write_states(self._directory, self._trials)
         self._note(trial, what)
-        self._console.print(f"trial {trial.number}  {trial.label}  {what}", soft_wrap=True, highlight=False)
+        self._print(f"trial {trial.number}  {trial.label}  {what}", time.monotonic())
+
+    def _print(self, line: str, now: float) -> None:
+        self._shown_at = now
+        self._console.print(line, soft_wrap=True, highlight=False)
 
     def _note(self, trial: Trial, what: str | None) -> None:
         """Beside the bar; None: the trial has ended."""

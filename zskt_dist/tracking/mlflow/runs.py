@@ -36,9 +36,10 @@ def open_run(
     known: RunAddress | None = None,
 ) -> RunAddress:
     """Creates a run, or reopens the `known` one where it still exists in this store."""
+    client = connect(uri)  # before MLflow is imported, which would set up logging of its own
+
     from mlflow.entities import Param
 
-    client = connect(uri)
     run = _find(client, known.run_id) if known and known.tracking_uri == uri else None
     if run is None:
         found = find_experiment(client, experiment)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from zskt_dist.addresses import hide, masked, reveal
-from zskt_dist.errors import UserError, one_line
+from zskt_dist.errors import ConfigError, UserError, one_line
 from zskt_dist.files import lock, read_json, write_atomic_with
+from zskt_dist.ray_job import lasting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,13 +49,28 @@ def store_of(path: Path) -> str | None:
 
 
 def tracking_uri(configured: str | None) -> str | None:
-    """The store to write to, with an absolute path: workers start in other folders; None: do not track."""
+    """The store to write to, with an absolute path: workers start in other folders; None: do not track.
+
+    Raises:
+        ConfigError: it would be lost with the pod of a Ray job.
+    """
     if configured == "none":
         return None
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+        return f"sqlite:///{Path(_lasting(uri.removeprefix('sqlite:///'))).absolute()}"
+    folder = uri.removeprefix("file:")
+    if ":" not in folder and not folder.startswith("databricks"):
+        return uri.removesuffix(folder) + _lasting(folder)
     return hide(uri)
+
+
+def _lasting(path: str) -> str:
+    """The path of a store, which a Ray job must not keep in its own folder; raises ConfigError as `lasting`."""
+    try:
+        return lasting(path, "tracking.uri")
+    except ConfigError as error:
+        raise ConfigError(error.key, error.value, f"{error.problem}; or tracking.uri=none") from None
 
 
 def required_uri(named: str | None, known: str | None = None) -> str:
