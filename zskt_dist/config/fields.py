@@ -23,7 +23,7 @@ def _listed(value: object) -> object:
 
 
 def as_numbers(value: object) -> object:
-    """A tuple for a list of numbers, also one without brackets, `1,28,28`, and for one number; else the value itself."""
+    """A tuple for a list of numbers, for one without brackets, `1,28,28`, and for one number; else the value itself."""
     if isinstance(value, str):
         found = [_number(word) for word in value.split(",")]
         return value if None in found else tuple(found)

@@ -85,11 +85,11 @@ class Data(Section):
     """Names of the classes in the order of the teacher's answers, where the labels are names; null: as they are found
     (docs/images.md)."""
     mean: Annotated[tuple[Finite, ...] | None, LIST_OF_NUMBERS] = None
-    """Mean of each channel of pixels in [0, 1], or one number for all; null: the data set's usual one, else the teacher's
-    (docs/inputs.md)."""
+    """Mean of each channel of pixels in [0, 1], or one number for all; null: the data set's usual one, else the
+    teacher's (docs/inputs.md)."""
     std: Annotated[tuple[PositiveFloat, ...] | None, LIST_OF_NUMBERS] = None
-    """Standard deviation of each channel of pixels in [0, 1], or one number for all; null: the data set's usual one, else
-    the teacher's."""
+    """Standard deviation of each channel of pixels in [0, 1], or one number for all; null: the data set's usual one,
+    else the teacher's."""
     images_per_class: Positive | None = None
     """M, labelled images per class that `distill`, `finetune` and `pretrain` of a student see; null: all of them."""
     augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"

@@ -106,7 +106,7 @@ def _resolved(config: Config) -> Leaves:
 
 def _absolute(location: str) -> str:
     """One path for each file, however it is written; what is no path stays as it is."""
-    return location if "://" in location or is_brought(location) else os.path.abspath(location)
+    return location if "://" in location or is_brought(location) else os.path.normpath(Path(location).absolute())
 
 
 def _teacher_seed(config: Config) -> int | str:

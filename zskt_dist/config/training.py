@@ -60,8 +60,8 @@ def _taps_preset(value: object) -> object:
 
 class Loss(Section):
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] | ImportPath = "forward_kl"
-    """Belief gap; forward_kl is KL(teacher || student). `package.module:callable` is yours, of the logits [n, classes] of
-    student and teacher, with a value for each image (docs/divergences.md)."""
+    """Belief gap; forward_kl is KL(teacher || student). `package.module:callable` is yours: of the logits [n, classes]
+    of student and teacher, with a value for each image (docs/divergences.md)."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of both networks in the belief gap."""
     reduction: Literal["mean", "batchmean"] = "mean"

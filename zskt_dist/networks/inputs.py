@@ -95,7 +95,7 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
     filled = _filled_by_arch(stated, config.teacher.arch, measurable)
     shape, classes, statistics = filled
     if shape is None:
-        raise _unknown("data.image_shape", "how large the teacher's images are; give channels,height,width")
+        raise _unknown("data.image_shape", "how large the teacher's images are; give channels,height,width, as 3,32,32")
     if classes is None:
         raise _unknown("data.num_classes", "how many classes the teacher tells apart")
     if classes == 1:
@@ -156,7 +156,7 @@ def _filled_by_arch(stated: InputSpec, arch: str, measurable: bool) -> InputSpec
         measurable: True if there are train images to measure the normalisation on.
 
     Raises:
-        ConfigError: the architecture's library has no such network.
+        ConfigError: there is no such network.
     """
     shape, classes, statistics = stated
     if shape is not None and classes is not None and (statistics is not None or measurable):

@@ -72,9 +72,9 @@ def stages(command: str, config: Config) -> list[Stage]:
 def pinned(command: str, config: Config) -> Config:
     """`config` as a run of the command records it: with the seed of its teacher, and the digest of one that is brought.
 
-    A command that needs a teacher has that of seed 0 where `teacher.seed` is null. (So null in a record is of an earlier
-    version, where it was the run's `seed`.) The teacher's own code runs, and torch is imported, only for
-    `teacher.checkpoint=none`, and where the command needs a teacher.
+    A command that needs a teacher has that of seed 0 where `teacher.seed` is null; in a record null means the run's
+    `seed`, as in earlier versions. The teacher's own code runs, and torch is imported, only for
+    `teacher.checkpoint=none`.
 
     Raises:
         ConfigError: that code brings no weights (`with_digest`).
