@@ -62,7 +62,12 @@ BAD_VALUES = {
         "'a,b'",
         ["expected a list, for example generator.channels=128,64"],
     ),
-    "a fraction among counts": (["data.image_shape=1,28,2.5"], "data.image_shape.2", "2.5", ["expected a valid integer"]),
+    "a fraction among counts": (
+        ["data.image_shape=1,28,2.5"],
+        "data.image_shape.2",
+        "2.5",
+        ["expected a valid integer"],
+    ),
     "list too short": (["generator.channels=[1]"], "generator.channels", "[1]", ["expected a list of 2, for example"]),
     "list too long": (["generator.channels=[1,2,3]"], "generator.channels", "[1, 2, 3]", ["expected a list of 2, for"]),
     "a shape without channels": (
@@ -71,9 +76,19 @@ BAD_VALUES = {
         "[28, 28]",
         ["expected a list of 3, for example data.image_shape=3,32,32"],
     ),
-    "two numbers without brackets": (["data.image_shape=28,28"], "data.image_shape", "[28, 28]", ["expected a list of 3"]),
+    "two numbers without brackets": (
+        ["data.image_shape=28,28"],
+        "data.image_shape",
+        "[28, 28]",
+        ["expected a list of 3"],
+    ),
     "nothing where text is needed": (["runs_dir="], "runs_dir", "''", ["no value is given; expected a valid string"]),
-    "nothing where a number is needed": (["loss.beta="], "loss.beta", "''", ["no value is given; expected a valid number"]),
+    "nothing where a number is needed": (
+        ["loss.beta="],
+        "loss.beta",
+        "''",
+        ["no value is given; expected a valid number"],
+    ),
     "nothing where a choice is needed": (["loss.divergence="], "loss.divergence", "''", ["expected one of forward_kl"]),
     "an octal number": (["iterations=010"], "iterations", "'010'", ["expected a valid integer"]),
     "zero": (["iterations=0"], "iterations", "0", ["greater than 0"]),
@@ -97,7 +112,10 @@ BAD_VALUES = {
         ["loss.divergence=forwardkl"],
         "loss.divergence",
         "'forwardkl'",
-        ["forward_kl, reverse_kl, jensen_shannon, or your own as package.module:callable", "did you mean 'forward_kl'?"],
+        [
+            "forward_kl, reverse_kl, jensen_shannon, or your own as package.module:callable",
+            "did you mean 'forward_kl'?",
+        ],
     ),
     "a divergence with a dot for the colon": (
         ["loss.divergence=mine.gap"],
@@ -105,7 +123,12 @@ BAD_VALUES = {
         "'mine.gap'",
         ["or your own as package.module:callable"],
     ),
-    "a seed of the teacher that is none": (["teacher.seed=mine"], "teacher.seed", "'mine'", ["expected a valid integer, or run"]),
+    "a seed of the teacher that is none": (
+        ["teacher.seed=mine"],
+        "teacher.seed",
+        "'mine'",
+        ["expected a valid integer, or run"],
+    ),
     "what others call it": (["device=gpu"], "device", "'gpu'", ["did you mean 'cuda'?"]),
     "a stage of another engine": (["engine.zero_stage=2"], "engine.zero_stage", "2", ["needs engine.kind=deepspeed"]),
     "a stage that does not exist": (
