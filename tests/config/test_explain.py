@@ -91,6 +91,18 @@ BAD_VALUES = {
     ),
     "nothing where a choice is needed": (["loss.divergence="], "loss.divergence", "''", ["expected one of forward_kl"]),
     "an octal number": (["iterations=010"], "iterations", "'010'", ["expected a valid integer"]),
+    "a URI for a folder": (
+        ["data.root=s3://bucket/images"],
+        "data.root",
+        "'s3://bucket/images'",
+        ["is a URI; expected a folder or file of this machine"],
+    ),
+    "a URI for pseudo-data": (
+        ["pseudo_data=s3://b/x", "loss.beta=0"],
+        "pseudo_data",
+        "'s3://b/x'",
+        ["of this machine"],
+    ),
     "zero": (["iterations=0"], "iterations", "0", ["greater than 0"]),
     "negative": (["loss.beta=-1"], "loss.beta", "-1", ["greater than or equal to 0"]),
     "not a number": (["loss.beta=.nan"], "loss.beta", "nan", ["finite"]),

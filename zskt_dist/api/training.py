@@ -40,6 +40,7 @@ from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape
 from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.runs.locations import local_folder
 from zskt_dist.tasks.base import Tick
 from zskt_dist.tasks.gap import check_gap
 from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining, seed_images
@@ -145,6 +146,7 @@ def transfer(
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
     given = given_settings(locals(), config)
+    kept = None if checkpoint_dir is None else local_folder(str(checkpoint_dir), "checkpoint_dir")
     check_network("teacher", teacher)
     check_network("student", student)
     shape = images_of(teacher, given.pop("data.image_shape", None))
@@ -166,7 +168,7 @@ def transfer(
         raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
     if settings.method == "belief_matching":
         check_gap(settings, classes, where)
-    folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
+    folder = kept and kept / _identity(settings, shape, teacher, student)
     cuda = [where] if where.type == "cuda" else []
     with (
         torch.enable_grad(),

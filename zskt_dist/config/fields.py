@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -20,6 +20,16 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for a tuple
+
+
+def _local(value: str) -> str:
+    if "://" in value:
+        raise PydanticCustomError("uri", "is a URI; expected a folder or file of this machine")
+    return value
+
+
+Local = Annotated[str, AfterValidator(_local)]
+"""A folder or file of this machine."""
 
 
 def as_numbers(value: object) -> object:

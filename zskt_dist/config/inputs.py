@@ -8,6 +8,7 @@ from zskt_dist.config.fields import (
     LIST_OF_NUMBERS,
     LIST_OF_TEXTS,
     Finite,
+    Local,
     Options,
     OutputName,
     Positive,
@@ -73,7 +74,7 @@ class Data(Section):
     name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet", "none"] = "digits"
     """Real images, for training the teacher and for evaluation; the transfer never reads them. parquet: yours, in
     Parquet files or class folders (docs/images.md). none: there are none."""
-    root: str = "data"
+    root: Local = "data"
     """Folder with the data set (unused by digits)."""
     download: Annotated[bool, Purpose.PLACEMENT] = False
     """Let torchvision download what is missing."""

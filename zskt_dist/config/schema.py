@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from zskt_dist.config.execution import Engine, Launch, Speed, speed_preset
-from zskt_dist.config.fields import LIST_OF_NUMBERS, Identifier, Positive, Purpose, Section, Seed, clash
+from zskt_dist.config.fields import LIST_OF_NUMBERS, Identifier, Local, Positive, Purpose, Section, Seed, clash
 from zskt_dist.config.inputs import Data, Generator, Student, Teacher
 from zskt_dist.config.inversion import Inversion
 from zskt_dist.config.measuring import Checkpoint, Evaluation, Tracking, Transitions
@@ -37,7 +37,7 @@ class Config(Section):
     """N, number of pseudo-batches; with `method=inversion` or `pseudo_data`, number of student steps."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
-    pseudo_data: str | None = None
+    pseudo_data: Local | None = None
     """Folder that `synthesize` has made: `train` learns from its images and logits alone (docs/pseudo_data.md).
     null: from a generator and the teacher."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
