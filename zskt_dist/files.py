@@ -137,8 +137,10 @@ def check_json(path: Path) -> None:
     """Checks, before a long command, that the file of `--json` can be written; makes its folder.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or is a URI.
     """
+    if re.match(r"\w{2,}:/", str(path)):  # a path has lost the second stroke
+        raise ConfigError("--json", str(path), "is a URI; expected a file of this machine")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path.parent):

@@ -110,7 +110,7 @@ def test_a_normalisation_that_nobody_states_is_guessed_aloud() -> None:
         ({"config": {"loss.beta": 5.0}}, "loss.beta=5.0: has no meaning with method='inversion'"),
         ({"method": "belief_matching"}, "inversion.rounds=2: has no meaning with method='belief_matching'"),
         ({"method": "belief_matching", "std": -1.0, "config": {}}, "std=-1.0: is to be above zero"),
-        ({"config": {"method": "inversion"}}, "method='inversion': is an argument of transfer"),
+        ({"config": {"method": "inversion"}}, "method='inversion': is also given as method='inversion'; leave one"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -1,7 +1,6 @@
 """`zskt_dist.transfer`: the commands' own loop on the caller's networks, which leaves nothing else behind."""
 
 import copy
-import inspect
 import json
 import os
 import signal
@@ -20,8 +19,7 @@ import zskt_dist
 from tests.support.commands import REPOSITORY
 from tests.support.configs import tiny_config
 from tests.support.transfers import SMALL, assert_equal, state_of, tiny_pair, tiny_transfer
-from zskt_dist.api.training import SETTINGS
-from zskt_dist.config import Config, flatten
+from zskt_dist.api.settings import SETTINGS
 from zskt_dist.config.keys import is_under
 from zskt_dist.distributed.world import World
 from zskt_dist.errors import ConfigError, UserError
@@ -140,22 +138,6 @@ def test_nothing_is_judged_where_nothing_is_asked() -> None:
     assert (result.scores, result.estimates) == ({}, None)
 
 
-def test_defaults_are_those_of_the_configuration() -> None:
-    """Those of Algorithm 1 are None in the signature, and in the docstring what they are."""
-    parameters = inspect.signature(zskt_dist.transfer).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    leaves = dict(flatten(Config()))
-    names = {"log_every": "tracking.log_every", "student_lr": "optimizer.student_lr"}
-    names |= {name: name for name in ("iterations", "batch_size", "seed", "device")}
-    assert {name: defaults[name] for name in names} == {name: leaves[key] for name, key in names.items()}
-    algorithm_1 = {"beta": "loss.beta", "generator_lr": "optimizer.generator_lr"}
-    algorithm_1 |= {name: f"transfer.{name}" for name in ("generator_steps", "student_steps", "pseudo_batch")}
-    settings = tiny_transfer(*tiny_pair(), **dict.fromkeys(algorithm_1)).settings
-    assert {name: (defaults[name], settings[key]) for name, key in algorithm_1.items()} == {
-        name: (None, leaves[key]) for name, key in algorithm_1.items()
-    }
-
-
 def test_progress_is_told_every_log_every_iterations() -> None:
     told: list[zskt_dist.Progress] = []
     result = tiny_transfer(*tiny_pair(), on_progress=told.append)
@@ -268,12 +250,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"pseudo_batch": "best"}, "transfer.pseudo_batch='best': expected"),
     ({"speed": "fast"}, "speed='fast': "),
     ({"config": {"loss.betta": 3}}, "loss.betta=3: no such key; did you mean 'loss.beta'?"),
-    ({"config": {"loss.beta": 3}}, "loss.beta=3: is an argument of transfer: beta=…"),
-    ({"config": {"loss": {"beta": 3}}}, "loss.beta=3: is an argument of transfer: beta=…"),
+    ({"config": {"loss.beta": 3}, "beta": 3}, "loss.beta=3: is also given as beta=3; leave one of them out"),
+    ({"config": {"loss": {"beta": 3}}, "beta": 0}, "loss.beta=3: is also given as beta=0; leave one of them out"),
+    ({"config": ["iterations=3"]}, "iterations=3: is also given as iterations=6; leave one of them out"),
+    ({"config": ["loss.beta"]}, "'loss.beta': expected dotted.key=value"),
+    ({"config": 3}, 'config is of type int; give settings by key, {"loss.beta": 0}, or as texts, ["loss.beta=0"]'),
+    ({"config": {"data.image_shape": (1, 4)}, "input_shape": None}, "input_shape=(1, 4): expected (channels, height"),
+    ({"config": {"data.name": "digits"}}, "data.name='digits': has no meaning in transfer"),
     ({"config": {"student.arch": "lenet"}}, "student.arch='lenet': has no meaning in transfer"),
     ({"config": {"engine.kind": "deepspeed"}}, "engine.kind='deepspeed': has no meaning in transfer"),
     ({"config": {"loss": 3}}, "loss=3: is a section"),
-    ({"config": {"speed": "auto"}, "speed": "plain"}, "speed='auto': is an argument of transfer: speed=…"),
+    ({"config": {"speed": "auto"}, "speed": "plain"}, "speed='auto': is also given as speed='plain'; leave one"),
     ({"input_shape": (32, 32)}, "input_shape=(32, 32): expected (channels, height, width)"),
     ({"input_shape": (3, 4, 4)}, "teacher cannot take images [2, 3, 4, 4] of torch.float32: "),
     ({"student": _with_linear(5)}, "teacher has 3 classes and student 5; give the student 3 outputs"),

@@ -50,11 +50,23 @@ BAD_VALUES = {
     "truth for a count": (["iterations=true"], "iterations", "True", ["expected a valid integer"]),
     "number for text": (["data.root=12"], "data.root", "12", ["expected a valid string"]),
     "number for truth": (["data.download=1"], "data.download", "1", ["expected a valid boolean"]),
-    "number for a list": (
+    "number for a list of two": (
         ["generator.channels=3"],
         "generator.channels",
-        "3",
-        ["expected a list, for example generator.channels=[128,64]"],
+        "[3]",
+        ["expected a list of 2, for example generator.channels=128,64"],
+    ),
+    "words for a list of numbers": (
+        ["generator.channels=a,b"],
+        "generator.channels",
+        "'a,b'",
+        ["expected a list, for example generator.channels=128,64"],
+    ),
+    "a fraction among counts": (
+        ["data.image_shape=1,28,2.5"],
+        "data.image_shape.2",
+        "2.5",
+        ["expected a valid integer"],
     ),
     "list too short": (["generator.channels=[1]"], "generator.channels", "[1]", ["expected a list of 2, for example"]),
     "list too long": (["generator.channels=[1,2,3]"], "generator.channels", "[1, 2, 3]", ["expected a list of 2, for"]),
@@ -62,9 +74,35 @@ BAD_VALUES = {
         ["data.image_shape=[28,28]"],
         "data.image_shape",
         "[28, 28]",
-        ["expected a list of 3, for example data.image_shape=[3,32,32]"],
+        ["expected a list of 3, for example data.image_shape=3,32,32"],
     ),
-    "nothing where a value is needed": (["runs_dir="], "runs_dir", "None", ["expected a valid string"]),
+    "two numbers without brackets": (
+        ["data.image_shape=28,28"],
+        "data.image_shape",
+        "[28, 28]",
+        ["expected a list of 3"],
+    ),
+    "nothing where text is needed": (["runs_dir="], "runs_dir", "''", ["no value is given; expected a valid string"]),
+    "nothing where a number is needed": (
+        ["loss.beta="],
+        "loss.beta",
+        "''",
+        ["no value is given; expected a valid number"],
+    ),
+    "nothing where a choice is needed": (["loss.divergence="], "loss.divergence", "''", ["expected one of forward_kl"]),
+    "an octal number": (["iterations=010"], "iterations", "'010'", ["expected a valid integer"]),
+    "a URI for a folder": (
+        ["data.root=s3://bucket/images"],
+        "data.root",
+        "'s3://bucket/images'",
+        ["is a URI; expected a folder or file of this machine"],
+    ),
+    "a URI for pseudo-data": (
+        ["pseudo_data=s3://b/x", "loss.beta=0"],
+        "pseudo_data",
+        "'s3://b/x'",
+        ["of this machine"],
+    ),
     "zero": (["iterations=0"], "iterations", "0", ["greater than 0"]),
     "negative": (["loss.beta=-1"], "loss.beta", "-1", ["greater than or equal to 0"]),
     "not a number": (["loss.beta=.nan"], "loss.beta", "nan", ["finite"]),
@@ -86,7 +124,22 @@ BAD_VALUES = {
         ["loss.divergence=forwardkl"],
         "loss.divergence",
         "'forwardkl'",
-        ["forward_kl, reverse_kl, jensen_shannon", "did you mean 'forward_kl'?"],
+        [
+            "forward_kl, reverse_kl, jensen_shannon, or your own as package.module:callable",
+            "did you mean 'forward_kl'?",
+        ],
+    ),
+    "a divergence with a dot for the colon": (
+        ["loss.divergence=mine.gap"],
+        "loss.divergence",
+        "'mine.gap'",
+        ["or your own as package.module:callable"],
+    ),
+    "a seed of the teacher that is none": (
+        ["teacher.seed=mine"],
+        "teacher.seed",
+        "'mine'",
+        ["expected a valid integer, or run"],
     ),
     "what others call it": (["device=gpu"], "device", "'gpu'", ["did you mean 'cuda'?"]),
     "a stage of another engine": (["engine.zero_stage=2"], "engine.zero_stage", "2", ["needs engine.kind=deepspeed"]),
@@ -154,7 +207,7 @@ BAD_VALUES = {
         "1.1",
         ["name of a layer", "quote"],
     ),
-    "one layer without brackets": (["loss.taps.teacher=a"], "loss.taps.teacher", "'a'", ["a list, for example"]),
+    "a number for layers": (["loss.taps.teacher=2"], "loss.taps.teacher", "2", ["a list, for example"]),
     "a misspelt key of a section in a section": (
         ["loss.taps.teach=[a]"],
         "loss.taps.teach",
@@ -166,7 +219,7 @@ BAD_VALUES = {
     "name that climbs": (["experiment=../up"], "experiment", "'../up'", ["letters, digits"]),
     "hidden name": (["name=.hidden"], "name", "'.hidden'", ["starting with a letter or digit"]),
     "a section given a value": (["student=wrn-10-1"], "student", "'wrn-10-1'", ["is a section", "keys: arch"]),
-    "a section given nothing": (["loss="], "loss", "None", ["is a section", "beta"]),
+    "a section given nothing": (["loss="], "loss", "''", ["is a section", "beta"]),
     "a section given a list": (["data=[1]"], "data", "[1]", ["is a section", "root"]),
     "a value used as a section": (["loss=3", "loss.beta=1"], "loss.beta", "1", ["loss is a value, not a section"]),
     "broken YAML value": (["loss.beta=["], "loss.beta", "'['", ["not valid YAML"]),
@@ -223,12 +276,12 @@ def _refusal(override: str) -> str:
 
 def test_every_list_is_asked_for_with_an_example_that_works() -> None:
     keys = [*dict(flatten(Config())), "loss.taps.teacher", "loss.taps.student"]
-    refusals = {key: _refusal(f"{key}=0.5") for key in keys}
+    refusals = {key: _refusal(f"{key}=true") for key in keys}
     assert not [refusal for refusal in refusals.values() if "array" in refusal]
     found = {key: re.search(r"expected a list, for example (.*)$", refusal) for key, refusal in refusals.items()}
     examples = {key: match[1] for key, match in found.items() if match}
     assert {"seeds", "data.mean", "data.std", "data.image_shape", "generator.channels"} < set(examples)
-    assert all(example.startswith(f"{key}=[") for key, example in examples.items())
+    assert all(example.startswith(f"{key}=") for key, example in examples.items())
     # data.mean and data.std go together, and layers are given in one of two ways
     for some in ("seeds|data|generator|supervised", r"loss\.attention", r"loss\.taps"):
         load_config(None, [example for key, example in examples.items() if re.match(some, key)])

@@ -2,12 +2,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from zskt_dist.config import Config, differing_keys, dump_yaml, flatten, load_config, parse_config
+from zskt_dist.config import Config, config_of, differing_keys, dump_yaml, flatten, load_config, parse_config
 from zskt_dist.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -94,6 +95,14 @@ def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
     [
         ("name=7", "name", "7"),
         ("experiment=2024", "experiment", "2024"),
+        ("name=010", "name", "010"),
+        ("name=1e5", "name", "1e5"),
+        ("name=1_000", "name", "1_000"),
+        ("name=1.10", "name", "1.10"),
+        ("name=no", "name", "no"),
+        ("name='7'", "name", "7"),
+        ("experiment=007", "experiment", "007"),
+        ("iterations=1_000", "iterations", 1000),
         ("name=", "name", None),
         ("name=null", "name", None),
         ("name=2024-13-45", "name", "2024-13-45"),  # no day of any calendar, and a fine name
@@ -107,10 +116,65 @@ def test_what_only_looks_like_scientific_notation_is_text(text: str) -> None:
         ("loss.taps=none", "loss.taps.student", []),
         ("loss.taps={teacher: [layer1], student: ['3']}", "loss.taps.student", ["3"]),
         ("generator.channels=[8,4]", "generator.channels", [8, 4]),
+        ("generator.channels=8,4", "generator.channels", [8, 4]),
+        ("data.image_shape=1,28,28", "data.image_shape", [1, 28, 28]),
+        ("data.image_shape= 1, 28, 28", "data.image_shape", [1, 28, 28]),
+        ("seeds=0,1,2", "seeds", [0, 1, 2]),
+        ("seeds=3", "seeds", [3]),
+        ("seeds=", "seeds", None),
+        ("data.class_names=cat,dog", "data.class_names", ["cat", "dog"]),
+        ("data.class_names=cat", "data.class_names", ["cat"]),
+        ("data.class_names=01,02", "data.class_names", ["01", "02"]),
+        ("data.class_names=[01,02]", "data.class_names", ["01", "02"]),
+        ("supervised.milestones=0.5", "supervised.milestones", [0.5]),
+        ("supervised.milestones=.25,5e-1", "supervised.milestones", [0.25, 0.5]),
+        ("loss.attention_layers=2", "loss.attention_layers", [2]),
+        ("loss.divergence=mine.losses:gap", "loss.divergence", "mine.losses:gap"),
+        ("teacher.seed=run", "teacher.seed", "run"),
+        ("teacher.seed=3", "teacher.seed", 3),
     ],
 )
 def test_values_on_the_command_line(override: str, key: str, value: object) -> None:
     assert dict(flatten(_config(override)))[key] == value
+
+
+def test_lists_without_brackets_everywhere(tmp_path: Path) -> None:
+    """On the command line, in YAML and in Python, however a list is written."""
+    expected = _config(
+        "data.image_shape=[1,28,28]",
+        "data.mean=[0.13]",
+        "data.std=[0.31]",
+        "loss.taps.teacher=[a,b]",
+        "loss.taps.student=[c,d]",
+        "launch.workers=[1,4]",
+        "launch.kind=ray",
+    )
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "data: {mean: 0.13, std: '0.31'}\nloss:\n  taps:\n    teacher: a, b\n    student: c,d\n"
+        "launch: {kind: ray, workers: '1,4'}\n"
+    )
+    assert load_config(path, ["data.image_shape=1,28,28"]) == expected
+    path.write_text("data:\n  image_shape: 1,28,28\n  mean: 0.13\n  std: [0.31]\n")
+    words = ["loss.taps.teacher=a,b", "loss.taps.student=c,d", "launch.workers=1,4", "launch.kind=ray"]
+    assert load_config(path, words) == expected
+    in_python = {
+        "data.image_shape": (1, 28, 28),
+        "data.mean": 0.13,
+        "data.std": np.array([0.31]),
+        "loss.taps": {"teacher": ("a", "b"), "student": "c,d"},
+        "launch": {"workers": np.array([1, 4]), "kind": "ray"},
+    }
+    assert config_of(in_python) == expected
+    assert config_of({"iterations": np.int64(5), "loss.beta": np.float32(0.5)}) == _config(
+        "iterations=5", "loss.beta=0.5"
+    )
+
+
+def test_names_in_files_keep_their_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: 010\nexperiment: 7\n")
+    assert (load_config(path).name, load_config(path).experiment) == ("010", "7")
 
 
 FLOATS = st.floats(min_value=1e-12, max_value=1e12)
@@ -142,7 +206,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, ob
     assert load_config(path) == config
 
 
-@pytest.mark.parametrize("name", ["1e5", "null", "true", "2024-01-01", "0x10", "1_000", "no"])
+@pytest.mark.parametrize("name", ["1e5", "null", "true", "2024-01-01", "0x10", "1_000", "no", "010"])
 def test_names_that_yaml_would_read_as_something_else(tmp_path: Path, name: str) -> None:
     config = parse_config({"name": name})
     assert config.name == name

@@ -134,6 +134,22 @@ def test_code_that_a_run_names_runs_only_if_the_user_names_it_too(
     assert not (tmp_path / "their_code.ran").exists()
 
 
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_divergence_that_a_run_names_is_not_even_imported(
+    run: Path, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done with a finished run needs no loss."""
+    (tmp_path / "their_code.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "their_code", raising=False)
+    config = run / "config.yaml"
+    written = config.read_text()
+    config.write_text(written.replace("divergence: forward_kl", "divergence: their_code:net"))
+    assert config.read_text() != written
+    assert COMMANDS[verb](run) == 0
+    assert not (tmp_path / "their_code.ran").exists()
+
+
 def test_code_that_the_user_names_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "their_code.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(tmp_path))

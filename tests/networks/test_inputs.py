@@ -206,6 +206,41 @@ def test_a_normalisation_of_other_channels_says_what_to_give(tmp_path: Path) -> 
     assert "null" not in str(raised.value)
 
 
+def test_one_number_is_that_of_all_channels(tmp_path: Path) -> None:
+    given = ["data.name=none", "data.image_shape=3,28,28", "data.num_classes=10", "data.mean=0.5", "data.std=0.25"]
+    assert _open(tmp_path, _foreign(tmp_path), *given).mean_std == ((0.5,) * 3, (0.25,) * 3)
+    teacher = _teacher(tmp_path, (3, 8, 8), 10, [0.5] * 3, [0.25] * 3)
+    assert _open(tmp_path, teacher, "data.name=none", *given[3:]).mean_std == ((0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(ConfigError, match=r"was trained with data\.mean=\[0\.5,0\.5,0\.5\]"):
+        _open(tmp_path, teacher, "data.name=none", "data.mean=0.4", "data.std=0.25")
+
+
+@pytest.mark.parametrize(
+    ("arch", "problem"),
+    [
+        ("my_nets.Teacher", r"unknown architecture; did you mean 'my_nets:Teacher'\?"),
+        ("lenett", "unknown architecture; known are .*did you mean 'lenet'"),
+        ("my_nets:Teachr", r"my_nets has no 'Teachr'; did you mean 'Teacher'\?"),
+        ("tests.support.user_networks:Plain", None),
+    ],
+)
+def test_a_name_that_no_network_has_is_what_is_said_first(
+    arch: str, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody is asked what its images are."""
+    (tmp_path / "my_nets.py").write_text("def Teacher(): ...")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError) as raised:
+        _open(tmp_path, _foreign(tmp_path), "data.name=none", f"teacher.arch={arch}")
+    if problem is None:
+        assert raised.value.key == "data.image_shape"
+        assert str(raised.value).endswith("give channels,height,width, as 3,32,32")
+    else:
+        assert raised.value.key == "teacher.arch"
+        raised.match(problem)
+
+
 def test_rounding_is_no_contradiction(tmp_path: Path) -> None:
     teacher = _teacher(tmp_path, (1, 8, 8), 10, [0.30543], [0.37602])
     assert _open(tmp_path, teacher).mean_std == ((0.3054,), (0.3760,))

@@ -104,6 +104,17 @@ def test_transfer_is_the_same_on_one_worker_and_on_two(two_ranks: Ranks, tmp_pat
     _assert_equal(_transfer(ALONE, tmp_path, mode), two_ranks.run(_transfer, tmp_path, mode))
 
 
+@pytest.mark.parametrize("divergence", ["forward_kl", "squared"])
+def test_a_divergence_of_the_users_is_the_same_on_one_worker_and_on_two(
+    two_ranks: Ranks, tmp_path: Path, divergence: str
+) -> None:
+    """With unequal shares, and micro-batches of unequal sizes: values of images, and a mean over them."""
+    own = ("post_update", "batch_size=7", f"loss.divergence=tests.support.user_divergences:{divergence}")
+    alone = _transfer(ALONE, tmp_path, *own)
+    _assert_equal(alone, two_ranks.run(_transfer, tmp_path, *own))
+    _assert_equal(alone, two_ranks.run(_transfer, tmp_path, *own, "engine.micro_batch=2"))
+
+
 TERMS = ("teacher_entropy=0.3", "student_entropy=-0.2", "consistency=0.5")
 
 

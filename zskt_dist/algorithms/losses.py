@@ -5,12 +5,14 @@ Shapes: B batch, C classes; activations [B, channels, H, W]. Every function retu
 
 from collections.abc import Callable, Sequence
 from math import log
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+OURS: tuple[Divergence, ...] = get_args(Divergence)
 Reduction = Literal["mean", "batchmean"]
 BeliefGap = Callable[[Tensor, Tensor], Tensor]
 """(student logits [B, C], teacher logits [B, C]) -> scalar"""
@@ -36,7 +38,7 @@ def distillation_gap(temperature: float) -> BeliefGap:
 
 
 def belief_gap(
-    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl",
+    divergence: Divergence = "forward_kl",
     *,
     temperature: float = 1.0,
     reduction: Reduction = "mean",

@@ -24,7 +24,7 @@ def evaluate(
     labels: Tensor | None = None,
     teacher: nn.Module | None = None,
     *,
-    batch_size: int = 256,
+    batch_size: int = 512,
 ) -> Evaluation:
     """Accuracy and calibration of a network on labelled images, and its agreement with a teacher.
 

@@ -140,6 +140,7 @@ def _of_channels(name: str, value: object, channels: int) -> tuple[float, ...]:
     numbers = [value] * channels if isinstance(value, int | float) else value
     try:
         found = tuple(float(number) for number in numbers)  # type: ignore[attr-defined]
+        found = found * channels if len(found) == 1 else found
     except (TypeError, ValueError):
         found = ()
     if name == "std" and found and min(found) <= 0:

@@ -12,6 +12,7 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.extras import require
 from zskt_dist.models import ImageShape, count_parameters
 from zskt_dist.networks.weights import save_weights
+from zskt_dist.runs.locations import is_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,8 +85,10 @@ class TransferResult:
                 file if `arch` differs from their configuration. Without these they rely on their configuration.
 
         Raises:
-            ConfigError: `path` is neither of these, for example `student.pt`.
+            ConfigError: `path` is neither of these, for example `student.pt` or a URI.
         """
+        if is_uri(str(path)):
+            raise ConfigError("path", str(path), "expected a file or folder of this machine")
         path = Path(path)
         if path.suffix not in ("", ".safetensors") and not path.is_dir():
             raise ConfigError("path", str(path), "expected a file ….safetensors, or a folder")

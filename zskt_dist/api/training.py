@@ -4,9 +4,8 @@ import hashlib
 import json
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -25,44 +24,31 @@ from zskt_dist.api.networks import (
     unchanged_on_failure,
 )
 from zskt_dist.api.results import TransferResult
+from zskt_dist.api.settings import SETTINGS, Method, Settings, given_settings, method_of, settings_of
 from zskt_dist.api.watching import Bar, OnProgress, Watcher, progress_bar
-from zskt_dist.config import Config, config_of, flatten
+from zskt_dist.config import Config, flatten
 from zskt_dist.config.keys import is_under
 from zskt_dist.data import Standardise
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
 from zskt_dist.engine.building import placed_teacher
-from zskt_dist.errors import ConfigError, Interrupted, UserError
+from zskt_dist.errors import Interrupted, UserError
 from zskt_dist.evaluation.estimates import Answer
 from zskt_dist.evaluation.held_out import LABEL_FREE, generator_drift
 from zskt_dist.evaluation.yardstick import find_or_make
 from zskt_dist.launch.devices import worker_device
 from zskt_dist.models import ImageShape
 from zskt_dist.runs.checkpoints import CheckpointStore
+from zskt_dist.runs.locations import local_folder
 from zskt_dist.tasks.base import Tick
+from zskt_dist.tasks.gap import check_gap
 from zskt_dist.tasks.inversion import WITHOUT_STATISTICS, InversionTraining, seed_images
 from zskt_dist.tasks.stages import identity
 from zskt_dist.tasks.transfer import TransferTraining
 from zskt_dist.tracking.base import NullTracker, Row
 from zskt_dist.tracking.local import History
 from zskt_dist.training.loop import Cadence, Loop, blaming_the_teacher
-
-Method = Literal["belief_matching", "inversion"]
-
-# Keys that matter for a transfer with given networks and without files; all others belong to the commands.
-SETTINGS = (
-    *("method", "iterations", "batch_size", "seed", "device", "speed", "transfer", "loss", "generator"),
-    *("generator_terms", "inversion", "optimizer", "data.mean", "data.std"),
-    *("engine.micro_batch", "engine.activation_checkpointing", "engine.teacher"),
-    *("evaluation.every", "evaluation.held_out_images", "evaluation.snapshots", "evaluation.yardstick"),
-    *("checkpoint", "tracking.log_every", "teacher.output", "student.output"),
-)
-
-_OF_ONE_METHOD: Mapping[Method, tuple[str, ...]] = {
-    "belief_matching": ("transfer", "loss", "generator_terms", "optimizer.generator_lr", "evaluation.snapshots"),
-    "inversion": ("inversion",),
-}
 
 
 def transfer(
@@ -73,19 +59,19 @@ def transfer(
     method: Method | None = None,
     mean: Numbers | None = None,
     std: Numbers | None = None,
-    iterations: int = 1000,
-    batch_size: int = 128,
+    iterations: int | None = None,
+    batch_size: int | None = None,
     generator_steps: int | None = None,
     student_steps: int | None = None,
     pseudo_batch: Literal["post_update", "pre_update", "fresh"] | None = None,
     beta: float | None = None,
     generator_lr: float | None = None,
-    student_lr: float = 2e-3,
-    seed: int = 0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    speed: Literal["auto", "plain"] = "auto",
-    log_every: int = 50,
-    config: Mapping[str, Any] | None = None,
+    student_lr: float | None = None,
+    seed: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    speed: Literal["auto", "plain"] | None = None,
+    log_every: int | None = None,
+    config: Settings | None = None,
     on_progress: OnProgress | None = None,
     progress: bool = True,
     checkpoint_dir: str | Path | None = None,
@@ -113,21 +99,21 @@ def transfer(
             bounds its images by it; None: what the teacher declares, as timm's do, else a guess, with a warning.
             Algorithm 1 needs none, and has a yardstick only with one.
         std: Standard deviation of each channel, or one number for all.
-        iterations: N, number of pseudo-batches; student steps of `inversion`.
-        batch_size: Images in each pseudo-batch.
+        iterations: N, number of pseudo-batches; student steps of `inversion` (1,000).
+        batch_size: Images in each pseudo-batch (128).
         generator_steps: n_G, generator steps per iteration of Algorithm 1 (1), as are the next four.
         student_steps: n_S, student steps per iteration (10).
         pseudo_batch: Images the student learns from, `transfer.pseudo_batch` of the configuration (`post_update`).
         beta: Weight of the attention term (250). It compares the layers that both networks name in `attention_layers`,
             else the last ones with maps of equal size; `loss.taps` in `config` chooses others. 0 leaves it out.
         generator_lr: Initial learning rate of the generator's Adam (1e-3).
-        student_lr: Initial learning rate of the student's Adam.
-        seed: Seed of generator and noise. The caller initialises the student.
-        device: auto: CUDA where there is a GPU.
-        speed: auto: the fast paths that win on the device; plain: none.
-        log_every: Iterations between rows of the history, and calls of `on_progress`.
-        config: Any other setting by its key in the configuration, for example
-            `{"loss.temperature": 2.0, "engine.micro_batch": 32}`.
+        student_lr: Initial learning rate of the student's Adam (2e-3).
+        seed: Seed of generator and noise (0). The caller initialises the student.
+        device: auto: CUDA where there is a GPU (`auto`).
+        speed: auto: the fast paths that win on the device; plain: none (`auto`).
+        log_every: Iterations between rows of the history, and calls of `on_progress` (50).
+        config: Settings by their keys in the configuration, for example `{"loss.temperature": 2.0, "iterations": 5}`,
+            or as on the command line, `["loss.temperature=2", "iterations=5"]`; also those above, but none twice.
         on_progress: Called every `log_every` iterations and after each evaluation; where it returns False or raises
             StopIteration, the run ends and returns what is there.
         progress: Show a bar, in a terminal or a notebook, where `rich` is installed.
@@ -159,35 +145,18 @@ def transfer(
         >>> sorted(result.scores)
         ['held_out_agreement', 'held_out_kl', 'label_free_score', 'noise_agreement']
     """
-    algorithm_1 = {
-        "transfer.generator_steps": generator_steps,
-        "transfer.student_steps": student_steps,
-        "transfer.pseudo_batch": pseudo_batch,
-        "loss.beta": beta,
-        "optimizer.generator_lr": generator_lr,
-    }
+    given = given_settings(locals(), config)
+    kept = None if checkpoint_dir is None else local_folder(str(checkpoint_dir), "checkpoint_dir")
     check_network("teacher", teacher)
     check_network("student", student)
-    shape = images_of(teacher, input_shape)
-    overrides = dict(_leaves(config or {}))
-    given = {key: value for key, value in {**algorithm_1, **overrides}.items() if value is not None}
-    method = _method(method, teacher, given)
-    known = method == "inversion" or mean is not None or std is not None
-    statistics = statistics_of(teacher, shape, mean, std) if known else None
-    arguments: dict[str, Any] = {
-        "speed": speed,  # first: keys of `config` override its parts
-        "method": method,
-        "data.mean": statistics and statistics[0],
-        "data.std": statistics and statistics[1],
-        "iterations": iterations,
-        "batch_size": batch_size,
-        **algorithm_1,
-        "optimizer.student_lr": student_lr,
-        "seed": seed,
-        "device": device,
-        "tracking.log_every": log_every,
-    }
-    settings = _settings(arguments, config or {})
+    shape = images_of(teacher, given.pop("data.image_shape", None))
+    given["method"] = method_of(teacher, given)
+    mean, std = given.pop("data.mean", None), given.pop("data.std", None)
+    statistics = None
+    if given["method"] == "inversion" or mean is not None or std is not None:
+        statistics = statistics_of(teacher, shape, mean, std)
+        given |= {"data.mean": statistics[0], "data.std": statistics[1]}
+    settings = settings_of(given)
     check_pair(teacher, student)
     where = worker_device(settings, torch.cuda.current_device() if torch.cuda.is_available() else 0)
     view = frozen_view("teacher", teacher, where)
@@ -197,7 +166,9 @@ def transfer(
     classes = count_classes("teacher", view, shape, outputs[0], shared)
     if (own := count_classes("student", views["student"], shape, outputs[1], shared)) != classes:
         raise UserError(f"teacher has {classes} classes and student {own}; give the student {classes} outputs")
-    folder = None if checkpoint_dir is None else Path(checkpoint_dir) / _identity(settings, shape, teacher, student)
+    if settings.method == "belief_matching":
+        check_gap(settings, classes, where)
+    folder = kept and kept / _identity(settings, shape, teacher, student)
     cuda = [where] if where.type == "cuda" else []
     with (
         torch.enable_grad(),
@@ -225,23 +196,6 @@ def transfer(
         input_shape=shape,
         num_classes=classes,
     )
-
-
-def _method(asked: Method | None, teacher: nn.Module, given: Mapping[str, Any]) -> Method:
-    """The method that is asked for, else the one that the settings are of, else the one that suits the teacher.
-
-    Args:
-        given: What the caller has set, by key.
-
-    Raises:
-        ConfigError: a setting has no meaning with the method.
-    """
-    own = {method: [key for key in given if is_under(key, keys)] for method, keys in _OF_ONE_METHOD.items()}
-    inverts = own["inversion"] or (StatisticsGap(teacher).layers and not own["belief_matching"])
-    method = asked or ("inversion" if inverts else "belief_matching")
-    for key in (key for other, keys in own.items() if other != method for key in keys):
-        raise ConfigError(key, given[key], f"has no meaning with method={method!r}; leave it out")
-    return method
 
 
 def _training(
@@ -283,33 +237,6 @@ def _training(
         further=further,
         tick=tick,
     )
-
-
-def _settings(arguments: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
-    """The configuration of a transfer.
-
-    Raises:
-        ConfigError: a setting is unknown, impossible, given twice, or has no meaning here.
-    """
-    config_of(overrides)  # first: it has the better messages
-    given = list(_leaves(overrides))
-    for key, value in given:
-        if key in arguments:
-            raise ConfigError(key, value, f"is an argument of transfer: {key.rpartition('.')[2]}=…")
-        if not is_under(key, SETTINGS):
-            raise ConfigError(key, value, "has no meaning in transfer, which is given its networks and reads no data")
-    quiet = {"tracking.images": 0, "tracking.uri": "none"}
-    stated = {key: value for key, value in arguments.items() if value is not None}
-    return config_of({**stated, **dict(given), **quiet})
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields values by dotted key, from nested mappings and from dotted keys."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _identity(settings: Config, shape: ImageShape, teacher: nn.Module, student: nn.Module) -> str:

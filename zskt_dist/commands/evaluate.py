@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist import logs
+from zskt_dist import arguments
 from zskt_dist.errors import guarded
 
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--fresh", action="store_true", help="measure anew")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the result, with the evaluation, to FILE")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     return guarded(lambda: _evaluate(options), fresh=options.fresh)
 
 

@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from zskt_dist import logs
+from zskt_dist import arguments
 from zskt_dist.errors import guarded
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--classes", metavar="N", type=int, help="default: 10; for a configuration, those of its data")
     parser.add_argument("--all", action="store_true", help="list all modules")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     return guarded(lambda: _list(options))
 
 

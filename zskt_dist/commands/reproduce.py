@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist import logs
+from zskt_dist import arguments
 from zskt_dist.errors import guarded
 
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="dotted keys, on top of every step's settings"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how far they are; train nothing")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     return guarded(lambda: _reproduce(options))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zskt_dist import logs
+from zskt_dist.arguments import parse
 from zskt_dist.errors import guarded
 from zskt_dist.launch.environment import is_follower, torchrun_rank
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def training_command(command: str, description: str | None, argv: Sequence[str] | None = None) -> int:
     """A command that trains: parses, plans, runs, and prints the result. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = logs.parse(_parser(command, description), arguments)
+    options = parse(_parser(command, description), arguments)
     return guarded(lambda: _train(command, options, arguments), fresh=options.fresh)
 
 
@@ -84,6 +84,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
             repair_record(directory, config.tracking.uri)
         job.push()  # what an earlier command could not upload
     if result is None:
+        if not (options.config or options.overrides or is_follower()):
+            console.print("No settings are given, so this is the example on digits; `zskt configs` lists others")
         result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
         from zskt_dist.launch.summary import print_summary

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist import logs
+from zskt_dist import arguments
 from zskt_dist.errors import guarded
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--fresh", action="store_true", help="make all shards anew")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the result to FILE")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     return guarded(lambda: _synthesize(options), fresh=options.fresh)
 
 

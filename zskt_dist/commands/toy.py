@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     which.add_argument("--seeds", type=_count, nargs="+", metavar="N", help="one run for each seed, and mean ± std")
     parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of point steps and student steps (300)")
     parser.add_argument("--authors", action="store_true", help="the authors' sizes and rates: minutes, not seconds")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: runs/toy/seed-N; for several seeds runs/toy"
-    )
+    parser.add_argument("--out", metavar="FOLDER", help="default: runs/toy/seed-N; for several seeds runs/toy")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write result.json to FILE")
     options = logs.parse(parser, argv)
@@ -44,6 +42,7 @@ def _toy(options: argparse.Namespace) -> None:
 
     from zskt_dist.experiments.toy import run_toy, run_toy_seeds
     from zskt_dist.files import check_json, write_json
+    from zskt_dist.runs.locations import local_folder
 
     settings = AUTHORS if options.authors else ToySettings()
     if options.rounds is not None:
@@ -51,12 +50,13 @@ def _toy(options: argparse.Namespace) -> None:
     home, console = Path(ray_job.lasting("runs/toy", "--out")), Console()
     if options.json:
         check_json(options.json)
+    out = local_folder(options.out) if options.out else None
     if options.seeds:
-        folder = options.out or home
+        folder = out or home
         result = run_toy_seeds(settings, options.seeds, folder, console, fresh=options.fresh)
         folders = [folder / run for run in result["runs"]]
     else:
-        folders = [options.out or home / f"seed-{options.seed}"]
+        folders = [out or home / f"seed-{options.seed}"]
         result = run_toy(settings, options.seed, folders[0], console, fresh=options.fresh)
     if options.json:
         write_json(options.json, result)

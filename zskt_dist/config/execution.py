@@ -4,15 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpose, Section, clash
+from zskt_dist.config.fields import NonNegative, Positive, PositiveFloat, Purpose, Section, as_numbers, clash
 
 
 def _number_or_range(value: object) -> object:
     """Checks the union of types here: one message, where pydantic would have one for each type."""
-    numbers = value if isinstance(value, list | tuple) else [value]
+    found = as_numbers(value)
+    numbers = found if isinstance(found, tuple) else ()
     if not all(type(number) is int and number > 0 for number in numbers) or len(numbers) not in (1, 2):
         raise clash("launch.workers", value, "expected a number of workers, or [fewest, most] of them under Ray")
-    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for a tuple
+    return numbers if len(numbers) == 2 else numbers[0]
 
 
 Workers = Annotated[int | tuple[int, int], BeforeValidator(_number_or_range)]

@@ -15,18 +15,20 @@ _SYNONYMS = {"gpu": "cuda", "kl": "forward_kl", "js": "jensen_shannon"}
 _SHOWN = 5
 """Most problems that are said at once."""
 _LISTS = {
-    "seeds": "[0,1,2]",
-    "generator.channels": "[128,64]",
-    "data.image_shape": "[3,32,32]",
-    "data.class_names": "[cat,dog]",
-    "data.mean": "[0.5]",
-    "data.std": "[0.25]",
-    "loss.attention_layers": "[0,1]",
-    "loss.taps.teacher": "[layer1,layer2]",
-    "loss.taps.student": "[layer1,layer2]",
-    "supervised.milestones": "[0.3,0.6,0.8]",
+    "seeds": "0,1,2",
+    "generator.channels": "128,64",
+    "data.image_shape": "3,32,32",
+    "data.class_names": "cat,dog",
+    "data.mean": "0.5",
+    "data.std": "0.25",
+    "loss.attention_layers": "0,1",
+    "loss.taps.teacher": "layer1,layer2",
+    "loss.taps.student": "layer1,layer2",
+    "supervised.milestones": "0.3,0.6,0.8",
 }
 """Keys that take a list, and one that they take."""
+_OTHERS = {"loss.divergence": "your own as package.module:callable", "teacher.seed": "run"}
+"""Keys of two kinds of values, and the second one in words: pydantic's first problem is with the first."""
 
 
 def explain(error: ValidationError) -> ConfigError:
@@ -58,6 +60,9 @@ def first_problem(path: object, error: ValidationError, keys: Iterable[str] = ()
 def _explain(problem: ErrorDetails) -> ConfigError:
     parts, section = _location(problem["loc"])
     key, value = ".".join(parts), problem["input"]
+    empty = value is None  # YAML's null, and what it makes of `loss.beta=`
+    value = "" if empty else list(value) if isinstance(value, tuple) else value
+    further = f", or {_OTHERS[key]}" if key in _OTHERS else ""
     context = problem.get("ctx", {})
     match problem["type"]:
         case "clash":
@@ -67,9 +72,10 @@ def _explain(problem: ErrorDetails) -> ConfigError:
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ").replace("'", "")
             hint = did_you_mean(_SYNONYMS.get(str(value), str(value)), choices.split(", "))
-            return ConfigError(key, value, f"expected one of {choices}{hint}")
+            return ConfigError(key, value, f"expected one of {choices}{further}{hint}")
         case "model_type" | "model_attributes_type":
-            return ConfigError(key, value, f"is a section; set one of its keys: {', '.join(section.model_fields)}")
+            keys = ", ".join(section.model_fields)
+            return ConfigError(key, value, f"is a section; set one of its keys: {keys}")
         case "tuple_type" | "list_type" if key in _LISTS:
             return ConfigError(key, value, f"expected a list, for example {key}={_LISTS[key]}")
         case "too_long" if key in _LISTS:
@@ -84,7 +90,8 @@ def _explain(problem: ErrorDetails) -> ConfigError:
             return ConfigError(key, value, "use letters, digits, '.', '_' and '-', starting with a letter or digit")
         case _:
             message = problem["msg"].replace("Input should be", "expected")
-            return ConfigError(key, value, message[0].lower() + message[1:])
+            missing = "no value is given; " if empty else ""
+            return ConfigError(key, value, missing + message[0].lower() + message[1:] + further)
 
 
 def _unknown(parts: Sequence[str], value: Any, known: Sequence[str]) -> ConfigError:

@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -13,9 +13,53 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+"""`package.module:callable`, the user's code."""
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value  # strict mode takes no list for a tuple
+
+
+def _local(value: str) -> str:
+    if "://" in value:
+        raise PydanticCustomError("uri", "is a URI; expected a folder or file of this machine")
+    return value
+
+
+Local = Annotated[str, AfterValidator(_local)]
+"""A folder or file of this machine."""
+
+
+def as_numbers(value: object) -> object:
+    """A tuple for a list of numbers, for one without brackets, `1,28,28`, and for one number; else the value itself."""
+    if isinstance(value, str):
+        found = [_number(word) for word in value.split(",")]
+        return value if None in found else tuple(found)
+    single = isinstance(value, int | float) and not isinstance(value, bool)
+    return (value,) if single else _listed(value)
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return None
+
+
+def _texts(value: object) -> object:
+    """Also takes a list without brackets, `cat,dog`."""
+    return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else _listed(value)
+
+
+LIST_OF_NUMBERS = BeforeValidator(as_numbers)
+"""Marks the type of a key, `Annotated[tuple[Positive, ...] | None, LIST_OF_NUMBERS]`."""
+LIST_OF_TEXTS = BeforeValidator(_texts)
 # An empty tuple and a missing one mean different things, so YAML's null is kept apart from [].
-Layers = tuple[NonNegative, ...] | None
+Layers = Annotated[tuple[NonNegative, ...] | None, LIST_OF_NUMBERS]
 Options = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue]
 
 
@@ -31,8 +75,7 @@ def _is_place(value: object) -> object:
 
 OutputName = Annotated[str, BeforeValidator(_is_place)]
 """A key, a field, or a number that is a place in a sequence."""
-# A list is what a validator before the section makes of JSON's array.
-LayerNames = Annotated[tuple[Annotated[str, BeforeValidator(_is_text)], ...], Strict(False)] | None
+LayerNames = Annotated[tuple[Annotated[str, BeforeValidator(_is_text)], ...] | None, LIST_OF_TEXTS]
 
 
 class Purpose(Enum):

@@ -5,7 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from zskt_dist.config.fields import (
+    LIST_OF_NUMBERS,
+    LIST_OF_TEXTS,
     Finite,
+    Local,
     Options,
     OutputName,
     Positive,
@@ -40,8 +43,9 @@ class Teacher(Section):
     prefix: str | None = None
     """What all names of the teacher's weights in the file begin with, as `net.`; '': nothing; null: found
     (docs/weights.md)."""
-    seed: Seed | None = None
-    """Seed of the teacher's training; null: the run's `seed`. With a number, runs of several seeds share a teacher."""
+    seed: Seed | Literal["run"] | None = None
+    """Seed of the teacher's training; null: 0, so that `seed` changes the student alone, and in `pretrain` the run's
+    `seed`; run: the run's `seed`, a teacher for each."""
 
     @model_validator(mode="after")
     def _prefix_needs_a_file(self) -> Self:
@@ -62,7 +66,7 @@ class Student(Section):
 class Generator(Section):
     z_dim: Positive = 100
     """Dimensions of the noise z."""
-    channels: tuple[Positive, Positive] = (128, 64)
+    channels: Annotated[tuple[Positive, Positive], LIST_OF_NUMBERS] = (128, 64)
     """Channels of the two hidden stages (paper: 128, 64)."""
 
 
@@ -70,21 +74,23 @@ class Data(Section):
     name: Literal["digits", "cifar10", "svhn", "mnist", "fashion_mnist", "parquet", "none"] = "digits"
     """Real images, for training the teacher and for evaluation; the transfer never reads them. parquet: yours, in
     Parquet files or class folders (docs/images.md). none: there are none."""
-    root: str = "data"
+    root: Local = "data"
     """Folder with the data set (unused by digits)."""
     download: Annotated[bool, Purpose.PLACEMENT] = False
     """Let torchvision download what is missing."""
-    image_shape: tuple[Positive, Positive, Positive] | None = None
+    image_shape: Annotated[tuple[Positive, Positive, Positive] | None, LIST_OF_NUMBERS] = None
     """[channels, height, width] of the networks' images; null: those of the data set, else the teacher's."""
     num_classes: Positive | None = None
     """Length of the logits; null: the classes of the data set, else the teacher's."""
-    class_names: tuple[str, ...] | None = None
+    class_names: Annotated[tuple[str, ...] | None, LIST_OF_TEXTS] = None
     """Names of the classes in the order of the teacher's answers, where the labels are names; null: as they are found
     (docs/images.md)."""
-    mean: tuple[Finite, ...] | None = None
-    """Per-channel mean of pixels in [0, 1]; null: the data set's usual one, else the teacher's (docs/inputs.md)."""
-    std: tuple[PositiveFloat, ...] | None = None
-    """Per-channel standard deviation of pixels in [0, 1]; null: the data set's usual one, else the teacher's."""
+    mean: Annotated[tuple[Finite, ...] | None, LIST_OF_NUMBERS] = None
+    """Mean of each channel of pixels in [0, 1], or one number for all; null: the data set's usual one, else the
+    teacher's (docs/inputs.md)."""
+    std: Annotated[tuple[PositiveFloat, ...] | None, LIST_OF_NUMBERS] = None
+    """Standard deviation of each channel of pixels in [0, 1], or one number for all; null: the data set's usual one,
+    else the teacher's."""
     images_per_class: Positive | None = None
     """M, labelled images per class that `distill`, `finetune` and `pretrain` of a student see; null: all of them."""
     augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zskt_dist.config.fields import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+from zskt_dist.config.fields import Local, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
 
 
 class Inversion(Section):
@@ -51,7 +51,7 @@ class Inversion(Section):
     """Mirror half of them, too; not where left and right have a meaning, as in digits and letters."""
     darken: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of its brightness that a view loses at most, every other view of an image; 0: none does."""
-    seed_images: str | None = None
+    seed_images: Local | None = None
     """A folder or a Parquet file of images without labels that the pool starts with: so the run is not data-free."""
     pool_mib: PositiveFloat = 1024.0
     """Most memory for the pool and the teacher's answers on each worker, in MiB; the oldest images leave first."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os.path
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from zskt_dist.config.fields import Purpose
+from zskt_dist.config.inputs import is_brought
 from zskt_dist.config.schema import Config, flatten
 
 Leaves = dict[str, Any]
@@ -20,6 +22,8 @@ IDENTITY = (Purpose.RECIPE, Purpose.WORKERS)
 CONTINUATION = (Purpose.RECIPE, Purpose.MEASUREMENT)
 """Keys with these purposes must stay where a named run is continued."""
 
+_FILES = ("teacher.checkpoint", "finetune.student", "pseudo_data", "inversion.seed_images")
+"""Keys that name files and folders of the user's: known by their absolute paths."""
 _ABSENT = object()
 """Stands for an option that is not given, because null is a value."""
 
@@ -66,7 +70,10 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def differing_keys(before: Config, after: Config, reads: Sequence[str] = ("",)) -> list[str]:
     """Keys under `reads` whose values differ, where a run that was begun with `before` is continued with `after`."""
-    old, new = (_chosen(_resolved(config), reads, CONTINUATION) for config in (before, after))
+    old, new = (
+        _chosen(_resolved(config) | {"teacher.seed": _teacher_seed(config)}, reads, CONTINUATION)
+        for config in (before, after)
+    )
     differing = [key for key in {**new, **old} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
     if before.supervised.iterations == after.supervised.iterations:  # then `iterations`, its default, does differ
         differing = ["iterations" if key == "supervised.iterations" else key for key in differing]
@@ -91,9 +98,20 @@ def _resolved(config: Config) -> Leaves:
         leaves["data.root"] = _defaults()["data.root"]
     elif config.data.name == "parquet":  # the user's own images: `data` is another data set in another folder
         leaves["data.root"] = str(Path(leaves["data.root"]).absolute())
-    if (seed := leaves["inversion.seed_images"]) is not None:
-        leaves["inversion.seed_images"] = str(Path(seed).absolute())
+    for key in _FILES:
+        if leaves[key] is not None:
+            leaves[key] = _absolute(leaves[key])
     return leaves | {"engine.teacher": teacher, "supervised.iterations": config.supervised_iterations}
+
+
+def _absolute(location: str) -> str:
+    """One path for each file, however it is written; what is no path stays as it is."""
+    return location if "://" in location or is_brought(location) else os.path.normpath(Path(location).absolute())
+
+
+def _teacher_seed(config: Config) -> int | str:
+    """The seed of the teacher, or `run` where each of several seeds has a teacher of its own."""
+    return "run" if config.seeds is not None and not isinstance(config.teacher.seed, int) else config.teacher_seed
 
 
 def _chosen(leaves: Leaves, reads: Sequence[str], kinds: Sequence[Purpose]) -> Leaves:

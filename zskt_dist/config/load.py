@@ -15,14 +15,16 @@ from pydantic import BaseModel, ValidationError
 from zskt_dist import ray_job
 from zskt_dist.config.execution import speed_preset
 from zskt_dist.config.explain import explain, first_problem
-from zskt_dist.config.schema import Config
+from zskt_dist.config.schema import Config, flatten
 from zskt_dist.config.shipped import locate
 from zskt_dist.errors import ConfigError, DamagedFileError, UserError, one_line
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound=BaseModel)
 
-# YAML 1.1 reads `1e-3` as text; here it is a number, as in YAML 1.2.
+# YAML 1.1 reads `1e-3` as text and `010` as eight; in YAML 1.2 the one is a number. The other is text here, so that
+# `name: 010` keeps its zero, and `iterations: 010` is refused.
+_INT = ("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][\d_]*)$"), list("-+0123456789"))
 _FLOAT = (
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -30,11 +32,14 @@ _FLOAT = (
 )
 
 
+_UNUSED = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int")
+
+
 class _Loader(yaml.SafeLoader):
-    """Numbers as in YAML 1.2, and no dates: no key takes one."""
+    """Decimal numbers as in YAML 1.2, and neither dates nor octal, binary or base-60 numbers: no key takes one."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own class attribute)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _UNUSED]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -46,6 +51,8 @@ class _Dumper(yaml.SafeDumper):
 _MOST_VALUES = 100_000
 """More than any configuration has, with the values that aliases repeat."""
 _MOST_CHARACTERS = 500_000
+_NAMES = ("name", "experiment")
+_Loader.add_implicit_resolver(*_INT)
 _Loader.add_implicit_resolver(*_FLOAT)
 _Dumper.add_implicit_resolver(*_FLOAT)
 
@@ -72,9 +79,16 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def _overridden(tree: Tree, overrides: Sequence[str]) -> Config:
-    for override in overrides:
+    for override, following in itertools.zip_longest(overrides, overrides[1:]):
+        if following is not None and "=" not in override + following and is_key(override):
+            raise UserError(f"{override} {following}: settings are written key=value: {override}={following}")
         assign(tree, override)
     return parse_config(tree)
+
+
+def is_key(word: str) -> bool:
+    """True for the dotted key of a setting."""
+    return any(word == key for key, _ in flatten(Config()))
 
 
 def config_of(values: Mapping[str, Any]) -> Config:
@@ -101,9 +115,14 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     """Validate a nested mapping; raises ConfigError for the first problem, with notes of the others."""
     try:
         # JSON's types are YAML's, and in strict mode only JSON arrays may become tuples.
-        return Config.model_validate_json(json.dumps(tree, default=str))
+        return Config.model_validate_json(json.dumps(tree, default=_plain))
     except ValidationError as error:
         raise explain(error) from None
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and lists of NumPy and torch as Python's, anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def dump_yaml(config: Config) -> str:
@@ -155,9 +174,11 @@ def words_of(settings: Mapping[str, Any]) -> list[str]:
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return _parse(text) if text else None
+        value = _parse(text) if text else None
     except (yaml.YAMLError, ValueError, TypeError):
         raise ConfigError(key, text[:80], "not valid YAML; quote it if it is meant as text") from None
+    # Of a name that YAML reads as a number, `1e5`, every letter counts.
+    return text.strip() if key.strip() in _NAMES and isinstance(value, int | float) else value
 
 
 def _text(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from zskt_dist.config.execution import Engine, Launch, Speed, speed_preset
-from zskt_dist.config.fields import Identifier, Positive, Purpose, Section, Seed, clash
+from zskt_dist.config.fields import LIST_OF_NUMBERS, Identifier, Local, Positive, Purpose, Section, Seed, clash
 from zskt_dist.config.inputs import Data, Generator, Student, Teacher
 from zskt_dist.config.inversion import Inversion
 from zskt_dist.config.measuring import Checkpoint, Evaluation, Tracking, Transitions
@@ -29,7 +29,7 @@ class Config(Section):
     """Run name; null: experiment and a short hash of the configuration."""
     seed: Seed = 0
     """Seed of initialisation, noise, order and augmentation."""
-    seeds: tuple[Seed, ...] | None = None
+    seeds: Annotated[tuple[Seed, ...] | None, LIST_OF_NUMBERS] = None
     """Several runs, one for each seed, and their mean and standard deviation; null: one run with `seed`."""
     method: Literal["belief_matching", "inversion"] = "belief_matching"
     """How `train` transfers: Algorithm 1 of the paper, or inversion of the teacher (docs/inversion.md)."""
@@ -37,7 +37,7 @@ class Config(Section):
     """N, number of pseudo-batches; with `method=inversion` or `pseudo_data`, number of student steps."""
     batch_size: Positive = 128
     """Pseudo-images per batch over all workers."""
-    pseudo_data: str | None = None
+    pseudo_data: Local | None = None
     """Folder that `synthesize` has made: `train` learns from its images and logits alone (docs/pseudo_data.md).
     null: from a generator and the teacher."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -138,8 +138,8 @@ class Config(Section):
 
     @property
     def teacher_seed(self) -> int:
-        """Seed of the teacher's own training."""
-        return self.seed if self.teacher.seed is None else self.teacher.seed
+        """Seed of the teacher's own training, once `tasks.stages.pinned` has settled what null means."""
+        return self.teacher.seed if isinstance(self.teacher.seed, int) else self.seed
 
     @property
     def supervised_iterations(self) -> int:

@@ -5,8 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from zskt_dist.config.fields import (
+    LIST_OF_NUMBERS,
     Finite,
     Fraction,
+    ImportPath,
     LayerNames,
     Layers,
     NonNegativeFloat,
@@ -57,12 +59,14 @@ def _taps_preset(value: object) -> object:
 
 
 class Loss(Section):
-    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
-    """Belief gap; forward_kl is KL(teacher || student)."""
+    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] | ImportPath = "forward_kl"
+    """Belief gap; forward_kl is KL(teacher || student). `package.module:callable` is yours: of the logits [n, classes]
+    of student and teacher, with a value for each image (docs/divergences.md)."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of both networks in the belief gap."""
     reduction: Literal["mean", "batchmean"] = "mean"
-    """mean: over batch and classes (authors: KL / C, goes with beta 250); batchmean: the true KL (beta 250 * C)."""
+    """mean: over batch and classes (authors: KL / C, goes with beta 250); batchmean: the true KL (beta 250 * C). A
+    divergence of yours is averaged over images alone."""
     beta: NonNegativeFloat = 250.0
     """Weight of the attention term (Eq. 1); 0 switches it off."""
     attention: Literal["squared_mean", "l2"] = "squared_mean"
@@ -132,7 +136,7 @@ class Supervised(Section):
     """Momentum of SGD, without Nesterov."""
     weight_decay: NonNegativeFloat = 5e-4
     """Weight decay on all parameters."""
-    milestones: tuple[Fraction, ...] = (0.3, 0.6, 0.8)
+    milestones: Annotated[tuple[Fraction, ...], LIST_OF_NUMBERS] = (0.3, 0.6, 0.8)
     """Fractions of the run after which the learning rate is multiplied by `decay`."""
     decay: PositiveFloat = 0.2
     """Factor on the learning rate at each milestone."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zskt_dist.config import Config
+from zskt_dist.config.inputs import Data
 from zskt_dist.data.digits import read_digits
 from zskt_dist.data.images import ImageDataset, Split, SplitName
 from zskt_dist.errors import ConfigError
@@ -59,6 +60,14 @@ def wrong_channels(statistics: Statistics, channels: int, who: str = "data.mean"
     return ConfigError("data.mean", list(statistics[0]), f"{problem}; {remedy}{', or null for both' if own else ''}")
 
 
+def given_statistics(data: Data, channels: int | None) -> Statistics | None:
+    """`data.mean` and `data.std` for images of so many channels, where one number stands for all; None: not given."""
+    if not data.mean or not data.std:
+        return None
+    copies = channels if channels and len(data.mean) == 1 else 1
+    return data.mean * copies, data.std * copies
+
+
 def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int | None = None) -> ImageDataset:
     """The data set of `config.data`; its images are read on first use.
 
@@ -79,10 +88,10 @@ def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int 
     read: Callable[[SplitName], Split]
     read_labels: Callable[[SplitName], Tensor] | None = None
     augmentation: Augmentation
+    usual: Statistics | None = None
     counts_classes, has_train = False, True
     files: str | None = None
     notes: tuple[tuple[str, str], ...] = ()
-    given = (data.mean, data.std) if data.mean and data.std else None
     if data.name == "parquet":
         from zskt_dist.data.user_images import UserImages  # late: it needs pyarrow
 
@@ -91,12 +100,13 @@ def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int 
             own.require("train")
         shape, classes, read, read_labels = own.image_shape, own.num_classes, own.read, own.read_labels
         counts_classes, has_train, files, notes = own.counts_classes, own.has("train"), own.files, own.notes
-        statistics, augmentation = given, "crop"
+        augmentation = "crop"
     else:
         facts = KNOWN[data.name]
         shape, classes, augmentation = facts.image_shape, 10, facts.augmentation
-        statistics = given or (facts.mean, facts.std)
+        usual = facts.mean, facts.std
         read = read_digits if data.name == "digits" else _torchvision_reader(config)
+    given = given_statistics(data, shape.channels)
     if given and len(given[0]) != shape.channels:
         raise wrong_channels(given, shape.channels)
     return ImageDataset(
@@ -105,7 +115,7 @@ def open_dataset(config: Config, *, needs_train: bool = False, num_classes: int 
         num_classes=classes,
         read=read,
         read_labels=read_labels,
-        statistics=statistics,
+        statistics=given or usual,
         augmentation=augmentation if data.augment == "auto" else data.augment,
         counts_classes=counts_classes,
         has_train=has_train,

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist import logs
+from zskt_dist import arguments
 from zskt_dist.errors import UserError, guarded
 
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights; without them it is looked at untrained")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, for example runs_dir=s3://…")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the findings to FILE")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     if options.checkpoint and not options.teacher:
         parser.error("--checkpoint: give the network that the weights belong to, too: --teacher NET")
     return guarded(lambda: _teacher(options) if options.teacher else _doctor(options))

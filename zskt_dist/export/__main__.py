@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from zskt_dist import logs
+from zskt_dist import arguments, logs
 from zskt_dist.errors import guarded
 from zskt_dist.export import DEFAULT_FORMATS, FORMATS
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-name", metavar="NAME", help="of the registered model; default: EXPERIMENT-student")
     parser.add_argument("--uri", metavar="URI", help="MLflow store; default: as of replay")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write export.json to FILE")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     return guarded(lambda: _export(options))
 
 

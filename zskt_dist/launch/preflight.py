@@ -13,6 +13,7 @@ from torch import nn
 
 from zskt_dist.config import Config
 from zskt_dist.config.inputs import is_brought
+from zskt_dist.config.keys import is_under
 from zskt_dist.data import ImageDataset, balanced_subset
 from zskt_dist.data.pseudo import PseudoData
 from zskt_dist.engine.building import check_installed
@@ -41,6 +42,7 @@ from zskt_dist.runs.directory import Digest, find_run
 from zskt_dist.runs.locations import check, is_file, is_uri, join
 from zskt_dist.speed import choose_fast_paths
 from zskt_dist.tasks.base import Lines, check_images, declarations
+from zskt_dist.tasks.gap import check_gap
 from zskt_dist.tasks.memory import estimate_memory
 from zskt_dist.tasks.stages import image_digests, user_files
 from zskt_dist.training.job import Job
@@ -95,6 +97,8 @@ class Preflight:
             check_images(self.job.stages)
             declared = declarations(self.job.stages, self.files)
             self.inputs = open_inputs(config, declared, needs_train=self.job.needs_training_images)
+            if is_under("loss.divergence", self.job.reads):
+                check_gap(config, self.inputs.num_classes)
             if "pseudo_data" in self.job.reads:
                 _check_pseudo_data(config, self.inputs)
             self._check_networks(self.inputs)

@@ -14,12 +14,13 @@ from zskt_dist.models.layers import (
     pair_by_size,
 )
 from zskt_dist.models.lenet import LeNet
-from zskt_dist.models.libraries import InputSpec, Statistics, check_known, input_spec_of_arch, options_for_weights
+from zskt_dist.models.libraries import InputSpec, Statistics, input_spec_of_arch, options_for_weights
 from zskt_dist.models.logits import AmbiguousOutputError, ReadLogits
-from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, uses_all_parameters
+from zskt_dist.models.registry import ask, build_network, check_known, is_own, is_user_code, uses_all_parameters
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
 from zskt_dist.models.tensors import count_parameters, device_of, sharing_weights, tensors_of
+from zskt_dist.models.user_code import import_callable
 from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
@@ -50,6 +51,7 @@ __all__ = [
     "declared_layers",
     "device_of",
     "examine",
+    "import_callable",
     "input_scale",
     "input_spec_of_arch",
     "is_channels_last",

@@ -29,7 +29,7 @@ def from_timm(name: str, image_shape: ImageShape, num_classes: int, options: Opt
     Raises:
         NetworkError: timm is not installed or has no such network; OptionsError: the network takes no such options.
     """
-    check_known(f"timm:{name}")
+    check_in_library(f"timm:{name}")
     import timm
 
     _refuse(options, "pretrained", "checkpoint_path", "num_classes", "in_chans")
@@ -46,7 +46,7 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
         NetworkError: torchvision is not installed or has no such classifier, or its first layer cannot be replaced;
             OptionsError: the network takes no such options.
     """
-    check_known(f"torchvision:{name}")
+    check_in_library(f"torchvision:{name}")
     from torchvision import models
 
     _refuse(options, "weights", "num_classes")
@@ -65,7 +65,7 @@ def from_torchvision(name: str, image_shape: ImageShape, num_classes: int, optio
     return network
 
 
-def check_known(arch: str) -> None:
+def check_in_library(arch: str) -> None:
     """Raises NetworkError where `timm:NAME` or `torchvision:NAME` is not installed, or has no network of that name."""
     library, _, name = arch.partition(":")
     if library not in ("timm", "torchvision"):

@@ -21,11 +21,11 @@ from zskt_dist.models.construction import (
     describe_error,
 )
 from zskt_dist.models.lenet import LeNet
-from zskt_dist.models.libraries import from_timm, from_torchvision
+from zskt_dist.models.libraries import check_in_library, from_timm, from_torchvision
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.tensors import device_of
-from zskt_dist.models.user_code import as_import_path, from_import_path
+from zskt_dist.models.user_code import as_import_path, from_import_path, import_callable
 from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
@@ -34,6 +34,7 @@ KNOWN = (
     "timm:NAME, torchvision:NAME, package.module:callable"
 )
 _EXAMPLES = ("wrn-16-1", "wrn-16-2", "wrn-40-1", "wrn-40-2", "lenet", "resnet18", "resnet34", "vgg11")
+_OWN = re.compile(r"wrn-\d+-\d+|lenet(-\d+)?|resnet(18|34)|vgg11")
 _LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 
@@ -81,6 +82,16 @@ def is_own(arch: str) -> bool:
 def is_user_code(arch: str) -> bool:
     """True if a name is an import path, whose code `build_network` runs; such code may do anything."""
     return not is_own(arch) and arch.partition(":")[0] not in _LIBRARIES
+
+
+def check_known(arch: str) -> None:
+    """Raises NetworkError for a name that no network has; the module of an import path is run."""
+    if is_user_code(arch):
+        import_callable(arch, "a torch.nn.Module")
+    elif not is_own(arch):
+        check_in_library(arch)
+    elif not _OWN.fullmatch(arch):
+        raise NetworkError(_unknown(arch))
 
 
 def ask(network: nn.Module, image_shape: ImageShape, *, trained: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Networks from the user's own code, by import path: `package.module:callable`."""
+"""The user's own code by import path, `package.module:callable`: networks, and whatever else is called."""
 
 import importlib
 import re
@@ -23,7 +23,7 @@ def from_import_path(path: str, image_shape: ImageShape, num_classes: int, optio
     Raises:
         NetworkError: the module or callable is missing, or returns no network; OptionsError: it takes other options.
     """
-    make = _imported(path)
+    make = import_callable(path, "a torch.nn.Module")
     about = {"num_classes": num_classes, "in_channels": image_shape.channels, "image_shape": tuple(image_shape)}
     signature = signature_of(make)
     named = signature.parameters if signature else {}
@@ -34,7 +34,15 @@ def from_import_path(path: str, image_shape: ImageShape, num_classes: int, optio
     return network
 
 
-def _imported(path: str) -> Any:
+def import_callable(path: str, returned: str) -> Any:
+    """What an import path names; its module is run.
+
+    Args:
+        returned: What it has to return, for messages.
+
+    Raises:
+        NetworkError: the module or callable is missing or broken.
+    """
     match = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)", path)
     if match is None:
         raise NetworkError("is no import path; write package.module:callable, for example my_networks:make_network")
@@ -62,7 +70,7 @@ def _imported(path: str) -> Any:
             raise NetworkError(f"{module_name} has no {name!r}{did_you_mean(name, public) or _what_it_has(found)}")
         found = getattr(found, name)
     if not callable(found):
-        raise NetworkError(f"is {_kind(found)}, and something to call is needed that returns a torch.nn.Module")
+        raise NetworkError(f"is {_kind(found)}, and something to call is needed that returns {returned}")
     return found
 
 

@@ -13,7 +13,7 @@ from zskt_dist.config import Config
 from zskt_dist.config.explain import explain
 from zskt_dist.config.inputs import Data
 from zskt_dist.data import ImageDataset, Standardise, open_dataset
-from zskt_dist.data.sources import wrong_channels
+from zskt_dist.data.sources import given_statistics, wrong_channels
 from zskt_dist.errors import ConfigError
 from zskt_dist.models import ImageShape, InputSpec, NetworkError, Statistics, check_known, input_spec_of_arch
 from zskt_dist.models.logits import one_number
@@ -95,16 +95,18 @@ def open_inputs(config: Config, weights: Sequence[Declaration] = (), *, needs_tr
     filled = _filled_by_arch(stated, config.teacher.arch, measurable)
     shape, classes, statistics = filled
     if shape is None:
-        raise _unknown("data.image_shape", "how large the teacher's images are; give [channels, height, width]")
+        raise _unknown("data.image_shape", "how large the teacher's images are; give channels,height,width, as 3,32,32")
     if classes is None:
         raise _unknown("data.num_classes", "how many classes the teacher tells apart")
     if classes == 1:
         raise ConfigError("data.num_classes", 1, f"a network of one class tells nothing apart; if it {one_number()}")
     if statistics is None and not measurable:
-        raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std, per channel")
+        raise _unknown("data.mean", "how the teacher's images are normalised; give data.mean and data.std")
     guessed = tuple(key for key, one, two in zip(_KEYS, stated, filled, strict=True) if one is None and two is not None)
     if "data.mean" in guessed:
         source = "teacher.arch"
+    if source == "data.mean":
+        statistics = given_statistics(config.data, shape.channels)
     if statistics and len(statistics[0]) != shape.channels:
         raise wrong_channels(statistics, shape.channels, source)
     if statistics and max(map(abs, statistics[0])) > 1:
@@ -140,7 +142,7 @@ def _stated(data: Data, dataset: ImageDataset | None, weights: Sequence[Declarat
             problem = f"has labels up to {dataset.num_classes - 1}, and the networks tell {classes} classes apart"
             raise ConfigError("data.root", data.root, problem)
     source, statistics = _normalisation(
-        ("data.mean", data.mean, (data.mean, data.std) if data.mean and data.std else None),
+        ("data.mean", data.mean, given_statistics(data, shape and shape.channels)),
         ("data.name", data.name, dataset and dataset.statistics),
         *by_weights("statistics"),
     )
@@ -154,7 +156,7 @@ def _filled_by_arch(stated: InputSpec, arch: str, measurable: bool) -> InputSpec
         measurable: True if there are train images to measure the normalisation on.
 
     Raises:
-        ConfigError: the architecture's library has no such network.
+        ConfigError: there is no such network.
     """
     shape, classes, statistics = stated
     if shape is not None and classes is not None and (statistics is not None or measurable):

@@ -100,7 +100,7 @@ def fill_command(groups: Sequence[Group], dataset: str, pair: Pair, method: str,
     # M always stands there: a neighbour's own would fill another cell.
     said = {k: v for k, v in wanted.items() if k == "data.images_per_class" or v != seen.get(k)}
     seeds = sorted({run.seed for group in groups if group.method != "teacher" for run in group.runs}) or [base.seed]
-    several = len(seeds) > 1 and not (method == "teacher" and config.teacher.seed is not None)
+    several = len(seeds) > 1 and not (method == "teacher" and isinstance(config.teacher.seed, int))
     said |= {"seeds": seeds} if several else {"seed": seeds[0]}
     start = ["python", "-m", f"zskt_dist.{TASKS[TASKS_OF[method][0]].command}"]
     if base.lent:

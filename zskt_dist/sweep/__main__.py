@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zskt_dist import logs
+from zskt_dist import arguments
 from zskt_dist.errors import guarded
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="forget what became of the trials; their runs are kept")
     parser.add_argument("--dry-run", action="store_true", help="check everything and list the trials, run nothing")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write result.json to FILE")
-    options = logs.parse(parser, argv)
+    options = arguments.parse(parser, argv)
     return guarded(lambda: _sweep(options))
 
 

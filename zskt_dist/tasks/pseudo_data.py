@@ -6,7 +6,6 @@ from functools import partial
 
 from torch import nn
 
-from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
 from zskt_dist.data.pseudo import PseudoBatches, PseudoData
@@ -19,17 +18,17 @@ from zskt_dist.networks.building import new_network
 from zskt_dist.networks.inputs import Inputs
 from zskt_dist.speed import choose_fast_paths, training_gflop
 from zskt_dist.tasks.base import Context, Lines, Training
+from zskt_dist.tasks.gap import check_gap, configured_gap, describe_gap
 from zskt_dist.tasks.matching import MatchingTraining
 from zskt_dist.tasks.stages import Stage
 
 
 def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
-    config, loss, adam = stage.config, stage.config.loss, stage.config.optimizer
-    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
+    config, adam = stage.config, stage.config.optimizer
     rate = f"Adam {adam.student_lr:g}, cosine to 0, clipped at {adam.clip_norm:g}"
     return [
         ("pseudo-data", _in_words(str(config.pseudo_data))),
-        ("loss", f"{gap}, no attention term"),
+        ("loss", f"{describe_gap(config)}, no attention term"),
         ("optimizer", f"{rate}, {config.iterations:,} student steps of {config.batch_size}"),
     ]
 
@@ -67,15 +66,14 @@ class PseudoDataTraining(MatchingTraining):
         work = partial(training_gflop, config.batch_size, student, shape)
         chosen = choose_fast_paths(config, world.device, lambda: config.iterations * work() / world.size, world.size)
         own = replace(chosen, folded_teacher=False, low_resolution=False)  # those networks are not there
-        loss = config.loss
-        gap = belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction)
+        check_gap(config, inputs.num_classes, world.device)
         super().__init__(
             config,
             world,
             student,
             shape,
             own,
-            gap=gap,
+            gap=configured_gap(config),
             teacher=teacher,
             further=further,
             statistics=inputs.mean_std,

@@ -70,14 +70,21 @@ def stages(command: str, config: Config) -> list[Stage]:
 
 
 def pinned(command: str, config: Config) -> Config:
-    """`config` with the digest of the weights that the teacher's own code brings, where the command needs them.
+    """`config` as a run of the command records it: with the seed of its teacher, and the digest of one that is brought.
 
-    That code runs, and torch is imported, only for `teacher.checkpoint=none`.
+    A command that needs a teacher has that of seed 0 where `teacher.seed` is null; in a record null means the run's
+    `seed`, as in earlier versions. The teacher's own code runs, and torch is imported, only for
+    `teacher.checkpoint=none`.
 
     Raises:
-        ConfigError: it brings none (`with_digest`).
+        ConfigError: that code brings no weights (`with_digest`).
     """
-    needs = {need.key for need in task_of(command, config).needs}
+    task = task_of(command, config)
+    needs = {need.key for need in task.needs}
+    if task.role == "teacher" and config.teacher.seed == "run":
+        config = _with_teacher_seed(config, None)
+    elif "teacher.checkpoint" in needs and config.teacher.seed is None:
+        config = _with_teacher_seed(config, 0)
     if config.teacher.checkpoint != BROUGHT or "teacher.checkpoint" not in needs:
         return config
     from zskt_dist.networks.brought import with_digest
@@ -142,8 +149,11 @@ def _prepared(task: Task, config: Config) -> Config:
     if config.seeds is not None:
         problem = f"makes one teacher, and seeds={list(config.seeds)} are several; use teacher.seed=null"
         raise ConfigError("teacher.seed", config.teacher.seed, problem)
-    teacher = config.teacher.model_copy(update={"seed": None})
-    return config.model_copy(update={"seed": config.teacher_seed, "teacher": teacher})
+    return _with_teacher_seed(config.model_copy(update={"seed": config.teacher_seed}), None)
+
+
+def _with_teacher_seed(config: Config, seed: int | None) -> Config:
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"seed": seed})})
 
 
 def _maker(command: str, config: Config) -> tuple[Task, Config]:
@@ -169,6 +179,8 @@ def _identity(task: Task, config: Config) -> str:
             values |= leaves_of(config, need.keys)
         elif need.made_by is not None:
             values[need.key] = _identity(*_maker(need.made_by, config))
+            if config.seeds is not None and config.teacher.seed != "run":  # they share a teacher
+                values["teacher.seed"] = config.teacher_seed
     return digest(values)
 
 

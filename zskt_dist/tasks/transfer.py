@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from zskt_dist.algorithms.belief_matching import BeliefMatching
 from zskt_dist.algorithms.generator_terms import GeneratorTerms
-from zskt_dist.algorithms.losses import belief_gap
 from zskt_dist.algorithms.protocols import Metrics
 from zskt_dist.config import Config
 from zskt_dist.data import on_device
@@ -37,6 +36,7 @@ from zskt_dist.speed import FastPaths, RecordedTransfer, choose_fast_paths, fold
 from zskt_dist.streams import Purpose, normal, stream
 from zskt_dist.tasks.base import Context, Lines, State, Training
 from zskt_dist.tasks.engines import adam_engine, released
+from zskt_dist.tasks.gap import check_gap, configured_gap, describe_gap
 from zskt_dist.tasks.stages import Stage
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.images import save_image_grid
@@ -49,7 +49,6 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
         with torch.device("meta"):
             size = count_parameters(new_generator(config, image_shape))
         lines.append(("generator", f"{size:,} parameters, z of {config.generator.z_dim}"))
-    gap = f"{loss.divergence} at T = {loss.temperature:g} ({loss.reduction})"
     return [
         *lines,
         (
@@ -57,7 +56,7 @@ def describe(stage: Stage, image_shape: ImageShape | None) -> Lines:
             f"N = {config.iterations:,} iterations of n_G = {transfer.generator_steps}, "
             f"n_S = {transfer.student_steps}, batch {config.batch_size}, images {transfer.pseudo_batch}",
         ),
-        ("loss", f"{gap}, beta = {loss.beta:g} ({loss.attention})"),
+        ("loss", f"{describe_gap(config)}, beta = {loss.beta:g} ({loss.attention})"),
         (
             "optimizer",
             f"Adam, cosine to 0, generator {adam.generator_lr:g}, "
@@ -71,6 +70,7 @@ def start(context: Context) -> Training:
     assert teacher is not None
     student = new_network(config, "student", inputs.image_shape, inputs.num_classes)
     check_gradients(config, teacher=teacher, student=student)
+    check_gap(config, inputs.num_classes, context.world.device)
     snapshots, further = context.directory.snapshots, context.further_sources
     return TransferTraining(
         config,
@@ -160,7 +160,7 @@ class TransferTraining:
             self.engines["generator"],
             self.engines["student"],
             teacher,
-            gap=belief_gap(loss.divergence, temperature=loss.temperature, reduction=loss.reduction),
+            gap=configured_gap(config),
             beta=loss.beta if self.attention.pairs else 0.0,
             attention=loss.attention,
             generator_steps=config.transfer.generator_steps,
