@@ -44,7 +44,7 @@ def inversion_gflop(
 
 def training_gflop(batch_size: int, network: nn.Module, image_shape: ImageShape) -> float:
     """Operations of one step of a network that is trained alone, in the same unit."""
-    return 3 * batch_size * _forward_flop(network, image_shape) / 1e9
+    return 3 * batch_size * forward_flop(network, image_shape) / 1e9
 
 
 def _each(
@@ -52,14 +52,14 @@ def _each(
 ) -> tuple[int, int, int]:
     """Operations of a forward pass for one image, of generator, teacher and student."""
     return (
-        _forward_flop(generator, (config.generator.z_dim,)),
-        _forward_flop(teacher, image_shape),
-        _forward_flop(student, image_shape),
+        forward_flop(generator, (config.generator.z_dim,)),
+        forward_flop(teacher, image_shape),
+        forward_flop(student, image_shape),
     )
 
 
-def _forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Operations of one forward pass for one example."""
+def forward_flop(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Operations of one forward pass for one example, two for each multiply-add of linear and convolutional layers."""
     counts: list[int] = []
 
     def count(layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
