@@ -20,6 +20,7 @@ from zskt_dist.models.registry import ask, build_network, is_own, is_user_code, 
 from zskt_dist.models.resnet import ResNet
 from zskt_dist.models.taps import Beliefs, TappedNetwork
 from zskt_dist.models.tensors import count_parameters, device_of, sharing_weights, tensors_of
+from zskt_dist.models.user_code import find_callable
 from zskt_dist.models.vgg import VGG11
 from zskt_dist.models.wide_resnet import WideResNet
 
@@ -50,6 +51,7 @@ __all__ = [
     "declared_layers",
     "device_of",
     "examine",
+    "find_callable",
     "input_scale",
     "input_spec_of_arch",
     "is_channels_last",

@@ -23,7 +23,7 @@ def from_import_path(path: str, image_shape: ImageShape, num_classes: int, optio
     Raises:
         NetworkError: the module or callable is missing, or returns no network; OptionsError: it takes other options.
     """
-    make = _imported(path)
+    make = find_callable(path)
     about = {"num_classes": num_classes, "in_channels": image_shape.channels, "image_shape": tuple(image_shape)}
     signature = signature_of(make)
     named = signature.parameters if signature else {}
@@ -34,7 +34,8 @@ def from_import_path(path: str, image_shape: ImageShape, num_classes: int, optio
     return network
 
 
-def _imported(path: str) -> Any:
+def find_callable(path: str) -> Any:
+    """What an import path names; raises NetworkError where there is no such thing to call."""
     match = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)", path)
     if match is None:
         raise NetworkError("is no import path; write package.module:callable, for example my_networks:make_network")

@@ -1,6 +1,6 @@
 """What a teacher's weights and answers say of its images and classes, before anybody has stated them."""
 
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,16 @@ from torch import nn
 
 from zskt_dist.config import Config
 from zskt_dist.errors import ConfigError
-from zskt_dist.models import ImageShape, NetworkError, ask, device_of, input_spec_of_arch
+from zskt_dist.models import (
+    ImageShape,
+    NetworkError,
+    ask,
+    check_known,
+    device_of,
+    find_callable,
+    input_spec_of_arch,
+    is_user_code,
+)
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.networks.building import outlined, suited, unexamined_network, unfit
 from zskt_dist.networks.fitting import Shape, reshaped
@@ -45,17 +54,23 @@ def sizes_in(config: Config, file: WeightsFile | None) -> Sizes:
         ConfigError: the network is not known, or the weights fit it for no classes and images.
     """
     try:
-        network = _built(config, ImageShape(_CHANNELS, *_usual_sides(config)), _CLASSES)
-        channels = _first_channels(network)
-    except ConfigError:  # it takes images of some channels only
-        network, channels = _first_built(config), None
+        (find_callable if is_user_code(config.teacher.arch) else check_known)(config.teacher.arch)
+    except NetworkError as error:
+        raise unfit(config, "teacher", error) from None
+    try:
+        network = _first_built(config)
+    except ConfigError:
+        if file is None:  # it comes with weights for the right numbers only
+            return Sizes()
+        raise
+    channels = _first_channels(network)
     if file is None:
-        return Sizes(channels=channels or _first_channels(network))
-    weights = suited(config, "teacher", ImageShape(3, *_usual_sides(config)), file, quiet=True)[1]
+        return Sizes(channels=channels)
+    config, weights = suited(config, "teacher", ImageShape(3, *_usual_sides(config)), file, quiet=True)
     shapes = reshaped(network, weights).values()
     classes = _only({was[0] for was, needed in shapes if needed[:1] == (_CLASSES,) and was[1:] == needed[1:]})
     found = _only({was[1] for was, needed in shapes if len(was) == len(needed) == 4 and needed[1] == _CHANNELS})
-    channels = found or channels or _first_channels(network)
+    channels = found or channels
     sides = _fitting_sides(config, channels or 3, classes or _CLASSES, file, weights)
     return Sizes(classes, channels, sides)
 
@@ -134,15 +149,12 @@ def _names_that_grow(config: Config, channels: int, num_classes: int, network: n
 
 
 def _first_built(config: Config) -> nn.Module:
-    """The network for images of three channels or one; raises ConfigError where it can be built for neither."""
-    usual = _usual_sides(config)
-    try:
-        return _built(config, ImageShape(3, *usual), _CLASSES)
-    except ConfigError as first:
-        try:
-            return _built(config, ImageShape(1, *usual), _CLASSES)
-        except ConfigError:
-            raise first from None
+    """The network for images of any channels, of three, or of one; raises the ConfigError of three channels."""
+    sides = _usual_sides(config)
+    for channels in (_CHANNELS, 3, 1):
+        with suppress(ConfigError):
+            return _built(config, ImageShape(channels, *sides), _CLASSES)
+    return _built(config, ImageShape(3, *sides), _CLASSES)
 
 
 def _built(config: Config, image_shape: ImageShape, num_classes: int) -> nn.Module:
@@ -150,14 +162,15 @@ def _built(config: Config, image_shape: ImageShape, num_classes: int) -> nn.Modu
 
 
 def _usual_sides(config: Config) -> tuple[int, int]:
+    if config.data.image_shape:
+        return config.data.image_shape[1:]
     shape = input_spec_of_arch(config.teacher.arch).image_shape
     return (shape.height, shape.width) if shape else (32, 32)
 
 
 def _first_channels(network: nn.Module) -> int | None:
     """Channels that the first convolution takes, where its code does not leave that open."""
-    first: Iterator[nn.Conv2d] = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    channels = next((each.in_channels for each in first), None)
+    channels = next((each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d)), None)
     return None if channels == _CHANNELS else channels
 
 

@@ -1,0 +1,135 @@
+"""Students that fit a teacher, by one rule.
+
+A student that fits can take the images, and has fewer parameters and less work than its teacher. The best one has a
+tenth to a quarter of the parameters, as near to a sixth as possible, and at most half of the work. Among those, Wide
+ResNets and, for gray images up to 32 pixels, LeNets go before networks made for large images, which see a small one as
+one pixel in their last layers; for images from 64 pixels on it is the other way round, as Wide ResNets keep the images'
+full size in a third of their layers. Where none is so small, the nearest to a sixth with at most half of the work is
+taken, else the nearest of all.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich.table import Table
+
+from zskt_dist.config import Config
+from zskt_dist.errors import ConfigError
+from zskt_dist.extras import lacking
+from zskt_dist.models import ImageShape, count_parameters
+from zskt_dist.networks.building import outlines
+from zskt_dist.speed import forward_flop
+
+_FEWEST, _SOUGHT, _MOST = 1 / 10, 1 / 6, 1 / 4
+"""Share of the teacher's parameters: the least and the most of the best students, and what they are nearest to."""
+_WORK = 0.5
+"""Most work of the best students, as a share of the teacher's."""
+_LARGE, _GRAY = 64, 32
+"""Pixels of the shorter side from which images count as large, and up to which LeNets are taken for gray ones."""
+_SHOWN = 3
+
+_OWN = tuple(f"wrn-{depth}-{width}" for width in (1, 2, 4, 8) for depth in (10, 16, 28, 40))
+_LENETS = ("lenet", "lenet-2")
+_LIBRARIES = (
+    *(f"torchvision:{name}" for name in ("mobilenet_v3_small", "mobilenet_v2", "mobilenet_v3_large")),
+    *(f"torchvision:{name}" for name in ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "resnet18", "resnet50")),
+    "timm:mobilenetv3_small_050",
+)
+
+
+class Size(NamedTuple):
+    """Of a network: its number of parameters, and multiply-adds of its linear and convolutional layers for an image."""
+
+    arch: str
+    parameters: int
+    multiply_adds: int
+
+
+class Choice(NamedTuple):
+    """The student that fits best, None where none does, and up to three that fit with it, by size."""
+
+    best: Size | None
+    fitting: list[Size]
+
+
+def size_of(config: Config, image_shape: ImageShape, num_classes: int) -> Size:
+    """The size of `config.student`; raises ConfigError where it cannot be built, take the images or answer logits."""
+    network = outlines(config, ["student"], image_shape, num_classes)["student"]
+    return Size(config.student.arch, count_parameters(network), forward_flop(network, image_shape) // 2)
+
+
+def choose(teacher: Size, config: Config, image_shape: ImageShape, num_classes: int) -> Choice:
+    """The student that fits a teacher best, and its neighbours in size.
+
+    Args:
+        config: Of the teacher; its student does not count.
+    """
+    fitting: list[tuple[tuple[bool, bool, int, float], Size]] = []
+    for group, archs in enumerate(_groups(image_shape)):
+        for arch in archs:
+            student = config.student.model_copy(update={"arch": arch, "options": {}, "output": None})
+            try:
+                size = size_of(config.model_copy(update={"student": student}), image_shape, num_classes)
+            except ConfigError:
+                continue  # it cannot take such images
+            if size.parameters < teacher.parameters and size.multiply_adds <= (teacher.multiply_adds or math.inf):
+                fitting.append((_rank(size, teacher, group), size))
+        if any(not misses for (misses, *_), _ in fitting):
+            break  # no later group goes before it, and to import a library takes seconds
+    if not fitting:
+        return Choice(None, [])
+    ranked = [size for _, size in sorted(fitting)]
+    return Choice(ranked[0], _neighbours(ranked))
+
+
+def _groups(image_shape: ImageShape) -> Iterator[list[str]]:
+    side = min(image_shape.height, image_shape.width)
+    own = [*(_LENETS if image_shape.channels == 1 and side <= _GRAY else ()), *_OWN]
+    installed = [arch for arch in _LIBRARIES if not lacking(arch.partition(":")[0])]
+    yield from (installed, own) if side >= _LARGE else (own, installed)
+
+
+def _rank(size: Size, teacher: Size, group: int) -> tuple[bool, bool, int, float]:
+    """The lowest is the best."""
+    share = size.parameters / teacher.parameters
+    busy = bool(teacher.multiply_adds) and size.multiply_adds > _WORK * teacher.multiply_adds
+    distance = abs(math.log(share / _SOUGHT))
+    return busy or not _FEWEST <= share <= _MOST, busy, group, distance
+
+
+def _neighbours(ranked: list[Size]) -> list[Size]:
+    """The best one, the next smaller and the next larger one, and by rank where there is no such; by size."""
+    best = ranked[0]
+    smaller = [each for each in ranked if each.parameters < best.parameters]
+    larger = [each for each in ranked if each.parameters > best.parameters]
+    near = [max(smaller, key=lambda each: each.parameters)] if smaller else []
+    near += [min(larger, key=lambda each: each.parameters)] if larger else []
+    shown = dict.fromkeys([best, *near, *ranked])
+    return sorted([*shown][:_SHOWN], key=lambda each: each.parameters)
+
+
+def table_of(teacher: Size, students: list[Size], best: Size | None) -> Table:
+    """The teacher and students with their sizes and work."""
+    table = Table(title=f"Students that fit{', the recommended one with a star' * bool(best)}", title_justify="left")
+    for column in ("", "network", "parameters", "multiply-adds"):
+        table.add_column(column, justify="left" if column in ("", "network") else "right", no_wrap=column == "network")
+    table.add_row("teacher", teacher.arch, f"{teacher.parameters:,}", f"{teacher.multiply_adds / 1e6:,.1f} M")
+    for each in students:
+        parameters, work = share_of(each.parameters, teacher.parameters), share_of(*_work(each, teacher))
+        table.add_row(
+            "*" if each is best else "",
+            each.arch,
+            f"{each.parameters:,} ({parameters})",
+            f"{each.multiply_adds / 1e6:,.1f} M ({work})",
+        )
+    return table
+
+
+def _work(size: Size, teacher: Size) -> tuple[int, int]:
+    return size.multiply_adds, teacher.multiply_adds
+
+
+def share_of(part: int, whole: int) -> str:
+    """`14 %`, with a decimal where it is less than ten; `-` of nothing."""
+    return f"{100 * part / whole:.{0 if 10 * part >= whole else 1}f} %" if whole else "-"
