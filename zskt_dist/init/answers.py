@@ -152,6 +152,8 @@ def _numbers(text: str, channels: int | None, example: str) -> tuple[float, ...]
         numbers = tuple(map(float, _parts(text)))
     except ValueError:
         numbers = ()
+    if channels and channels != 3:
+        example = ",".join(["0.5"] * channels)
     if not numbers or not all(map(math.isfinite, numbers)):
         raise UserError(f"{text!r} is no list of numbers; write one per channel, for example {example}")
     if channels and len(numbers) == 1:

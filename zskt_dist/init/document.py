@@ -34,7 +34,7 @@ _COMMENTS = {
 
 def name_of(arch: str) -> str:
     """The name of an experiment, by the teacher's network."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", arch.rpartition(":")[2]).lstrip("._-")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", arch.rpartition(":")[2]).strip("._-")
     return name[:100] or "student"
 
 

@@ -9,6 +9,7 @@ from zskt_dist.init import answers
 from zskt_dist.init.answers import Found, Question, ask
 from zskt_dist.init.settling import Settling, of_option
 from zskt_dist.models import ImageShape, InputSpec, Statistics, input_spec_of_arch
+from zskt_dist.models.logits import one_number
 from zskt_dist.networks.inputs import declared_by_file
 from zskt_dist.networks.sizes import Sizes, answered_classes, sizes_in
 from zskt_dist.networks.weights import WeightsFile
@@ -89,7 +90,8 @@ class Images:
         """
         stated, classes = self._settling.data, self._settling.data.get("num_classes")
         data = stated if folder is None else {**stated, "name": "parquet", "root": folder}
-        config = parse_config({**self._settling.tree, "data": data})
+        unnormalised = {key: value for key, value in data.items() if key not in ("mean", "std")}
+        config = parse_config({**self._settling.tree, "data": unnormalised})
         dataset = open_dataset(config, num_classes=classes)
         if classes and not dataset.counts_classes and dataset.num_classes != classes:
             problem = f"has images of {dataset.num_classes} classes, and the teacher tells {classes} apart"
@@ -136,6 +138,8 @@ class Images:
             return
         config = self._settling.config
         if answered := answered_classes(config, shape, None, self._file):
+            if answered == 1:
+                raise ConfigError("teacher.arch", self._arch, one_number())
             self._settling.take("num_classes", answered, "found in the teacher's answers", str(answered))
             return
 
@@ -149,7 +153,7 @@ class Images:
         self._settling.resolve(question, "num_classes", None, int)
 
     def _settle_normalisation(self, shape: ImageShape | None) -> None:
-        data, channels = self._settling.data, shape.channels if shape else None
+        data, channels = self._settling.data, shape.channels if shape else self._sizes.channels
         for key, (*_, read) in _NORMALISATION.items():
             if key in data and channels:  # one number may stand for all channels
                 text = answers.write_numbers(data[key])

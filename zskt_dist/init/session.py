@@ -1,5 +1,6 @@
 """The way from a teacher to its configuration file."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from zskt_dist.init.students import Size, choose, share_of, size_of, table_of
 from zskt_dist.models import count_parameters, is_user_code
 from zskt_dist.networks.weights import WeightsFile
 from zskt_dist.speed import forward_flop
+
+log = logging.getLogger(__name__)
 
 Tree = dict[str, Any]
 
@@ -73,6 +76,8 @@ def write_configuration(wanted: Wanted, *, asking: bool, console: Console | None
     for topic, text in teacher.lines:
         print(f"{topic:12} {text}")
     teacher_size, student_size = _settle_student(settling, teacher, console)
+    if student_size.parameters >= teacher_size.parameters:
+        log.warning("%s has no fewer parameters than the teacher", student_size.arch)
     tree = _ordered(settling.tree, teacher)
     _write(wanted, document(tree, str(wanted.output), _comments(settling, teacher, teacher_size, student_size)))
     print(f"\nwrote {wanted.output}")
@@ -180,9 +185,10 @@ def _settle_student(settling: Settling, teacher: ExaminedTeacher, console: Conso
             return size, stated
     choice = choose(size, settling.config, shape, classes)
     best = choice.best
-    console.print(table_of(size, choice.fitting, best))
-    if best is None and not settling.asking:
-        raise UserError(f"no student of this package's is smaller than {size.arch}; name yours with --student")
+    if best is not None:
+        console.print(table_of(size, choice.fitting, best))
+    elif not settling.asking:
+        raise UserError(f"{size.arch} is smaller than all students that are tried here; name one with --student")
     if best is not None and not settling.asking:
         return size, read(best.arch)
     question = Question(
@@ -224,6 +230,7 @@ def _ordered(settled: Tree, teacher: ExaminedTeacher) -> Tree:
 def _comments(settling: Settling, teacher: ExaminedTeacher, size: Size, student: Size) -> dict[str, str]:
     """Comments on what is particular to this file, by dotted key."""
     tree, sources = settling.tree, settling.sources
+    share = share_of(student.parameters, size.parameters)
     method = {
         "inversion": "images with the statistics that the teacher's batch norm remembers (docs/inversion.md)",
         "belief_matching": "Algorithm 1 of the paper: the teacher has no batch norm, which inversion needs",
@@ -231,7 +238,7 @@ def _comments(settling: Settling, teacher: ExaminedTeacher, size: Size, student:
     notes = {
         "method": method[tree.get("method", teacher.method)],
         "teacher.arch": f"{size.parameters:,} parameters",
-        "student.arch": f"{student.parameters:,} parameters, {share_of(student.parameters, size.parameters)} of the teacher's",
+        "student.arch": f"{student.parameters:,} parameters, {share} of the teacher's",
     }
     if is_brought(tree["teacher"]["checkpoint"]):
         notes["teacher.checkpoint"] = "the code of teacher.arch brings them"

@@ -31,8 +31,14 @@ class Settling:
 
     @property
     def config(self) -> Config:
-        """What is settled, and else the defaults; raises ConfigError where values are wrong."""
-        return parse_config(self.tree)
+        """What is settled, and else the defaults; raises ConfigError where values are wrong.
+
+        A mean counts once there is a standard deviation for each of its numbers.
+        """
+        data = self.data
+        if len(data.get("mean", ())) != len(data.get("std", ())):
+            data = {key: value for key, value in data.items() if key not in ("mean", "std")}
+        return parse_config({**self.tree, "data": data})
 
     @property
     def data(self) -> dict[str, Any]:

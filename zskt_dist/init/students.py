@@ -9,7 +9,9 @@ taken, else the nearest of all.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, product
 from typing import NamedTuple
 
 from rich.table import Table
@@ -29,13 +31,17 @@ _LARGE, _GRAY = 64, 32
 """Pixels of the shorter side from which images count as large, and up to which LeNets are taken for gray ones."""
 _SHOWN = 3
 
-_OWN = tuple(f"wrn-{depth}-{width}" for width in (1, 2, 4, 8) for depth in (10, 16, 28, 40))
 _LENETS = ("lenet", "lenet-2")
-_LIBRARIES = (
-    *(f"torchvision:{name}" for name in ("mobilenet_v3_small", "mobilenet_v2", "mobilenet_v3_large")),
-    *(f"torchvision:{name}" for name in ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "resnet18", "resnet50")),
-    "timm:mobilenetv3_small_050",
+_WIDE = tuple(
+    f"wrn-{depth}-{width}"
+    for depth, width in sorted(product((10, 16, 28, 40), (1, 2, 4, 8)), key=lambda each: (each[0] - 4) * each[1] ** 2)
 )
+_LIBRARIES = (
+    *("torchvision:shufflenet_v2_x0_5", "timm:mobilenetv3_small_050", "torchvision:shufflenet_v2_x1_0"),
+    *("torchvision:mobilenet_v3_small", "torchvision:mobilenet_v2", "torchvision:mobilenet_v3_large"),
+    *("torchvision:resnet18", "torchvision:resnet50"),
+)
+"""Families of networks, each by size."""
 
 
 class Size(NamedTuple):
@@ -66,14 +72,9 @@ def choose(teacher: Size, config: Config, image_shape: ImageShape, num_classes: 
         config: Of the teacher; its student does not count.
     """
     fitting: list[tuple[tuple[bool, bool, int, float], Size]] = []
-    for group, archs in enumerate(_groups(image_shape)):
-        for arch in archs:
-            student = config.student.model_copy(update={"arch": arch, "options": {}, "output": None})
-            try:
-                size = size_of(config.model_copy(update={"student": student}), image_shape, num_classes)
-            except ConfigError:
-                continue  # it cannot take such images
-            if size.parameters < teacher.parameters and size.multiply_adds <= (teacher.multiply_adds or math.inf):
+    for group, families in enumerate(_groups(image_shape)):
+        for size in chain(*(_smaller(family, teacher, config, image_shape, num_classes) for family in families)):
+            if size.multiply_adds <= (teacher.multiply_adds or math.inf):
                 fitting.append((_rank(size, teacher, group), size))
         if any(not misses for (misses, *_), _ in fitting):
             break  # no later group goes before it, and to import a library takes seconds
@@ -83,11 +84,25 @@ def choose(teacher: Size, config: Config, image_shape: ImageShape, num_classes: 
     return Choice(ranked[0], _neighbours(ranked))
 
 
-def _groups(image_shape: ImageShape) -> Iterator[list[str]]:
+def _groups(image_shape: ImageShape) -> Iterator[list[Sequence[str]]]:
+    """Families that are tried together, those first that suit the size of the images."""
     side = min(image_shape.height, image_shape.width)
-    own = [*(_LENETS if image_shape.channels == 1 and side <= _GRAY else ()), *_OWN]
-    installed = [arch for arch in _LIBRARIES if not lacking(arch.partition(":")[0])]
+    own: list[Sequence[str]] = [*([_LENETS] if image_shape.channels == 1 and side <= _GRAY else []), _WIDE]
+    installed: list[Sequence[str]] = [[arch for arch in _LIBRARIES if not lacking(arch.partition(":")[0])]]
     yield from (installed, own) if side >= _LARGE else (own, installed)
+
+
+def _smaller(
+    family: Sequence[str], teacher: Size, config: Config, image_shape: ImageShape, num_classes: int
+) -> Iterator[Size]:
+    """Those of a family that can take the images, up to the first that is no smaller than the teacher."""
+    for arch in family:
+        student = config.student.model_copy(update={"arch": arch, "options": {}, "output": None})
+        with suppress(ConfigError):  # it cannot take such images
+            size = size_of(config.model_copy(update={"student": student}), image_shape, num_classes)
+            if size.parameters >= teacher.parameters:
+                return
+            yield size
 
 
 def _rank(size: Size, teacher: Size, group: int) -> tuple[bool, bool, int, float]:

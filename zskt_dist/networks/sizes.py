@@ -18,6 +18,7 @@ from zskt_dist.models import (
     input_spec_of_arch,
     is_user_code,
 )
+from zskt_dist.models.construction import signature_of
 from zskt_dist.models.logits import ReadLogits
 from zskt_dist.networks.building import outlined, suited, unexamined_network, unfit
 from zskt_dist.networks.fitting import Shape, reshaped
@@ -58,9 +59,9 @@ def sizes_in(config: Config, file: WeightsFile | None) -> Sizes:
     except NetworkError as error:
         raise unfit(config, "teacher", error) from None
     try:
-        network = _first_built(config)
+        network, made_for = _first_built(config)
     except ConfigError:
-        if file is None:  # it comes with weights for the right numbers only
+        if file is None and _takes_classes(config):  # it comes with weights for the right number only
             return Sizes()
         raise
     channels = _first_channels(network)
@@ -71,7 +72,7 @@ def sizes_in(config: Config, file: WeightsFile | None) -> Sizes:
     classes = _only({was[0] for was, needed in shapes if needed[:1] == (_CLASSES,) and was[1:] == needed[1:]})
     found = _only({was[1] for was, needed in shapes if len(was) == len(needed) == 4 and needed[1] == _CHANNELS})
     channels = found or channels
-    sides = _fitting_sides(config, channels or 3, classes or _CLASSES, file, weights)
+    sides = _fitting_sides(config, channels or 3, classes or made_for, file, weights)
     return Sizes(classes, channels, sides)
 
 
@@ -87,6 +88,11 @@ def answered_classes(
     Raises:
         ConfigError: it cannot be built for these images, its weights do not fit, or it fails or answers no logits.
     """
+    if num_classes is None and _takes_classes(config):
+        try:
+            _built(config, image_shape, _CLASSES)
+        except ConfigError:
+            return None
 
     def count() -> int:
         suitable, weights = config, None
@@ -148,13 +154,26 @@ def _names_that_grow(config: Config, channels: int, num_classes: int, network: n
     return set()
 
 
-def _first_built(config: Config) -> nn.Module:
-    """The network for images of any channels, of three, or of one; raises the ConfigError of three channels."""
-    sides = _usual_sides(config)
-    for channels in (_CHANNELS, 3, 1):
-        with suppress(ConfigError):
-            return _built(config, ImageShape(channels, *sides), _CLASSES)
-    return _built(config, ImageShape(3, *sides), _CLASSES)
+def _first_built(config: Config) -> tuple[nn.Module, int]:
+    """The network for images of any channels, of three or of one, and the number of classes that it is made for.
+
+    Raises:
+        ConfigError: it can be built for none of them; the error is that of three channels.
+    """
+    sides, likely = _usual_sides(config), config.data.num_classes or 10
+    for num_classes in (_CLASSES, likely):
+        for channels in (_CHANNELS, 3, 1):
+            with suppress(ConfigError):
+                return _built(config, ImageShape(channels, *sides), num_classes), num_classes
+    return _built(config, ImageShape(3, *sides), likely), likely
+
+
+def _takes_classes(config: Config) -> bool:
+    """True for code that is called with the number of classes, which may have weights for one number only."""
+    if not is_user_code(config.teacher.arch):
+        return False
+    signature = signature_of(find_callable(config.teacher.arch))
+    return bool(signature and "num_classes" in signature.parameters)
 
 
 def _built(config: Config, image_shape: ImageShape, num_classes: int) -> nn.Module:
