@@ -6,6 +6,7 @@ import sys
 from zskt_dist.version import __version__
 
 VERBS = {
+    "init": "a first configuration: a teacher is examined, a student chosen, the rest asked",
     "train": "a student from a teacher, without data",
     "pretrain": "a teacher, or a student, from scratch on real images",
     "distill": "a student from a teacher and real images (KD + AT)",
@@ -23,7 +24,7 @@ VERBS = {
     "doctor": "whether this machine can train, and what to do about what is missing",
 }
 
-ROOMS = ("doctor", "export", "report", "sweep")
+ROOMS = ("doctor", "export", "init", "report", "sweep")
 """Verbs whose room bears their name."""
 
 

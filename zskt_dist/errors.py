@@ -95,11 +95,12 @@ def announce_stop() -> None:
     os.write(2, b"stopping: work in progress is saved first; Ctrl-C again leaves at once\n")
 
 
-def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
+def guarded(run: Callable[[], None], *, fresh: bool = False, interrupted: str | None = None) -> int:
     """Runs a command; errors meant for people become one line on stderr. Returns the exit code.
 
     Args:
         fresh: True if the command has --fresh, which would start over again.
+        interrupted: What Ctrl-C leaves behind, in words; None: a checkpoint.
     """
     again = "the same command without --fresh" if fresh else "the same command"
     try:
@@ -117,6 +118,7 @@ def guarded(run: Callable[[], None], *, fresh: bool = False) -> int:
         print(f"error: {message}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
-        print(f"interrupted; {again} continues from the last checkpoint", file=sys.stderr)
+        left = interrupted or f"{again} continues from the last checkpoint"
+        print(f"interrupted; {left}", file=sys.stderr)
         return exit_code(error)
     return 0

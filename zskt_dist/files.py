@@ -133,8 +133,8 @@ def read_bytes(path: Path) -> bytes | None:
         return None
 
 
-def check_json(path: Path) -> None:
-    """Checks, before a long command, that the file of `--json` can be written; makes its folder.
+def check_json(path: Path, option: str = "--json") -> None:
+    """Checks, before a long command, that the file of `--json`, or of another option, can be written; makes its folder.
 
     Raises:
         ConfigError: the file cannot be written, or is a URI.
@@ -148,7 +148,7 @@ def check_json(path: Path) -> None:
     except OSError as error:
         problem = f"cannot be written in {path.parent}: {error.strerror}"
     if problem:
-        raise ConfigError("--json", str(path), problem)
+        raise ConfigError(option, str(path), problem)
 
 
 def sha256_of(path: Path) -> str:

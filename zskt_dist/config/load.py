@@ -4,6 +4,7 @@ import collections
 import copy
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,6 +129,17 @@ def _plain(value: Any) -> Any:
 def dump_yaml(config: Config) -> str:
     """The whole configuration, every default written out; `load_config` reads it back to an equal one."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def dump_value(value: Any) -> str:
+    """One value as YAML on one line, as it stands behind a key."""
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def config_of_yaml(text: str) -> Config:
+    """The configuration that a YAML text means; raises the errors of `parse_config`, and ValueError for other texts."""
+    return parse_config(_parse(text) or {})
 
 
 def read_config(path: Path) -> Config:

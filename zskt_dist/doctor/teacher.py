@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -20,6 +21,34 @@ KEY = "teacher.checkpoint"
 Lines = list[tuple[str, str]]
 
 
+class ExaminedTeacher(NamedTuple):
+    """The network of `config.teacher` with its weights if there are any, and what its images are."""
+
+    config: Config
+    network: nn.Module
+    inputs: Inputs
+
+    @property
+    def layers_with_statistics(self) -> int:
+        """Number of layers that remember statistics of the training images."""
+        return StatisticsGap(self.network).layers
+
+    @property
+    def method(self) -> Literal["inversion", "belief_matching"]:
+        """The method that suits it: inversion needs layers with running statistics."""
+        return "inversion" if self.layers_with_statistics else "belief_matching"
+
+    @property
+    def lines(self) -> Lines:
+        """Topics, each with a line of text."""
+        return [
+            ("teacher", _network(self.config, self.network)),
+            ("images", _images(self.inputs)),
+            ("answers", _answers(self.config, self.network)),
+            ("method", _method(self)),
+        ]
+
+
 def look_at(config: Config) -> Lines:
     """Topics, each with a line of text, of the network of `config.teacher`, with its weights if there are any.
 
@@ -27,25 +56,28 @@ def look_at(config: Config) -> Lines:
         ConfigError: it cannot be built, read or asked, or no student can learn from its answers.
     """
     started = time.perf_counter()
+    return [*examined_teacher(config).lines, ("seconds", f"{time.perf_counter() - started:.1f}")]
+
+
+def examined_teacher(config: Config, *, quiet: bool = False) -> ExaminedTeacher:
+    """Builds the teacher, reads its weights and asks it about a few images; raises the errors of `look_at`.
+
+    Args:
+        quiet: True if a later reading of its file says what of it is taken.
+    """
     location = config.teacher.checkpoint
     file = WeightsFile.open(location, KEY) if location and not is_brought(location) else None
     inputs = open_inputs(config, [declared_by_file(file)] if file else [], needs_train=False)
     shape, classes = inputs.image_shape, inputs.num_classes
     with_digest(config)  # refuses weights that are drawn at random
     if file:
-        network = read_network(config, "teacher", shape, classes, file, KEY, statistics=inputs.statistics)
+        network = read_network(config, "teacher", shape, classes, file, KEY, statistics=inputs.statistics, quiet=quiet)
     else:
         network = new_network(config, "teacher", shape, classes, inputs.statistics)
     check_gradients(config, teacher=network)
     if (found := examination_of(network)) and found.warning:
         log.warning("the teacher %s", found.warning)
-    return [
-        ("teacher", _network(config, network)),
-        ("images", _images(inputs)),
-        ("answers", _answers(config, network)),
-        ("method", _method(network)),
-        ("seconds", f"{time.perf_counter() - started:.1f}"),
-    ]
+    return ExaminedTeacher(config, network, inputs)
 
 
 def _network(config: Config, network: nn.Module) -> str:
@@ -71,8 +103,7 @@ def _answers(config: Config, network: nn.Module) -> str:
     return f"{found}; a gradient reaches the images"
 
 
-def _method(network: nn.Module) -> str:
-    layers = StatisticsGap(network).layers
-    if layers:
-        return f"inversion: {layers} layers have running statistics"
+def _method(teacher: ExaminedTeacher) -> str:
+    if teacher.method == "inversion":
+        return f"inversion: {teacher.layers_with_statistics} layers have running statistics"
     return "belief_matching: no layer has running statistics, which inversion needs (docs/inversion.md)"

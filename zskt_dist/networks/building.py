@@ -2,9 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -37,6 +37,8 @@ from zskt_dist.networks.weights import WeightsFile, digest_of, load_into
 from zskt_dist.streams import Purpose, stream
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def new_network(
@@ -86,10 +88,11 @@ def examine_as(
         try:
             examine(network, image_shape, statistics)
         except NetworkError as error:
-            raise _unfit(config, role, error) from None
+            raise unfit(config, role, error) from None
 
 
-def _unfit(config: Config, role: str, error: NetworkError) -> ConfigError:
+def unfit(config: Config, role: str, error: NetworkError) -> ConfigError:
+    """The error for a network that fails, or answers no logits, with the key that mends it."""
     section = _section(config, role)
     if isinstance(error, AmbiguousOutputError):
         problem = f"{section.arch} {error}; name them: {role}.output={error.names[-1]}"
@@ -139,16 +142,21 @@ def outlines(
         try:
             ask(network, image_shape, trained=role in trained)
         except NetworkError as error:
-            raise _unfit(config, role, error) from None
+            raise unfit(config, role, error) from None
         return network
 
+    return outlined(lambda: {role: outline(role) for role in roles})
+
+
+def outlined(make: Callable[[], T]) -> T:
+    """What `make` builds and asks on the meta device, or else on the CPU; raises the errors that it raises there."""
     try:
         with torch.device("meta"), warnings.catch_warnings():
             # Of user code that loads its own weights; nothing is computed with them here.
             warnings.filterwarnings("ignore", message="for .* copying from a non-meta parameter")
-            return {role: outline(role) for role in roles}
+            return make()
     except ConfigError:
-        return {role: outline(role) for role in roles}
+        return make()
 
 
 def new_generator(config: Config, image_shape: ImageShape, statistics: Statistics | None = None) -> Generator:
@@ -185,6 +193,8 @@ def read_network(
     key: str,
     world: World | None = None,
     statistics: Statistics | None = None,
+    *,
+    quiet: bool = False,
 ) -> nn.Module:
     """The network of `config.teacher` or `config.student` with the weights of a file, or with those that it comes with.
 
@@ -195,6 +205,7 @@ def read_network(
         key: Configuration key that names the file, for messages.
         world: All workers call this together; only rank 0 reads the file.
         statistics: Mean and standard deviation of its images; None: they are normalised.
+        quiet: True if a later reading of the file says what of it is taken.
 
     Raises:
         ConfigError: the file is missing, damaged or unsafe, or does not fit the architecture; see `new_network`.
@@ -207,12 +218,12 @@ def read_network(
 
     def read() -> tuple[Config, StateDict]:
         file = source if isinstance(source, WeightsFile) else WeightsFile.open(source, key)
-        return suited(config, role, image_shape, file)
+        return suited(config, role, image_shape, file, quiet=quiet)
 
     config, weights = world.from_main(read)
     network = unexamined_network(config, role, image_shape, num_classes)
     location = source.location if isinstance(source, WeightsFile) else source
-    load_into(network, weights, key, location, num_classes, quiet=not world.is_main)
+    load_into(network, weights, key, location, num_classes, quiet=quiet or not world.is_main)
     examine_as(config, role, network, image_shape, statistics)
     return network
 

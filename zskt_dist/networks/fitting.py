@@ -140,6 +140,15 @@ def fit_weights(
     return Fitted(found.prefix, [*found.unexpected, *found.beside])
 
 
+def reshaped(network: nn.Module, weights: StateDict) -> dict[str, tuple[Shape, Shape]]:
+    """The file's shape and the network's, by name, where they differ, below the likeliest prefix.
+
+    The network may hold some of the weights afterwards.
+    """
+    prefix = "" if weights.at_top else _prefixes(network, weights)[0]
+    return _attempt(network, weights, prefix).reshaped
+
+
 def _unusual(tensor: Tensor) -> str | None:
     """What a tensor is if it is not one of plain numbers; None where it is."""
     if tensor.is_meta:
