@@ -214,5 +214,5 @@ def test_a_verb_like_no_other(capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setattr(sys, "argv", ["zskt", "quantize"])
     assert entry.main() == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: no verb 'quantize'; there are: train, ")
+    assert error.startswith("error: no verb 'quantize'; there are: init, train, ")
     assert error.count("\n") == 1

@@ -117,7 +117,7 @@ def test_what_is_missing_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
 def test_usual_values_are_taken_with_yes_only(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("timm")
     weights = _save(build_network("timm:resnet18", ImageShape(3, 224, 224), 10))
-    given = ["timm:resnet18", weights, "--image-shape", "3,32,32"]
+    given = ["timm:resnet18", weights, "--image-shape", "3,32,32", "--student", "wrn-10-1"]
     assert main(given) == 2
     usual = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
     assert f"--mean and --std must be stated, for example {usual}" in (printed := capsys.readouterr().err)
@@ -194,8 +194,8 @@ def test_enter_alone_takes_what_is_offered(answering: Callable[..., None], capsy
 def test_another_mean_has_another_deviation(answering: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torchvision")
     weights = _save(build_network("torchvision:resnet18", ImageShape(3, 64, 64), 10))
-    answering("", "64", "0.5", "", "0.5", "wrn-10-1")
-    assert main(["torchvision:resnet18", weights]) == 0
+    answering("", "64", "0.5", "", "0.5")
+    assert main(["torchvision:resnet18", weights, "--student", "wrn-10-1"]) == 0
     assert "an answer is needed" in capsys.readouterr().out
     assert _written().data.std == (0.5, 0.5, 0.5)
 
