@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from zskt_dist.config import Config
+from zskt_dist.config.fields import ImportPath
 
 PATH = Path(__file__).with_name("configuration.md")
 HEAD = """\
@@ -18,8 +19,15 @@ HEAD = """\
 
 Made from the schema in `zskt_dist/config/` by `docs/make_configuration.py`; do not edit.
 
-A key is set in YAML or as `dotted.key=value` on the command line, for example `loss.beta=0`. Unknown keys and wrong
-types are errors. `--print-config` shows the whole configuration of a run.
+A key is set in YAML, as `dotted.key=value` on the command line, for example `loss.beta=0`, or in `config` of
+[`zskt_dist.transfer`](python.md). Unknown keys and wrong types are errors. `--print-config` shows the whole
+configuration of a run.
+
+- **Lists** may be written without brackets, which shells read themselves: `data.image_shape=1,28,28`, `seeds=0,1,2`. A
+  single number is a list of one: `data.mean=0.13`. One number of `data.mean` and `data.std` stands for all channels.
+- **Numbers** are decimal: `1000`, `1_000`, `2e-3`. Neither `010` nor `0x10` is one.
+- **Names** of runs and experiments are taken as they are written: `name=010` keeps its zero.
+- **Nothing** behind the equals sign is null: `name=`. Where null has no meaning, that is an error.
 """
 
 
@@ -59,6 +67,8 @@ def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
 def _values(kind: Any) -> str:
     """The type in words, or the possible values."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind == ImportPath:
+        return "`package.module:callable`"
     if origin is Annotated:
         return _values(arguments[0])
     if origin in (Union, UnionType):

@@ -32,8 +32,11 @@ REFERENCE = {
     ),
     "algorithms": (
         "Algorithms",
-        *(f"zskt_dist.algorithms.{name}" for name in ("belief_matching", "matching", "losses", "generator_terms")),
-        *(f"zskt_dist.algorithms.{name}" for name in ("transitions", "supervised", "scores", "estimates")),
+        *(f"zskt_dist.algorithms.{name}" for name in ("belief_matching", "matching", "losses", "own_divergence")),
+        *(
+            f"zskt_dist.algorithms.{name}"
+            for name in ("generator_terms", "transitions", "supervised", "scores", "estimates")
+        ),
         *(f"zskt_dist.algorithms.{name}" for name in ("inversion", "statistics", "toy", "protocols")),
     ),
     "models": (
