@@ -1,9 +1,14 @@
 """Which figures a run directory gets. Matplotlib comes last: training does without, and then there are no figures."""
 
+import re
+from pathlib import Path
+
 from zskt_dist.extras import is_installed
 from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.tracking.local import read_history
+
+_GRID = re.compile(r"pseudo_images_(\d+)\.png")
 
 
 def draw_run(directory: RunDirectory) -> None:
@@ -12,14 +17,18 @@ def draw_run(directory: RunDirectory) -> None:
         return
     from zskt_dist.figures import plots
 
-    rows = read_history(directory.history)
-    if rows:
-        plots.save(plots.training_curves(rows), directory.figures / "training.png")
-    grids = sorted(directory.figures.glob("pseudo_images_*.png")) if directory.figures.is_dir() else []
-    if grids:
-        plots.save(plots.over_training(grids), directory.figures / "pseudo_images.png")
+    if curves := plots.training_curves(read_history(directory.history)):
+        plots.save(curves, directory.figures / "training.png")
+    if found := grids(directory):
+        plots.save(plots.over_training(found), directory.figures / "pseudo_images.png")
     if found := read_json(directory.estimates):
         plots.save(plots.estimates(found), directory.figures / "estimates.png")
+
+
+def grids(directory: RunDirectory) -> dict[int, Path]:
+    """The pictures of pseudo-images that the training has drawn, by iteration."""
+    found = (_GRID.fullmatch(path.name) for path in directory.figures.glob("*.png"))
+    return dict(sorted((int(name[1]), directory.figures / name[0]) for name in found if name))
 
 
 def draw_evaluation(directory: RunDirectory) -> None:
