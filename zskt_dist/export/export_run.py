@@ -24,6 +24,7 @@ from zskt_dist.extras import installed_version
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.named_code import check_named
 from zskt_dist.models import count_parameters
+from zskt_dist.page.write import update_page
 from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runs.directory import check_networks, find_finished
 from zskt_dist.runs.locations import local_folder
@@ -95,6 +96,8 @@ def export_run(
         write_card(exported, record, folder / "README.md")
     record["written"] = [name for name in record["written"] if (folder / name).exists()]
     write_json(folder / _RECORD, record)
+    if folder.parent == directory.path:
+        update_page(directory)
     directory.mirror.push()
     print_export(record, folder, console)
     if failures:

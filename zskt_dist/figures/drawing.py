@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.figure import Figure
 
 
@@ -28,7 +29,7 @@ _ADAPTS = "<style>svg{--ink:#1f2328}@media(prefers-color-scheme:dark){svg{--ink:
 _COLOURS = ("#3a86d8", "#e08a2e", "#2fa583", "#b06fd1", "#d65f5f")
 _STYLE = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    "axes.prop_cycle": matplotlib.cycler(color=_COLOURS),
+    "axes.prop_cycle": cycler(color=_COLOURS),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.titlesize": 10,
     "legend.fontsize": 8.5,
@@ -38,7 +39,7 @@ _STYLE = {
 @contextmanager
 def for_screens() -> Iterator[None]:
     """Within, figures are made that suit light and dark screens, for `svg`."""
-    with matplotlib.rc_context(_STYLE):
+    with plt.style.context(_STYLE):
         yield
 
 

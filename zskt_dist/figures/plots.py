@@ -27,6 +27,7 @@ class Panel(NamedTuple):
     logarithmic: bool
 
 
+_MAY_BE_0 = ("accuracy", "agreement", "yardstick_agreement", "train_accuracy")
 _PANELS = (
     Panel(
         {
@@ -146,8 +147,13 @@ def panel() -> tuple[Figure, Axes]:
 
 
 def measured_panels(rows: list[Row]) -> list[Panel]:
-    """The panels of the training's curves that have something to show."""
-    return [panel for panel in _PANELS if any(name in row for row in rows for name in panel.names)]
+    """The panels of the training's curves that have something to show, with those curves alone.
+
+    A loss that is 0 throughout, as that of attention maps with `loss.beta=0`, was not measured.
+    """
+    known = {name for row in rows for name, value in row.items() if value or name in _MAY_BE_0}
+    panels = (panel._replace(names={n: label for n, label in panel.names.items() if n in known}) for panel in _PANELS)
+    return [panel for panel in panels if panel.names]
 
 
 def draw_curves(axes: Axes, what: Panel, rows: list[Row]) -> None:

@@ -19,8 +19,8 @@ def draw_run(directory: RunDirectory) -> None:
 
     if curves := plots.training_curves(read_history(directory.history)):
         plots.save(curves, directory.figures / "training.png")
-    if found := grids(directory):
-        plots.save(plots.over_training(found), directory.figures / "pseudo_images.png")
+    if pictures := grids(directory):
+        plots.save(plots.over_training(pictures), directory.figures / "pseudo_images.png")
     if found := read_json(directory.estimates):
         plots.save(plots.estimates(found), directory.figures / "estimates.png")
 

@@ -1,5 +1,7 @@
 """Which classes teacher and student take for which: whole matrices of few classes, the commonest errors of many."""
 
+from collections.abc import Sequence
+
 from zskt_dist.evaluation.confusion import Confusion
 from zskt_dist.page.parts import Matrices, Matrix, Part, Text, table
 
@@ -11,7 +13,7 @@ _LONGEST = 24
 
 
 def confusion_parts(confusion: Confusion) -> list[Part]:
-    """Matrices where there are few classes; and the student's commonest errors, beside how often its teacher makes them."""
+    """Matrices where there are few classes; the student's commonest errors, beside how often its teacher makes them."""
     networks = [name for name in ("teacher", "student") if name in confusion.cells]
     names = [_short(name) for name in confusion.names or map(str, range(confusion.classes))]
     found: list[Part] = []
@@ -21,7 +23,7 @@ def confusion_parts(confusion: Confusion) -> list[Part]:
     return found + table(("commonest errors", *networks), _errors(confusion, networks, names))
 
 
-def _errors(confusion: Confusion, networks: list[str], names: list[str]) -> list[tuple[str, ...]]:
+def _errors(confusion: Confusion, networks: Sequence[str], names: Sequence[str]) -> list[tuple[str, ...]]:
     """Of the student, or of the network that there is; by number, then by class."""
     errors = {}
     for network in networks:
@@ -31,7 +33,10 @@ def _errors(confusion: Confusion, networks: list[str], names: list[str]) -> list
     mine = errors[networks[-1]]
     commonest = sorted(mine, key=lambda cell: (-mine[cell], cell))[:_ERRORS]
     return [
-        (f"{names[label]} taken for {names[predicted]}", *(str(errors[each].get((label, predicted), 0)) for each in errors))
+        (
+            f"{names[label]} taken for {names[predicted]}",
+            *(str(errors[each].get((label, predicted), 0)) for each in errors),
+        )
         for label, predicted in commonest
     ]
 

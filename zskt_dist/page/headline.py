@@ -18,8 +18,8 @@ def headline(result: Result) -> list[str]:
     if yardstick := result.get("yardstick"):
         share, low, high = (100 * yardstick[name] for name in ("agreement", "low", "high"))
         found.append(
-            f"It answers as its teacher does on {share:.1f} % of {yardstick['images']:,.0f} images made from the teacher "
-            f"alone (95 % interval {low:.1f} to {high:.1f} %)."
+            f"It answers as its teacher does on {share:.1f} % of {yardstick['images']:,.0f} images made from the "
+            f"teacher alone (95 % interval {low:.1f} to {high:.1f} %)."
         )
     if student["accuracy_last"] is not None:
         who = "It" if teacher else f"{student['arch']}, which learnt without a teacher,"

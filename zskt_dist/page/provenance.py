@@ -36,7 +36,7 @@ def provenance(facts: Facts) -> list[Part]:
         ("fast paths", result.get("speed")),
     ]
     shown = [(name, str(value)) for name, value in rows if value]
-    return [*table(("", "value"), shown), Code("\n".join(_commands(facts)))]
+    return [*table(("", ""), shown), Code("\n".join(_commands(facts)))]
 
 
 def _commands(facts: Facts) -> list[str]:

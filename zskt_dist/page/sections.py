@@ -50,7 +50,10 @@ def sections(facts: Facts) -> Iterator[Section]:
         ("Training", training),
         ("Pseudo-images over training", pseudo_images),
         ("Estimates without labels", estimates),
-        *((f"On the test images of {each.dataset}", partial(measured, place)) for place, each in enumerate(_all(facts))),
+        *(
+            (f"On the test images of {each.dataset}", partial(measured, place))
+            for place, each in enumerate(_all(facts))
+        ),
         ("Exported files", exports),
         ("Pseudo-data", pseudo_data),
         ("Settings", settings),
@@ -102,11 +105,13 @@ def _exported(facts: Facts) -> Iterator[tuple[str, str, str]]:
         found |= record["networks"]
         threads = f"CPU, {record['threads']} thread{'s' * (record['threads'] != 1)}"
     teacher, student = found.get("teacher", {}), found.get("student", {})
-    yield "weights", *(amount(each["bytes"]) if each else "" for each in (teacher, student))
+    size_of_teacher, size_of_student = (amount(each["bytes"]) if each else "" for each in (teacher, student))
+    yield "weights", size_of_teacher, size_of_student
     for size in dict.fromkeys((*teacher.get("latency_ms", {}), *student.get("latency_ms", {}))):
         times = (each.get("latency_ms", {}).get(size) for each in (teacher, student))
         images = "an image" if size == "1" else f"{size} images"
-        yield f"ms for {images} ({threads})", *("" if time is None else f"{time:.2f}" for time in times)
+        of_teacher, of_student = ("" if time is None else f"{time:.2f}" for time in times)
+        yield f"ms for {images} ({threads})", of_teacher, of_student
 
 
 def _scores(facts: Facts, dataset: str, answer: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -199,10 +204,10 @@ def estimates(facts: Facts) -> list[Part]:
 def _confidences(sources: dict[str, Any]) -> Iterator[Picture]:
     """Of the generator's snapshots the last alone."""
     snapshots = [name for name, entry in sources.items() if entry["iteration"] is not None]
-    for name, entry in sources.items():
+    for name in sorted(sources, key=lambda name: name != "yardstick"):
         if name not in snapshots[:-1]:
             text = "how sure teacher and student are of their classes"
-            yield pictures.figure(partial(plots.confidence, name, entry), text)
+            yield pictures.figure(partial(plots.confidence, name, sources[name]), text)
 
 
 def measured(place: int, facts: Facts) -> list[Part]:
