@@ -14,6 +14,8 @@ from zskt_dist.files import write_atomic
 from zskt_dist.tracking.base import Row
 
 _STRIP_COLUMNS = 8
+PANEL = (4.6, 3.1)
+"""Inches of a figure that can be read on a phone."""
 _POINTS = 500
 """Most of a curve: more cannot be told apart."""
 
@@ -141,8 +143,8 @@ def _source_label(name: str, entry: dict[str, Any]) -> str:
 
 
 def panel() -> tuple[Figure, Axes]:
-    """A figure with one panel, which can be read on a phone."""
-    figure, axes = plt.subplots(figsize=(4.6, 3.1), constrained_layout=True)
+    """A figure with one panel."""
+    figure, axes = plt.subplots(figsize=PANEL, constrained_layout=True)
     return figure, axes
 
 
@@ -158,16 +160,17 @@ def measured_panels(rows: list[Row]) -> list[Panel]:
 
 def draw_curves(axes: Axes, what: Panel, rows: list[Row]) -> None:
     """The numbers of a panel over iterations, at most some hundred of each."""
-    lowest = math.inf
+    lowest, highest = math.inf, 0.0
     for name, label in what.names.items():
         points = evenly_spaced([(row["iteration"], row[name]) for row in rows if name in row], _POINTS)
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
-            lowest = min(lowest, *(value for _, value in points))
+            values = [value for _, value in points]
+            lowest, highest = min(lowest, *values), max(highest, *values)
     axes.set(xlabel="iteration", ylabel=what.unit)
     axes.grid(alpha=0.3)
     axes.legend()
-    if what.logarithmic and lowest > 0:
+    if what.logarithmic and 0 < 10 * lowest < highest:
         axes.set_yscale("log")
 
 
@@ -183,18 +186,14 @@ def training_curves(rows: list[Row]) -> Figure | None:
     return figure
 
 
-def over_training(grids: dict[int, Path]) -> Figure:
-    """Up to eight grids from the first to the last, evenly spaced.
-
-    Args:
-        grids: By iteration.
-    """
-    chosen = evenly_spaced(list(grids.items()), _STRIP_COLUMNS)
+def over_training(grids: list[Path]) -> Figure:
+    """Up to eight grids from the first to the last, evenly spaced."""
+    chosen = evenly_spaced(grids, _STRIP_COLUMNS)
     count = len(chosen)
     figure, panels = plt.subplots(1, count, figsize=(2.6 * count, 2.9), constrained_layout=True, squeeze=False)
-    for axes, (iteration, path) in zip(panels[0], chosen, strict=True):
+    for axes, path in zip(panels[0], chosen, strict=True):
         axes.imshow(plt.imread(path))
-        axes.set_title(f"iteration {iteration:,}", fontsize=9)
+        axes.set_title(f"iteration {int(path.stem.rsplit('_', 1)[1]):,}", fontsize=9)
         axes.axis("off")
     return figure
 

@@ -8,7 +8,7 @@ from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.tracking.local import read_history
 
-_GRID = re.compile(r"pseudo_images_(\d+)\.png")
+_GRID = re.compile(r"pseudo_images_\d+\.png")
 
 
 def draw_run(directory: RunDirectory) -> None:
@@ -25,10 +25,9 @@ def draw_run(directory: RunDirectory) -> None:
         plots.save(plots.estimates(found), directory.figures / "estimates.png")
 
 
-def grids(directory: RunDirectory) -> dict[int, Path]:
-    """The pictures of pseudo-images that the training has drawn, by iteration."""
-    found = (_GRID.fullmatch(path.name) for path in directory.figures.glob("*.png"))
-    return dict(sorted((int(name[1]), directory.figures / name[0]) for name in found if name))
+def grids(directory: RunDirectory) -> list[Path]:
+    """The pictures of pseudo-images that the training has drawn, in order; their names end in their iteration."""
+    return sorted(path for path in directory.figures.glob("*.png") if _GRID.fullmatch(path.name))
 
 
 def draw_evaluation(directory: RunDirectory) -> None:

@@ -47,8 +47,8 @@ class Facts:
         return _readable(lambda: read_history(self.directory.history)) or []
 
     @property
-    def grids(self) -> dict[int, Path]:
-        """Pictures of pseudo-images by iteration."""
+    def grids(self) -> list[Path]:
+        """Pictures of pseudo-images, in order."""
         return grids(self.directory)
 
     @cached_property

@@ -31,16 +31,16 @@ def headline(result: Result) -> list[str]:
 def _size(teacher: Result, student: Result) -> str:
     fewer = _times(teacher["params"], student["params"])
     sentence = f"The student {student['arch']} has {fewer} parameters than its teacher {teacher['arch']}"
-    if teacher.get("flop") and student.get("flop"):
-        sentence += f" and does {_times(teacher['flop'], student['flop'], 'less', 'more')} work for an image"
+    if teacher.get("multiply_adds") and student.get("multiply_adds"):
+        sentence += f" and does {_times(teacher['multiply_adds'], student['multiply_adds'], 'less')} work for an image"
     return sentence + "."
 
 
-def _times(teacher: float, student: float, fewer: str = "fewer", more: str = "more") -> str:
+def _times(teacher: float, student: float, fewer: str = "fewer") -> str:
     """`9.1 times fewer`, `2.0 times more`."""
     if student <= teacher:
         return f"{teacher / max(1, student):.1f} times {fewer}"
-    return f"{student / max(1, teacher):.1f} times {more}"
+    return f"{student / max(1, teacher):.1f} times more"
 
 
 def _right(result: Result, network: Result, key: str) -> str:

@@ -3,7 +3,7 @@
 import base64
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +26,11 @@ _LARGEST = 2**24
 
 
 def figure(make: Callable[[], Figure], text: str) -> Picture:
-    """What `make` draws with Matplotlib."""
+    """What `make` draws with Matplotlib, as large as a panel."""
     with for_screens():
-        drawn = drawing.svg(make())
+        made = make()
+        made.set_size_inches(plots.PANEL)
+        drawn = drawing.svg(made)
     return Picture(_uri("image/svg+xml", drawn.encode()), text)
 
 
@@ -44,10 +46,10 @@ def _curves(what: plots.Panel, rows: list[Row]) -> Figure:
     return drawn
 
 
-def pseudo_images(grids: Mapping[int, Path]) -> Iterator[Picture]:
+def pseudo_images(grids: Sequence[Path]) -> Iterator[Picture]:
     """Some grids, from the first to the last, made small."""
-    for iteration, path in evenly_spaced(list(grids.items()), _GRIDS):
-        caption = f"iteration {iteration:,}"
+    for path in evenly_spaced(grids, _GRIDS):
+        caption = f"iteration {int(path.stem.rsplit('_', 1)[1]):,}"
         if (content := _small(path)) is not None:
             yield Picture(_uri("image/png", content), f"pseudo-images, {caption}", caption, pixels=True)
 

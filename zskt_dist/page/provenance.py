@@ -44,7 +44,8 @@ def _commands(facts: Facts) -> list[str]:
     result, config = facts.result, facts.config
     run = join(config.runs_dir, result["experiment"], result["name"]) if config else str(facts.directory.location)
     again = [f"zskt_dist.{result['command']}", "--config", join(run, Path(facts.directory.config).name)]
-    verbs = [[*again, f"name={result['name']}-again"], ["zskt_dist.evaluate", run]]
+    labelled = ["data.name=parquet", "data.root=FOLDER"] if result.get("dataset") == "none" else []
+    verbs = [[*again, f"name={result['name']}-again"], ["zskt_dist.evaluate", run, *labelled]]
     if "seeds" not in result:
         verbs.append(["zskt_dist.export", run])
     return [shlex.join(["python", "-m", *verb]) for verb in verbs]

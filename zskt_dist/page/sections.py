@@ -86,7 +86,7 @@ def networks(facts: Facts) -> list[Part]:
     rows = [
         ("architecture", teacher.get("arch", ""), student.get("arch", "")),
         ("parameters", _count(teacher.get("params")), params),
-        ("operations for an image, millions", _millions(teacher), _millions(student)),
+        ("multiply-adds for an image", _count(teacher.get("multiply_adds")), _count(student.get("multiply_adds"))),
         *_exported(facts),
         *(row for found in _all(facts) for row in _scores(facts, found.dataset, found.answer)),
     ]
@@ -188,7 +188,8 @@ def estimates(facts: Facts) -> list[Part]:
             share += f" ({percent(entry['agreement_low'], 1)} to {percent(entry['agreement_high'], 1)})"
         others = (percent(entry["chance_agreement"], 1), f"{entry['kl_50']:.3g}", f"{entry['teacher_classes']:g}")
         rows.append((_SOURCES.get(name, name), f"{entry['images']:,.0f}", share, *others))
-    header = ("images", "number", "agreement (95 % interval)", "by chance", "median KL, nats", "classes predicted")
+    within = "± standard deviation" if several else "95 % interval"
+    header = ("images", "number", f"agreement ({within})", "by chance", "median KL, nats", "classes predicted")
     found = table(header, rows)
     if found:
         found.append(
@@ -264,7 +265,3 @@ def pseudo_data(facts: Facts) -> list[Part]:
 
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
-
-
-def _millions(network: dict[str, Any]) -> str:
-    return f"{network['flop'] / 1e6:,.1f}" if network.get("flop") else ""
