@@ -68,7 +68,7 @@ def _small(path: Path) -> bytes | None:
     red, green, blue = whole.split()
     grey = red.tobytes() == green.tobytes() == blue.tobytes()
     buffer = io.BytesIO()
-    (red if grey else whole.quantize(256)).save(buffer, "png", optimize=True)
+    (red if grey else whole.quantize(256, Image.Quantize.FASTOCTREE)).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 

@@ -165,11 +165,14 @@ def training(facts: Facts) -> list[Part]:
     """Curves, and how long it took."""
     result = facts.result
     found = list(pictures.curves(facts.history))
+    curves: list[Part] = [Pictures(found)] if found else []
+    if not {"world_size", "device"} <= result.keys():  # of an earlier version
+        return curves
     resumed = f", continued from iteration {result['resumed_from']:,}" if result.get("resumed_from") else ""
     workers = f"{result['world_size']} worker{'s' * (result['world_size'] != 1)}"
     took = f"{result['iterations']:,} iterations in {result['seconds']:,.0f} s by {workers} on {result['device']}"
     several = f" ({len(result['seeds'])} runs)" if "seeds" in result else ""
-    return [*([Pictures(found)] if found else []), Text(f"{took}{several}{resumed}.")]
+    return [*curves, Text(f"{took}{several}{resumed}.")]
 
 
 def pseudo_images(facts: Facts) -> list[Part]:

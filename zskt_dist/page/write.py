@@ -25,7 +25,7 @@ def update_page(directory: RunDirectory) -> Path | None:
     try:
         return _write(directory)
     except Exception as error:
-        log.warning("%s was not written: %s: %s", directory.page, type(error).__name__, one_line(error))
+        log.warning("%s was not written: %s", directory.page, one_line(error))
         return None
 
 
