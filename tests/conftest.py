@@ -16,7 +16,7 @@ import torch
 
 from tests.support.core import link_core
 from tests.support.distributed import Ranks
-from tests.support.images import save_unrendered
+from tests.support.images import save_unrendered, svg_unrendered
 from tests.support.object_store import ENVIRONMENT, ObjectStore, make_bucket, start_server
 from tests.support.ray_cluster import RayCluster, ray_cluster
 from zskt_dist import logs
@@ -76,6 +76,7 @@ def _figures_of_runs_are_not_rendered(request: pytest.FixtureRequest, monkeypatc
     """They are made, and written as one pixel: rendering takes longer than the run. `rendered` tests look at them."""
     if request.node.get_closest_marker("rendered") is None:
         monkeypatch.setattr("zskt_dist.figures.plots.save", save_unrendered)
+        monkeypatch.setattr("zskt_dist.figures.drawing.svg", svg_unrendered)
 
 
 @pytest.fixture(scope="session", name="ray_cluster")

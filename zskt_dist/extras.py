@@ -9,7 +9,13 @@ EXTRAS = {
     "zoo": {"timm": "timm", "torchvision": "torchvision", "scipy": "SciPy"},
     "ray": {"ray": "Ray"},
     "mlflow": {"mlflow": "MLflow"},
-    "report": {"matplotlib": "Matplotlib", "pandas": "pandas", "scipy": "SciPy", "markdown_it": "markdown-it-py"},
+    "report": {
+        "matplotlib": "Matplotlib",
+        "pandas": "pandas",
+        "scipy": "SciPy",
+        "markdown_it": "markdown-it-py",
+        "jinja2": "Jinja2",
+    },
     "export": {
         "onnx": "ONNX",
         "onnxruntime": "ONNX Runtime",

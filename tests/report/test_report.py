@@ -1,5 +1,6 @@
 """The report from hand-made runs: means, deviations and differences by hand arithmetic; gaps name a command."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,27 @@ def test_the_whole_report_stands_alone(tmp_path: Path) -> None:
     for name in ("table_1", "table_2", "figure_2", "figure_4", "figure_5", "runs"):
         assert "config" in pd.read_csv(out / f"tables/{name}.csv").columns, name
     assert len(pd.read_csv(out / "tables/figure_4.csv")) == 3 * 100, "zero-shot, and KD+AT of both M"
+
+
+def test_headings_stand_above_something(tmp_path: Path) -> None:
+    """A run that was neither evaluated nor given pictures: what is missing stands in one place."""
+    finished_run(tmp_path / "runs", "train", 0, 0.8)
+    assert command.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-mlflow"]) == 0
+    markdown = (tmp_path / "out/report.md").read_text()
+    headings = [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "Table 1: accuracy of teacher-student pairs",
+        "All settings",
+        "Missing, and what would make it",
+    ]
+    missing = markdown.partition("Missing, and what would make it")[2]
+    assert "scratch (no teacher)" in missing
+    assert missing.count("zskt_dist.evaluate") == 1, "each command once"
+    without = {"student": {"arch": "lenet", "params": 1, "accuracy_last": None, "agreement": None, "sha256": "0"}}
+    path = finished_run(tmp_path / "none", "train", 0, 0.8, dataset="none")
+    (path / "result.json").write_text(json.dumps(json.loads((path / "result.json").read_text()) | without))
+    assert command.main([str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--no-mlflow"]) == 0
+    assert "Table 1" not in (tmp_path / "out/report.md").read_text()
 
 
 def test_nothing_to_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

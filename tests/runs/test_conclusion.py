@@ -52,7 +52,7 @@ def test_with_test_images_latencies_and_images_of_the_users() -> None:
     assert "1 image takes 0.5 ms instead of 1.25. On this CPU 32 images take 4 ms instead of 12." in first
     assert "not data-free: it also learnt from 1,000 images" in second
     assert third == (
-        "On the test images of digits it is right on 90.00 %, the teacher on 99.00 %; the two agree on 91.00 %."
+        "It is right on 90.00 % of the test images of digits, the teacher on 99.00 %; the two agree on 91.00 %."
     )
 
 
@@ -65,7 +65,19 @@ def test_results_of_earlier_versions_and_of_other_commands() -> None:
     old = {role: {k: v for k, v in RESULT[role].items() if k != "multiply_adds"} for role in ("teacher", "student")}
     assert "10 times fewer parameters, compared" in conclusion(RESULT | old)[0]
     assert conclusion(RESULT | {"teacher": None})[0].startswith("It predicts")
-    assert conclusion(RESULT | {"student": None}) == next_steps(RESULT | {"student": None}, "run") == []
+    pretrained = RESULT | {"student": None, "dataset": "digits"}
+    assert conclusion(pretrained) == ["The teacher (wrn-16-2) is right on 99.00 % of the test images of digits."]
+    assert next_steps(pretrained, "run") == []
+    assert conclusion(pretrained | {"teacher": TEACHER | {"accuracy": None}}) == []
+
+
+def test_seeds_have_their_deviation() -> None:
+    student = STUDENT | {"accuracy_last": 0.9, "accuracy_last_std": 0.01}
+    several = RESULT | {"student": student, "seeds": [0, 1]}
+    assert conclusion(several)[-1].startswith("It is right on 90.00 ± 1.00 % of the test images")
+    assert conclusion(RESULT | {"student": student, "teacher": None})[-1].startswith(
+        "The student (wrn-10-1), which learnt without a teacher, is right on 90.00"
+    )
 
 
 @pytest.mark.parametrize("agreement", [0.0, 0.69, 0.7, 1.0])

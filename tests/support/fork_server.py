@@ -91,11 +91,12 @@ def _take_short_cuts(ranks: bool) -> None:
     Args:
         ranks: A command's ranks are forked off it, too: one that is spawned imports for seconds.
     """
-    from tests.support.images import save_unrendered
-    from zskt_dist.figures import plots
+    from tests.support.images import save_unrendered, svg_unrendered
+    from zskt_dist.figures import drawing, plots
     from zskt_dist.launch import local
 
     plots.save = save_unrendered
+    drawing.svg = svg_unrendered
     if ranks:
         start = local.start_processes
         local.start_processes = lambda *arguments, **settings: start(*arguments, **settings | {"start_method": "fork"})

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from zskt_dist.config import Config
 from zskt_dist.data import ImageDataset
-from zskt_dist.data.classes import names_to_order
+from zskt_dist.data.classes import class_names, names_to_order
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.distributed.world import World
+from zskt_dist.evaluation.confusion import FILE, confusion_of, write_confusion
 from zskt_dist.evaluation.curve_summary import describe_mte
 from zskt_dist.evaluation.curves import CurveParts
 from zskt_dist.evaluation.estimates import brief, collapse, estimate, headline
@@ -59,6 +60,9 @@ class RunEvaluation:
         answer["estimates"], answer["yardstick"] = self._estimates()
         answer["mte"], answer["mean_curves"] = self._transitions(classes)
         if self.measurement:
+            counts = {name: counts for name, counts in answer["confusion"].items() if name != "agreement"}
+            names = class_names(self.config.data, self.dataset.num_classes)
+            write_confusion(self.measurement.folder / FILE, confusion_of(counts, names))
             self.measurement.keep(answer | {"settings": self.measurement.settings})
             if self.parts:
                 self.parts.remove()

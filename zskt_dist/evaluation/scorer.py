@@ -117,6 +117,8 @@ def images_at_a_time(config: Config) -> int:
     return min(most, config.engine.micro_batch or most)
 
 
+_CONFUSED = 4096
+"""Most classes of a confusion matrix that is counted at each evaluation: it takes 128 MiB."""
 _IMAGES_OF_A_CLASS = 5
 """Fewest, on average, by which another order of the classes can be told from chance."""
 _SHOWN = 20
@@ -159,6 +161,7 @@ class Evaluator:
 
     Attributes:
         of_teacher: Its score by the labels; None without one.
+        of_network: Score by the labels of the network that was asked last; None before.
     """
 
     def __init__(
@@ -172,6 +175,8 @@ class Evaluator:
         self._images = torch.cat([shard.images, dataset.test.images[:missing]]).to(world.device)
         self._standardise = dataset.standardise(world.device)
         self.of_teacher: Score | None = None
+        self.of_network: Score | None = None
+        self._num_classes = dataset.num_classes if dataset.num_classes <= _CONFUSED else None
         self._teacher_classes: Tensor | None = None
         if teacher is not None:
             scorer = Scorer(world, dataset.num_classes)
@@ -180,12 +185,14 @@ class Evaluator:
 
     def __call__(self, network: nn.Module) -> Scores:
         """Scores of `network` in eval mode, with the workers' average batch-norm statistics."""
-        rights = [self._labels, *([] if self._teacher_classes is None else [self._teacher_classes])]
-        scorers = {Scorer(self._world): right for right in rights}
+        by_labels, by_teacher = Scorer(self._world, self._num_classes), Scorer(self._world)
+        scorers = {by_labels: self._labels}
+        if self._teacher_classes is not None:
+            scorers[by_teacher] = self._teacher_classes
         with averaged_statistics(network, self._world):
             self._ask(network, scorers)
-        shares = [scorer.score().accuracy for scorer in scorers]
-        return Scores(shares[0], shares[1] if len(shares) > 1 else None)
+        self.of_network = by_labels.score()
+        return Scores(self.of_network.accuracy, by_teacher.score().accuracy if by_teacher in scorers else None)
 
     @torch.no_grad()
     def _ask(self, network: nn.Module, scorers: Mapping[Scorer, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from zskt_dist.errors import Interrupted
 from zskt_dist.launch.driver import execute
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import adopt, complete_record, open_group
+from zskt_dist.page.write import update_page
 from zskt_dist.runs.directory import RunDirectory, open_run
 from zskt_dist.runs.several import summarise
 from zskt_dist.tasks.stages import identity, run_directory, user_digests
@@ -58,6 +59,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
                     adopt(run, directory, config.tracking.uri)
                 results.append(run.finished() or {})
             directory.finish(summarise(command, config, identity(command, config), directory, results))
+            update_page(directory)
             status = "FINISHED"
         except (Interrupted, KeyboardInterrupt):
             status = "KILLED"

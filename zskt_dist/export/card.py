@@ -14,12 +14,14 @@ from zskt_dist.errors import ConfigError
 from zskt_dist.export import quality
 from zskt_dist.export.exported_network import PIXELS, ExportedNetwork, own_role
 from zskt_dist.export.tables import earlier_files, files_table, networks_table, percent, thread_count
-from zskt_dist.files import write_atomic
+from zskt_dist.files import read_bytes, write_atomic
 from zskt_dist.markup import code, plain
 from zskt_dist.models import is_user_code
 from zskt_dist.runs.conclusion import conclusion
 from zskt_dist.tasks.stages import stages
 
+PICTURE = "run.png"
+"""Beside the card: the run's curves and, where there are any, its pseudo-images."""
 Record = dict[str, Any]
 Rows = list[tuple[str, ...]]
 
@@ -73,8 +75,11 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 _ATTENTION = ("loss.attention", "loss.attention_layers", "loss.taps", "loss.resize_maps")
 
 
+_PICTURES = ("overview.png", "training.png")
+
+
 def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
-    """Writes the card.
+    """Writes the card, and beside it a picture of the training where the run has one.
 
     Args:
         record: The content of `export.json`: what has been exported, with sizes and latencies.
@@ -99,6 +104,7 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         teacher=teacher_of(exported) if exported.role == "student" else None,
         training=training(exported),
         settings=markdown(("setting", "value"), settings(exported)),
+        picture=_copy_picture(exported, path.with_name(PICTURE)),
         data=data_used(exported),
         measured=markdown(*quality.measured_table(exported)),
         estimates=estimates,
@@ -118,6 +124,16 @@ def write_card(exported: ExportedNetwork, record: Record, path: Path) -> None:
         percent=percent,
     )
     write_atomic(path, str(card))
+
+
+def _copy_picture(exported: ExportedNetwork, path: Path) -> str | None:
+    """Copies the picture of the network's training; returns its name, None where there is none."""
+    figures = exported.directory.figures
+    there = [content for name in _PICTURES if (content := read_bytes(figures / name))]
+    if not there or exported.role != own_role(exported.result):
+        return None
+    write_atomic(path, there[0])
+    return path.name
 
 
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from zskt_dist.errors import ConfigError, UserError
 from zskt_dist.export import FORMATS
-from zskt_dist.export.card import write_card
+from zskt_dist.export.card import PICTURE, write_card
 from zskt_dist.export.check import BATCH_SIZES, LARGE
 from zskt_dist.export.exported_network import NORMALISED, PIXELS, ExportedNetwork, open_network, own_role
 from zskt_dist.export.exporter import Exporter
@@ -24,6 +24,7 @@ from zskt_dist.extras import installed_version
 from zskt_dist.files import read_json, sha256_of, write_json
 from zskt_dist.launch.named_code import check_named
 from zskt_dist.models import count_parameters
+from zskt_dist.page.write import update_page
 from zskt_dist.report.folder import refuse_runs
 from zskt_dist.runs.directory import check_networks, find_finished
 from zskt_dist.runs.locations import local_folder
@@ -31,7 +32,7 @@ from zskt_dist.runs.locations import local_folder
 Record = dict[str, Any]
 _RECORD = "export.json"
 # Beside the file that bears the name of its format.
-_COMPANIONS = {"safetensors": "config.json", "card": "README.md"}
+_COMPANIONS = {"safetensors": ("config.json",), "card": ("README.md", PICTURE)}
 _MEASURED_WITH = ("torch", "onnx", "onnxscript", "onnxruntime", "mlflow")
 _CONDITIONS = ("tolerance", "threads", "machine", "versions")
 
@@ -95,6 +96,8 @@ def export_run(
         write_card(exported, record, folder / "README.md")
     record["written"] = [name for name in record["written"] if (folder / name).exists()]
     write_json(folder / _RECORD, record)
+    if folder.parent == directory.path:
+        update_page(directory)
     directory.mirror.push()
     print_export(record, folder, console)
     if failures:
@@ -191,7 +194,7 @@ def _ours(exporter: Exporter, formats: Collection[str], before: Record) -> list[
     folder = exporter.folder
     ours = {_RECORD, *before["written"]} if before else set()
     new = {_RECORD, *(exporter.file_name(name) for name in exporter.files if name in formats)}
-    new |= {file for name, file in _COMPANIONS.items() if name in formats}
+    new |= {file for name, files in _COMPANIONS.items() if name in formats for file in files}
     if foreign := sorted(name for name in new - ours if (folder / name).exists()):
         problem = f"holds {foreign[0]}, which no export has written; choose another folder"
         raise ConfigError("--out", str(folder), problem)

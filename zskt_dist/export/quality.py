@@ -1,12 +1,12 @@
 """How good a network is, measured on test images and estimated without labels, as rows of texts for the model card."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from zskt_dist.evaluation.measured import Measured
+from zskt_dist.evaluation.measured import measured as of_run
 from zskt_dist.export.exported_network import ExportedNetwork
 from zskt_dist.export.tables import Table, percent
-from zskt_dist.files import read_json
 from zskt_dist.markup import plain
 
 Record = dict[str, Any]
@@ -21,39 +21,21 @@ _SOURCES = {
 }
 
 
-def measured(exported: ExportedNetwork) -> list[tuple[str, Record]]:
-    """Data sets, and what was measured on their test images, by the names of `evaluation.json`.
-
-    The run's own, or where it had none those that `evaluate` was given.
-    """
-    result, folder = exported.result, exported.directory.evaluation
-    teacher, student = result["teacher"] or {}, result["student"] or {}
-    own = {
-        "accuracy": student.get("accuracy_last"),
-        "teacher_accuracy": teacher.get("accuracy"),
-        "agreement": student.get("agreement"),
-        "mte": result.get("mte"),
-    }
-    if own["accuracy"] is not None or own["teacher_accuracy"] is not None:
-        return [(result["dataset"], (read_json(folder / "evaluation.json") or {}) | own)]
-    answers = [read_json(path) or {} for path in sorted(folder.glob("other-*/evaluation.json"))]
-    return [
-        (_data_set(answer["settings"]["data"]), answer)
-        for answer in answers
-        if answer.get("settings", {}).get("weights", {}).get(exported.role) == exported.sha256
-    ]
+def measured(exported: ExportedNetwork) -> list[Measured]:
+    """Data sets, and what was measured of the network on their test images."""
+    return of_run(exported.directory, exported.result, exported.role, exported.sha256)
 
 
 def accuracies(exported: ExportedNetwork) -> dict[str, float]:
     """On test images, by data set."""
     name = "accuracy" if exported.role == "student" else "teacher_accuracy"
-    return {dataset: answer[name] for dataset, answer in measured(exported) if answer.get(name) is not None}
+    return {dataset: answer[name] for dataset, answer, _ in measured(exported) if answer.get(name) is not None}
 
 
 def measured_table(exported: ExportedNetwork) -> Table:
     """Metrics of this network, and of its teacher where there are any; on real test images."""
     rows = []
-    for dataset, answer in measured(exported):
+    for dataset, answer, _ in measured(exported):
         for metric, values, shown in _metrics(answer):
             own, teacher = values.get(exported.role), values.get("teacher")
             if own is not None:
@@ -86,11 +68,6 @@ def _metrics(answer: Record) -> list[Metric]:
         how = f"K = {mte['steps']}, step {mte['step_size']:g}, {mte['images']:g} images"
         found.append((f"mean transition error (MTE; {how})", {"student": mte["value"]}, _number))
     return found
-
-
-def _data_set(data: Record) -> str:
-    """As `result.json` calls it."""
-    return data["name"] if data["name"] != "parquet" else Path(data["root"]).name
 
 
 def _number(value: float) -> str:

@@ -1,9 +1,14 @@
 """Which figures a run directory gets. Matplotlib comes last: training does without, and then there are no figures."""
 
+import re
+from pathlib import Path
+
 from zskt_dist.extras import is_installed
 from zskt_dist.files import read_json
 from zskt_dist.runs.directory import RunDirectory
 from zskt_dist.tracking.local import read_history
+
+_GRID = re.compile(r"pseudo_images_\d+\.png")
 
 
 def draw_run(directory: RunDirectory) -> None:
@@ -16,16 +21,20 @@ def draw_run(directory: RunDirectory) -> None:
     from zskt_dist.figures import plots
     from zskt_dist.figures.overview import overview
 
-    rows = read_history(directory.history)
-    if rows:
-        plots.save(plots.training_curves(rows), directory.figures / "training.png")
-    grids = sorted(directory.figures.glob("pseudo_images_*.png")) if directory.figures.is_dir() else []
-    if grids:
-        plots.save(plots.over_training(grids), directory.figures / "pseudo_images.png")
-    if figure := overview(rows, grids):
+    rows, pictures = read_history(directory.history), grids(directory)
+    if curves := plots.training_curves(rows):
+        plots.save(curves, directory.figures / "training.png")
+    if pictures:
+        plots.save(plots.over_training(pictures), directory.figures / "pseudo_images.png")
+    if figure := overview(rows, pictures):
         plots.save(figure, directory.figures / "overview.png")
     if found := read_json(directory.estimates):
         plots.save(plots.estimates(found), directory.figures / "estimates.png")
+
+
+def grids(directory: RunDirectory) -> list[Path]:
+    """The pictures of pseudo-images that the training has drawn, in order; their names end in their iteration."""
+    return sorted(path for path in directory.figures.glob("*.png") if _GRID.fullmatch(path.name))
 
 
 def draw_evaluation(directory: RunDirectory) -> None:

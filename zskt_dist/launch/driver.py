@@ -88,6 +88,8 @@ def evaluate(measurement: EvaluatedRun, *, fresh: bool, console: Console) -> Non
             _draw(directory)
             if directory.tracking.exists():
                 close_record(job, "FINISHED")
+        else:
+            _write_page(directory)
         job.push()
 
 
@@ -156,14 +158,15 @@ def _launch(job: Job, files: Files, console: Console) -> None:
 
 
 def _is_drawn(directory: RunDirectory) -> bool:
-    """True if the figures of an evaluation are newer than its answer, or cannot be drawn here."""
-    last, measured = directory.figures / "calibration.png", directory.evaluation / "evaluation.json"
-    drawn = last.exists() and last.stat().st_mtime_ns >= measured.stat().st_mtime_ns
+    """True if the page and the figures of an evaluation are newer than its answer, or cannot be drawn here."""
+    answer = directory.evaluation / "evaluation.json"
+    files = (directory.figures / "calibration.png", directory.page)
+    drawn = all(file.exists() and file.stat().st_mtime_ns >= answer.stat().st_mtime_ns for file in files)
     return drawn or not is_installed("matplotlib")
 
 
 def _draw(directory: RunDirectory) -> None:
-    """Draws the figures; an error is only a warning, so that it does not hide how the run ended."""
+    """Draws the figures and writes the page; an error is only a warning, so that it does not hide how the run ended."""
     try:
         from zskt_dist.figures.run import draw_evaluation, draw_run  # late: matplotlib takes a second
 
@@ -171,3 +174,10 @@ def _draw(directory: RunDirectory) -> None:
         draw_evaluation(directory)
     except Exception as error:
         log.warning("figures of %s were not drawn: %s", directory.path, error)
+    _write_page(directory)
+
+
+def _write_page(directory: RunDirectory) -> None:
+    from zskt_dist.page.write import update_page
+
+    update_page(directory)

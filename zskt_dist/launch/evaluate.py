@@ -15,6 +15,7 @@ from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import repair_record
 from zskt_dist.launch.summary import print_estimates
 from zskt_dist.networks.brought import with_digest
+from zskt_dist.page.write import update_page
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.several import seed_directories, summarise_estimates, summarise_mte, summarise_yardstick
 from zskt_dist.tracking.mlflow.store import store_of, withhold_credentials
@@ -60,6 +61,7 @@ def evaluate_run(location: str, overrides: list[str], *, fresh: bool, console: C
         estimates = summarise_estimates([each.get("estimates") for each in found])
         yardstick = summarise_yardstick([each.get("yardstick") for each in found])
         directory.finish(result | {"estimates": estimates, "yardstick": yardstick, "mte": mte})
+        update_page(directory)
         if known := read_json(directory.tracking):
             repair_record(directory, known["tracking_uri"])
         directory.mirror.push()

@@ -218,7 +218,9 @@ def _upload_run(
     role = "student" if directory.weights("student").exists() else "teacher"
     images = {int(path.stem.rsplit("_", 1)[1]): path for path in directory.figures.glob(f"{IMAGE_KEY}_[0-9]*.png")}
     figures = [path for path in sorted(directory.figures.glob("*.png")) if path not in images.values()]
-    files = present([directory.config, directory.result, directory.history, directory.weights(role), *figures])
+    files = present(
+        [directory.config, directory.result, directory.page, directory.history, directory.weights(role), *figures]
+    )
     return upload(
         address,
         rows=read_history(directory.history),
@@ -237,7 +239,7 @@ def _upload_group(address: RunAddress, group: RunDirectory, result: dict[str, An
         if own and own.path == group.path and known and known.tracking_uri == address.tracking_uri:
             upload(known, tags=parent_tag(run, address.tracking_uri))
     scores = mean_scores(result) if result else None
-    return upload(address, scores=scores, files=present([group.config, group.result]), status=status)
+    return upload(address, scores=scores, files=present([group.config, group.result, group.page]), status=status)
 
 
 def present(files: Sequence[Path]) -> dict[Path, str]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from zskt_dist.extras import lacking
+from zskt_dist.page.write import NEEDS
 from zskt_dist.runs.conclusion import conclusion, next_steps
 from zskt_dist.runs.directory import RunDirectory
 
@@ -53,10 +55,20 @@ def print_summary(result: dict[str, Any], directory: Path, console: Console) -> 
     for run in result.get("runs", [directory.name]):
         console.print(f"{role:8} {directory.with_name(run) / f'{role}.safetensors'}", soft_wrap=True)
     console.print(f"result   {directory / 'result.json'}", soft_wrap=True)
+    _print_page(RunDirectory(directory).page, console)
     if result["mlflow"]:
         uri = result["mlflow"]["tracking_uri"]
         where = uri if uri.startswith(("http://", "https://")) else f"mlflow ui --backend-store-uri {quote(uri)}"
         console.print(f"compare  {where}", soft_wrap=True)
+
+
+def _print_page(page: Path, console: Console) -> None:
+    """Prints where the page is, or what it takes to have one."""
+    missing = lacking(*NEEDS)
+    if page.exists():
+        console.print(f"page     {page}", soft_wrap=True)
+    elif missing:
+        console.print(f"page     {missing}", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_runs(title: str, runs: Sequence[tuple[Mapping[str, str], RunDirectory]], console: Console) -> None:

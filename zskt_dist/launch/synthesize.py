@@ -20,6 +20,7 @@ from zskt_dist.launch import named_code
 from zskt_dist.launch.driver import synthesize
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.evaluate import TEACHER_KEYS, measured_config
+from zskt_dist.page.write import update_page
 from zskt_dist.runs.directory import RunDirectory, find_finished
 from zskt_dist.runs.locations import local_folder
 from zskt_dist.runs.sums import files_of
@@ -83,6 +84,8 @@ def synthesize_run(location: str, overrides: list[str], wanted: Wanted, *, fresh
         return {}
     result = describe(out) | {"run": directory.location, "seconds": round(time.monotonic() - began, 2)}
     write_atomic(out / "README.md", dataset_card(result))
+    if out == directory.path / "pseudo_data":
+        update_page(directory)
     directory.mirror.push()
     _print(result, console)
     return result

@@ -1,4 +1,7 @@
-"""Tables and figures of the paper from finished runs: Markdown, one page of HTML, PNG and CSV."""
+"""Tables and figures of the paper from finished runs: Markdown, one page of HTML, PNG and CSV.
+
+Of a run directory that is named itself, the run's own page (index.html) is written anew, too.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -27,14 +30,20 @@ def _report(options: argparse.Namespace) -> None:
         require("--experiment", "mlflow")
 
     from zskt_dist.report.page import write_report
+    from zskt_dist.report.run_pages import write_pages
     from zskt_dist.report.runs import find_runs, group_runs
     from zskt_dist.report.store import fetch_runs, log_report, stored_runs
     from zskt_dist.runs.locations import local_folder
 
     out, runs = local_folder(options.out), [ray_job.lasting(location, "FOLDER") for location in options.runs]
+    pages = write_pages(runs)
+    for page in pages:
+        print(f"page: {page}")
     named = [place for location in runs for place in stored_runs(location)]
     with fetch_runs(options.uri, options.experiment) as fetched:
         groups = group_runs(find_runs([*named, *fetched.folders], lent=fetched.downloads))
+        if not groups and pages:
+            return  # runs that no table has, as of students of pseudo-data
         if not groups:
             where = ", ".join(map(str, [*runs, *options.experiment])) or "the command line (give a folder: runs)"
             raise UserError(f"no finished run in {where}")

@@ -39,11 +39,20 @@ class Report:
     def __init__(self, folder: Path, title: str) -> None:
         self.folder, self.title = folder, title
         self._parts = [f"# {plain(title)}", ""]
+        self._heading: str | None = None
+        self._gaps: list[str] = []
         self._pictures: set[str] = set()
         """Paths of those that were written: no others become part of the page."""
 
+    def heading(self, text: str) -> None:
+        """Begins a section; its heading stands above what comes first, and nowhere if nothing comes."""
+        self._heading = text
+
     def text(self, *lines: str) -> None:
         """Lines of Markdown; what comes from a run goes through `tables.plain` or `tables.code` first."""
+        if self._heading:
+            self._parts += [f"## {self._heading}", ""]
+            self._heading = None
         self._parts += [*lines, ""]
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
@@ -66,13 +75,14 @@ class Report:
         self.text(f"{plain(label)}:", "", self._image(name, label, label, source.read_bytes()))
 
     def gaps(self, found: Iterable[Gap]) -> None:
-        """Commands that would fill what is missing, each once."""
-        lines = list(dict.fromkeys(f"- {plain(gap.what)}: {code(gap.command)}" for gap in found))
-        if lines:
-            self.text("Missing, and what would make it:", "", *lines)
+        """Commands that would fill what is missing; the report's last section has them, each once."""
+        self._gaps += [f"- {plain(gap.what)}: {code(gap.command)}" for gap in found]
 
     def write(self) -> None:
         """`report.md` and `report.html`."""
+        self.heading("Missing, and what would make it")
+        if self._gaps:
+            self.text(*dict.fromkeys(self._gaps))
         markdown = "\n".join(self._parts)
         write_atomic(self.folder / "report.md", markdown)
         body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
@@ -113,7 +123,7 @@ def write_report(groups: Sequence[Group], folder: Path, title: str) -> None:
         _pseudo_images(report, groups)
         _noise(report, groups)
         _estimates(report, groups)
-        report.text("## All settings")
+        report.heading("All settings")
         report.table("runs", tables.summary(groups))
         report.write()
 
@@ -140,38 +150,33 @@ def _head(report: Report, groups: Sequence[Group]) -> None:
 
 
 def _table_1(report: Report, groups: Sequence[Group]) -> None:
-    report.text("## Table 1: accuracy of teacher-student pairs")
+    report.heading("Table 1: accuracy of teacher-student pairs")
     report.table("table_1", tables.table_1(groups))
     report.gaps([*gaps.table_1_gaps(groups), *gaps.any_zero_shot(groups)])
 
 
 def _figure_2(report: Report, groups: Sequence[Group]) -> None:
     heading = "Figure 2: accuracy against images per class"
-    report.text(f"## {heading}")
+    report.heading(heading)
     for dataset, pair in tables.pairs_with_few_images(groups):
         if figure := plots.accuracy_against_images(groups, dataset, pair):
             report.figure("figure_2", heading, f"{dataset} {pair[0]} {pair[1]}", figure)
-    frame = tables.figure_2(groups)
-    report.table("figure_2", frame)
-    if frame.empty:
-        report.text("Nothing yet: no run has seen some images per class.")
+    report.table("figure_2", tables.figure_2(groups))
     report.gaps(gaps.figure_2_gaps(groups))
 
 
 def _transitions(report: Report, groups: Sequence[Group]) -> None:
-    report.text("## Table 2: mean transition errors")
+    report.heading("Table 2: mean transition errors")
     report.table("table_2", tables.table_2(groups))
-    missing = list(gaps.evaluation_gaps(groups))
-    report.gaps(missing)
+    report.gaps(gaps.evaluation_gaps(groups))
     heading = "Figure 4: transition curves"
-    report.text(f"## {heading}")
+    report.heading(heading)
     found = {key: curves.panels_of(groups, *key) for key in tables.pairs_of(groups)}
     for (dataset, pair), panels in found.items():
         if figure := plots.transition_curves(panels, dataset, pair):
             report.figure("figure_4", heading, f"{dataset} {pair[0]} {pair[1]}", figure)
     frame = curves.figure_4([panel for panels in found.values() for panel in panels])
     if frame.empty:
-        report.text("Nothing yet: no run's transition curves were measured.")
         return
     path = report.numbers("figure_4", frame)
     report.text(
@@ -181,8 +186,9 @@ def _transitions(report: Report, groups: Sequence[Group]) -> None:
 
 
 def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
-    report.text("## Figure 3: pseudo-images over training")
+    report.heading("Figure 3: pseudo-images over training")
     zero_shot = [group for group in groups if group.method in WITHOUT_DATA]
+    without = []
     for group in zero_shot:
         found = (run.directory.figures / "pseudo_images.png" for run in group.runs)
         how = ", inversion" if group.method == "inversion" else ""
@@ -190,16 +196,14 @@ def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
         if path := next((path for path in found if path.exists()), None):
             report.picture("figure_3", name, path)
         else:
+            without.append(name)
+    if len(without) < len(zero_shot):
+        for name in without:
             report.text(f"{plain(name)}: no pictures are kept (`tracking.images` was 0, or they have been removed).")
-    if not zero_shot:
-        report.text("Nothing yet: no zero-shot run.")
-        report.gaps(gaps.any_zero_shot(groups))
-    report.text("## Section 4.3: nature of the pseudo data")
+    report.heading("Section 4.3: nature of the pseudo data")
     frame = tables.pseudo_data(groups)
     report.table("pseudo_data", frame)
-    if frame.empty:
-        report.text("Nothing yet: no zero-shot run has kept its history.")
-    else:
+    if not frame.empty:
         report.text(
             "The entropy is that of the class frequencies in one batch, averaged over the run. Frequencies in a batch "
             "are less even than what they are drawn from, so uniform predictions would give `uniform in such batches` "
@@ -209,7 +213,7 @@ def _pseudo_images(report: Report, groups: Sequence[Group]) -> None:
 
 def _noise(report: Report, groups: Sequence[Group]) -> None:
     heading = "Figure 5: predictions on uniform noise"
-    report.text(f"## {heading}")
+    report.heading(heading)
     frames = []
     for dataset, pair in tables.pairs_of(groups):
         found = noise.predictions_of(groups, dataset, pair)
@@ -219,7 +223,6 @@ def _noise(report: Report, groups: Sequence[Group]) -> None:
     if frames:
         report.text(f"The numbers: `{report.numbers('figure_5', pd.concat(frames)).as_posix()}`.")
     else:
-        report.text("Nothing yet: no run's predictions on noise were measured.")
         report.gaps(gaps.evaluation_gaps(groups, measure="noise"))
 
 
@@ -229,7 +232,7 @@ def _estimates(report: Report, groups: Sequence[Group]) -> None:
     if frame.empty:
         return
     heading = "Estimates without labels beside what was measured"
-    report.text(f"## {heading}")
+    report.heading(heading)
     report.table("estimates", estimates.shown(frame))
     for (data, teacher), runs in estimates.by_teacher(frame):
         label = f"{data}, teacher {teacher}"

@@ -40,7 +40,7 @@ _POOR = 0.7
 
 
 def conclusion(result: Record, latencies: Mapping[str, Record] | None = None) -> list[str]:
-    """Sentences about a student; empty for a run that trained a teacher.
+    """Sentences about the network that was trained; empty for a teacher that was not measured.
 
     Args:
         result: The content of `result.json`.
@@ -48,7 +48,8 @@ def conclusion(result: Record, latencies: Mapping[str, Record] | None = None) ->
     """
     student, teacher = result.get("student"), result.get("teacher")
     if not student:
-        return []
+        right = _right(result, teacher or {}, "accuracy", f"The teacher ({(teacher or {}).get('arch')})")
+        return [right] if right else []
     found = [_size(student, teacher, latencies or {})] if teacher else []
     if seed := result.get("seed_images"):
         found.append(f"It is not data-free: it also learnt from {seed['images']:,} images of inversion.seed_images.")
@@ -56,7 +57,9 @@ def conclusion(result: Record, latencies: Mapping[str, Record] | None = None) ->
         found.append(_alike(yardstick))
         if result.get("command") == "train":  # students of real images agree on those far more than on made ones
             found.append(_meaning(yardstick))
-    found.append(_right(result, student, teacher) or "How often it is right was not measured: there were no test images.")
+    who = "It" if teacher else f"The student ({student['arch']}), which learnt without a teacher,"
+    right = _right(result, student, "accuracy_last", who, teacher)
+    found.append(right or "How often it is right was not measured: there were no test images.")
     return found
 
 
@@ -124,16 +127,19 @@ def _meaning(yardstick: Record) -> str:
     raise AssertionError("the last row begins at 0")
 
 
-def _right(result: Record, student: Record, teacher: Record | None) -> str | None:
-    accuracy = student.get("accuracy_last")
-    if accuracy is None:
+def _right(result: Record, network: Record, key: str, who: str, teacher: Record | None = None) -> str | None:
+    if network.get(key) is None:
         return None
-    of_teacher = (teacher or {}).get("accuracy")
-    beside = f", the teacher on {_percent(of_teacher)}" if of_teacher is not None else ""
-    agreement = student.get("agreement")
-    agree = f"; the two agree on {_percent(agreement)}" if agreement is not None else ""
-    return f"On the test images of {result['dataset']} it is right on {_percent(accuracy)}{beside}{agree}."
+    several = len(result.get("seeds", ())) > 1
+    right, beside, agree = _percent(network, key, several), "", ""
+    if teacher and teacher.get("accuracy") is not None:
+        beside = f", the teacher on {_percent(teacher, 'accuracy', several)}"
+    if network.get("agreement") is not None:
+        agree = f"; the two agree on {_percent(network, 'agreement', several)}"
+    return f"{who} is right on {right} of the test images of {result['dataset']}{beside}{agree}."
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _percent(network: Record, key: str, several: bool) -> str:
+    """A share, with its standard deviation where there are several seeds."""
+    spread = network.get(f"{key}_std") if several else None
+    return f"{100 * network[key]:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "") + " %"

@@ -47,6 +47,8 @@ class RunDirectory:
         self.config = path / "config.yaml"
         self.begun = path / "command.json"
         self.result = path / "result.json"
+        self.page = path / "index.html"
+        """One page about the finished run."""
         self.history = path / "history.parquet"
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
@@ -150,7 +152,7 @@ class RunDirectory:
     ) -> None:
         """Records what this run is, where its teacher's weights are or will be, and which group it belongs to.
 
-        A result that is there is removed: its network is to be made again (`whole`).
+        A result and a page that are there are removed: the network is to be made again (`whole`).
 
         Args:
             group: Name of the directory, beside this one, of several seeds or a sweep; None: stays as it is.
@@ -161,6 +163,7 @@ class RunDirectory:
         """
         self.check_files(files)
         self.result.unlink(missing_ok=True)
+        self.page.unlink(missing_ok=True)
         before = read_json(self.begun) or {}
         known = self._files_then() | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))

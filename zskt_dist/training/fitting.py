@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from zskt_dist.data.classes import names_to_order
+from zskt_dist.data.classes import class_names, names_to_order
 from zskt_dist.distributed.batch_norm import averaged_statistics
 from zskt_dist.distributed.stop_vote import StopVote
 from zskt_dist.errors import UserError
+from zskt_dist.evaluation.confusion import FILE, confusion_of, write_confusion
 from zskt_dist.evaluation.estimates import brief, collapse, headline
 from zskt_dist.evaluation.scorer import Evaluator, doubt, images_at_a_time
 from zskt_dist.files import write_json
@@ -69,6 +70,8 @@ class Fitting:
         role = context.stage.task.role
         with training.trained() as network:
             sha256 = self._save(role, network)
+            if evaluator:
+                self._keep_confusion(role, network, evaluator)
             sizes, examined = {role: self._size(network)}, {role: examination_of(network)}
             on_yardstick: YardstickResult | None = None
             if found := training.estimate(network):
@@ -116,6 +119,17 @@ class Fitting:
             return None
         size = images_at_a_time(context.config)
         return Evaluator(context.images, context.world, batch_size=size, teacher=context.teacher)
+
+    def _keep_confusion(self, role: str, network: nn.Module, evaluator: Evaluator) -> None:
+        """Writes which classes the networks take for which on the test images."""
+        context = self.context
+        if evaluator.of_network is None:  # the last checkpoint was that of the last iteration
+            evaluator(network)
+        scores = {"teacher": evaluator.of_teacher, role: evaluator.of_network}
+        counts = {name: score.confusion for name, score in scores.items() if score and score.confusion is not None}
+        if context.world.is_main and counts:
+            names = class_names(context.config.data, context.inputs.num_classes)
+            write_confusion(context.directory.evaluation / FILE, confusion_of(counts, names))
 
     def _loop(self, training: Training, evaluator: Evaluator | None) -> Outcome:
         context, directory, world = self.context, self.context.directory, self.context.world
