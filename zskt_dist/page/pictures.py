@@ -25,13 +25,13 @@ _LARGEST = 2**24
 """Most pixels of a grid that is read: this package makes none so large, and somebody else's may be a trap."""
 
 
-def figure(make: Callable[[], Figure], text: str) -> Picture:
+def figure(make: Callable[[], Figure], text: str, caption: str = "") -> Picture:
     """What `make` draws with Matplotlib, as large as a panel."""
     with for_screens():
         made = make()
         made.set_size_inches(plots.PANEL)
         drawn = drawing.svg(made)
-    return Picture(_uri("image/svg+xml", drawn.encode()), text)
+    return Picture(_uri("image/svg+xml", drawn.encode()), text, caption)
 
 
 def curves(rows: list[Row]) -> Iterator[Picture]:

@@ -220,15 +220,19 @@ def measured(place: int, facts: Facts) -> list[Part]:
     answer, drawn = found.answer, []
     if answer.get("calibration"):
         make = partial(plots.calibration, answer["calibration"])
-        drawn.append(pictures.figure(make, "how often the networks are right, by their confidence"))
+        drawn.append(_captioned(make, "how often the networks are right, by their confidence"))
     if answer.get("mean_curves"):
         make = partial(plots.transitions, answer["mean_curves"], answer["mte"])
-        drawn.append(pictures.figure(make, "probability of the target class over adversarial steps"))
+        drawn.append(_captioned(make, "probability of the target class over adversarial steps"))
     if answer.get("noise"):
         make = partial(plots.noise, answer["noise"])
-        drawn.append(pictures.figure(make, "how often each class is predicted for noise"))
+        drawn.append(_captioned(make, "how often each class is predicted for noise"))
     confusion = facts.confusion(found)
     return [*(confusion_parts(confusion) if confusion else []), *([Pictures(drawn)] if drawn else [])]
+
+
+def _captioned(make: Callable[[], Any], text: str) -> Picture:
+    return pictures.figure(make, text, text.capitalize())
 
 
 def exports(facts: Facts) -> list[Part]:
