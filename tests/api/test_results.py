@@ -61,3 +61,14 @@ def test_commands_read_the_file_under_the_name_they_know_the_network_by(tmp_path
     path = result.save(tmp_path / "other", arch="lenet")
     with pytest.raises(ConfigError, match="was saved with arch 'lenet'"):
         read_network(config, "student", shape, 3, path, "finetune.student")
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/out", "file:///out/student.safetensors"])
+def test_a_uri_makes_no_folder(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = tiny_transfer(*tiny_pair(), iterations=1)
+    with pytest.raises(ConfigError, match=rf"^path='{uri}': expected a file or folder of this machine"):
+        result.save(uri)
+    with pytest.raises(ConfigError, match=rf"^checkpoint_dir='{uri}': expected a folder of this machine"):
+        tiny_transfer(*tiny_pair(), iterations=1, checkpoint_dir=uri)
+    assert not list(tmp_path.iterdir())

@@ -100,6 +100,17 @@ def test_the_ranks_of_torchrun_are_the_workers(
     assert (launch.kind, launch.workers) == ("local", 4)
 
 
+@pytest.mark.parametrize(("words", "shown"), [([], 1), (["seed=1"], 0), (["--config", "digits"], 0)])
+def test_a_command_without_settings_says_what_it_does(
+    words: list[str], shown: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zskt_dist.commands.shared._execute", lambda *_: {})
+    assert train.main(words) == 0
+    line = "No settings are given, so this is the example on digits; `zskt configs` lists others"
+    assert " ".join(capsys.readouterr().out.split()).count(line) == shown
+
+
 def test_more_ranks_of_torchrun_than_images(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

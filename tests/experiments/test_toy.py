@@ -90,3 +90,15 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
     assert both["student"]["agreement"] == pytest.approx((a + b) / 2)
     assert both["student"]["agreement_std"] == pytest.approx(abs(a - b) / 2)
     assert json.loads((tmp_path / "seeds-0-3/result.json").read_text()) == both
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_a_uri_makes_no_folder(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert toy.main(["--rounds", "1", option, "s3://bucket/x"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {option}='s3:/")
+    assert "of this machine" in error
+    assert not list(tmp_path.iterdir())

@@ -85,7 +85,9 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
         job.push()  # what an earlier command could not upload
     if result is None:
         if not (options.config or options.overrides or is_follower()):
-            console.print("No settings are given, so this is the example on digits; `zskt configs` lists others")
+            console.print(
+                "No settings are given, so this is the example on digits; `zskt configs` lists others", soft_wrap=True
+            )
         result = _execute(command, config, options.fresh, console)
     if result and not is_follower():
         from zskt_dist.launch.summary import print_summary
