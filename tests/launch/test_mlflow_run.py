@@ -14,7 +14,8 @@ from zskt_dist.errors import DamagedFileError
 from zskt_dist.export import __main__ as export
 from zskt_dist.files import read_json
 from zskt_dist.launch import mlflow_run as record
-from zskt_dist.launch.mlflow_run import attempt, result_tags
+from zskt_dist.launch.mlflow_facts import result_tags
+from zskt_dist.launch.mlflow_run import attempt
 from zskt_dist.runs.directory import RunDirectory
 
 
