@@ -55,8 +55,8 @@ def test_means_over_seeds_and_runs_nested_under_one(
     client = MlflowClient(tracking_uri=store)
     parent = client.get_run(both["mlflow"]["run_id"])
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["accuracy"] == pytest.approx(both["student"]["accuracy_last"])
-    assert parent.data.metrics["estimate_noise_agreement_std"] == pytest.approx(noise["agreement_std"])
+    assert parent.data.metrics["test/accuracy"] == pytest.approx(both["student"]["accuracy_last"])
+    assert parent.data.metrics["estimate/noise_agreement_std"] == pytest.approx(noise["agreement_std"])
     for run in runs:
         tags = client.get_run(run["mlflow"]["run_id"]).data.tags
         assert tags["mlflow.parentRunId"] == both["mlflow"]["run_id"]
@@ -120,7 +120,7 @@ def test_a_seed_cut_short_is_repaired_and_a_stopped_group_is_not_running(
     assert client.get_run(single["run_id"]).info.status == "RUNNING"
     assert cli.training_command("train", "", arguments) == 0
     assert {client.get_run(each["run_id"]).info.status for each in (group, single)} == {"FINISHED"}
-    assert "accuracy" in client.get_run(single["run_id"]).data.metrics
+    assert "test/accuracy" in client.get_run(single["run_id"]).data.metrics
 
 
 def test_a_named_seed_of_other_settings_is_no_seed_of_these(

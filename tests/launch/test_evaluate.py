@@ -92,10 +92,10 @@ def test_a_command_killed_after_measuring_is_completed_by_the_same_one(
     assert (run.figures / "transition_curves.png").exists()
     address = _read(run.tracking)
     metrics = MlflowClient(tracking_uri=store).get_run(address["run_id"]).data.metrics
-    assert metrics["mte"] == _mte(run)
+    assert metrics["test/mte"] == _mte(run)
     told = (run.finished() or {})["estimates"]["sources"]
-    assert {f"estimate_{source}_{name}" for source, entry in told.items() for name in entry} <= set(metrics)
-    assert metrics["estimate_held_out_kl_95"] == told["held_out"]["kl_95"]
+    assert {f"estimate/{source}_{name}" for source, entry in told.items() for name in entry} <= set(metrics)
+    assert metrics["estimate/held_out_kl_95"] == told["held_out"]["kl_95"]
     assert address["complete"]
 
 
@@ -109,9 +109,9 @@ def test_mlflow_shows_what_was_measured_last_under_one_name(tmp_path: Path, monk
         for name in ("run", "run-seed0"):
             result = _read(RUN.with_name(name) / "result.json")
             metrics = client.get_run(result["mlflow"]["run_id"]).data.metrics
-            assert metrics["mte"] == result["mte"]["value"]
+            assert metrics["test/mte"] == result["mte"]["value"]
             check_result(result)
-            assert metrics["accuracy"] == result["student"]["accuracy_last"]
+            assert metrics["test/accuracy"] == result["student"]["accuracy_last"]
             values.append(result["mte"]["value"])
     assert len(set(values)) == 4
 

@@ -1,21 +1,26 @@
 """The MLflow record is completed by the same command, whatever cut its upload short."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.support.configs import TINY
+from tests.support.configs import TINY, tiny_config
 from tests.support.finished import finished_run
 from tests.support.stores import new_store
 from zskt_dist.commands import replay
 from zskt_dist.commands import shared as cli
+from zskt_dist.config import flatten
+from zskt_dist.data import open_dataset
 from zskt_dist.errors import DamagedFileError
 from zskt_dist.export import __main__ as export
-from zskt_dist.files import read_json
+from zskt_dist.files import read_json, write_json
 from zskt_dist.launch import mlflow_run as record
-from zskt_dist.launch.mlflow_run import attempt, result_tags
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.launch.mlflow_facts import result_tags, run_name, swept_params
+from zskt_dist.launch.mlflow_run import attempt
+from zskt_dist.runs.conclusion import conclusion
+from zskt_dist.runs.directory import Differs, RunDirectory
 
 
 def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,11 +41,74 @@ def test_a_record_cut_short_is_completed_by_the_same_command(tmp_path: Path, mon
     assert cli.training_command("train", "", arguments) == 0
     run = client.get_run(address["run_id"])
     assert run.info.status == "FINISHED"
-    assert (
-        run.data.metrics["accuracy"] == read_json(tmp_path / "runs/digits/run/result.json")["student"]["accuracy_last"]
-    )
+    accuracy = read_json(tmp_path / "runs/digits/run/result.json")["student"]["accuracy_last"]
+    assert run.data.metrics["test/accuracy"] == accuracy
     assert "model_uri" in run.data.tags
     assert read_json(tmp_path / "runs/digits/run/mlflow.json")["complete"]
+
+
+def test_mlflow_says_what_a_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = new_store(tmp_path)
+    folder, client = tmp_path / "runs/digits/run", MlflowClient(tracking_uri=store)
+    arguments = [*TINY, "iterations=2", "loss.beta=7", "name=run", f"tracking.uri={store}"]
+    assert cli.training_command("train", "", arguments) == 0
+    result = read_json(folder / "result.json")
+    run = client.get_run(result["mlflow"]["run_id"])
+    assert run.info.run_name.startswith("lenet → lenet, zero-shot, ")
+    assert run.info.run_name.endswith(" (run)")
+    assert {"loss.beta=7.0", "iterations=2"} <= set(run.info.run_name.removesuffix(" (run)").replace(",", "").split())
+    assert "tracking" not in run.info.run_name
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(" ".join(conclusion(result)))
+    assert "`zskt export runs/digits/run`" in note
+    assert (run.data.tags["mlflow.source.name"], run.data.tags["mlflow.source.type"]) == ("zskt train", "LOCAL")
+    assert run.data.tags.get("mlflow.source.git.commit") == result["git_commit"]
+
+    config = RunDirectory(folder).read_config()
+    assert config
+    test = open_dataset(config).test
+    sha256 = hashlib.sha256(test.images.numpy().tobytes() + test.labels.numpy().tobytes()).hexdigest()
+    assert result["test_images"] == {"images": len(test.labels), "sha256": sha256}
+    inputs = {each.dataset.name: (each.dataset.digest, each.tags[0].value) for each in run.inputs.dataset_inputs}
+    assert inputs == {"data-free, no image": ("none", "training"), "digits": (sha256[:16], "testing")}
+    teachers = client.get_experiment_by_name("teachers")
+    assert teachers
+    (teacher,) = client.search_runs([teachers.experiment_id])
+    (path,) = tmp_path.glob("runs/teachers/*/result.json")
+    accuracy = read_json(path)["teacher"]["accuracy"]
+    told = f"A teacher (lenet), right on {accuracy:.2%} of the test images of digits."
+    assert teacher.data.tags["mlflow.note.content"] == told
+    assert all("/" in name for each in (run, teacher) for name in each.data.metrics), "each has a group"
+
+    # As an earlier version has left it: the metrics under their plain names, the run named as its folder.
+    known = read_json(folder / "mlflow.json")
+    earlier = client.create_run(run.info.experiment_id, run_name="run", tags={"run_directory": str(folder)})
+    client.log_metric(earlier.info.run_id, "accuracy", result["student"]["accuracy_last"], step=2)
+    del known["grouped"]
+    write_json(folder / "mlflow.json", known | {"run_id": earlier.info.run_id})
+    assert cli.training_command("train", "", arguments) == 0
+    now = client.get_run(earlier.info.run_id)
+    assert now.info.run_name == run.info.run_name
+    assert now.data.metrics == run.data.metrics | {"accuracy": result["student"]["accuracy_last"]}
+
+
+def test_names_say_what_differs_and_fit(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "seed=3", "teacher.arch=wrn-16-2", "loss.beta=10")
+    differs = Differs(("teacher.arch", "loss.beta", "data.name", "tracking.uri", "launch.workers"), ("seed",))
+    assert run_name("a-1", "train", config, differs) == "wrn-16-2 → lenet, zero-shot, seed=3 loss.beta=10.0 (a-1)"
+    assert run_name("a-1", "train", config, Differs()) == "wrn-16-2 → lenet, zero-shot (a-1)"
+    assert run_name("a-1", "pretrain", config, Differs()) == "wrn-16-2, teacher (a-1)"
+    many = Differs(tuple(key for key, _ in flatten(config)))
+    name = run_name("a-1", "train", config, many)
+    assert (len(name), name[-7:]) == (250, "… (a-1)")
+
+
+def test_swept_parameters_come_first(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "loss.beta=10", "transfer.student_steps=5")
+    swept = swept_params(config, ("loss.beta", "transfer.student_steps"))
+    assert swept == {"Swept/loss.beta": 10.0, "Swept/transfer.student_steps": 5}
+    assert sorted([*dict(flatten(config)), *swept])[:2] == sorted(swept)
 
 
 def test_a_deleted_experiment_is_told_and_replay_goes_to_the_store_of_the_run(
@@ -126,7 +194,7 @@ def test_a_student_that_cannot_be_traced_is_recorded_without_its_model(
     assert "cannot be reached" not in caplog.text
     run = MlflowClient(tracking_uri=store).get_run(address["run_id"])
     assert run.info.status == "FINISHED"
-    assert "accuracy" in run.data.metrics
+    assert "test/accuracy" in run.data.metrics
 
 
 def test_a_commit_that_is_not_known_is_no_tag(tmp_path: Path) -> None:

@@ -140,9 +140,9 @@ def test_several_seeds_have_no_mean_accuracy_and_are_recorded(folder: Path) -> N
     run = client.get_run(_result(RUN.with_name("run-seed1"))["mlflow"]["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.tags["dataset"] == "none"
-    assert "accuracy" not in run.data.metrics
-    assert "label_free_score" in run.data.metrics
-    assert "accuracy" not in client.get_run(result["mlflow"]["run_id"]).data.metrics
+    assert "test/accuracy" not in run.data.metrics
+    assert "label_free/score" in run.data.metrics
+    assert "test/accuracy" not in client.get_run(result["mlflow"]["run_id"]).data.metrics
 
 
 def test_the_report_has_the_run_and_no_accuracy(folder: Path) -> None:

@@ -85,10 +85,16 @@ def _check_mlflow(folder: Path, result: dict[str, Any]) -> None:
     assert len(children) == 3, "one run for each trial, whatever was killed"
     assert len({run.data.params["optimizer.student_lr"] for run in children}) == 3
     best = [run for run in children if run.data.tags.get("best") == "true"]
-    assert [run.info.run_name for run in best] == [result["best"]["run"]]
+    lr = result["best"]["settings"]["optimizer.student_lr"]
+    name = f"lenet → lenet, zero-shot, optimizer.student_lr={lr} ({result['best']['run']})"
+    assert [run.info.run_name for run in best] == [name]
+    for run in children:
+        assert run.data.params["Swept/optimizer.student_lr"] == run.data.params["optimizer.student_lr"]
+    assert result["best"]["run"] in parent.data.tags["mlflow.note.content"]
     finished = [run for run in children if run.info.status == "FINISHED"]
     assert len(finished) == 2
-    assert all({"score", "accuracy", "label_free_score", "mte"} <= set(run.data.metrics) for run in finished)
+    measured = {"sweep/score", "test/accuracy", "label_free/score", "test/mte"}
+    assert all(measured <= set(run.data.metrics) for run in finished)
 
 
 def test_help_is_quick_and_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from zskt_dist.models import WideResNet
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.mlflow import runs
 from zskt_dist.tracking.mlflow.models import log_student, register_model
-from zskt_dist.tracking.mlflow.runs import open_run, upload
+from zskt_dist.tracking.mlflow.runs import DataInput, open_run, upload
 from zskt_dist.tracking.mlflow.store import RunAddress, check_reachable, tracking_uri
 from zskt_dist.tracking.mlflow.stream import MlflowStream
 
@@ -51,11 +51,11 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
         stream.log_row(row)
     stream.log_image(2, picture)
     stream.close()
-    assert _points(address, "kl") == [(1, 1.0), (2, 0.5)]
+    assert _points(address, "losses/kl") == [(1, 1.0), (2, 0.5)]
 
     sent = [upload(address, rows=ROWS, images={2: picture}, tags={"a": "b"}, status="FINISHED") for _ in range(2)]
     assert sent == [3, 0]
-    assert _points(address, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
+    assert _points(address, "losses/kl") == [(i, 1.0 / i) for i in range(1, 6)]
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=store)
@@ -66,6 +66,78 @@ def test_what_the_stream_missed_is_uploaded_and_nothing_twice(store: str, tmp_pa
     assert run.data.tags["pair"] == "a -> b"
 
 
+def test_a_run_of_an_earlier_version_gets_the_new_names_in_full_and_keeps_the_old(store: str) -> None:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    address, client = _open(store, "earlier"), MlflowClient(tracking_uri=store)
+    client.log_batch(address.run_id, metrics=[Metric("kl", 1.0 / i, 1000 + i, i) for i in range(1, 4)])
+    assert open_run(store, "digits", "earlier", tags={}, known=address) == address
+    stream = MlflowStream(address)
+    stream.log_row(ROWS[3])  # it goes on from iteration 3
+    stream.close()
+    assert [upload(address, rows=ROWS) for _ in range(2)] == [4, 0], "all but the one that was streamed"
+    assert _points(address, "losses/kl") == [(i, 1.0 / i) for i in range(1, 6)]
+    assert _points(address, "kl") == [(i, 1.0 / i) for i in range(1, 4)]
+
+
+def test_what_somebody_has_edited_in_mlflow_stays(store: str) -> None:
+    from mlflow import MlflowClient
+
+    client, note = MlflowClient(tracking_uri=store), "mlflow.note.content"
+
+    def shown(address: RunAddress) -> tuple[str, str]:
+        run = client.get_run(address.run_id)
+        return run.info.run_name, run.data.tags[note]
+
+    address = open_run(store, "digits", "digits-1234", tags={})
+    earlier = client.create_run(address.experiment_id, run_name="digits-1234")  # as earlier versions named it
+    for number in (1, 2):
+        upload(address, tags={"mlflow.runName": f"name {number} (digits-1234)", note: f"note {number}"})
+        assert shown(address) == (f"name {number} (digits-1234)", f"note {number}")
+    client.update_run(address.run_id, name="mine")
+    client.set_tag(address.run_id, note, "my note")
+    open_run(store, "digits", "name 3 (digits-1234)", tags={note: "note 3"}, known=address)
+    assert shown(address) == ("mine", "my note")
+    known = RunAddress(store, address.experiment_id, earlier.info.run_id)
+    assert shown(open_run(store, "digits", "name 4 (digits-1234)", tags={note: "note 4"}, known=known)) == (
+        "name 4 (digits-1234)",
+        "note 4",
+    )
+
+
+def test_experiments_are_of_training_unless_somebody_has_chosen(store: str) -> None:
+    from mlflow import MlflowClient
+
+    client, kind = MlflowClient(tracking_uri=store), "mlflow.experimentKind"
+    client.create_experiment("before")
+    client.create_experiment("chosen", tags={kind: "genai_development"})
+    for name, expected in (
+        ("new", "custom_model_development"),
+        ("before", "custom_model_development"),
+        ("chosen", "genai_development"),
+    ):
+        open_run(store, name, "run", tags={})
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
+        assert experiment.tags[kind] == expected
+
+
+def test_data_are_inputs_once(store: str) -> None:
+    from mlflow import MlflowClient
+
+    address, inputs = _open(store, "inputs"), [DataInput("cifar10", "ab" * 8, "testing", 10_000)]
+    for _ in range(2):
+        upload(address, inputs=inputs)
+    (found,) = MlflowClient(tracking_uri=store).get_run(address.run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest, found.dataset.profile) == (
+        "cifar10",
+        "ab" * 8,
+        '{"images": 10000}',
+    )
+    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "testing")]
+
+
 def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
     first = _open(store, "again")
     upload(first, rows=ROWS, status="KILLED")
@@ -74,7 +146,7 @@ def test_a_continued_run_reopens_its_mlflow_run(store: str) -> None:
     stream = MlflowStream(second)
     stream.log_row({"iteration": 3, "time": 9999.0, "kl": 1.0 / 3})  # executed again after the kill, later in time
     stream.close()
-    assert _points(first, "kl") == [(i, 1.0 / i) for i in range(1, 6)]
+    assert _points(first, "losses/kl") == [(i, 1.0 / i) for i in range(1, 6)]
 
 
 def test_the_logged_student_loads_back_and_takes_any_batch_size(store: str) -> None:
@@ -154,7 +226,7 @@ def test_an_outage_costs_one_warning_and_what_waited_is_sent_after_it(
         while len(attempts) < sent:
             time.sleep(0.01)
     stream.close()
-    assert _points(address, "kl") == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
+    assert _points(address, "losses/kl") == [(1, 1.0), (2, 0.5), (3, 1.0 / 3)]
     messages = [record.getMessage() for record in caplog.records]
     # The thread of another test may still wait for its server, and warn of that.
     assert [message for message in messages if store in message] == [

@@ -88,7 +88,8 @@ def _train(command: str, options: argparse.Namespace, arguments: list[str]) -> N
             console.print(
                 "No settings are given, so this is the example on digits; `zskt configs` lists others", soft_wrap=True
             )
-        result = _execute(command, config, options.fresh, console)
+        keys = tuple(word.partition("=")[0] for word in options.overrides)
+        result = _execute(command, config, keys, options.fresh, console)
     if result and not is_follower():
         from zskt_dist.launch.summary import print_summary
 
@@ -105,15 +106,17 @@ def _check_run(job: "Job", config: "Config", fresh: bool) -> None:
         job.directory.check(job.goal.task.command, config, job.reads, job.goal.name)
 
 
-def _execute(command: str, config: "Config", fresh: bool, console: "Console") -> dict[str, Any]:
+def _execute(command: str, config: "Config", keys: tuple[str, ...], fresh: bool, console: "Console") -> dict[str, Any]:
+    from zskt_dist.runs.directory import Differs
+
     if config.seeds is None:
         from zskt_dist.launch.driver import execute
 
-        return execute(command, config, fresh=fresh, console=console)
+        return execute(command, config, fresh=fresh, console=console, differs=Differs(keys))
 
     from zskt_dist.experiments.seeds import execute_seeds
 
-    return execute_seeds(command, config, fresh=fresh, console=console)
+    return execute_seeds(command, config, fresh=fresh, console=console, typed=keys)
 
 
 def _torchrun_overrides() -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zskt_dist.models import ImageShape, Statistics
+from zskt_dist.runs.result import LabelledImages
 
 SplitName = Literal["train", "test"]
 
@@ -27,6 +28,12 @@ class Split(NamedTuple):
 
     def to(self, device: torch.device) -> "Split":
         return Split(self.images.to(device), self.labels.to(device))
+
+    def about(self) -> LabelledImages:
+        """Number and digest, of a split on the CPU."""
+        digest = hashlib.sha256(self.images.contiguous().numpy().tobytes())
+        digest.update(self.labels.contiguous().numpy().tobytes())
+        return {"images": len(self.labels), "sha256": digest.hexdigest()}
 
     def shard(self, rank: int, size: int) -> "Split":
         """Every size-th image; the shards of all ranks together are the split."""

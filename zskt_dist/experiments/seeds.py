@@ -11,7 +11,7 @@ from zskt_dist.launch.driver import execute
 from zskt_dist.launch.environment import is_follower
 from zskt_dist.launch.mlflow_run import adopt, complete_record, open_group
 from zskt_dist.page.write import update_page
-from zskt_dist.runs.directory import RunDirectory, open_run
+from zskt_dist.runs.directory import Differs, RunDirectory, open_run
 from zskt_dist.runs.several import summarise
 from zskt_dist.tasks.stages import identity, run_directory, user_digests
 from zskt_dist.training.job import Job
@@ -19,8 +19,13 @@ from zskt_dist.training.job import Job
 Result = dict[str, Any]
 
 
-def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console) -> Result:
+def execute_seeds(
+    command: str, config: Config, *, fresh: bool, console: Console, typed: tuple[str, ...] = ()
+) -> Result:
     """Runs, continues or looks up each seed's run; the result has means, and `…_std` beside them.
+
+    Args:
+        typed: Keys of the command line.
 
     Returns:
         {} on torchrun's other ranks.
@@ -29,7 +34,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
         UserError: something the user asked for cannot be done.
         Interrupted: asked to stop; the same command continues with the seed that was stopped.
     """
-    singles = dict(runs_of_seeds(config))
+    singles, differs = dict(runs_of_seeds(config)), Differs(typed, ("seed",))
     if config.name is not None and not fresh:  # other names are made of the settings
         for single in singles.values():
             job = Job.plan(command, single)
@@ -44,7 +49,7 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
     with open_run(run_directory(config, command).location, fresh=fresh, announce=console.print) as directory:
         goal = Job.plan(command, config).goal
         files = user_digests(goal)
-        directory.begin(command, config, task=goal.name, files=files)
+        directory.begin(command, config, task=goal.name, differs=Differs(typed), files=files)
         open_group(directory, config)
         status = "FAILED"
         try:
@@ -53,10 +58,11 @@ def execute_seeds(command: str, config: Config, *, fresh: bool, console: Console
                 run = run_directory(single, command)
                 console.print(f"seed {seed}: {run.location}", soft_wrap=True, highlight=False)
                 if seed in missing:
-                    execute(command, single, fresh=fresh, console=console, group=directory.path.name)
+                    group = directory.path.name
+                    execute(command, single, fresh=fresh, console=console, group=group, differs=differs)
                 else:
                     run.check_files(files)
-                    adopt(run, directory, config.tracking.uri)
+                    adopt(run, directory, differs, config.tracking.uri)
                 results.append(run.finished() or {})
             directory.finish(summarise(command, config, identity(command, config), directory, results))
             update_page(directory)

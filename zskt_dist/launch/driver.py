@@ -18,7 +18,7 @@ from zskt_dist.launch.mlflow_run import close_record, mark_partial, open_record,
 from zskt_dist.launch.patience import patience
 from zskt_dist.launch.preflight import describe, preflight
 from zskt_dist.launch.progress import announce, watching
-from zskt_dist.runs.directory import RunDirectory, open_run
+from zskt_dist.runs.directory import Differs, RunDirectory, open_run
 from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.base import Files
 from zskt_dist.tasks.stages import Stage, absolute_paths, absolute_weights, pinned
@@ -27,11 +27,20 @@ from zskt_dist.training.job import Job
 log = logging.getLogger(__name__)
 
 
-def execute(command: str, config: Config, *, fresh: bool, console: Console, group: str | None = None) -> dict[str, Any]:
+def execute(
+    command: str,
+    config: Config,
+    *,
+    fresh: bool,
+    console: Console,
+    group: str | None = None,
+    differs: Differs | None = None,
+) -> dict[str, Any]:
     """Runs or continues a command to its end and returns its result; {} on torchrun's other ranks.
 
     Args:
         group: Name of the directory, beside this one, of the several seeds or the sweep that the run belongs to.
+        differs: What its name in MLflow says beside pair and method.
 
     Raises:
         UserError: the command cannot be done.
@@ -47,7 +56,7 @@ def execute(command: str, config: Config, *, fresh: bool, console: Console, grou
         announce(command, describe(checked), console)
         goal, digests = job.goal, checked.digests
         teacher = goal.inputs.get("teacher")
-        directory.begin(command, config, teacher, task=goal.name, group=group, files=digests)
+        directory.begin(command, config, teacher, task=goal.name, group=group, differs=differs, files=digests)
         job = open_record(replace(job, git_commit=git_commit(), digests=digests))
         directory.mirror.push()
         _run(job, checked.files, directory, console)

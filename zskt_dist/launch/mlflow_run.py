@@ -1,7 +1,6 @@
 """The MLflow run of a run directory: opened by the driver, fed by rank 0, completed from what the directory holds."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,11 +15,22 @@ from zskt_dist.distributed.world import World
 from zskt_dist.errors import DamagedFileError, UserError, one_line
 from zskt_dist.extras import install
 from zskt_dist.files import read_json, write_json
+from zskt_dist.launch.mlflow_facts import (
+    data_inputs,
+    final_scores,
+    group_tags,
+    job_tags,
+    mean_scores,
+    parent_tag,
+    result_tags,
+    run_name,
+    swept_params,
+)
 from zskt_dist.launch.named_code import check_named
 from zskt_dist.launch.patience import Patience, patience
 from zskt_dist.networks.building import load_trained
-from zskt_dist.runs.directory import RunDirectory, find_run
-from zskt_dist.tracking.base import NullTracker, Row, Tracker
+from zskt_dist.runs.directory import Differs, RunDirectory, find_run
+from zskt_dist.tracking.base import NullTracker, Tracker
 from zskt_dist.tracking.local import read_history
 from zskt_dist.tracking.mlflow.models import log_student
 from zskt_dist.tracking.mlflow.runs import IMAGE_KEY, find_experiment, open_run, upload
@@ -74,10 +84,14 @@ def open_directory(
     directory: RunDirectory, uri: str, tags: Mapping[str, str], params: Mapping[str, Any] | None = None
 ) -> RunAddress:
     """Creates or reopens the MLflow run of a directory and notes its address there; raises whatever MLflow raises."""
+    name, config = directory.path.name, directory.read_config()
+    command = (read_json(directory.begun) or {}).get("command")
+    if command and config:  # else: a sweep
+        name = run_name(name, command, config, directory.differs())
     address = open_run(
         uri,
         directory.path.parent.name,
-        directory.path.name,
+        name,
         params=params or {},
         tags=tags,
         known=RunAddress.read(directory.tracking),
@@ -121,8 +135,12 @@ def _open(directory: RunDirectory, config: Config, tags: dict[str, str]) -> RunA
         return None
     if not directory.tracking.exists():  # so that `replay` goes there, even if it cannot be reached now
         write_json(directory.tracking, {"tracking_uri": uri})
-    opening = partial(open_directory, directory, uri, tags | parent_tag(directory, uri), dict(flatten(config)))
+    opening = partial(open_directory, directory, uri, tags | parent_tag(directory, uri), _params(directory, config))
     return attempt(uri, opening, _replay_later(directory))
+
+
+def _params(directory: RunDirectory, config: Config) -> dict[str, Any]:
+    return dict(flatten(config)) | swept_params(config, directory.differs().swept)
 
 
 @contextmanager
@@ -168,9 +186,9 @@ def repair_record(directory: RunDirectory, configured: str | None) -> None:
         complete_record(directory, configured)
 
 
-def adopt(run: RunDirectory, group: RunDirectory, configured: str | None) -> None:
+def adopt(run: RunDirectory, group: RunDirectory, differs: Differs, configured: str | None) -> None:
     """Adds a run that was finished earlier to `group`, nests its MLflow run there and completes its record."""
-    run.belong_to(group.path.name)
+    run.belong_to(group.path.name, differs)
     known = RunAddress.read(run.tracking)
     if known and known.tracking_uri == tracking_uri(configured) and run.record_is_partial():
         repair_record(run, configured)
@@ -197,7 +215,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
         raise UserError(f"{directory.location} is no run directory: it has no config.yaml")
     result, is_group = directory.finished(), config.seeds is not None
     tags = group_tags(directory, config) if is_group else result_tags(config, result) if result else {}
-    address = open_directory(directory, uri, tags | parent_tag(directory, uri), dict(flatten(config)))
+    address = open_directory(directory, uri, tags | parent_tag(directory, uri), _params(directory, config))
     patience.check()
     if result and result["mlflow"] != address._asdict():
         result = result | {"mlflow": address._asdict()}
@@ -208,7 +226,7 @@ def replay(directory: RunDirectory, uri: str, *, status: str | None = None) -> i
     else:
         missing = _upload_run(address, directory, config, result, status)
     patience.check()
-    write_json(directory.tracking, address._asdict() | {"complete": result is not None})
+    write_json(directory.tracking, address._asdict() | {"complete": result is not None, "grouped": True})
     return missing
 
 
@@ -227,6 +245,7 @@ def _upload_run(
         scores=final_scores(directory, result) if result else None,
         images=images,
         files=files | dict.fromkeys(sorted(directory.evaluation.glob("*.*")), "evaluation"),
+        inputs=data_inputs(result) if result else (),
         log_model=partial(_log_model, directory, config, role) if result else None,
         status=status,
     )
@@ -239,7 +258,9 @@ def _upload_group(address: RunAddress, group: RunDirectory, result: dict[str, An
         if own and own.path == group.path and known and known.tracking_uri == address.tracking_uri:
             upload(known, tags=parent_tag(run, address.tracking_uri))
     scores = mean_scores(result) if result else None
-    return upload(address, scores=scores, files=present([group.config, group.result, group.page]), status=status)
+    files = present([group.config, group.result, group.page])
+    inputs = data_inputs(result) if result else ()
+    return upload(address, scores=scores, files=files, inputs=inputs, status=status)
 
 
 def present(files: Sequence[Path]) -> dict[Path, str]:
@@ -272,87 +293,3 @@ def replay_command(location: str, uri: str | None, words: Sequence[str] = ()) ->
         missing = replay(directory, target)
     directory.mirror.push()
     return f"{missing} rows were missing; the run is complete at {target}"
-
-
-_MEANS = {
-    "accuracy": ("student", "accuracy_last"),
-    "agreement": ("student", "agreement"),
-    "teacher_accuracy": ("teacher", "accuracy"),
-    "mte": ("mte", "value"),
-}
-"""Metrics of several seeds, named as those of single runs, and their places in `result.json`."""
-
-
-def job_tags(job: Job) -> dict[str, str]:
-    """Tags that are known before training."""
-    goal = job.goal
-    return {
-        "command": goal.task.command,
-        "config_hash": goal.hash,
-        "launcher": job.launcher,
-        "run_directory": goal.run,
-        **_networks_and_data(job.config, "pair" if goal.task.needs else goal.task.role),
-        **({"mlflow.source.git.commit": job.git_commit, "git_commit": job.git_commit} if job.git_commit else {}),
-    }
-
-
-def result_tags(config: Config, result: dict[str, Any]) -> dict[str, str]:
-    teacher, student = result["teacher"], result["student"]
-    keys = ("command", "config_hash", "launcher", "world_size", "git_commit")
-    tags = {key: str(result[key]) for key in keys if result[key] is not None}
-    tags |= _networks_and_data(config, "pair" if teacher and student else "student" if student else "teacher")
-    return tags | ({"student_sha256": student["sha256"]} if student else {})
-
-
-def group_tags(directory: RunDirectory, config: Config) -> dict[str, str]:
-    """Tags of the run under which those of several seeds are nested."""
-    command = str((read_json(directory.begun) or {}).get("command"))
-    seeds = ",".join(str(seed) for seed in config.seeds or ())
-    return {"command": command, "seeds": seeds, **_networks_and_data(config, "pair")}
-
-
-def parent_tag(run: RunDirectory, uri: str) -> dict[str, str]:
-    """MLflow's own tag for a run that is shown under another; {} while the other is not in this store."""
-    group = run.group()
-    known = group and RunAddress.read(group.tracking)
-    return {"mlflow.parentRunId": known.run_id} if known and known.tracking_uri == uri else {}
-
-
-def final_scores(directory: RunDirectory, result: dict[str, Any]) -> Row | None:
-    """The final estimates and the newest measurements of `evaluate`, as metrics at the last iteration."""
-    scores = _estimates(result)
-    answer = read_json(directory.evaluation / "evaluation.json")
-    return _row(result, scores | (_evaluation(answer) if answer else {}))
-
-
-def mean_scores(result: dict[str, Any]) -> Row | None:
-    """Means over seeds, and their standard deviations as `…_std`."""
-    scores = {
-        name + suffix: value
-        for name, (section, key) in _MEANS.items()
-        for suffix in ("", "_std")
-        if (value := (result[section] or {}).get(key + suffix)) is not None
-    }
-    return _row(result, scores | _estimates(result))
-
-
-def _row(result: dict[str, Any], scores: Row) -> Row | None:
-    return {"iteration": result["iterations"], "time": round(time.time() * 1000), **scores} if scores else None
-
-
-def _estimates(result: dict[str, Any]) -> Row:
-    """Metrics that were estimated on images that are not real."""
-    sources = (result.get("estimates") or {}).get("sources") or {}
-    return {f"estimate_{source}_{name}": value for source, entry in sources.items() for name, value in entry.items()}
-
-
-def _evaluation(answer: dict[str, Any]) -> Row:
-    """The main numbers of `evaluation.json`."""
-    scores = {f"ece_{name}": values["ece"] for name, values in answer["calibration"].items()}
-    scores |= {"teacher_accuracy": answer["teacher_accuracy"], "mte": (answer["mte"] or {}).get("value")}
-    return {name: value for name, value in scores.items() if value is not None}
-
-
-def _networks_and_data(config: Config, trained: str) -> dict[str, str]:
-    pair = f"{config.teacher.arch} -> {config.student.arch}" if trained == "pair" else getattr(config, trained).arch
-    return {"pair": pair, "dataset": config.data.name}

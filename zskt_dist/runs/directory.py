@@ -29,6 +29,15 @@ class Digest(NamedTuple):
     sha256: str
 
 
+class Differs(NamedTuple):
+    """Dotted keys that tell a run from others, for its name in MLflow."""
+
+    typed: tuple[str, ...] = ()
+    """On the command line."""
+    swept: tuple[str, ...] = ()
+    """By a sweep, or by several seeds."""
+
+
 class RunDirectory:
     """Paths and small files of one run; their content is decided elsewhere.
 
@@ -107,9 +116,11 @@ class RunDirectory:
         return self.weights("student" if result.get("student") else "teacher")
 
     def record_is_partial(self) -> bool:
-        """True if MLflow lacks something that is here: the store could not be reached, or the upload was cut short."""
+        """True if MLflow lacks something that is here: no store was reached, an upload was cut short, or it
+        has the metrics under the names of an earlier version alone.
+        """
         known = read_json(self.tracking)
-        return known is not None and not known.get("complete", False)
+        return known is not None and not (known.get("complete") and known.get("grouped"))
 
     def check(self, command: str, config: Config, reads: Sequence[str] = ("",), task: str | None = None) -> None:
         """Raises UserError where what is here belongs to a run of another command or configuration.
@@ -148,6 +159,7 @@ class RunDirectory:
         *,
         task: str | None = None,
         group: str | None = None,
+        differs: Differs | None = None,
         files: Mapping[str, Digest] = MappingProxyType({}),
     ) -> None:
         """Records what this run is, where its teacher's weights are or will be, and which group it belongs to.
@@ -156,6 +168,7 @@ class RunDirectory:
 
         Args:
             group: Name of the directory, beside this one, of several seeds or a sweep; None: stays as it is.
+            differs: None: stays as it is.
             files: The user's files that it begins with, by key.
 
         Raises:
@@ -168,7 +181,8 @@ class RunDirectory:
         known = self._files_then() | {key: digest.sha256 for key, digest in files.items()}
         write_atomic(self.config, dump_yaml(config))
         group = group or before.get("group")
-        write_json(self.begun, {"command": command, "task": task, "teacher": teacher, "group": group, "files": known})
+        about = {"command": command, "task": task, "teacher": teacher, "group": group, "files": known}
+        write_json(self.begun, about | (differs or self.differs())._asdict())
 
     def check_files(self, files: Mapping[str, Digest]) -> None:
         """Raises ConfigError where a file has changed since the run began, as the result would change too."""
@@ -188,9 +202,15 @@ class RunDirectory:
         name = (read_json(self.begun) or {}).get("group")
         return self.sibling(name) if name else None
 
-    def belong_to(self, group: str) -> None:
+    def belong_to(self, group: str, differs: Differs) -> None:
         """Adds a run that was begun earlier to `group`."""
-        write_json(self.begun, (read_json(self.begun) or {}) | {"group": group})
+        differs = differs._replace(typed=self.differs().typed)
+        write_json(self.begun, (read_json(self.begun) or {}) | {"group": group} | differs._asdict())
+
+    def differs(self) -> Differs:
+        """Keys that tell the run from others; none where an earlier version has begun it."""
+        begun = read_json(self.begun) or {}
+        return Differs(tuple(begun.get("typed", ())), tuple(begun.get("swept", ())))
 
     def teacher_weights(self) -> str | None:
         """Where the teacher was when the run began."""

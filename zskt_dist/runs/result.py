@@ -138,6 +138,15 @@ class YardstickResult(TypedDict):
     """Population standard deviation of the agreement over the seeds."""
 
 
+class LabelledImages(TypedDict):
+    """Labelled images that the run was measured on."""
+
+    images: int
+    """Number of images."""
+    sha256: str
+    """SHA-256 of the images' pixels and then of the labels as 64-bit integers, hex."""
+
+
 class SeedImages(TypedDict):
     """Images without labels that the user gave, from which the student learnt beside those that were made."""
 
@@ -241,6 +250,8 @@ class RunResult(TypedDict):
     """The teacher; null where the network learnt without one."""
     student: StudentResult | None
     """The student; null where the teacher itself was trained."""
+    test_images: NotRequired[LabelledImages | None]
+    """The test images of `dataset`; null where there were none."""
     seed_images: NotRequired[SeedImages | None]
     """Images that the student was given; null where it was made without data, or learnt from a data set."""
     yardstick: NotRequired[YardstickResult | None]

@@ -39,6 +39,7 @@ def summarise(
         "student": spread([result["student"] for result in results], ("accuracy_last", "accuracy_best", "agreement")),
         "attention": first.get("attention"),
         "method": first.get("method"),
+        "test_images": first.get("test_images"),
         "seed_images": first.get("seed_images"),
         "yardstick": summarise_yardstick([result.get("yardstick") for result in results]),
         "estimates": summarise_estimates([result.get("estimates") for result in results]),

@@ -150,6 +150,7 @@ def _order(trial: Trial, directory: RunDirectory, parent: RunAddress | None) -> 
         "config": config.model_copy(update={"tracking": tracking}).model_dump(mode="json"),
         "evaluate": evaluate,
         "sweep": directory.path.name,
+        "swept": list(trial.settings),
         "folder": str(Path.cwd()),
         "stop": str(directory.stop),
         "verbose": logs.verbosity(),

@@ -11,13 +11,14 @@ import yaml
 from zskt_dist.config import Config
 from zskt_dist.errors import UserError
 from zskt_dist.files import write_atomic
+from zskt_dist.launch.mlflow_facts import run_name, source_tags, swept_params
 from zskt_dist.launch.mlflow_run import attempt, open_directory, present
 from zskt_dist.launch.patience import patience
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.directory import Differs, RunDirectory
 from zskt_dist.runs.result import SweepResult
 from zskt_dist.sweep.space import Sweep, Trial
 from zskt_dist.tracking.base import Row
-from zskt_dist.tracking.mlflow.runs import upload
+from zskt_dist.tracking.mlflow.runs import NAME, NOTE, upload
 from zskt_dist.tracking.mlflow.store import RunAddress, tracking_uri
 
 _SPACE = "sweep.yaml"
@@ -38,7 +39,7 @@ def open_parent(directory: RunDirectory, sweep: Sweep, config: Config) -> RunAdd
     if uri is None:
         return None
     patience.begin(config.tracking.patience)
-    tags = {"command": "sweep", "title": sweep.title, "selected_by": sweep.select_by}
+    tags = {"command": "sweep", "title": sweep.title, "selected_by": sweep.select_by, **source_tags("sweep")}
     return attempt(uri, partial(open_directory, directory, uri, tags), _REMEDY)
 
 
@@ -62,7 +63,9 @@ def close_parent(
         assert address
         for trial, row in zip(trials, rows, strict=True):
             if child := RunAddress.read(trial.run.tracking):
+                swept = tuple(trial.settings)
                 tags = {
+                    NAME: run_name(trial.run.path.name, "train", trial.config, Differs(swept=swept)),
                     "mlflow.parentRunId": address.run_id,  # also where the trial could not see the sweep's folder
                     "sweep": result["name"],
                     "trial": str(trial.number),
@@ -71,7 +74,7 @@ def close_parent(
                     "selected_by": result["select_by"],
                 }
                 scores = None if row["score"] is None else _row(row["iteration"], {"score": row["score"]})
-                upload(child, scores=scores, tags=tags)
+                upload(child, scores=scores, tags=tags, params=swept_params(trial.config, swept))
                 _close_child(child, trial)
         numbers = {f"best_{key}": value for key, value in best.items() if isinstance(value, float)}
         files = present([directory.path / name for name in ("report.md", "report.html", _SPACE)])
@@ -80,13 +83,23 @@ def close_parent(
             address,
             scores=_row(0, numbers | {"trials": result["trials"], "failed": result["failed"]}),
             files=files,
-            tags={"state": result["status"]},
+            tags={"state": result["status"], NOTE: _description(result)},
             status="KILLED" if directory.stop.exists() else "FINISHED",
         )
 
     if address is not None:
         patience.begin(patience.seconds * (1 + len(trials)))
         attempt(address.tracking_uri, uploading, _REMEDY)
+
+
+def _description(result: SweepResult) -> str:
+    best, finished = result["best"], f"{result['finished']} of {result['trials']} trials finished."
+    text = f"{result['sweep']['title']}: {finished}"
+    if best is None:
+        return text
+    settings = ", ".join(f"{key}={value}" for key, value in best["settings"].items())
+    chosen = f"trial {best['trial']} ({best['run']}): {settings}"
+    return f"{text} The best one, selected by {result['select_by']}, is {chosen}."
 
 
 def _row(iteration: int, scores: Mapping[str, float]) -> Row:

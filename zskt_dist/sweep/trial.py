@@ -16,7 +16,7 @@ from zskt_dist.config import parse_config
 from zskt_dist.errors import Interrupted, UserError, one_line
 from zskt_dist.evaluation.held_out import ranked_by
 from zskt_dist.files import read_json
-from zskt_dist.runs.directory import RunDirectory
+from zskt_dist.runs.directory import Differs, RunDirectory
 from zskt_dist.runs.locations import absolute
 from zskt_dist.tasks.stages import run_directory
 from zskt_dist.tracking.base import is_evaluation
@@ -35,8 +35,8 @@ class TrialRun(tune.Trainable):
     """Drives one Ray Train run from a thread, so that a trial that is stopped early still saves and leaves in order.
 
     Its configuration holds plain values: `config` (of the run), `evaluate` (overrides, or None), `sweep` (name of
-    its directory), `folder` (where the sweep was started), `stop` (a file: the sweep ends) and `verbose`
-    (as `logs.set_up` takes it).
+    its directory), `swept` (the keys that it varies), `folder` (where it was started), `stop` (a file: it ends) and
+    `verbose` (as `logs.set_up` takes it).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -126,11 +126,12 @@ class TrialRun(tune.Trainable):
 
         self._wait_for_the_run()
         console, group = Console(quiet=True), self.order["sweep"]
+        differs = Differs(swept=tuple(self.order["swept"]))
         result = self.directory.whole()
         if result is None:
-            result = execute("train", self.run_config, fresh=False, console=console, group=group)
+            result = execute("train", self.run_config, fresh=False, console=console, group=group, differs=differs)
         else:
-            adopt(self.directory, self.directory.sibling(group), self.run_config.tracking.uri)
+            adopt(self.directory, self.directory.sibling(group), differs, self.run_config.tracking.uri)
         if self.order["evaluate"] is not None:
             words = [*self.order["evaluate"], *words_for(self.run_config)]
             evaluate_run(self.directory.location, words, fresh=False, console=console)

@@ -98,6 +98,7 @@ class Fitting:
                 teacher_accuracy=accuracy,
                 sha256=sha256,
                 num_classes=context.inputs.num_classes,
+                test_images=context.images.test.about() if evaluator else None,
                 yardstick=on_yardstick,
                 answers={role: str(found) for role, found in examined.items() if found},
             )

@@ -12,6 +12,7 @@ from zskt_dist.distributed.world import World
 from zskt_dist.runs.result import (
     Command,
     Estimates,
+    LabelledImages,
     Launcher,
     LayerPair,
     MlflowRun,
@@ -44,6 +45,7 @@ def build_result(
     teacher_accuracy: float | None,
     sha256: str,
     num_classes: int,
+    test_images: LabelledImages | None,
     yardstick: YardstickResult | None,
     answers: Mapping[str, str],
 ) -> RunResult:
@@ -104,6 +106,7 @@ def build_result(
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "teacher": teacher,
         "student": student,
+        "test_images": test_images,
         "seed_images": training.seed_images,
         "yardstick": yardstick,
         "estimates": cast(Estimates, outcome.estimates) or None,

@@ -3,15 +3,18 @@
 All of it raises whatever MLflow raises when the store cannot be reached.
 """
 
+import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zskt_dist.errors import UserError
 from zskt_dist.tracking.base import Row
 from zskt_dist.tracking.mlflow.models import log_model_in_run
+from zskt_dist.tracking.mlflow.names import grouped
 from zskt_dist.tracking.mlflow.store import RunAddress, connect
 
 if TYPE_CHECKING:
@@ -24,6 +27,27 @@ _IMAGE_NAME = re.compile(rf"{IMAGE_KEY}[+%]step[+%](\d+)[+%]")
 """MLflow's own naming of stepped images: KEY+step+N+timestamp+…, with % in older releases."""
 _METRICS, _PARAMS = 1000, 100
 """Most that MLflow takes in one request."""
+NAME, NOTE = "mlflow.runName", "mlflow.note.content"
+"""Tags that users edit on MLflow's pages."""
+_SIGN = "mlflow.zskt."
+"""Opens tags of ours that MLflow's pages do not show."""
+_KIND = "mlflow.experimentKind"
+
+
+class DataInput(NamedTuple):
+    """Images that a run has read, or a word that it has read none.
+
+    Attributes:
+        name: Of the data set.
+        digest: At most 36 characters that change when the images do.
+        use: What for: MLflow's words are training, validation and testing.
+        images: Number of images.
+    """
+
+    name: str
+    digest: str
+    use: str
+    images: int
 
 
 def open_run(
@@ -36,21 +60,15 @@ def open_run(
     known: RunAddress | None = None,
 ) -> RunAddress:
     """Creates a run, or reopens the `known` one where it still exists in this store."""
-    client = connect(uri)  # before MLflow is imported, which would set up logging of its own
-
-    from mlflow.entities import Param
-
+    client, tags = connect(uri), {**tags, NAME: name}  # first: importing MLflow itself would set up its logging
     run = _find(client, known.run_id) if known and known.tracking_uri == uri else None
     if run is None:
-        found = find_experiment(client, experiment)
-        experiment_id = found.experiment_id if found else _create_experiment(client, uri, experiment)
-        run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        experiment_id = _training_experiment(client, uri, experiment)
+        run = client.create_run(experiment_id, run_name=name, tags=tags | _signs(tags))
     else:
         client.update_run(run.info.run_id, status="RUNNING")
-        _set_tags(client, run.info.run_id, tags)
-    missing = [Param(key, str(value)) for key, value in (params or {}).items() if key not in run.data.params]
-    for start in range(0, len(missing), _PARAMS):
-        client.log_batch(run.info.run_id, params=missing[start : start + _PARAMS])
+        _set_tags(client, run, tags)
+    _add_params(client, run, params or {})
     return RunAddress(uri, run.info.experiment_id, run.info.run_id)
 
 
@@ -62,6 +80,8 @@ def upload(
     images: Mapping[int, Path] | None = None,
     files: Mapping[Path, str] | None = None,
     tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    inputs: Sequence[DataInput] = (),
     log_model: Callable[[], str] | None = None,
     status: str | None = None,
 ) -> int:
@@ -72,6 +92,8 @@ def upload(
         scores: Metrics that may be measured again, one row; sent where the last value differs.
         images: PNG files by iteration.
         files: Artifacts, each with the folder it goes to, "" for none; they replace older ones of the same name.
+        tags: Name and description among them stay as they are where somebody has edited them in MLflow.
+        params: Those that are there already stay, for MLflow changes none.
         log_model: Called inside the active run where it has no model yet; returns its URI. What fails is warned of.
         status: FINISHED, FAILED or KILLED (stopped, to be continued); None: as it is.
     """
@@ -82,20 +104,26 @@ def upload(
     for path, folder in (files or {}).items():
         run.client.log_artifact(address.run_id, str(path), folder or None)
     there, tags = run.client.get_run(address.run_id), dict(tags or {})
+    _add_params(run.client, there, params or {})
+    if inputs:
+        run.client.log_inputs(address.run_id, [_dataset_input(each) for each in inputs])
     if log_model and "model_uri" not in there.data.tags:
         try:
             tags["model_uri"] = log_model_in_run(address, log_model)
         except UserError as error:
             log.warning("%s", error)
             tags["model_error"] = str(error)
-    _set_tags(run.client, address.run_id, tags)
+    _set_tags(run.client, there, tags)
     if status not in (None, there.info.status):  # else it would have ended just now
         run.client.set_terminated(address.run_id, status)
     return missing
 
 
 class RunSender:
-    """Sends to a run on the server what that lacks, and remembers what it has."""
+    """Sends to a run on the server what that lacks, and remembers what it has.
+
+    Rows come with the names of a run directory and arrive with those of MLflow (`names.grouped`).
+    """
 
     def __init__(self, address: RunAddress) -> None:
         self.client = connect(address.tracking_uri)
@@ -110,8 +138,8 @@ class RunSender:
         missing = [
             Metric(name, value, int(row["time"]), int(row["iteration"]))
             for row in rows
-            for name, value in row.items()
-            if name not in ("iteration", "time") and int(row["iteration"]) not in self._known(name)
+            for name, value in _shown(row).items()
+            if int(row["iteration"]) not in self._known(name)
         ]
         for start in range(0, len(missing), _METRICS):
             batch = missing[start : start + _METRICS]
@@ -127,8 +155,8 @@ class RunSender:
         last = self.client.get_run(self.run_id).data.metrics
         changed = [
             Metric(name, value, int(row["time"]), int(row["iteration"]))
-            for name, value in row.items()
-            if name not in ("iteration", "time") and last.get(name) != value
+            for name, value in _shown(row).items()
+            if last.get(name) != value
         ]
         if changed:
             self.client.log_batch(self.run_id, metrics=changed)
@@ -171,15 +199,67 @@ def _find(client: "MlflowClient", run_id: str) -> Any | None:
     return run if run.info.lifecycle_stage == "active" else None  # deleted in the UI: a new one is opened
 
 
-def _create_experiment(client: "MlflowClient", uri: str, name: str) -> str:
-    """Artifacts of an SQLite store lie beside it, wherever a later command is started."""
+def _training_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """Id of the experiment, which is created where there is none.
+
+    MLflow opens it as one of training, unless somebody has chosen another kind; left alone it guesses, or asks.
+    Artifacts of an SQLite store lie beside it, wherever a later command is started.
+    """
+    kind = "custom_model_development"
+    if found := find_experiment(client, name):
+        if _KIND not in found.tags:
+            client.set_experiment_tag(found.experiment_id, _KIND, kind)
+        return str(found.experiment_id)
     location = None
     if uri.startswith("sqlite:///"):
         location = (Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(client.create_experiment(name, artifact_location=location, tags={_KIND: kind}))
 
 
-def _set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+def _shown(row: Row) -> Row:
+    """The metrics of a row by their names in MLflow."""
+    return {grouped(name): value for name, value in row.items() if name not in ("iteration", "time")}
+
+
+def _add_params(client: "MlflowClient", run: Any, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+    for start in range(0, len(missing), _PARAMS):
+        client.log_batch(run.info.run_id, params=missing[start : start + _PARAMS])
+
+
+def _set_tags(client: "MlflowClient", run: Any, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    edited = [key for key in (NAME, NOTE) if key in tags and not _is_ours(run.data.tags, key, tags[key])]
+    tags = {key: value for key, value in tags.items() if key not in edited}
+    tags |= _signs(tags)
+    name = tags.pop(NAME, None)  # as a tag it would leave the name as it is
+    client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    if name is not None and name != run.info.run_name:
+        client.update_run(run.info.run_id, name=name)
+
+
+def _signs(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags that tell name and description as we write them from what somebody makes of them on MLflow's pages."""
+    return {_SIGN + key: _sign(tags[key]) for key in (NAME, NOTE) if key in tags}
+
+
+def _is_ours(tags: Mapping[str, str], key: str, text: str) -> bool:
+    """True if nobody has edited what `text` would replace; earlier versions named a run as the folder it ends with."""
+    there, sign = tags.get(key), tags.get(_SIGN + key)
+    return there is None or sign == _sign(there) or (sign is None and text.endswith(f"({there})"))
+
+
+def _sign(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _dataset_input(about: DataInput) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    profile = json.dumps({"images": about.images})
+    dataset = Dataset(about.name, about.digest, "local", json.dumps({"uri": about.name}), profile=profile)
+    return DatasetInput(dataset, tags=[InputTag(MLFLOW_DATASET_CONTEXT, about.use)])
