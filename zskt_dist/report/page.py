@@ -135,10 +135,9 @@ def _head(report: Report, groups: Sequence[Group]) -> None:
         "iterate on the test images, mean ± population standard deviation over n seeds."
     )
     report.text(
-        "A setting is compared with the paper's where the paper has its data and networks, else with the one among "
-        "these runs that differs least from the others. What is other than there stands in brackets, `[key=value]`. "
-        "Table 1 takes settings without brackets only, and the paper's numbers stand beside those only that were run "
-        "as in the paper."
+        "Each setting is compared with the paper's where data and networks are the paper's, else with the setting that "
+        "differs least from all others here. Values that differ are in brackets, `[key=value]`. Table 1 has only "
+        "settings without brackets, and shows the paper's numbers beside runs with the paper's settings."
     )
     dropped = [run for group in groups for run in group.dropped]
     if dropped:
