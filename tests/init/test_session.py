@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -373,6 +374,7 @@ def _at_a_terminal(*answers: bytes) -> tuple[int, str]:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TERM": "dumb", "COLUMNS": "100"}
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what a shell has put into the background
         os.execve(command[0], command, environment)
     output, ahead = b"", list(answers)
     while select.select([terminal], [], [], 120)[0]:
@@ -384,6 +386,8 @@ def _at_a_terminal(*answers: bytes) -> tuple[int, str]:
         if ahead and re.search(rb"[\w\]]: $", output):
             os.write(terminal, ahead.pop(0))
             output += b"\n"
+    else:
+        os.kill(process, signal.SIGKILL)  # it waits for an answer that the test has not got
     _, status = os.waitpid(process, 0)
     return os.waitstatus_to_exitcode(status), output.decode().replace("\r\n", "\n")
 
