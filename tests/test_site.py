@@ -86,7 +86,7 @@ def test_the_navigation_has_every_page(hooks: ModuleType) -> None:
     made = {*hooks.COPIES, *(f"reference/{name}.md" for name in hooks.REFERENCE)}
     shown = list(_pages(nav))
     assert sorted(shown) == sorted(made | {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")})
-    assert shown[:2] == ["index.md", "tour.md"]
+    assert shown[:2] == ["index.md", "guides.md"]
 
 
 def _pages(entry: Any) -> Iterator[str]:

@@ -98,7 +98,7 @@ def test_an_index_page_has_no_dead_links(package: Path) -> None:
     (metadata,) = package.glob("*.dist-info/METADATA")
     page = metadata.read_text(encoding="utf-8").partition("\n\n")[2]
     assert "# zskt_dist" in page
-    assert "docs/tour.md: from your classifier to ONNX" in page, "the text of a link stays"
+    assert "the tour, from a checkpoint to ONNX" in page, "the text of a link stays"
     links = re.findall(r"\]\(([^)\s]+)\)", page)
     assert "https://arxiv.org/abs/1905.09768" in links
     assert [link for link in links if not link.startswith(("https://", "#"))] == []

@@ -77,7 +77,7 @@ def test_mlflow_says_what_a_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (teacher,) = client.search_runs([teachers.experiment_id])
     (path,) = tmp_path.glob("runs/teachers/*/result.json")
     accuracy = read_json(path)["teacher"]["accuracy"]
-    told = f"A teacher (lenet), right on {accuracy:.2%} of the test images of digits."
+    told = f"The teacher (lenet) is right on {100 * accuracy:.2f} % of the test images of digits."
     assert teacher.data.tags["mlflow.note.content"] == told
     assert all("/" in name for each in (run, teacher) for name in each.data.metrics), "each has a group"
 

@@ -21,7 +21,7 @@ SPACE = ONE + "  seed: {grid: [0, 1, 2, 3, 4]}\n"
 
 def _close(directory: RunDirectory, parent: RunAddress, trials: list[Trial]) -> None:
     result: Any = {"best": None, "select_by": "label_free_score", "name": "sweep-one", "status": "partial"}
-    result |= {"trials": len(trials), "failed": 1}
+    result |= {"trials": len(trials), "finished": 1, "failed": 1, "sweep": {"title": "one"}}
     close_parent(parent, trials, [{"score": None, "iteration": 1}] * len(trials), result, directory)
 
 

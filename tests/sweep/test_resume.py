@@ -60,6 +60,7 @@ def _started(folder: Path, *overrides: str) -> TrialRun:
         "config": tiny_config(folder, *overrides).model_dump(mode="json"),
         "evaluate": None,
         "sweep": "sweep-one",
+        "swept": [],
         "folder": str(folder / "nowhere"),
         "stop": str(folder / "stop"),
         "verbose": 0,

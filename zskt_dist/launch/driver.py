@@ -135,7 +135,9 @@ def _run(job: Job, files: Files, directory: RunDirectory, console: Console) -> N
     try:
         _work(job, files, directory, console)
         status = "FINISHED"
-        console.print("Trained; figures and the MLflow run are completed")
+        left = [name for name, comes in (("figures", is_installed("matplotlib")), ("MLflow", job.tracking)) if comes]
+        if left:
+            console.print(f"Trained; what is left: {' and '.join(left)}")
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise
