@@ -53,7 +53,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     (archive,) = _build("sdist", REPOSITORY, folder / "sdist")
     with tarfile.open(archive) as source:
-        source.extractall(folder, filter="data")
+        source.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
+        source.extractall(folder)
     (wheel,) = _build("wheel", folder / archive.name.removesuffix(".tar.gz"), folder / "wheel")
     return wheel
 

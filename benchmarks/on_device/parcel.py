@@ -51,7 +51,8 @@ def unpack(folder: Path, work: Path) -> None:
     content = b"".join(path.read_bytes() for path in sorted(folder.glob("state-*.part")))
     if content:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(work, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
+            archive.extractall(work)
 
 
 def _needed(work: Path) -> Iterator[Path]:
